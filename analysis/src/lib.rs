@@ -1,0 +1,1 @@
+//! Pure statistics over records: scores, distributions, bootstrap, summaries.

@@ -1,0 +1,1 @@
+//! Scenario files to validated settings, with the presets and profiles that ship.

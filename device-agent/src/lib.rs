@@ -1,0 +1,1 @@
+//! Device agents: the drafter thread, the Device actor and its QUIC client.

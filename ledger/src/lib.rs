@@ -1,0 +1,1 @@
+//! Run store: one sled database per run beside a plain meta.json.

@@ -1,0 +1,1 @@
+//! Llama-family forward over packed ragged batches on candle, KV arena, weights and tokenizer.

@@ -1,0 +1,1 @@
+//! Orchestrator for fleets of hybrid-decoding device agents.

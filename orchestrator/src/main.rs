@@ -1,0 +1,2 @@
+//! The `specfleet` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Whole-system, reference-model, golden and tidy tests (unpublished).

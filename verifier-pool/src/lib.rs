@@ -1,0 +1,1 @@
+//! Verifier pool: QUIC front door, the Pool actor and one Verifier actor per model replica.
