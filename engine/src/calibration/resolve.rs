@@ -1,0 +1,330 @@
+//! From a preset's name to a [`Method`] with every parameter a number (method.md §4).
+
+use serde::{Deserialize, Serialize};
+
+use super::Calibration;
+use crate::method::{
+    Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, MAX_BLOCK, METHOD_NAMES, Method, PayloadForm,
+    ProbabilityBits, Writer,
+};
+
+/// k of `cu-hlm` \[CU-HLM\], and of any sparse payload that is asked for without one.
+const DEFAULT_KEEP: Keep = Keep::Top(30);
+
+/// γ of `block`.
+const DEFAULT_BLOCK: u8 = 4;
+
+/// An uncertainty threshold by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThresholdName {
+    /// u_th = −b / a.
+    RiskAverse,
+    /// u_th = (Δ − b) / a.
+    RiskProne,
+}
+
+/// An uncertainty threshold: a number, or the name of one that the calibration holds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ThresholdChoice {
+    /// u_th itself.
+    Number(f32),
+    /// From the risk line.
+    Named(ThresholdName),
+}
+
+/// A payload form by name; bits and number of entries are overrides of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PayloadName {
+    /// [`PayloadForm::Full`].
+    Full,
+    /// [`PayloadForm::TopK`].
+    TopK,
+    /// [`PayloadForm::SparseExact`].
+    SparseExact,
+    /// [`PayloadForm::TokenOnly`].
+    TokenOnly,
+}
+
+/// What a scenario changes about a preset. What a preset has no use for is left aside, so that one set of overrides can
+/// serve all methods of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MethodOverrides {
+    /// u_th of `u-hlm`, `ui-hlm`, `cu-hlm`: a number in [0, 1], `"risk-averse"` (the default) or `"risk-prone"`.
+    pub uncertainty_threshold: Option<ThresholdChoice>,
+    /// Estimator of u. Thresholds by name need a calibration made with the same one.
+    pub estimator: Option<Estimator>,
+    /// Importance statistic of `ui-hlm`; by default the better predictor of harm.
+    pub statistic: Option<ImportanceStatistic>,
+    /// Drafter layer of the importance statistic, from 0; by default the better predictor of harm.
+    pub layer: Option<u16>,
+    /// κ of the importance threshold; by default that of the calibration at the same layer.
+    pub kappa: Option<f32>,
+    /// How `ui-hlm` joins its criteria; `and` by default.
+    pub join: Option<Join>,
+    /// p of `rand-hlm` in [0, 1]; by default `ui-hlm`'s upload rate.
+    pub probability: Option<f32>,
+    /// Payload form.
+    pub payload: Option<PayloadName>,
+    /// b_p.
+    pub bits: Option<ProbabilityBits>,
+    /// Entries of a sparse payload, ≥ 1; excludes `tail_mass`.
+    pub k: Option<u32>,
+    /// θ of a sparse payload, in [0, 1): the smallest k whose tail mass is at most θ.
+    pub tail_mass: Option<f32>,
+    /// γ, 1 ..= [`MAX_BLOCK`].
+    pub block: Option<u8>,
+    /// Whether a fully accepted block adds a token.
+    pub bonus: Option<bool>,
+    /// Whether the device drafts on while it waits.
+    pub draft_ahead: Option<bool>,
+    /// Threshold of `entropy` in nats, ≥ 0; by default the one that matches `ui-hlm`'s upload rate.
+    pub entropy_threshold: Option<f32>,
+    /// Threshold of `max-prob` in [0, 1]; by default the one that matches `ui-hlm`'s upload rate.
+    pub max_probability_threshold: Option<f32>,
+}
+
+/// Why a method cannot be resolved.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MethodError {
+    /// No preset has this name.
+    #[error("unknown method \"{name}\"; the methods are {}", METHOD_NAMES.join(", "))]
+    UnknownMethod {
+        /// As it was given.
+        name: String,
+    },
+    /// A parameter has to come from a calibration, and there is none, or it could not find one.
+    #[error("method \"{method}\" needs {parameter}: {why}; give it as a number or calibrate this pair")]
+    Missing {
+        /// The preset.
+        method: String,
+        /// Key of the override that would do.
+        parameter: &'static str,
+        /// Why it is missing.
+        why: &'static str,
+    },
+    /// An override is out of range.
+    #[error("method \"{method}\": {key} = {value} is out of range, it must be {range}")]
+    OutOfRange {
+        /// The preset.
+        method: String,
+        /// Key of the override.
+        key: &'static str,
+        /// As it was given.
+        value: String,
+        /// What would be right.
+        range: &'static str,
+    },
+    /// Two overrides that exclude each other.
+    #[error("method \"{method}\": {first} and {second} exclude each other")]
+    Conflict {
+        /// The preset.
+        method: String,
+        /// Key of one.
+        first: &'static str,
+        /// Key of the other.
+        second: &'static str,
+    },
+}
+
+impl Calibration {
+    /// [`resolve`] with this calibration.
+    pub fn resolve(&self, name: &str, overrides: &MethodOverrides) -> Result<Method, MethodError> {
+        resolve(Some(self), name, overrides)
+    }
+}
+
+/// The preset `name` with `overrides`; numbers that neither gives come from `calibration`.
+///
+/// `slm-only`, `llm-only`, `hlm`, `dssd` and `block` need no calibration, nor does any other preset whose thresholds the
+/// overrides give as numbers.
+///
+/// Every preset sends 32 bits per probability unless told otherwise, `cu-hlm` too (CU-HLM itself counts 8): methods then
+/// differ in what they send, never in how exactly.
+pub fn resolve(
+    calibration: Option<&Calibration>,
+    name: &str,
+    overrides: &MethodOverrides,
+) -> Result<Method, MethodError> {
+    let Some(&known) = METHOD_NAMES.iter().find(|&&known| known == name) else {
+        return Err(MethodError::UnknownMethod { name: name.to_owned() });
+    };
+    let preset = Preset { name: known, calibration, overrides };
+    let gate = match known {
+        "slm-only" | "llm-only" => Gate::Never,
+        "rand-hlm" => Gate::Random { probability: preset.probability()? },
+        "u-hlm" | "cu-hlm" => {
+            Gate::Uncertainty { estimator: preset.estimator(), threshold: preset.uncertainty_threshold()? }
+        }
+        "ui-hlm" => Gate::Joint {
+            estimator: preset.estimator(),
+            threshold: preset.uncertainty_threshold()?,
+            importance: preset.importance()?,
+            join: overrides.join.unwrap_or(Join::And),
+        },
+        "entropy" => Gate::Entropy { threshold: preset.entropy_threshold()? },
+        "max-prob" => Gate::MaxProbability { threshold: preset.max_probability_threshold()? },
+        // hlm, dssd, block: whatever METHOD_NAMES lists besides uploads every token.
+        _ => Gate::Always,
+    };
+    let blocks = known == "block";
+    Ok(Method {
+        name: known.to_owned(),
+        writer: if known == "llm-only" { Writer::Verifier } else { Writer::Drafter },
+        gate,
+        payload: preset.payload()?,
+        block: preset.block(if blocks { DEFAULT_BLOCK } else { 1 })?,
+        bonus: overrides.bonus.unwrap_or(blocks),
+        draft_ahead: overrides.draft_ahead.unwrap_or(blocks),
+    })
+}
+
+/// A preset on its way to a method.
+struct Preset<'a> {
+    name: &'static str,
+    calibration: Option<&'a Calibration>,
+    overrides: &'a MethodOverrides,
+}
+
+impl Preset<'_> {
+    fn calibrated(&self, parameter: &'static str) -> Result<&Calibration, MethodError> {
+        self.calibration.ok_or_else(|| self.missing(parameter, "there is no calibration"))
+    }
+
+    fn missing(&self, parameter: &'static str, why: &'static str) -> MethodError {
+        MethodError::Missing { method: self.name.to_owned(), parameter, why }
+    }
+
+    fn out_of_range(&self, key: &'static str, value: &dyn std::fmt::Display, range: &'static str) -> MethodError {
+        MethodError::OutOfRange { method: self.name.to_owned(), key, value: value.to_string(), range }
+    }
+
+    /// `value` if it lies in [0, 1].
+    fn share(&self, key: &'static str, value: f32) -> Result<f32, MethodError> {
+        if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(self.out_of_range(key, &value, "between 0 and 1")) }
+    }
+
+    fn estimator(&self) -> Estimator {
+        let calibrated = self.calibration.map(|calibration| calibration.key.estimator);
+        self.overrides.estimator.or(calibrated).unwrap_or(Estimator::Expected)
+    }
+
+    fn uncertainty_threshold(&self) -> Result<f32, MethodError> {
+        const KEY: &str = "uncertainty_threshold";
+        let name = match self.overrides.uncertainty_threshold {
+            Some(ThresholdChoice::Number(number)) => return self.share(KEY, number),
+            Some(ThresholdChoice::Named(name)) => name,
+            None => ThresholdName::RiskAverse,
+        };
+        let calibration = self.calibrated(KEY)?;
+        if calibration.key.estimator != self.estimator() {
+            return Err(self.missing(KEY, "the calibration was made with the other estimator"));
+        }
+        let threshold = match name {
+            ThresholdName::RiskAverse => calibration.risk_averse,
+            ThresholdName::RiskProne => calibration.risk_prone,
+        };
+        threshold.ok_or_else(|| self.missing(KEY, "the calibration's risk line does not rise"))
+    }
+
+    fn importance(&self) -> Result<ImportanceRule, MethodError> {
+        let MethodOverrides { statistic, layer, kappa, .. } = *self.overrides;
+        if let Some(kappa) = kappa.filter(|kappa| !kappa.is_finite()) {
+            return Err(self.out_of_range("kappa", &kappa, "a finite number"));
+        }
+        if let (Some(statistic), Some(layer), Some(kappa)) = (statistic, layer, kappa) {
+            return Ok(ImportanceRule { statistic, layer, kappa });
+        }
+        let calibration = self.calibrated("statistic, layer and kappa")?;
+        let fit = match (statistic, layer) {
+            (Some(statistic), Some(layer)) => calibration.importance_at(statistic, layer),
+            (Some(statistic), None) => calibration.best_layer(statistic),
+            (None, Some(layer)) => calibration
+                .best_importance()
+                .and_then(|best| calibration.importance_at(best.statistic, layer)),
+            (None, None) => calibration.best_importance(),
+        };
+        let fit = fit.ok_or_else(|| self.missing("kappa", "the calibration holds no such importance statistic"))?;
+        Ok(ImportanceRule { statistic: fit.statistic, layer: fit.layer, kappa: kappa.unwrap_or(fit.kappa) })
+    }
+
+    fn probability(&self) -> Result<f32, MethodError> {
+        const KEY: &str = "probability";
+        if let Some(probability) = self.overrides.probability {
+            return self.share(KEY, probability);
+        }
+        let rate = self.calibrated(KEY)?.upload_rates.get("ui-hlm");
+        rate.map(|&rate| rate as f32).ok_or_else(|| self.missing(KEY, "the calibration has no upload rate of ui-hlm"))
+    }
+
+    fn entropy_threshold(&self) -> Result<f32, MethodError> {
+        const KEY: &str = "entropy_threshold";
+        match self.overrides.entropy_threshold {
+            Some(nats) if nats >= 0.0 && nats.is_finite() => Ok(nats),
+            Some(nats) => Err(self.out_of_range(KEY, &nats, "0 or more")),
+            None => {
+                let threshold = self.calibrated(KEY)?.entropy_threshold;
+                threshold.ok_or_else(|| self.missing(KEY, "the calibration has no upload rate of ui-hlm to match"))
+            }
+        }
+    }
+
+    fn max_probability_threshold(&self) -> Result<f32, MethodError> {
+        const KEY: &str = "max_probability_threshold";
+        match self.overrides.max_probability_threshold {
+            Some(probability) => self.share(KEY, probability),
+            None => {
+                let threshold = self.calibrated(KEY)?.max_probability_threshold;
+                threshold.ok_or_else(|| self.missing(KEY, "the calibration has no upload rate of ui-hlm to match"))
+            }
+        }
+    }
+
+    fn payload(&self) -> Result<PayloadForm, MethodError> {
+        let MethodOverrides { payload, bits, .. } = *self.overrides;
+        let bits = bits.unwrap_or(ProbabilityBits::B32);
+        let preset = match self.name {
+            "cu-hlm" => PayloadName::TopK,
+            "dssd" => PayloadName::TokenOnly,
+            _ => PayloadName::Full,
+        };
+        let keep = self.keep()?;
+        Ok(match payload.unwrap_or(preset) {
+            PayloadName::Full => PayloadForm::Full { bits },
+            PayloadName::TopK => PayloadForm::TopK { keep, bits },
+            PayloadName::SparseExact => PayloadForm::SparseExact { keep, bits },
+            PayloadName::TokenOnly => PayloadForm::TokenOnly { bits },
+        })
+    }
+
+    fn keep(&self) -> Result<Keep, MethodError> {
+        match (self.overrides.k, self.overrides.tail_mass) {
+            (None, None) => Ok(DEFAULT_KEEP),
+            (Some(0), None) => Err(self.out_of_range("k", &0, "1 or more")),
+            (Some(k), None) => Ok(Keep::Top(k)),
+            (None, Some(theta)) if (0.0..1.0).contains(&theta) => Ok(Keep::TailMass(theta)),
+            (None, Some(theta)) => Err(self.out_of_range("tail_mass", &theta, "0 or more and less than 1")),
+            (Some(_), Some(_)) => {
+                Err(MethodError::Conflict { method: self.name.to_owned(), first: "k", second: "tail_mass" })
+            }
+        }
+    }
+
+    fn block(&self, preset: u8) -> Result<u8, MethodError> {
+        let block = self.overrides.block.unwrap_or(preset);
+        if (1..=MAX_BLOCK).contains(&usize::from(block)) {
+            Ok(block)
+        } else {
+            Err(self.out_of_range("block", &block, const { block_range() }))
+        }
+    }
+}
+
+/// Ties the text of the error to the bound.
+const fn block_range() -> &'static str {
+    assert!(MAX_BLOCK == 8, "the message below names the bound");
+    "between 1 and 8"
+}

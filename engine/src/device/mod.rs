@@ -1,0 +1,18 @@
+//! The device: one generation loop ([`DeviceMachine`]), the pure functions that its driver calls where the logits are
+//! ([`draft_outcome`]), and the models of what it costs ([`link`], [`energy`]).
+
+pub mod draft;
+pub mod energy;
+pub mod gate;
+pub mod link;
+mod machine;
+mod message;
+pub mod payload;
+mod settings;
+
+pub use draft::{DraftSpec, Drafted, Signals, draft_outcome};
+pub use machine::DeviceMachine;
+pub use message::{
+    Input, Lookback, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
+};
+pub use settings::{DeviceSettings, OnUnreachable, Retry, SettingsError};

@@ -1,0 +1,143 @@
+//! Every random draw of a run, from a counter-based generator \[ours, method.md §1\].
+//!
+//! A draw is a pure function of *what it decides*: run seed, prompt, repetition, position, epoch and [`Purpose`].
+//! Device, method, verifier and time are not in the key, so results never depend on timing, batch mates, the number of
+//! workers or restarts, and methods are compared on common random numbers.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+/// What a sequence of draws is for. Different purposes of one [`DrawKey`] give independent draws.
+///
+/// The numbers enter the random key: they are never changed or reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Purpose {
+    /// The draft token d(t) ~ x.
+    Draft = 1,
+    /// Temperatures and draws of the `sampled` uncertainty estimator.
+    Uncertainty = 2,
+    /// The coin of `rand-hlm`.
+    Gate = 3,
+    /// The verifier's accept-or-reject coin.
+    Accept = 4,
+    /// The replacement after a rejection, wherever it is drawn.
+    Residual = 5,
+    /// A token that the verifier writes itself: `llm-only` and the bonus token.
+    Verifier = 6,
+    /// Fading of the emulated channel.
+    Channel = 7,
+    /// Choices of the calibration, such as which rejected drafts are studied for harm.
+    Calibration = 8,
+}
+
+/// What a draw belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DrawKey {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Line number of the prompt in its workload.
+    pub prompt: u32,
+    /// Repetition of the same prompt.
+    pub repetition: u16,
+    /// Position among the generated tokens, from 0.
+    pub position: u32,
+    /// Rejections so far in this generation: what was drawn ahead of a rejection is never used again for another
+    /// decision.
+    pub epoch: u32,
+}
+
+/// Separates these keys from any other use of the same generator, and versions the packing.
+const DOMAIN: [u8; 8] = *b"specflt1";
+
+impl DrawKey {
+    /// The same key at another position.
+    pub fn at(self, position: u32) -> DrawKey {
+        DrawKey { position, ..self }
+    }
+
+    /// The draws of this key for one purpose, always from the first one on.
+    pub fn draws(self, purpose: Purpose) -> Draws {
+        let mut seed = [0_u8; 32];
+        seed[0..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8..12].copy_from_slice(&self.prompt.to_le_bytes());
+        seed[12..14].copy_from_slice(&self.repetition.to_le_bytes());
+        seed[14] = purpose as u8;
+        seed[16..20].copy_from_slice(&self.position.to_le_bytes());
+        seed[20..24].copy_from_slice(&self.epoch.to_le_bytes());
+        seed[24..32].copy_from_slice(&DOMAIN);
+        Draws(ChaCha8Rng::from_seed(seed))
+    }
+}
+
+/// A sequence of uniform draws.
+#[derive(Clone, Debug)]
+pub struct Draws(ChaCha8Rng);
+
+impl Draws {
+    /// The next draw from [0, 1), with 53 random bits.
+    pub fn uniform(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+    }
+
+    /// The next draw from [0, 1) that an `f32` holds exactly (24 bits): rounding a 53-bit draw could give 1.
+    pub fn uniform_f32(&mut self) -> f32 {
+        (self.0.next_u64() >> 40) as f32 * (1.0 / (1_u32 << 24) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: DrawKey = DrawKey { seed: 0x0123_4567_89ab_cdef, prompt: 7, repetition: 1, position: 42, epoch: 3 };
+
+    /// Stored runs are reproducible only as long as these values stand.
+    #[test]
+    fn golden_values() {
+        let mut accept = KEY.draws(Purpose::Accept);
+        let accept: Vec<u64> = (0..3).map(|_| accept.uniform().to_bits()).collect();
+        let draft = KEY.draws(Purpose::Draft).uniform().to_bits();
+        let zero = DrawKey { seed: 0, prompt: 0, repetition: 0, position: 0, epoch: 0 };
+        let zero = zero.draws(Purpose::Calibration).uniform().to_bits();
+        assert_eq!(
+            (accept, draft, zero),
+            (vec![0, 0, 0], 0, 0)
+        );
+    }
+
+    #[test]
+    fn every_field_matters() {
+        let first = |key: DrawKey, purpose| key.draws(purpose).uniform().to_bits();
+        let mut seen = vec![
+            first(KEY, Purpose::Draft),
+            first(DrawKey { seed: 1, ..KEY }, Purpose::Draft),
+            first(DrawKey { prompt: 8, ..KEY }, Purpose::Draft),
+            first(DrawKey { repetition: 2, ..KEY }, Purpose::Draft),
+            first(KEY.at(43), Purpose::Draft),
+            first(DrawKey { epoch: 4, ..KEY }, Purpose::Draft),
+            first(KEY, Purpose::Accept),
+            first(KEY, Purpose::Residual),
+        ];
+        let all = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), all);
+    }
+
+    #[test]
+    fn uniform_moments() {
+        let n = 100_000;
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for position in 0..n {
+            let u = KEY.at(position).draws(Purpose::Gate).uniform();
+            assert!((0.0..1.0).contains(&u));
+            sum += u;
+            squares += u * u;
+        }
+        let n = f64::from(n);
+        assert!((sum / n - 0.5).abs() < 0.004, "mean {}", sum / n);
+        assert!((squares / n - 1.0 / 3.0).abs() < 0.004, "second moment {}", squares / n);
+    }
+}

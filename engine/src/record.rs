@@ -1,0 +1,280 @@
+//! What a run leaves behind: the record types that both drivers write and that the ledger stores as they are.
+//!
+//! Energies are integer **nanojoules** and times integer **nanoseconds**, so that sums over stored rows equal the totals
+//! exactly, in any order. Missing figures are `NaN` (statistics) or zero (costs of something that did not happen).
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::gate::GateReason;
+use crate::id::{DeviceId, GenerationId, VerifierId};
+use crate::time::{Span, Time};
+
+/// Where a joule or a second comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provenance {
+    /// Read from a hardware meter or a clock.
+    Measured,
+    /// Computed from measured times and declared powers.
+    Modelled,
+    /// Declared per token in a profile.
+    Constant,
+}
+
+/// Who put a committed token into the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The drafter, without asking.
+    Skipped,
+    /// The drafter, accepted by the verifier.
+    Accepted,
+    /// The verifier, instead of a rejected draft.
+    Replaced,
+    /// The verifier, after a fully accepted block.
+    Bonus,
+    /// The verifier alone (`llm-only`).
+    Verifier,
+    /// The drafter, because the pool was out of reach and the scenario says `local`.
+    Fallback,
+}
+
+/// One committed token: the decision that led to it and what it cost. Costs of an upload stand on the record of its
+/// first token; the others of the same block carry zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// Position among the generated tokens, from 0.
+    pub position: u32,
+    /// The committed token.
+    pub token: u32,
+    /// What the drafter proposed; equals `token` unless replaced. `u32::MAX` where nothing was drafted.
+    pub draft: u32,
+    /// Rejections so far in this generation when the draft was drawn.
+    pub epoch: u32,
+    /// Who wrote it.
+    pub source: Source,
+    /// Why the gate decided as it did.
+    pub reason: GateReason,
+    /// The gate's statistic: u(t), the entropy in nats, or 1 − max x. NaN if the method needs none.
+    pub uncertainty: f32,
+    /// I(t); NaN if the method needs none.
+    pub importance: f32,
+    /// What I(t) had to reach; NaN if the method needs none.
+    pub importance_threshold: f32,
+    /// x_d, the drafter's probability of its draft; NaN where nothing was drafted.
+    pub draft_probability: f32,
+    /// When the token was committed.
+    pub committed_at: Time,
+    /// Upload attempts this record pays for (resends included).
+    pub attempts: u32,
+    /// Nominal uplink bits that drove the channel.
+    pub uplink_bits: u64,
+    /// Bytes of the upload frames on the wire.
+    pub uplink_bytes: u32,
+    /// Bytes of the verdict frame on the wire.
+    pub downlink_bytes: u32,
+    /// Signal-to-noise ratio during the first coherence block of the upload, in dB; NaN without an upload.
+    pub snr_db: f32,
+    /// Time from the start of sending until the last bit had left, propagation included.
+    pub uplink: Span,
+    /// Time from the arrival of the verdict's first bit until it was usable, propagation included.
+    pub downlink: Span,
+    /// Time in the pool's queue.
+    pub queue: Span,
+    /// Time between being chosen for a batch and the start of its computation.
+    pub batch: Span,
+    /// Computation time of that batch.
+    pub compute: Span,
+    /// Tokens that the verifier fed for it.
+    pub work: u32,
+    /// This upload's share of the batch energy, in nanojoules.
+    pub cloud_nanojoules: u64,
+    /// The same in the papers' accounting: the judged drafts only, no catch-up.
+    pub cloud_paper_nanojoules: u64,
+}
+
+/// Where a device's time went; integer nanoseconds that add up to the generation's span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceTimes {
+    /// Draft steps, prefill included.
+    pub draft: Span,
+    /// Estimating u(t).
+    pub uncertainty: Span,
+    /// Computing I(t).
+    pub importance: Span,
+    /// Computing longer than the profile declares, because the emulating machine was late.
+    pub overrun: Span,
+    /// Nothing to compute, an upload under way or the pool out of reach.
+    pub waiting: Span,
+    /// Nothing to do at all.
+    pub idle: Span,
+}
+
+impl DeviceTimes {
+    /// The sum of all states.
+    pub fn total(&self) -> Span {
+        self.draft + self.uncertainty + self.importance + self.overrun + self.waiting + self.idle
+    }
+}
+
+/// Counts that the energy model turns into joules, and that show waste.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCounts {
+    /// Draft steps (one new token each).
+    pub draft_steps: u64,
+    /// Tokens fed beyond the one per step: the prompt, and what a rollback or a rebuild made the device feed again.
+    pub prefill_tokens: u64,
+    /// Estimates of u(t).
+    pub uncertainty: u64,
+    /// Computations of I(t).
+    pub importance: u64,
+    /// Drafts thrown away (behind a rejection, or drafted ahead in vain).
+    pub wasted_drafts: u64,
+    /// Step results and verdicts that came too late to matter.
+    pub stale: u64,
+}
+
+/// Where each upload attempt ended. `sent = verdicts + refused + cancelled` once a generation is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadCounts {
+    /// Attempts that left the device.
+    pub sent: u64,
+    /// Ended by a verdict.
+    pub verdicts: u64,
+    /// Ended by a typed refusal.
+    pub refused: u64,
+    /// Ended by a timeout, a lost connection or the end of the generation.
+    pub cancelled: u64,
+}
+
+/// Energy of one generation by part, in nanojoules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationEnergy {
+    /// The device's processor: drafting, signals, waiting.
+    pub device: u64,
+    /// The device's radio, both ways.
+    pub radio: u64,
+    /// The verifier's share, catch-up included.
+    pub cloud: u64,
+    /// The verifier's share as the papers count it: judged drafts only.
+    pub cloud_paper: u64,
+}
+
+impl GenerationEnergy {
+    /// Device, radio and cloud: what the system spent. `cloud_paper` is another view of `cloud`, not a part.
+    pub fn total(&self) -> u64 {
+        self.device + self.radio + self.cloud
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FinishReason {
+    /// An end-of-text token was committed.
+    Stop,
+    /// `max_new_tokens` were committed, or the model's context is full.
+    Length,
+    /// The pool was out of reach and the scenario says `fail`, or it refused for good.
+    Failed,
+}
+
+/// One finished generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// Which one.
+    pub id: GenerationId,
+    /// Who ran it.
+    pub device: DeviceId,
+    /// Index into the run's list of data sets.
+    pub data_set: u16,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// The generated tokens, the end-of-text token included.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// When it started.
+    pub started: Time,
+    /// When its first token was committed.
+    pub first_token: Option<Time>,
+    /// When it ended.
+    pub ended: Time,
+    /// Where the device's time went.
+    pub times: DeviceTimes,
+    /// Airtime up and down.
+    pub airtime_up: Span,
+    /// Airtime down.
+    pub airtime_down: Span,
+    /// Counts.
+    pub counts: DeviceCounts,
+    /// Upload attempts.
+    pub uploads: UploadCounts,
+    /// Energy by part.
+    pub energy: GenerationEnergy,
+    /// Where the device's joules come from.
+    pub device_provenance: Provenance,
+    /// Where the radio's joules come from.
+    pub radio_provenance: Provenance,
+    /// Where the cloud's joules come from.
+    pub cloud_provenance: Provenance,
+}
+
+/// One verification batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchRecord {
+    /// Index of the method in the run's list.
+    pub method: u16,
+    /// Number of the batch, from 0, over all verifiers.
+    pub batch: u64,
+    /// Who computed it.
+    pub verifier: VerifierId,
+    /// When its computation was asked for.
+    pub started: Time,
+    /// How long it took, as the verifier's thread measured it.
+    pub compute: Span,
+    /// Sequences in it.
+    pub sequences: u32,
+    /// Tokens fed (catch-up and drafts).
+    pub work: u32,
+    /// The catch-up part of `work`.
+    pub catch_up: u32,
+    /// Drafts judged.
+    pub drafts: u32,
+    /// Tokens already in the KV caches of its sequences.
+    pub cached: u64,
+    /// Its energy, in nanojoules.
+    pub nanojoules: u64,
+    /// The part of `nanojoules` whose upload nobody waited for any more when the batch ended.
+    pub unclaimed_nanojoules: u64,
+    /// False if the verifier failed in it; its sequences are computed again elsewhere.
+    pub completed: bool,
+}
+
+/// What a verifier did in one method's phase, for the account of idle energy.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifierRecord {
+    /// Index of the method in the run's list.
+    pub method: u16,
+    /// Which verifier.
+    pub verifier: VerifierId,
+    /// Time in batches.
+    pub busy: Span,
+    /// Time without one.
+    pub idle: Span,
+    /// Energy of the idle time, in nanojoules.
+    pub idle_nanojoules: u64,
+    /// Times it was restarted.
+    pub restarts: u32,
+}
+
+/// The audit of one generation: for each skipped token, what the verifier would have accepted (method.md §8).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Which generation.
+    pub id: GenerationId,
+    /// Positions of the skipped tokens among the generated ones.
+    pub positions: Vec<u32>,
+    /// min(1, y_d/x_d) at each of them.
+    pub accept_probabilities: Vec<f32>,
+}

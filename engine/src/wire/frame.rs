@@ -1,0 +1,198 @@
+//! The frames themselves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::acceptance::Next;
+use crate::device::payload::Payload;
+use crate::id::UploadId;
+use crate::method::Sampling;
+use crate::pool::RefuseReason;
+use crate::random::DrawKey;
+use crate::time::Span;
+
+/// From a device to the pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ClientFrame {
+    /// Who calls; the first frame of a connection, and only that.
+    Hello(Hello),
+    /// Judge, or write.
+    Upload(Box<Upload>),
+    /// Nobody waits for this upload any more.
+    Cancel {
+        /// The device's session number.
+        session: u32,
+        /// The attempt.
+        upload: UploadId,
+    },
+    /// The generation is over.
+    Close {
+        /// The device's session number.
+        session: u32,
+    },
+}
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`super::PROTOCOL_VERSION`] of the device.
+    pub protocol: u16,
+    /// Digest of the tokenizer, which must be the pool's.
+    pub tokenizer: [u8; 32],
+    /// Size of the vocabulary.
+    pub vocab: u32,
+}
+
+/// One upload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upload {
+    /// The device's session number; a new one with `base` 0 opens a session.
+    pub session: u32,
+    /// The attempt.
+    pub upload: UploadId,
+    /// Tokens of the session that the pool holds already.
+    pub base: u32,
+    /// The committed tokens that follow them; the first upload carries the prompt.
+    pub tokens: Vec<u32>,
+    /// Key of the draws at the position behind `tokens`.
+    pub key: DrawKey,
+    /// How the verifier draws.
+    pub sampling: Sampling,
+    /// What is asked for.
+    pub job: Job,
+    /// How long the device will wait.
+    pub patience: Span,
+    /// Expected risk, for schedulers; NaN if the device has no estimate.
+    pub risk: f32,
+}
+
+/// What an upload asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Job {
+    /// Judge these drafts.
+    Judge {
+        /// The drafts, in order.
+        drafts: Vec<u32>,
+        /// One per draft.
+        payloads: Vec<Payload>,
+        /// Add a token if all are accepted.
+        bonus: bool,
+    },
+    /// Write up to this many tokens, one verdict each.
+    Write {
+        /// At least 1.
+        limit: u32,
+    },
+}
+
+/// From the pool to a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ServerFrame {
+    /// The device may upload.
+    Welcome(Welcome),
+    /// The answer to an upload.
+    Verdict(Box<VerdictFrame>),
+    /// The pool would not take an upload.
+    Refused {
+        /// The device's session number.
+        session: u32,
+        /// The attempt.
+        upload: UploadId,
+        /// Why.
+        reason: RefuseReason,
+        /// What to wait before trying again.
+        retry_after: Span,
+    },
+    /// The pool ends the connection.
+    Goodbye(Goodbye),
+}
+
+/// The pool's answer to a `Hello`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// [`super::PROTOCOL_VERSION`] of the pool.
+    pub protocol: u16,
+    /// Longest sequence the verifier takes.
+    pub context: u32,
+}
+
+/// A verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerdictFrame {
+    /// The device's session number.
+    pub session: u32,
+    /// The attempt it answers.
+    pub upload: UploadId,
+    /// Leading drafts accepted.
+    pub accepted: u8,
+    /// What follows them.
+    pub next: Next,
+    /// More verdicts follow for the same upload.
+    pub more: bool,
+    /// Time in the queue.
+    pub queue: Span,
+    /// From being chosen to the start of the computation.
+    pub batch: Span,
+    /// Computation time of the batch.
+    pub compute: Span,
+    /// Tokens fed for it.
+    pub work: u32,
+    /// Its share of the batch energy.
+    pub nanojoules: u64,
+    /// The same for the judged drafts only.
+    pub paper_nanojoules: u64,
+}
+
+/// Why the pool ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Goodbye {
+    /// Another protocol version.
+    #[error("the pool speaks protocol {ours}, the device {theirs}")]
+    Protocol {
+        /// The pool's.
+        ours: u16,
+        /// The device's.
+        theirs: u16,
+    },
+    /// Another tokenizer or vocabulary.
+    #[error("the device's tokenizer is not the pool's")]
+    Tokenizer,
+    /// Something else than a `Hello` came first, or a second one.
+    #[error("a frame came out of order")]
+    OutOfOrder,
+    /// Bytes that are no frame, or too many of them.
+    #[error("the device sent something that is no frame")]
+    Malformed,
+    /// No `Hello` within the idle timeout.
+    #[error("the device connected and said nothing")]
+    Silent,
+    /// The device does not take its verdicts.
+    #[error("the device reads too slowly")]
+    SlowReader,
+    /// The pool is full.
+    #[error("the pool has too many connections")]
+    Full,
+    /// The pool is shutting down.
+    #[error("the pool is closing")]
+    Closing,
+}
+
+impl Goodbye {
+    /// Whether to connect again is pointless.
+    pub fn is_final(self) -> bool {
+        matches!(self, Goodbye::Protocol { .. } | Goodbye::Tokenizer | Goodbye::OutOfOrder | Goodbye::Malformed)
+    }
+
+    /// The QUIC application error code that goes with it.
+    pub fn code(self) -> u32 {
+        match self {
+            Goodbye::Protocol { .. } => 1,
+            Goodbye::Tokenizer => 2,
+            Goodbye::OutOfOrder => 3,
+            Goodbye::Malformed => 4,
+            Goodbye::Silent => 5,
+            Goodbye::SlowReader => 6,
+            Goodbye::Full => 7,
+            Goodbye::Closing => 8,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Who may talk to whom.
+
+use super::frame::{Goodbye, Hello, Welcome};
+use super::{PROTOCOL_VERSION, frame::ClientFrame};
+
+/// The pool's answer to the first frame of a connection: `ours` is what the pool would say of itself.
+pub fn greet(ours: &Hello, context: u32, first: &ClientFrame) -> Result<Welcome, Goodbye> {
+    let ClientFrame::Hello(theirs) = first else { return Err(Goodbye::OutOfOrder) };
+    if theirs.protocol != ours.protocol {
+        return Err(Goodbye::Protocol { ours: ours.protocol, theirs: theirs.protocol });
+    }
+    if theirs.tokenizer != ours.tokenizer || theirs.vocab != ours.vocab {
+        return Err(Goodbye::Tokenizer);
+    }
+    Ok(Welcome { protocol: ours.protocol, context })
+}
+
+/// Whether a device can work with the pool that answered so.
+pub fn welcome_fits(welcome: &Welcome) -> Result<(), Goodbye> {
+    if welcome.protocol == PROTOCOL_VERSION {
+        Ok(())
+    } else {
+        Err(Goodbye::Protocol { ours: welcome.protocol, theirs: PROTOCOL_VERSION })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_typed() {
+        let ours = Hello { protocol: PROTOCOL_VERSION, tokenizer: [7; 32], vocab: 100 };
+        let say = |hello: Hello| greet(&ours, 64, &ClientFrame::Hello(hello));
+        assert!(say(ours.clone()).is_ok());
+        assert_eq!(say(Hello { protocol: 0, ..ours.clone() }), Err(Goodbye::Protocol { ours: 1, theirs: 0 }));
+        assert_eq!(say(Hello { tokenizer: [8; 32], ..ours.clone() }), Err(Goodbye::Tokenizer));
+        assert_eq!(say(Hello { vocab: 99, ..ours.clone() }), Err(Goodbye::Tokenizer));
+        assert_eq!(greet(&ours, 64, &ClientFrame::Close { session: 1 }), Err(Goodbye::OutOfOrder));
+    }
+}

@@ -1,0 +1,22 @@
+//! What devices and pool say to each other.
+//!
+//! One bidirectional stream per connection, opened by the device. Each direction is a sequence of frames: a length
+//! (`u32`, little-endian, at most [`Limits::frame_bytes`]) and that many bytes, a [`ClientFrame`] or [`ServerFrame`] in
+//! postcard. The device says [`ClientFrame::Hello`] first and the pool answers `Welcome` or `Goodbye`.
+//!
+//! The version is part of the ALPN ([`ALPN`]) and of `Hello`: peers of another major version do not get through the TLS
+//! handshake, and one that lies about it is told so.
+
+mod codec;
+mod frame;
+mod handshake;
+
+pub use codec::{FrameDecoder, Limits, WireError, encode};
+pub use frame::{ClientFrame, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome};
+pub use handshake::{greet, welcome_fits};
+
+/// Version of the frames; peers must agree on it.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The ALPN of this version.
+pub const ALPN: &[u8] = b"specfleet/1";
