@@ -7,14 +7,14 @@ use super::{Calibration, CalibrationKey, CalibrationSample, HarmMeasure, HarmSam
 use crate::device::gate::ImportanceReading;
 use crate::method::{Estimator, ImportanceStatistic};
 
-/// How κ is chosen \[ours\]: the largest κ of [`KAPPA_GRID`] at which the positions that pass still hold this share of all
+/// How κ is chosen \[ours\]: the largest κ of [`KAPPA_TENTHS`] at which the positions that pass still hold this share of all
 /// harm. So importance may save as many uploads as it can, on the condition that it gives up at most a tenth of what
 /// uploading is for. A statistic that does not predict harm gets a low κ from this rule, and `ui-hlm` comes close to
 /// `u-hlm`, which is what should happen. Where no harm was measured, κ = 0: the mean itself.
 pub const HARM_KEPT_TARGET: f64 = 0.9;
 
-/// First and last κ, and the step between, in tenths of a standard deviation.
-pub const KAPPA_GRID: (i32, i32, i32) = (-30, 30, 1);
+/// The values that κ is chosen from, in tenths of a standard deviation.
+pub const KAPPA_TENTHS: std::ops::RangeInclusive<i32> = -30..=30;
 
 impl Calibration {
     /// Fits everything to `samples` (in the order in which they were drafted) and to the harm study.
@@ -161,16 +161,10 @@ fn choose_kappa(harmful: &[(ImportanceReading, f32)]) -> (f32, Option<f64>) {
     if !(total > 0.0) {
         return (0.0, None);
     }
-    let (first, last, step) = KAPPA_GRID;
     let kept_at = |kappa: f32| mass(&|reading| reading.passes(kappa)) / total;
-    // From the largest down; the smallest where even that keeps too little.
-    let mut kappa = last as f32 / 10.0;
-    for tenths in (first..=last).rev().step_by(step.unsigned_abs() as usize) {
-        kappa = tenths as f32 / 10.0;
-        if kept_at(kappa) >= HARM_KEPT_TARGET {
-            break;
-        }
-    }
+    let grid = KAPPA_TENTHS.rev().map(|tenths| tenths as f32 / 10.0);
+    let lowest = *KAPPA_TENTHS.start() as f32 / 10.0;
+    let kappa = grid.into_iter().find(|&kappa| kept_at(kappa) >= HARM_KEPT_TARGET).unwrap_or(lowest);
     (kappa, Some(kept_at(kappa)))
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::gate::ImportanceReading;
 use crate::method::{Estimator, ImportanceStatistic, PayloadForm, Sampling};
 
-pub use fit::{HARM_KEPT_TARGET, KAPPA_GRID};
+pub use fit::{HARM_KEPT_TARGET, KAPPA_TENTHS};
 pub use resolve::{MethodError, MethodOverrides, PayloadName, ThresholdChoice, ThresholdName, resolve};
 
 /// What a calibration belongs to: with another of these it is another calibration.

@@ -116,7 +116,7 @@ pub enum MethodError {
         /// As it was given.
         value: String,
         /// What would be right.
-        range: &'static str,
+        range: String,
     },
     /// Two overrides that exclude each other.
     #[error("method \"{method}\": {first} and {second} exclude each other")]
@@ -198,8 +198,9 @@ impl Preset<'_> {
         MethodError::Missing { method: self.name.to_owned(), parameter, why }
     }
 
-    fn out_of_range(&self, key: &'static str, value: &dyn std::fmt::Display, range: &'static str) -> MethodError {
-        MethodError::OutOfRange { method: self.name.to_owned(), key, value: value.to_string(), range }
+    fn out_of_range(&self, key: &'static str, value: &dyn std::fmt::Display, range: &str) -> MethodError {
+        let (value, range) = (value.to_string(), range.to_owned());
+        MethodError::OutOfRange { method: self.name.to_owned(), key, value, range }
     }
 
     /// `value` if it lies in [0, 1].
@@ -318,13 +319,7 @@ impl Preset<'_> {
         if (1..=MAX_BLOCK).contains(&usize::from(block)) {
             Ok(block)
         } else {
-            Err(self.out_of_range("block", &block, const { block_range() }))
+            Err(self.out_of_range("block", &block, &format!("between 1 and {MAX_BLOCK}")))
         }
     }
-}
-
-/// Ties the text of the error to the bound.
-const fn block_range() -> &'static str {
-    assert!(MAX_BLOCK == 8, "the message below names the bound");
-    "between 1 and 8"
 }
