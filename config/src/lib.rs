@@ -1,1 +1,33 @@
 //! Scenario files to validated settings, with the presets and profiles that ship.
+//!
+//! A [`Scenario`] is a tree of TOML with the command line's overrides put on top; [`Scenario::settings`] turns it into
+//! [`Settings`], in which every number lies in its range, every profile is read and every prompt is loaded. Nothing
+//! downstream checks a setting again.
+//!
+//! Everything that ships (scenarios, device, link and verifier profiles, data sets) is embedded in the binary; a
+//! scenario may name a file of its own wherever it may name something that ships.
+//!
+//! Start reading at [`Settings`].
+
+mod error;
+mod fault;
+mod overrides;
+mod precision;
+mod presets;
+mod profile;
+mod read;
+mod scenario;
+mod settings;
+mod workload;
+
+pub use error::ConfigError;
+pub use fault::{Fault, FaultError};
+pub use precision::Precision;
+pub use presets::Preset;
+pub use scenario::Scenario;
+pub use overrides::{Form, MethodOverrides, PayloadOverrides, Threshold};
+pub use settings::{
+    CalibrationOptions, DeviceOptions, MethodChoice, ModelChoice, ModelOptions, PoolOptions, RunOptions, Settings, Task,
+    TlsFiles, WorkloadPart,
+};
+pub use workload::{Prompt, Workload};

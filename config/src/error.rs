@@ -1,0 +1,118 @@
+//! What a user can get wrong, each in one line that names the file, the key and what would be right.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a scenario, a profile or a workload was refused.
+///
+/// `origin` is the file, or the flag, that the offending text came from.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("{origin}:{line}: not valid TOML: {message}")]
+    Syntax {
+        /// File or flag.
+        origin: String,
+        /// Line, from 1.
+        line: usize,
+        /// What the parser said, in one line.
+        message: String,
+    },
+    /// A key that nothing reads.
+    #[error("{origin}: unknown key {key}{}", nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
+    UnknownKey {
+        /// File or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// The valid key that is nearest to it, if any is near.
+        nearest: Option<String>,
+    },
+    /// A value of another type.
+    #[error("{origin}: {key} must be {expected}, not {found}")]
+    WrongType {
+        /// File or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// What it must be.
+        expected: &'static str,
+        /// The type and value found.
+        found: String,
+    },
+    /// A number outside its range.
+    #[error("{origin}: {key} = {value} is out of range: {range}")]
+    OutOfRange {
+        /// File or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// The value.
+        value: String,
+        /// The valid range, in words.
+        range: String,
+    },
+    /// A name that is not among the valid ones.
+    #[error("{origin}: {key} = {value:?} is not known; valid: {valid}")]
+    UnknownName {
+        /// File or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// The value.
+        value: String,
+        /// The valid ones, separated by commas.
+        valid: String,
+    },
+    /// A key that must be there.
+    #[error("{origin}: {key} is missing: {expected}")]
+    Missing {
+        /// File or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// Settings that contradict each other.
+    #[error("{origin}: {key}: {problem}")]
+    Conflict {
+        /// File or flag.
+        origin: String,
+        /// The dotted key.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An override that is no `key=value`.
+    #[error("--set {assignment}: must be key=value, such as run.devices=100")]
+    Assignment {
+        /// What was given.
+        assignment: String,
+    },
+    /// A workload or rate trace whose contents are wrong.
+    #[error("{origin}:{line}: {problem}")]
+    Line {
+        /// The file.
+        origin: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A workload without a single prompt.
+    #[error("{origin}: the file is empty; it needs one JSON object per line")]
+    EmptyWorkload {
+        /// The file.
+        origin: String,
+    },
+}

@@ -1,0 +1,45 @@
+//! Everything that ships, embedded: no file is needed at run time.
+
+/// A file that ships.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Its name in scenarios.
+    pub name: &'static str,
+    /// Its contents.
+    pub text: &'static str,
+}
+
+macro_rules! presets {
+    ($folder:literal, $extension:literal: $($name:literal),+ $(,)?) => {
+        &[$(Preset {
+            name: $name,
+            text: include_str!(concat!("../", $folder, "/", $name, ".", $extension)),
+        }),+]
+    };
+}
+
+impl Preset {
+    /// Scenarios; the first is the default.
+    pub const SCENARIOS: &'static [Preset] = presets!("scenarios", "toml": "default", "paper", "reference");
+    /// Device profiles.
+    pub const DEVICES: &'static [Preset] =
+        presets!("devices", "toml": "host", "phone", "raspberry-pi-5", "jetson-orin-nano");
+    /// Link profiles.
+    pub const LINKS: &'static [Preset] =
+        presets!("links", "toml": "good", "fair", "poor", "wifi", "lte", "ethernet", "real");
+    /// Verifier profiles.
+    pub const VERIFIERS: &'static [Preset] = presets!("verifiers", "toml": "host-cpu");
+    /// Data sets.
+    pub const WORKLOADS: &'static [Preset] =
+        presets!("workloads", "jsonl": "word-problems", "gsm8k", "calibration");
+
+    /// The preset of this name.
+    pub(crate) fn find(presets: &'static [Preset], name: &str) -> Option<&'static Preset> {
+        presets.iter().find(|preset| preset.name == name)
+    }
+
+    /// All names, for messages.
+    pub(crate) fn names(presets: &'static [Preset]) -> String {
+        presets.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ")
+    }
+}

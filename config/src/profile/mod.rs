@@ -1,0 +1,129 @@
+//! Profiles: what a device, a link or a verifier costs, as TOML in human units.
+
+mod device;
+mod link;
+mod trace;
+mod verifier;
+
+use std::path::Path;
+
+use specfleet_engine::device::energy::{DeviceProfile, VerifierProfile};
+use specfleet_engine::device::link::LinkProfile;
+use toml::Value;
+
+use crate::ConfigError;
+use crate::presets::Preset;
+use crate::read::{Document, Section, split_commas};
+
+type Reader<T> = fn(&Section<'_>) -> Result<T, ConfigError>;
+
+/// Device profiles at `name`: one or several presets, files or tables.
+pub(crate) fn devices(section: &Section<'_>, name: &str, default: &str) -> Result<Vec<DeviceProfile>, ConfigError> {
+    several(section, name, default, ("devices", Preset::DEVICES), device::read)
+}
+
+/// Link profiles at `name`: one or several presets, files or tables.
+pub(crate) fn links(section: &Section<'_>, name: &str, default: &str) -> Result<Vec<LinkProfile>, ConfigError> {
+    several(section, name, default, ("links", Preset::LINKS), link::read)
+}
+
+/// The verifier profile at `name`: a preset, a file or a table.
+pub(crate) fn verifier(section: &Section<'_>, name: &str, default: &str) -> Result<VerifierProfile, ConfigError> {
+    let presets = ("verifiers", Preset::VERIFIERS);
+    match section.value(name) {
+        None => named(section, name, default, presets, verifier::read),
+        Some(value) => one(section, name, value, presets, verifier::read),
+    }
+}
+
+type Presets = (&'static str, &'static [Preset]);
+
+fn several<T>(
+    section: &Section<'_>,
+    name: &str,
+    default: &str,
+    presets: Presets,
+    read: Reader<T>,
+) -> Result<Vec<T>, ConfigError> {
+    let profiles: Vec<T> = match section.value(name) {
+        None => vec![named(section, name, default, presets, read)?],
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| one(section, name, item, presets, read)).collect::<Result<_, _>>()?
+        }
+        Some(Value::String(text)) => split_commas(text)
+            .iter()
+            .map(|text| named(section, name, text, presets, read))
+            .collect::<Result<_, _>>()?,
+        Some(value) => vec![one(section, name, value, presets, read)?],
+    };
+    if profiles.is_empty() {
+        return Err(section.conflict(name, "must name at least one profile"));
+    }
+    Ok(profiles)
+}
+
+fn one<T>(
+    section: &Section<'_>,
+    name: &str,
+    value: &Value,
+    presets: Presets,
+    read: Reader<T>,
+) -> Result<T, ConfigError> {
+    match value {
+        Value::String(text) => named(section, name, text, presets, read),
+        Value::Table(_) => read(&section.inline(name, value)?),
+        other => Err(section.wrong_type(name, "the name of a profile, a path to a .toml file or a table", other)),
+    }
+}
+
+fn named<T>(
+    section: &Section<'_>,
+    name: &str,
+    text: &str,
+    (folder, presets): Presets,
+    read: Reader<T>,
+) -> Result<T, ConfigError> {
+    let document = if let Some(preset) = Preset::find(presets, text) {
+        Document::parse(format!("{folder}/{text}.toml"), None, preset.text)?
+    } else if is_path(text, "toml") {
+        Document::open(&section.resolve(name, text))?
+    } else {
+        let valid = format!("{}, or a path to a .toml file", Preset::names(presets));
+        return Err(section.unknown_name(name, text, valid));
+    };
+    let profile = read(&document.root())?;
+    document.refuse_unknown()?;
+    Ok(profile)
+}
+
+/// Whether a text is meant as a path rather than as the name of a preset.
+pub(crate) fn is_path(text: &str, extension: &str) -> bool {
+    text.contains(['/', '\\']) || Path::new(text).extension().is_some_and(|found| found == extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load<T>(presets: Presets, read: Reader<T>) -> Vec<T> {
+        let document = Document::parse("test".into(), None, "").expect("valid");
+        let root = document.root();
+        presets.1.iter().map(|preset| named(&root, "key", preset.name, presets, read).expect(preset.name)).collect()
+    }
+
+    #[test]
+    fn every_profile_that_ships_is_read_and_bears_its_name() {
+        let devices = load(("devices", Preset::DEVICES), device::read);
+        let links = load(("links", Preset::LINKS), link::read);
+        let verifiers = load(("verifiers", Preset::VERIFIERS), verifier::read);
+        let names: Vec<&str> = devices
+            .iter()
+            .map(|profile| profile.name.as_str())
+            .chain(links.iter().map(|profile| profile.name.as_str()))
+            .chain(verifiers.iter().map(|profile| profile.name.as_str()))
+            .collect();
+        let files = [Preset::DEVICES, Preset::LINKS, Preset::VERIFIERS].concat();
+        assert_eq!(names, files.iter().map(|preset| preset.name).collect::<Vec<_>>());
+        assert!(links.iter().all(|link| link.emulated == (link.name != "real")));
+    }
+}

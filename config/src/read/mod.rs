@@ -1,0 +1,154 @@
+//! Reading typed, bounded values from a TOML tree, with errors that name origin, key and what would be right.
+//!
+//! serde's own errors name neither the dotted key nor the valid range, so sections are read by hand: each read names a
+//! key, its type and its range in one place, and what is never asked for is an unknown key.
+
+mod nearest;
+mod section;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+pub(crate) use section::{Section, split_commas};
+
+use crate::ConfigError;
+
+/// A TOML tree, where it came from, and which of its keys have been asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    /// File or preset, for messages.
+    origin: String,
+    /// What relative paths in it are relative to; none for what is embedded.
+    folder: Option<PathBuf>,
+    /// Its contents.
+    table: Table,
+    /// Dotted keys that came from elsewhere, with the flag they came from; later ones win.
+    overrides: Vec<(String, String)>,
+    /// Every dotted key asked for so far, present or not: the valid keys.
+    asked: RefCell<BTreeSet<String>>,
+}
+
+impl Document {
+    /// Parses `text`.
+    pub(crate) fn parse(origin: String, folder: Option<PathBuf>, text: &str) -> Result<Document, ConfigError> {
+        let table = text.parse::<Table>().map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = text.as_bytes().get(..offset).unwrap_or_default();
+            ConfigError::Syntax {
+                origin: origin.clone(),
+                line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
+                message: error.message().lines().collect::<Vec<_>>().join(", "),
+            }
+        })?;
+        Ok(Document { origin, folder, table, overrides: Vec::new(), asked: RefCell::default() })
+    }
+
+    /// Reads and parses a file.
+    pub(crate) fn open(path: &Path) -> Result<Document, ConfigError> {
+        let text = read_text(path)?;
+        Document::parse(path.display().to_string(), path.parent().map(Path::to_owned), &text)
+    }
+
+    /// The tree.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Puts `value` at a dotted key, in the name of `flag`.
+    pub(crate) fn put(&mut self, flag: &str, key: &str, value: Value) -> Result<(), ConfigError> {
+        let mut table = &mut self.table;
+        let mut segments: Vec<&str> = key.split('.').collect();
+        let last = segments.pop().unwrap_or_default();
+        for (depth, segment) in segments.iter().enumerate() {
+            let slot = table.entry(*segment).or_insert_with(|| Value::Table(Table::new()));
+            table = match slot {
+                Value::Table(inner) => inner,
+                other => {
+                    return Err(ConfigError::WrongType {
+                        origin: flag.to_owned(),
+                        key: segments[..=depth].join("."),
+                        expected: "a table",
+                        found: section::describe(other),
+                    });
+                }
+            };
+        }
+        table.insert(last.to_owned(), value);
+        self.overrides.push((key.to_owned(), flag.to_owned()));
+        Ok(())
+    }
+
+    /// The whole tree as a section.
+    pub(crate) fn root(&self) -> Section<'_> {
+        Section::new(self, String::new(), Some(&self.table))
+    }
+
+    /// Refuses keys that nothing asked for. To be called when all reading is done.
+    pub(crate) fn refuse_unknown(&self) -> Result<(), ConfigError> {
+        self.refuse_unknown_in("", &self.table)
+    }
+
+    /// Every key that was asked for, present or not.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.borrow().iter().cloned().collect()
+    }
+
+    fn refuse_unknown_in(&self, prefix: &str, table: &Table) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = join(prefix, name);
+            let inside = format!("{key}.");
+            let has_inner = self.asked.borrow().range(inside.clone()..).next().is_some_and(|k| k.starts_with(&inside));
+            let known = self.asked.borrow().contains(&key);
+            match value {
+                Value::Table(inner) if has_inner => self.refuse_unknown_in(&key, inner)?,
+                Value::Array(items) if has_inner => {
+                    for inner in items.iter().filter_map(Value::as_table) {
+                        self.refuse_unknown_in(&key, inner)?;
+                    }
+                }
+                _ if known => {}
+                _ => {
+                    let nearest = nearest::nearest(&key, self.asked.borrow().iter());
+                    return Err(ConfigError::UnknownKey { origin: self.origin_of(&key), key, nearest });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The flag that a key came from, or the document.
+    fn origin_of(&self, key: &str) -> String {
+        self.override_of(key).unwrap_or(&self.origin).to_owned()
+    }
+
+    fn override_of(&self, key: &str) -> Option<&str> {
+        let covers = |set: &str| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.overrides.iter().rev().find(|(set, _)| covers(set)).map(|(_, flag)| flag.as_str())
+    }
+
+    /// A path at `key`: relative to the document's folder, or to the working folder if it came from a flag.
+    fn resolve(&self, key: &str, path: &str) -> PathBuf {
+        match (&self.folder, self.override_of(key)) {
+            (Some(folder), None) => folder.join(path),
+            _ => PathBuf::from(path),
+        }
+    }
+
+    fn ask(&self, key: &str) {
+        self.asked.borrow_mut().insert(key.to_owned());
+    }
+}
+
+/// Reads a text file.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// `prefix.name`, or `name` at the root.
+fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}

@@ -1,0 +1,91 @@
+//! A scenario: a tree of TOML with overrides on top, not yet checked.
+
+use std::path::Path;
+
+use toml::Value;
+
+use crate::presets::Preset;
+use crate::read::Document;
+use crate::{ConfigError, Settings};
+
+/// A scenario file with the command line's overrides on top.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    document: Document,
+}
+
+impl Scenario {
+    /// The scenario that runs when none is named.
+    pub fn default_text() -> &'static str {
+        Preset::SCENARIOS[0].text
+    }
+
+    /// The scenario that runs when none is named, parsed.
+    pub fn shipped_default() -> Result<Scenario, ConfigError> {
+        Scenario::parse("the default scenario", Scenario::default_text(), None)
+    }
+
+    /// Reads a file; a name that ships (`default`, `paper`, `reference`) needs none. A file of that name goes first.
+    pub fn load(path: &Path) -> Result<Scenario, ConfigError> {
+        let shipped = path.to_str().and_then(|name| {
+            Preset::find(Preset::SCENARIOS, name.strip_suffix(".toml").unwrap_or(name))
+        });
+        match shipped {
+            Some(preset) if !path.exists() => {
+                Scenario::parse(&format!("scenarios/{}.toml", preset.name), preset.text, None)
+            }
+            _ => Ok(Scenario { document: Document::open(path)? }),
+        }
+    }
+
+    /// Parses a text. `origin` names it in messages; relative paths in it are relative to `folder`, or to the working
+    /// folder.
+    pub fn parse(origin: &str, text: &str, folder: Option<&Path>) -> Result<Scenario, ConfigError> {
+        let document = Document::parse(origin.to_owned(), folder.map(Path::to_owned), text)?;
+        Ok(Scenario { document })
+    }
+
+    /// Applies `--set key=value`: a dotted key, and a value in TOML's own syntax or a bare text. Relative paths in it
+    /// are relative to the working folder. Later overrides win.
+    pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
+        let (key, value) = assignment
+            .split_once('=')
+            .map(|(key, value)| (key.trim(), value.trim()))
+            .filter(|(key, _)| !key.is_empty() && key.split('.').all(|segment| !segment.trim().is_empty()))
+            .ok_or_else(|| ConfigError::Assignment { assignment: assignment.to_owned() })?;
+        self.document.put("--set", key, parse_value(value))
+    }
+
+    /// Applies another flag, such as `--devices`, in whose name mistakes are reported.
+    pub fn set_flag(&mut self, flag: &str, key: &str, value: impl Into<Value>) -> Result<(), ConfigError> {
+        self.document.put(flag, key, value.into())
+    }
+
+    /// The tree with its overrides, as TOML.
+    pub fn to_toml(&self) -> String {
+        self.document.table().to_string()
+    }
+
+    /// Checks everything, and reads the profiles and data sets that the scenario names.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let settings = Settings::read(&self.document.root())?;
+        self.document.refuse_unknown()?;
+        Ok(settings)
+    }
+
+    /// Every key that a scenario may have.
+    #[cfg(test)]
+    fn keys(&self) -> Vec<String> {
+        self.document.asked()
+    }
+}
+
+/// A value in TOML's syntax, or else the text itself.
+fn parse_value(text: &str) -> Value {
+    // A line break could smuggle in a second key; such a text is no value.
+    let parsed = if text.contains('\n') { None } else { format!("value = {text}").parse::<toml::Table>().ok() };
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Validated settings: what a run needs to know, with every number in its range.
+
+mod calibration;
+mod fleet;
+mod methods;
+mod model;
+mod pool;
+mod run;
+mod work;
+
+use serde::{Deserialize, Serialize};
+
+pub use calibration::CalibrationOptions;
+pub use fleet::DeviceOptions;
+pub use methods::MethodChoice;
+pub use model::{ModelChoice, ModelOptions};
+pub use pool::{PoolOptions, TlsFiles};
+pub use run::RunOptions;
+pub use work::{Task, WorkloadPart};
+
+use crate::ConfigError;
+use crate::Fault;
+use crate::read::Section;
+use crate::workload::sha256_hex;
+
+/// A scenario, validated. Profiles and prompts are loaded; nothing here needs a second look.
+///
+/// Serialised, it holds everything that a run's results may depend on and no path to a profile or a prompt: two
+/// scenarios that mean the same have the same [`Settings::scenario_hash`], wherever their files lie.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Sizes and sampling.
+    pub run: RunOptions,
+    /// The methods to run, in this order; at least one, none twice.
+    pub methods: Vec<MethodChoice>,
+    /// Where the prompts come from; at least one part.
+    pub workload: Vec<WorkloadPart>,
+    /// The models.
+    pub model: ModelOptions,
+    /// The fleet.
+    pub device: DeviceOptions,
+    /// The verifier pool.
+    pub pool: PoolOptions,
+    /// What thresholds are fitted on.
+    pub calibration: CalibrationOptions,
+    /// Whether the verifier scores skipped tokens after each generation, outside all accounts and timings.
+    pub audit: bool,
+    /// Faults to inject, in order of time.
+    pub faults: Vec<Fault>,
+}
+
+impl Settings {
+    /// Reads and checks everything.
+    pub(crate) fn read(root: &Section<'_>) -> Result<Settings, ConfigError> {
+        let run_section = root.section("run")?;
+        let mut faults = faults(&root.section("faults")?)?;
+        faults.sort();
+        Ok(Settings {
+            run: RunOptions::read(&run_section)?,
+            methods: methods::read(root, &run_section)?,
+            workload: work::read(&run_section)?,
+            model: ModelOptions::read(&root.section("model")?)?,
+            device: DeviceOptions::read(&root.section("device")?)?,
+            pool: PoolOptions::read(&root.section("pool")?)?,
+            calibration: CalibrationOptions::read(&root.section("calibration")?)?,
+            audit: root.section("audit")?.opt_flag("enabled")?.unwrap_or(true),
+            faults,
+        })
+    }
+
+    /// The settings as TOML with sorted keys and engine units (nanoseconds, nanojoules): equal settings, equal text.
+    pub fn to_canonical_toml(&self) -> String {
+        // A table of TOML sorts its keys; what the settings hold is strings, booleans, finite floats and integers that
+        // were bounded by i64 when they were read.
+        let table = toml::Table::try_from(self).expect("validated settings are representable in TOML");
+        table.to_string()
+    }
+
+    /// Reads what [`Settings::to_canonical_toml`] wrote. The prompts of data sets that ship are loaded again; those of
+    /// other files are left out, because their paths are not part of the settings.
+    pub fn from_canonical_toml(text: &str) -> Result<Settings, ConfigError> {
+        let mut settings: Settings = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            origin: "recorded settings".to_owned(),
+            line: 1,
+            message: error.message().lines().collect::<Vec<_>>().join(", "),
+        })?;
+        for part in settings.workload.iter_mut().chain([&mut settings.calibration.workload]) {
+            part.reload();
+        }
+        Ok(settings)
+    }
+
+    /// SHA-256 of the canonical text, in hex.
+    pub fn scenario_hash(&self) -> String {
+        sha256_hex(self.to_canonical_toml().as_bytes())
+    }
+}
+
+fn faults(section: &Section<'_>) -> Result<Vec<Fault>, ConfigError> {
+    section
+        .opt_texts("inject")?
+        .unwrap_or_default()
+        .iter()
+        .map(|text| text.parse().map_err(|_| section.unknown_name("inject", text, crate::fault::FORM.to_owned())))
+        .collect()
+}
