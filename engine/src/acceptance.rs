@@ -96,7 +96,7 @@ pub fn verify_outcome(
                     Next::Replacement(residual_draw(&probabilities, &y, &mut key.draws(Purpose::Residual)))
                 }
                 // Greedy: the replacement is the arg max whatever x was, so y need not go down.
-                DraftLaw::DraftOnly { .. } if !(sampling.temperature > 0.0) => Next::Replacement(y.arg_max()),
+                DraftLaw::DraftOnly { .. } if sampling.is_greedy() => Next::Replacement(y.arg_max()),
                 DraftLaw::DraftOnly { .. } => Next::Resample(quantised(y, payload.bits())),
             };
             return Ok(VerifyOutcome { accepted, next, accept_probabilities });
@@ -130,3 +130,6 @@ pub fn verifier_draw(logits: &[f32], sampling: &Sampling, key: DrawKey) -> u32 {
 pub fn audit_outcome(logits_row: &[f32], sampling: &Sampling, token: u32, x_d: f32) -> f32 {
     accept_probability(x_d, Distribution::from_logits(logits_row, sampling).probability(token)) as f32
 }
+
+#[cfg(test)]
+mod tests;

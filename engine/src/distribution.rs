@@ -76,8 +76,7 @@ impl Distribution {
     pub fn from_logits(logits: &[f32], sampling: &Sampling) -> Distribution {
         let best = arg_max(logits);
         let maximum = logits.get(best as usize).copied().unwrap_or(f32::NAN);
-        // Written so that a NaN temperature is greedy too.
-        if !(sampling.temperature > 0.0) || !maximum.is_finite() {
+        if sampling.is_greedy() || !maximum.is_finite() {
             return Distribution::one_hot(logits.len(), best);
         }
         // The maximum is taken off before the division: a tiny T gives 0 and −∞, never ∞ − ∞.
@@ -145,8 +144,7 @@ impl Distribution {
 
     /// −Σ p ln p in nats.
     pub fn entropy(&self) -> f32 {
-        let entropy: f64 =
-            self.0.iter().filter(|&&p| p > 0.0).map(|&p| f64::from(p)).map(|p| -p * p.ln()).sum();
+        let entropy: f64 = self.0.iter().filter(|&&p| p > 0.0).map(|&p| f64::from(p)).map(|p| -p * p.ln()).sum();
         entropy.max(0.0) as f32
     }
 
@@ -234,8 +232,7 @@ fn by_rank(weights: &[f32], a: u32, b: u32) -> std::cmp::Ordering {
 
 /// The `count` most likely ids of positive weight, in no particular order.
 fn leading(weights: &[f32], count: usize) -> Vec<u32> {
-    let mut ids: Vec<u32> =
-        (0_u32..).zip(weights).filter(|&(_, &weight)| weight > 0.0).map(|(id, _)| id).collect();
+    let mut ids: Vec<u32> = (0_u32..).zip(weights).filter(|&(_, &weight)| weight > 0.0).map(|(id, _)| id).collect();
     if count < ids.len() {
         if count > 0 {
             ids.select_nth_unstable_by(count - 1, |&a, &b| by_rank(weights, a, b));

@@ -16,6 +16,13 @@ pub struct Sampling {
     pub top_p: f32,
 }
 
+impl Sampling {
+    /// Whether every draw is the arg max: T = 0 (or anything that is no temperature).
+    pub fn is_greedy(&self) -> bool {
+        self.temperature.is_nan() || self.temperature <= 0.0
+    }
+}
+
 /// Bits per probability on the wire (b_p of the papers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProbabilityBits {

@@ -103,7 +103,11 @@ mod tests {
         let zero = zero.draws(Purpose::Calibration).uniform().to_bits();
         assert_eq!(
             (accept, draft, zero),
-            (vec![0, 0, 0], 0, 0)
+            (
+                vec![4604728733409608273, 4593984430836585792, 4591419801038522792],
+                4595494973329305380,
+                4582572161632465280
+            )
         );
     }
 

@@ -158,7 +158,7 @@ fn choose_kappa(harmful: &[(ImportanceReading, f32)]) -> (f32, Option<f64>) {
         harmful.iter().filter(|(reading, _)| kept(reading)).map(|(_, harm)| f64::from(harm.max(0.0))).sum()
     };
     let total = mass(&|_| true);
-    if !(total > 0.0) {
+    if total <= 0.0 || total.is_nan() {
         return (0.0, None);
     }
     let kept_at = |kappa: f32| mass(&|reading| reading.passes(kappa)) / total;

@@ -270,3 +270,6 @@ impl Calibration {
         self.importance.iter().find(|fit| fit.statistic == statistic && fit.layer == layer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,9 +243,9 @@ impl Preset<'_> {
         let fit = match (statistic, layer) {
             (Some(statistic), Some(layer)) => calibration.importance_at(statistic, layer),
             (Some(statistic), None) => calibration.best_layer(statistic),
-            (None, Some(layer)) => calibration
-                .best_importance()
-                .and_then(|best| calibration.importance_at(best.statistic, layer)),
+            (None, Some(layer)) => {
+                calibration.best_importance().and_then(|best| calibration.importance_at(best.statistic, layer))
+            }
             (None, None) => calibration.best_importance(),
         };
         let fit = fit.ok_or_else(|| self.missing("kappa", "the calibration holds no such importance statistic"))?;

@@ -26,7 +26,9 @@ impl From<&Gate> for GateStatistic {
     fn from(gate: &Gate) -> GateStatistic {
         match *gate {
             Gate::Never | Gate::Always | Gate::Random { .. } => GateStatistic::None,
-            Gate::Uncertainty { estimator, .. } | Gate::Joint { estimator, .. } => GateStatistic::Uncertainty(estimator),
+            Gate::Uncertainty { estimator, .. } | Gate::Joint { estimator, .. } => {
+                GateStatistic::Uncertainty(estimator)
+            }
             Gate::Entropy { .. } => GateStatistic::Entropy,
             Gate::MaxProbability { .. } => GateStatistic::MaxProbability,
         }
@@ -93,15 +95,11 @@ pub struct Drafted {
 ///
 /// Entropy and max x are those of x at the run's sampling; at T = 0, where x is one-hot and both say nothing, they are those
 /// of softmax(l) \[ours\].
-pub fn draft_outcome(
-    logits: &[f32],
-    attention: Option<AttentionRows<'_>>,
-    key: DrawKey,
-    spec: &DraftSpec,
-) -> Drafted {
+pub fn draft_outcome(logits: &[f32], attention: Option<AttentionRows<'_>>, key: DrawKey, spec: &DraftSpec) -> Drafted {
     let full = Distribution::from_logits(logits, &spec.sampling);
     let informative = || {
-        (!(spec.sampling.temperature > 0.0))
+        spec.sampling
+            .is_greedy()
             .then(|| Distribution::from_logits(logits, &Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 }))
     };
     let of_law = |figure: fn(&Distribution) -> f32| figure(informative().as_ref().unwrap_or(&full));
@@ -128,4 +126,85 @@ pub fn draft_outcome(
         gate_draw: key.draws(Purpose::Gate).uniform_f32(),
     };
     Drafted { token, signals, distribution }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::{MethodOverrides, resolve};
+    use crate::method::{Keep, ProbabilityBits};
+
+    const KEY: DrawKey = DrawKey { seed: 1, prompt: 2, repetition: 0, position: 3, epoch: 0 };
+    const LOGITS: [f32; 5] = [0.0, 2.0, 1.5, -1.0, 0.5];
+
+    fn spec(temperature: f32, statistic: GateStatistic) -> DraftSpec {
+        DraftSpec {
+            sampling: Sampling { temperature, top_k: 0, top_p: 1.0 },
+            payload: PayloadForm::Full { bits: ProbabilityBits::B32 },
+            statistic,
+            importance: None,
+        }
+    }
+
+    #[test]
+    fn drafts_follow_the_sparsified_law() {
+        let mut spec = spec(1.0, GateStatistic::None);
+        spec.payload = PayloadForm::SparseExact { keep: Keep::Top(2), bits: ProbabilityBits::B8 };
+        for position in 0..200 {
+            let drafted = draft_outcome(&LOGITS, None, KEY.at(position), &spec);
+            assert!([1, 2].contains(&drafted.token));
+            assert_eq!(drafted.signals.draft_probability, drafted.distribution.probability(drafted.token));
+        }
+    }
+
+    #[test]
+    fn the_same_key_draws_the_same_whatever_the_gate() {
+        for position in 0..50 {
+            let key = KEY.at(position);
+            let plain = draft_outcome(&LOGITS, None, key, &spec(1.0, GateStatistic::None));
+            for statistic in [
+                GateStatistic::Uncertainty(Estimator::Sampled),
+                GateStatistic::Uncertainty(Estimator::Expected),
+                GateStatistic::Entropy,
+                GateStatistic::MaxProbability,
+            ] {
+                let other = draft_outcome(&LOGITS, None, key, &spec(1.0, statistic));
+                assert_eq!((other.token, other.signals.gate_draw), (plain.token, plain.signals.gate_draw));
+                assert!(other.signals.statistic.is_finite());
+            }
+            assert!(plain.signals.statistic.is_nan());
+        }
+    }
+
+    #[test]
+    fn simple_statistics_still_speak_when_greedy() {
+        let warm = draft_outcome(&LOGITS, None, KEY, &spec(1.0, GateStatistic::Entropy));
+        let greedy = draft_outcome(&LOGITS, None, KEY, &spec(0.0, GateStatistic::Entropy));
+        assert_eq!((greedy.token, greedy.signals.draft_probability), (1, 1.0));
+        assert_eq!(greedy.signals.statistic, warm.signals.statistic);
+        let greedy = draft_outcome(&LOGITS, None, KEY, &spec(0.0, GateStatistic::MaxProbability));
+        assert!((greedy.signals.statistic - 0.5037).abs() < 1e-3, "{}", greedy.signals.statistic);
+    }
+
+    #[test]
+    fn concentration_is_read_and_lookahead_is_not() {
+        let weights = [0.7, 0.3, 0.0, 0.0];
+        let attention = AttentionRows::new(1, 4, &weights);
+        let mut spec = spec(1.0, GateStatistic::Uncertainty(Estimator::Expected));
+        spec.importance = Some(ImportanceRule { statistic: ImportanceStatistic::Concentration, layer: 0, kappa: 0.0 });
+        let signals = draft_outcome(&LOGITS, attention, KEY, &spec).signals;
+        assert!((signals.importance - 1.0).abs() < 1e-6 && signals.importance_threshold.is_nan());
+        assert!(draft_outcome(&LOGITS, None, KEY, &spec).signals.importance.is_nan());
+        spec.importance = Some(ImportanceRule { statistic: ImportanceStatistic::Lookahead, layer: 0, kappa: 0.0 });
+        assert!(draft_outcome(&LOGITS, attention, KEY, &spec).signals.importance.is_nan());
+    }
+
+    #[test]
+    fn spec_of_a_method() {
+        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
+        let dssd = resolve(None, "dssd", &MethodOverrides::default()).unwrap();
+        let spec = DraftSpec::of(&dssd, sampling);
+        assert_eq!((spec.statistic, spec.importance), (GateStatistic::None, None));
+        assert_eq!(spec.payload, PayloadForm::TokenOnly { bits: ProbabilityBits::B32 });
+    }
 }

@@ -100,11 +100,10 @@ pub fn concentration(attention: AttentionRows<'_>) -> f32 {
         .rows()
         .map(|row| {
             let mass: f64 = row.iter().map(|&w| f64::from(w)).sum();
-            if !(mass > 0.0) {
+            if mass <= 0.0 || mass.is_nan() {
                 return 0.0;
             }
-            let entropy: f64 =
-                row.iter().map(|&w| f64::from(w) / mass).filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum();
+            let entropy: f64 = row.iter().map(|&w| f64::from(w) / mass).filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum();
             (1.0 - entropy * scale).clamp(0.0, 1.0)
         })
         .sum();
@@ -129,11 +128,7 @@ pub fn lookahead_importance(attention: AttentionRows<'_>, received_at: usize) ->
     let heads = attention.heads as f64;
     let mean = row.iter().sum::<f64>() / heads / positions as f64;
     let variance = row.iter().map(|sum| (sum / heads - mean).powi(2)).sum::<f64>() / positions as f64;
-    ImportanceReading {
-        value: (row[received_at - 1] / heads) as f32,
-        mean: mean as f32,
-        std: variance.sqrt() as f32,
-    }
+    ImportanceReading { value: (row[received_at - 1] / heads) as f32, mean: mean as f32, std: variance.sqrt() as f32 }
 }
 
 /// Mean and standard deviation of the values seen so far, in constant space (Welford).

@@ -157,7 +157,11 @@ mod tests {
         assert_eq!(reason(&u(0.5), &s), GateReason::Certain, "u ≤ u_th skips");
         assert_eq!(reason(&u(0.49), &s), GateReason::Uncertain);
         assert_eq!(reason(&Gate::Entropy { threshold: 0.5 }, &s), GateReason::Certain);
-        assert_eq!(reason(&Gate::MaxProbability { threshold: 0.5 }, &s), GateReason::Certain, "max x < threshold uploads");
+        assert_eq!(
+            reason(&Gate::MaxProbability { threshold: 0.5 }, &s),
+            GateReason::Certain,
+            "max x < threshold uploads"
+        );
         assert_eq!(reason(&Gate::MaxProbability { threshold: 0.51 }, &s), GateReason::Uncertain);
     }
 

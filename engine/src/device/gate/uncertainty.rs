@@ -119,7 +119,8 @@ mod tests {
         let logits = logits(1500);
         for draft in [0, 3, 800, 1499] {
             let mean: f64 =
-                (1..=20).map(|k| f64::from(softmax(&logits, 0.1 * f64::from(k)).probability(draft))).sum::<f64>() / 20.0;
+                (1..=20).map(|k| f64::from(softmax(&logits, 0.1 * f64::from(k)).probability(draft))).sum::<f64>()
+                    / 20.0;
             assert!((f64::from(expected_uncertainty(&logits, draft)) - (1.0 - mean)).abs() < 1e-5);
         }
     }
