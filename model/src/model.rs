@@ -1,0 +1,83 @@
+//! A loaded model.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use candle_core::Tensor;
+use candle_transformers::models::llama::LlamaConfig;
+
+use crate::{
+    Embedded, Fallback, ModelError, ModelShape, Precision,
+    load::{self, Source},
+    rope::Rope,
+    weights::Weights,
+};
+
+/// A Llama-family model, ready to run. Cloning shares the weights.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) shape: ModelShape,
+    pub(crate) weights: Weights,
+    pub(crate) rope: Rope,
+    precision: Precision,
+}
+
+impl Model {
+    /// Loads a Hugging Face folder: `config.json` and the weights in f32, f16 or bf16, as `model.safetensors`, as the
+    /// shards of `model.safetensors.index.json`, or as the folder's only `*.safetensors`. Errors name the file, key or
+    /// tensor at fault.
+    pub fn load_dir(dir: &Path, precision: Precision) -> Result<Self, ModelError> {
+        Self::from_source(load::folder(dir)?, precision)
+    }
+
+    /// Loads a model of the pair that is part of the binary; reads no file.
+    pub fn embedded(which: Embedded, precision: Precision) -> Result<Self, ModelError> {
+        Self::from_source(load::embedded(which)?, precision)
+    }
+
+    /// Builds a model from tensors in Hugging Face's names (`model.layers.0.self_attn.q_proj.weight`, …).
+    pub fn from_tensors(
+        config: &LlamaConfig,
+        tensors: HashMap<String, Tensor>,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        Self::from_source(
+            Source {
+                origin: "given tensors".to_owned(),
+                config: config.clone(),
+                tensors,
+            },
+            precision,
+        )
+    }
+
+    fn from_source(source: Source, precision: Precision) -> Result<Self, ModelError> {
+        let shape = ModelShape::new(&source.config, &source.origin)?;
+        Ok(Self(Arc::new(Inner {
+            weights: Weights::new(&shape, source.tensors, precision, &source.origin)?,
+            rope: Rope::new(&source.config),
+            shape,
+            precision,
+        })))
+    }
+
+    /// The model's sizes.
+    pub fn shape(&self) -> &ModelShape {
+        &self.0.shape
+    }
+
+    /// The precision that was asked for.
+    pub fn precision(&self) -> Precision {
+        self.0.precision
+    }
+
+    /// Matrices that are stored finer than asked because of their row length; empty in most cases.
+    pub fn fallbacks(&self) -> &[Fallback] {
+        &self.0.weights.fallbacks
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,146 @@
+//! The tensors of a model, checked against its shape and packed.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Tensor};
+
+use crate::{Fallback, ModelError, ModelShape, Precision, linear::Linear};
+
+/// One transformer layer. Projections that read the same row are stacked into one matrix.
+pub(crate) struct Layer {
+    pub(crate) attention_norm: Vec<f32>,
+    /// Queries, then keys, then values.
+    pub(crate) qkv: Linear,
+    pub(crate) attention_out: Linear,
+    pub(crate) ffn_norm: Vec<f32>,
+    /// Gate, then up.
+    pub(crate) gate_up: Linear,
+    pub(crate) down: Linear,
+}
+
+/// All weights of a model.
+pub(crate) struct Weights {
+    /// `[vocab, hidden]`.
+    pub(crate) embeddings: Vec<f32>,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) final_norm: Vec<f32>,
+    pub(crate) head: Linear,
+    pub(crate) fallbacks: Vec<Fallback>,
+}
+
+impl Weights {
+    /// Takes what `shape` calls for out of `tensors`, in Hugging Face's names; others are ignored. `origin` names the
+    /// source in errors.
+    pub(crate) fn new(
+        shape: &ModelShape,
+        tensors: HashMap<String, Tensor>,
+        precision: Precision,
+        origin: &str,
+    ) -> Result<Self, ModelError> {
+        let mut take = Take { tensors, origin };
+        let mut fallbacks = Vec::new();
+        let (hidden, ffn, kv) = (shape.hidden, shape.ffn, shape.kv_dim());
+        let mut layers = Vec::with_capacity(shape.layers);
+        for layer in 0..shape.layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            let mut stack = |parts: &[(&str, usize, usize)], take: &mut Take<'_>| {
+                let parts = parts
+                    .iter()
+                    .map(|(part, rows, len)| {
+                        Ok((name(part), take.tensor(&name(part), &[*rows, *len])?))
+                    })
+                    .collect::<Result<Vec<_>, ModelError>>()?;
+                Linear::new(&parts, precision, &mut fallbacks)
+            };
+            layers.push(Layer {
+                attention_norm: take.vector(&name("input_layernorm"), &[hidden])?,
+                qkv: stack(
+                    &[
+                        ("self_attn.q_proj", hidden, hidden),
+                        ("self_attn.k_proj", kv, hidden),
+                        ("self_attn.v_proj", kv, hidden),
+                    ],
+                    &mut take,
+                )?,
+                attention_out: stack(&[("self_attn.o_proj", hidden, hidden)], &mut take)?,
+                ffn_norm: take.vector(&name("post_attention_layernorm"), &[hidden])?,
+                gate_up: stack(
+                    &[("mlp.gate_proj", ffn, hidden), ("mlp.up_proj", ffn, hidden)],
+                    &mut take,
+                )?,
+                down: stack(&[("mlp.down_proj", hidden, ffn)], &mut take)?,
+            });
+        }
+        let final_norm = take.vector("model.norm.weight", &[hidden])?;
+        let embedding_name = "model.embed_tokens.weight";
+        let embedding = take.tensor(embedding_name, &[shape.vocab, hidden])?;
+        let head = if shape.tied_head {
+            (embedding_name.to_owned(), embedding.clone())
+        } else {
+            let name = "lm_head.weight";
+            (name.to_owned(), take.tensor(name, &[shape.vocab, hidden])?)
+        };
+        Ok(Self {
+            embeddings: take.floats(embedding_name, &embedding)?,
+            layers,
+            final_norm,
+            head: Linear::new(&[head], precision, &mut fallbacks)?,
+            fallbacks,
+        })
+    }
+}
+
+/// Named tensors that are taken out one by one, so that a file's memory is freed as it is packed.
+struct Take<'a> {
+    tensors: HashMap<String, Tensor>,
+    origin: &'a str,
+}
+
+impl Take<'_> {
+    /// The tensor in f32, if it has the expected shape.
+    fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<Tensor, ModelError> {
+        let tensor = self
+            .tensors
+            .remove(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                origin: self.origin.to_owned(),
+                name: name.to_owned(),
+            })?;
+        if tensor.dims() != expected {
+            return Err(ModelError::TensorShape {
+                origin: self.origin.to_owned(),
+                name: name.to_owned(),
+                expected: expected.to_vec(),
+                found: tensor.dims().to_vec(),
+            });
+        }
+        if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+            return Err(self.refuse(
+                name,
+                &format!("has type {:?}, expected f32, f16 or bf16", tensor.dtype()),
+            ));
+        }
+        tensor
+            .to_dtype(DType::F32)
+            .map_err(|e| self.refuse(name, &e.to_string()))
+    }
+
+    fn vector(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let tensor = self.tensor(name, expected)?;
+        self.floats(name, &tensor)
+    }
+
+    fn floats(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
+        tensor
+            .flatten_all()
+            .and_then(|t| t.to_vec1())
+            .map_err(|e| self.refuse(name, &e.to_string()))
+    }
+
+    fn refuse(&self, name: &str, reason: &str) -> ModelError {
+        ModelError::Weights {
+            origin: self.origin.to_owned(),
+            reason: format!("tensor `{name}` {reason}"),
+        }
+    }
+}
