@@ -80,8 +80,10 @@ impl Distribution {
             return Distribution::one_hot(logits.len(), best);
         }
         // The maximum is taken off before the division: a tiny T gives 0 and −∞, never ∞ − ∞.
-        let mut weights: Vec<f32> =
-            logits.iter().map(|&logit| exp_nonpositive((logit - maximum) / sampling.temperature)).collect();
+        let mut weights = logits.to_vec();
+        for weight in &mut weights {
+            *weight = exp_nonpositive((*weight - maximum) / sampling.temperature);
+        }
         if sampling.top_k > 0 && (sampling.top_k as usize) < weights.len() {
             keep_only(&mut weights, sampling.top_k as usize);
         }
@@ -199,7 +201,7 @@ pub(crate) fn sum(weights: &[f32]) -> f64 {
     weights.iter().map(|&weight| f64::from(weight)).sum()
 }
 
-/// e^x for x ≤ 0 (NaN and everything below the normal range give 0), to 2 units in the last place.
+/// e^x for x ≤ 0, which the caller sees to (NaN and everything below the normal range give 0), to 2 units in the last place.
 ///
 /// Branch-free, without a call into the maths library: the compiler vectorises loops over it, and every platform computes
 /// the same bits. Range reduction and polynomial are those of Cephes' `expf`.
@@ -209,7 +211,7 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
     // 1.5 · 2^23: adding it rounds a small float to an integer held in the low bits.
     const ROUNDER: f32 = 12_582_912.0;
-    let inside = if x >= LOWEST { x.min(0.0) } else { LOWEST };
+    let inside = if x > LOWEST { x } else { LOWEST };
     let shifted = inside * std::f32::consts::LOG2_E + ROUNDER;
     let exponent = shifted - ROUNDER;
     // ln 2 in two parts, the first of which has few enough bits for an exact product.
@@ -221,7 +223,8 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let mantissa = p * r * r + r + 1.0;
-    let power = f32::from_bits((exponent as i32 + 127).cast_unsigned() << 23);
+    // The low bits of `shifted` are the integer; the shift drops the others.
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x >= LOWEST { mantissa * power } else { 0.0 }
 }
 
