@@ -40,7 +40,7 @@ pub fn sampled_uncertainty(logits: &[f32], draft: u32, draws: &mut Draws) -> f32
     differing as f32 / DRAWS as f32
 }
 
-/// u = 1 − (1/K) Σ softmax(l/θ_k)[d] on the grid θ_k = 2k/K: the expectation without noise \[ours\].
+/// u = 1 − (1/K) Σ softmax(l/θ_k)\[d\] on the grid θ_k = 2k/K: the expectation without noise \[ours\].
 pub fn expected_uncertainty(logits: &[f32], draft: u32) -> f32 {
     let maximum = maximum(logits);
     let agreeing: f64 = (1..=DRAWS)
