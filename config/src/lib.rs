@@ -25,9 +25,8 @@ pub use fault::{Fault, FaultError};
 pub use precision::Precision;
 pub use presets::Preset;
 pub use scenario::Scenario;
-pub use overrides::{Form, MethodOverrides, PayloadOverrides, Threshold};
 pub use settings::{
-    CalibrationOptions, DeviceOptions, MethodChoice, ModelChoice, ModelOptions, PoolOptions, RunOptions, Settings, Task,
-    TlsFiles, WorkloadPart,
+    CalibrationFile, CalibrationOptions, DeviceOptions, MethodChoice, ModelChoice, ModelOptions, PoolOptions,
+    RunOptions, Settings, Task, TlsFiles, WorkloadPart,
 };
 pub use workload::{Prompt, Workload};

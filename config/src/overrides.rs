@@ -1,185 +1,119 @@
-//! What a scenario changes about an upload method; the calibration fills in the rest.
+//! `[method]` and `[methods.NAME]` to the engine's [`MethodOverrides`].
 
-use serde::{Deserialize, Serialize};
-use specfleet_engine::method::{Estimator, ImportanceStatistic, Join, MAX_BLOCK, METHOD_NAMES, ProbabilityBits};
+use specfleet_engine::calibration::{MethodOverrides, PayloadName, ThresholdChoice, ThresholdName};
+use specfleet_engine::method::{Estimator, ImportanceStatistic, Join, MAX_BLOCK, ProbabilityBits};
 
 use crate::ConfigError;
 use crate::read::Section;
 
-/// An uncertainty threshold, or the rule by which the calibration gives one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Threshold {
-    /// u_th = −b/a.
-    RiskAverse,
-    /// u_th = (Δ − b)/a.
-    RiskProne,
-    /// u_th itself.
-    Fixed(f32),
+/// One table of overrides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MethodTable {
+    /// What it sets.
+    overrides: MethodOverrides,
+    /// Whether it asks for `ui-hlm`'s upload rate. That is also what a preset does by itself; here it matters because it
+    /// takes back a `probability` of the general table.
+    matches: bool,
 }
 
-/// Which payload form (method.md §5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Form {
-    /// All V probabilities.
-    Full,
-    /// The most likely tokens.
-    TopK,
-    /// The most likely tokens, from which the draft is drawn.
-    SparseExact,
-    /// The token and its probability.
-    TokenOnly,
-}
-
-/// What a scenario says about a payload; what it leaves out is the method's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PayloadOverrides {
-    /// The form.
-    pub form: Option<Form>,
-    /// Entries of a sparse payload. Never set together with `theta`.
-    pub k: Option<u32>,
-    /// Tail mass θ of a sparse payload of varying length.
-    pub theta: Option<f32>,
-    /// Bits per probability.
-    pub bits: Option<ProbabilityBits>,
-}
-
-/// What a scenario says about a method; what it leaves out comes from the preset and the calibration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MethodOverrides {
-    /// Threshold of u.
-    pub uncertainty_threshold: Option<Threshold>,
-    /// Estimator of u.
-    pub estimator: Option<Estimator>,
-    /// Statistic of importance.
-    pub statistic: Option<ImportanceStatistic>,
-    /// Layer of the drafter whose attention is read, from 0.
-    pub layer: Option<u16>,
-    /// κ of the importance threshold.
-    pub kappa: Option<f32>,
-    /// How uncertainty and importance combine.
-    pub join: Option<Join>,
-    /// Upload probability of a random gate. Never set together with `match_method`.
-    pub probability: Option<f32>,
-    /// The method whose calibrated upload rate a random or simple gate takes.
-    pub match_method: Option<String>,
-    /// The payload.
-    #[serde(default)]
-    pub payload: PayloadOverrides,
-    /// Drafts per upload γ, 1 to [`MAX_BLOCK`].
-    pub block: Option<u8>,
-    /// Whether a fully accepted block adds one token from the verifier.
-    pub bonus: Option<bool>,
-    /// Whether the device drafts on while it waits for a verdict.
-    pub draft_ahead: Option<bool>,
-    /// Threshold of the entropy of x, in nats.
-    pub entropy_threshold: Option<f32>,
-    /// Threshold of max x.
-    pub max_probability_threshold: Option<f32>,
-}
-
-impl MethodOverrides {
+impl MethodTable {
     /// Reads a `[method]` or `[methods.NAME]` table.
-    pub(crate) fn read(section: &Section<'_>) -> Result<MethodOverrides, ConfigError> {
+    pub(crate) fn read(section: &Section<'_>) -> Result<MethodTable, ConfigError> {
         let number = |name, range| Ok::<_, ConfigError>(section.opt_number(name, range)?.map(|number| number as f32));
+        let payload = section.section("payload")?;
         let overrides = MethodOverrides {
             uncertainty_threshold: threshold(section)?,
             estimator: section
                 .opt_choice("estimator", &[("sampled", Estimator::Sampled), ("expected", Estimator::Expected)])?,
             statistic: section.opt_choice(
                 "statistic",
-                &[
-                    ("concentration", ImportanceStatistic::Concentration),
-                    ("lookahead", ImportanceStatistic::Lookahead),
-                ],
+                &[("concentration", ImportanceStatistic::Concentration), ("lookahead", ImportanceStatistic::Lookahead)],
             )?,
             layer: section.opt_integer("layer", 0..=255)?,
             kappa: number("kappa", -10.0..=10.0)?,
             join: section.opt_choice("join", &[("and", Join::And), ("or", Join::Or)])?,
             probability: number("probability", 0.0..=1.0)?,
-            match_method: section
-                .opt_choice("match", &METHOD_NAMES.map(|name| (name, name)))?
-                .map(str::to_owned),
-            payload: payload(&section.section("payload")?)?,
+            payload: payload.opt_choice(
+                "form",
+                &[
+                    ("full", PayloadName::Full),
+                    ("top-k", PayloadName::TopK),
+                    ("sparse-exact", PayloadName::SparseExact),
+                    ("token-only", PayloadName::TokenOnly),
+                ],
+            )?,
+            bits: bits(&payload)?,
+            k: payload.opt_integer("k", 1..=1_000_000)?,
+            // Below 1 by enough that rounding to f32 stays below 1.
+            tail_mass: payload.opt_number("theta", 0.0..=0.999)?.map(|number| number as f32),
             block: section.opt_integer("block", 1..=MAX_BLOCK as u64)?,
             bonus: section.opt_flag("bonus")?,
             draft_ahead: section.opt_flag("draft_ahead")?,
             entropy_threshold: number("entropy_threshold", 0.0..=20.0)?,
             max_probability_threshold: number("max_probability_threshold", 0.0..=1.0)?,
         };
-        if overrides.probability.is_some() && overrides.match_method.is_some() {
+        let matches = section.opt_choice("match", &[("ui-hlm", ())])?.is_some();
+        if matches && overrides.probability.is_some() {
             return Err(section.conflict("match", "cannot stand beside probability: each gives the upload rate"));
         }
-        Ok(overrides)
+        check_keep(&payload, &overrides)?;
+        Ok(MethodTable { overrides, matches })
     }
 
-    /// These, and where they say nothing, `general`.
-    pub(crate) fn over(self, general: &MethodOverrides) -> MethodOverrides {
+    /// What this table sets, and where it says nothing, what `general` sets.
+    pub(crate) fn over(&self, general: &MethodTable) -> MethodOverrides {
+        let (own, other) = (self.overrides, general.overrides);
         // Two keys that exclude each other are taken together from one table.
-        let own_rate = self.probability.is_some() || self.match_method.is_some();
-        let own_keep = self.payload.k.is_some() || self.payload.theta.is_some();
+        let own_keep = own.k.is_some() || own.tail_mass.is_some();
+        let keep = if own_keep { own } else { other };
         MethodOverrides {
-            uncertainty_threshold: self.uncertainty_threshold.or(general.uncertainty_threshold),
-            estimator: self.estimator.or(general.estimator),
-            statistic: self.statistic.or(general.statistic),
-            layer: self.layer.or(general.layer),
-            kappa: self.kappa.or(general.kappa),
-            join: self.join.or(general.join),
-            probability: if own_rate { self.probability } else { general.probability },
-            match_method: if own_rate { self.match_method } else { general.match_method.clone() },
-            payload: PayloadOverrides {
-                form: self.payload.form.or(general.payload.form),
-                k: if own_keep { self.payload.k } else { general.payload.k },
-                theta: if own_keep { self.payload.theta } else { general.payload.theta },
-                bits: self.payload.bits.or(general.payload.bits),
-            },
-            block: self.block.or(general.block),
-            bonus: self.bonus.or(general.bonus),
-            draft_ahead: self.draft_ahead.or(general.draft_ahead),
-            entropy_threshold: self.entropy_threshold.or(general.entropy_threshold),
-            max_probability_threshold: self.max_probability_threshold.or(general.max_probability_threshold),
+            uncertainty_threshold: own.uncertainty_threshold.or(other.uncertainty_threshold),
+            estimator: own.estimator.or(other.estimator),
+            statistic: own.statistic.or(other.statistic),
+            layer: own.layer.or(other.layer),
+            kappa: own.kappa.or(other.kappa),
+            join: own.join.or(other.join),
+            probability: if self.matches { None } else { own.probability.or(other.probability) },
+            payload: own.payload.or(other.payload),
+            bits: own.bits.or(other.bits),
+            k: keep.k,
+            tail_mass: keep.tail_mass,
+            block: own.block.or(other.block),
+            bonus: own.bonus.or(other.bonus),
+            draft_ahead: own.draft_ahead.or(other.draft_ahead),
+            entropy_threshold: own.entropy_threshold.or(other.entropy_threshold),
+            max_probability_threshold: own.max_probability_threshold.or(other.max_probability_threshold),
         }
     }
 }
 
-fn threshold(section: &Section<'_>) -> Result<Option<Threshold>, ConfigError> {
+fn threshold(section: &Section<'_>) -> Result<Option<ThresholdChoice>, ConfigError> {
     const NAME: &str = "uncertainty_threshold";
-    match section.value(NAME) {
-        Some(toml::Value::String(_)) => section
-            .opt_choice(NAME, &[("risk-averse", Threshold::RiskAverse), ("risk-prone", Threshold::RiskProne)]),
-        // Below 0 everything is uploaded, at 1 nothing is: both ends of a sweep are useful.
-        _ => Ok(section.opt_number(NAME, -1.0..=1.0)?.map(|number| Threshold::Fixed(number as f32))),
+    if let Some(toml::Value::String(_)) = section.value(NAME) {
+        let names = [("risk-averse", ThresholdName::RiskAverse), ("risk-prone", ThresholdName::RiskProne)];
+        return Ok(section.opt_choice(NAME, &names)?.map(ThresholdChoice::Named));
+    }
+    Ok(section.opt_number(NAME, 0.0..=1.0)?.map(|number| ThresholdChoice::Number(number as f32)))
+}
+
+fn bits(payload: &Section<'_>) -> Result<Option<ProbabilityBits>, ConfigError> {
+    const NAME: &str = "bits";
+    match payload.opt_integer::<u64>(NAME, 8..=32)? {
+        None => Ok(None),
+        Some(8) => Ok(Some(ProbabilityBits::B8)),
+        Some(16) => Ok(Some(ProbabilityBits::B16)),
+        Some(32) => Ok(Some(ProbabilityBits::B32)),
+        Some(other) => Err(payload.out_of_range(NAME, &other, "must be 8, 16 or 32")),
     }
 }
 
-fn payload(section: &Section<'_>) -> Result<PayloadOverrides, ConfigError> {
-    let bits = match section.opt_integer::<u64>("bits", 8..=32)? {
-        None => None,
-        Some(8) => Some(ProbabilityBits::B8),
-        Some(16) => Some(ProbabilityBits::B16),
-        Some(32) => Some(ProbabilityBits::B32),
-        Some(other) => return Err(section.unknown_name("bits", &other.to_string(), "8, 16, 32".to_owned())),
-    };
-    let payload = PayloadOverrides {
-        form: section.opt_choice(
-            "form",
-            &[
-                ("full", Form::Full),
-                ("top-k", Form::TopK),
-                ("sparse-exact", Form::SparseExact),
-                ("token-only", Form::TokenOnly),
-            ],
-        )?,
-        k: section.opt_integer("k", 1..=1_000_000)?,
-        theta: section.opt_number("theta", 0.0..=1.0)?.map(|number| number as f32),
-        bits,
-    };
-    if payload.k.is_some() && payload.theta.is_some() {
-        return Err(section.conflict("theta", "cannot stand beside k: each says how many entries are kept"));
+fn check_keep(payload: &Section<'_>, overrides: &MethodOverrides) -> Result<(), ConfigError> {
+    let (k, theta) = (overrides.k.is_some(), overrides.tail_mass.is_some());
+    if k && theta {
+        return Err(payload.conflict("theta", "cannot stand beside k: each says how many entries are kept"));
     }
-    if matches!(payload.form, Some(Form::Full | Form::TokenOnly)) && (payload.k.is_some() || payload.theta.is_some()) {
-        return Err(section.conflict("form", "k and theta belong to top-k and sparse-exact only"));
+    if (k || theta) && matches!(overrides.payload, Some(PayloadName::Full | PayloadName::TokenOnly)) {
+        return Err(payload.conflict("form", "k and theta belong to top-k and sparse-exact only"));
     }
-    Ok(payload)
+    Ok(())
 }

@@ -30,8 +30,7 @@ impl Preset {
     /// Verifier profiles.
     pub const VERIFIERS: &'static [Preset] = presets!("verifiers", "toml": "host-cpu");
     /// Data sets.
-    pub const WORKLOADS: &'static [Preset] =
-        presets!("workloads", "jsonl": "word-problems", "gsm8k", "calibration");
+    pub const WORKLOADS: &'static [Preset] = presets!("workloads", "jsonl": "word-problems", "gsm8k", "calibration");
 
     /// The preset of this name.
     pub(crate) fn find(presets: &'static [Preset], name: &str) -> Option<&'static Preset> {

@@ -27,9 +27,8 @@ impl Scenario {
 
     /// Reads a file; a name that ships (`default`, `paper`, `reference`) needs none. A file of that name goes first.
     pub fn load(path: &Path) -> Result<Scenario, ConfigError> {
-        let shipped = path.to_str().and_then(|name| {
-            Preset::find(Preset::SCENARIOS, name.strip_suffix(".toml").unwrap_or(name))
-        });
+        let shipped =
+            path.to_str().and_then(|name| Preset::find(Preset::SCENARIOS, name.strip_suffix(".toml").unwrap_or(name)));
         match shipped {
             Some(preset) if !path.exists() => {
                 Scenario::parse(&format!("scenarios/{}.toml", preset.name), preset.text, None)

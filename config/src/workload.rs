@@ -82,7 +82,7 @@ fn parse_line(data_set: &str, index: usize, line: &str) -> Result<Prompt, String
         return Err("the line is empty; it needs one JSON object".into());
     }
     let number = u32::try_from(index).map_err(|_| "too many lines")?;
-    let line: Line = serde_json::from_str(line).map_err(|error| format!("not a valid prompt: {error}"))?;
+    let line: Line = serde_json::from_str(line).map_err(|error| json_problem(&error))?;
     let prompt = |text: String, question: String, reference: String| {
         if question.trim().is_empty() || reference.trim().is_empty() {
             return Err("question, answer, prompt and reference must not be empty".to_owned());
@@ -99,6 +99,13 @@ fn parse_line(data_set: &str, index: usize, line: &str) -> Result<Prompt, String
         (None, None, Some(text), Some(reference)) => prompt(text.clone(), text, reference),
         _ => Err("needs either question and answer, or prompt and reference".into()),
     }
+}
+
+/// What the parser says, without its own line number: each line is a document of its own to it.
+fn json_problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    format!("not a valid prompt: {what} (column {})", error.column())
 }
 
 /// Takes out GSM8K's calculator marks, `<<48/2=24>>`. A mark that does not close stays.
@@ -143,12 +150,27 @@ mod tests {
 
     #[test]
     fn mistakes_name_their_line() {
-        refused("", expect![""]);
-        refused("{\"prompt\": \"a\", \"reference\": \"b\"}\n\n", expect![""]);
-        refused("{\"prompt\": \"a\", \"reference\": \"b\"}\n{\"prompt\": \"a\"", expect![""]);
-        refused("{\"question\": \"a\", \"reference\": \"b\"}", expect![""]);
-        refused("{\"question\": 1, \"answer\": \"b\"}", expect![""]);
-        refused("{\"question\": \"a\", \"answer\": \" \"}", expect![""]);
+        refused("", expect!["data.jsonl: the file is empty; it needs one JSON object per line"]);
+        refused(
+            "{\"prompt\": \"a\", \"reference\": \"b\"}\n\n",
+            expect!["data.jsonl:2: the line is empty; it needs one JSON object"],
+        );
+        refused(
+            "{\"prompt\": \"a\", \"reference\": \"b\"}\n{\"prompt\": \"a\"",
+            expect!["data.jsonl:2: not a valid prompt: EOF while parsing an object (column 14)"],
+        );
+        refused(
+            "{\"question\": \"a\", \"reference\": \"b\"}",
+            expect!["data.jsonl:1: needs either question and answer, or prompt and reference"],
+        );
+        refused(
+            "{\"question\": 1, \"answer\": \"b\"}",
+            expect!["data.jsonl:1: not a valid prompt: invalid type: integer `1`, expected a string (column 14)"],
+        );
+        refused(
+            "{\"question\": \"a\", \"answer\": \" \"}",
+            expect!["data.jsonl:1: question, answer, prompt and reference must not be empty"],
+        );
     }
 
     #[test]

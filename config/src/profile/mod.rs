@@ -50,10 +50,9 @@ fn several<T>(
         Some(Value::Array(items)) => {
             items.iter().map(|item| one(section, name, item, presets, read)).collect::<Result<_, _>>()?
         }
-        Some(Value::String(text)) => split_commas(text)
-            .iter()
-            .map(|text| named(section, name, text, presets, read))
-            .collect::<Result<_, _>>()?,
+        Some(Value::String(text)) => {
+            split_commas(text).iter().map(|text| named(section, name, text, presets, read)).collect::<Result<_, _>>()?
+        }
         Some(value) => vec![one(section, name, value, presets, read)?],
     };
     if profiles.is_empty() {

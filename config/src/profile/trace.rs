@@ -88,13 +88,16 @@ mod tests {
 
     #[test]
     fn mistakes_name_their_line() {
-        refused(&["time,up,down"], expect![""]);
-        refused(&[HEADER, "0,1,1"], expect![""]);
-        refused(&[HEADER, "0,1,1", "1,x,1"], expect![""]);
-        refused(&[HEADER, "0,1,1", "1,1"], expect![""]);
-        refused(&[HEADER, "0,1,1", "1,-1,1"], expect![""]);
-        refused(&[HEADER, "0,1,1", "1,1,1", "3,1,1"], expect![""]);
-        refused(&[HEADER, "0,0,1", "1,0,1"], expect![""]);
-        refused(&[HEADER, "1,1,1", "0,1,1"], expect![""]);
+        refused(&["time,up,down"], expect!["1: a rate trace must start with the line seconds,uplink_bps,downlink_bps"]);
+        refused(&[HEADER, "0,1,1"], expect!["1: a rate trace needs at least two steps"]);
+        refused(&[HEADER, "0,1,1", "1,x,1"], expect![[r#"3: "x" is no number"#]]);
+        refused(&[HEADER, "0,1,1", "1,1"], expect!["3: needs three numbers: seconds,uplink_bps,downlink_bps"]);
+        refused(&[HEADER, "0,1,1", "1,-1,1"], expect!["3: rates must lie in 0 to 1e15 bits per second"]);
+        refused(&[HEADER, "0,1,1", "1,1,1", "3,1,1"], expect!["4: steps must be equally long; the first takes 1 s"]);
+        refused(
+            &[HEADER, "0,0,1", "1,0,1"],
+            expect!["1: the uplink never carries a bit: at least one rate must be 1 bit/s or more"],
+        );
+        refused(&[HEADER, "1,1,1", "0,1,1"], expect!["3: seconds must grow from line to line"]);
     }
 }

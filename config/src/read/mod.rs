@@ -113,21 +113,27 @@ impl Document {
                 _ if known => {}
                 _ => {
                     let nearest = nearest::nearest(&key, self.asked.borrow().iter());
-                    return Err(ConfigError::UnknownKey { origin: self.origin_of(&key), key, nearest });
+                    // A quoted key may hold anything, line breaks too.
+                    let shown = key.escape_debug().to_string();
+                    return Err(ConfigError::UnknownKey { origin: self.origin_of(&key), key: shown, nearest });
                 }
             }
         }
         Ok(())
     }
 
-    /// The flag that a key came from, or the document.
+    /// The flag that a key, or something in it, came from; or the document.
     fn origin_of(&self, key: &str) -> String {
         self.override_of(key).unwrap_or(&self.origin).to_owned()
     }
 
     fn override_of(&self, key: &str) -> Option<&str> {
-        let covers = |set: &str| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.overrides.iter().rev().find(|(set, _)| covers(set)).map(|(_, flag)| flag.as_str())
+        let within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        // A table that holds an overridden key may stand there only because of it.
+        let concerns = |set: &str| within(key, set) || within(set, key);
+        self.overrides.iter().rev().find(|(set, _)| concerns(set)).map(|(_, flag)| flag.as_str())
     }
 
     /// A path at `key`: relative to the document's folder, or to the working folder if it came from a flag.

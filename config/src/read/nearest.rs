@@ -6,12 +6,12 @@ pub(super) fn nearest<'a>(key: &str, candidates: impl Iterator<Item = &'a String
     let last = last_name(key);
     candidates
         .map(|candidate| {
-            let moved = if last_name(candidate) == last { 1 } else { usize::MAX };
-            (moved.min(edits(key, candidate)), candidate)
+            let edits = edits(key, candidate);
+            (if last_name(candidate) == last { 0 } else { edits }, edits, candidate)
         })
         .min()
-        .filter(|&(distance, _)| distance <= (key.chars().count() / 3).max(1))
-        .map(|(_, candidate)| candidate.clone())
+        .filter(|&(distance, ..)| distance <= (key.chars().count() / 3).max(1))
+        .map(|(.., candidate)| candidate.clone())
 }
 
 /// Whether two names differ by at most two edits, and by less than half.
@@ -55,6 +55,7 @@ mod tests {
     fn a_key_of_another_section_is_found() {
         let keys = ["run.devices".to_owned(), "run.prompts".to_owned()];
         assert_eq!(nearest("devices", keys.iter()).as_deref(), Some("run.devices"));
+        assert_eq!(nearest("runs.devices", keys.iter()).as_deref(), Some("run.devices"));
         assert_eq!(nearest("run.device", keys.iter()).as_deref(), Some("run.devices"));
         assert_eq!(nearest("colour", keys.iter()), None);
     }

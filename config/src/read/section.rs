@@ -58,7 +58,7 @@ impl<'a> Section<'a> {
             .filter(|number| range.contains(number))
             .and_then(|number| T::try_from(number).ok())
             .map(Some)
-            .ok_or_else(|| self.out_of_range(name, &number, range.start(), range.end()))
+            .ok_or_else(|| self.out_of_range(name, &number, between(&range)))
     }
 
     /// A whole number in a range.
@@ -75,7 +75,7 @@ impl<'a> Section<'a> {
             other => return Err(self.wrong_type(name, "a number", other)),
         };
         if !range.contains(&number) {
-            return Err(self.out_of_range(name, &number, range.start(), range.end()));
+            return Err(self.out_of_range(name, &number, between(&range)));
         }
         // Adding zero turns -0.0 into 0.0, so that equal settings have equal canonical texts.
         Ok(Some(number + 0.0))
@@ -194,21 +194,25 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn out_of_range<T: std::fmt::Display>(
+    pub(crate) fn out_of_range(
         &self,
         name: &str,
         value: &impl std::fmt::Display,
-        low: &T,
-        high: &T,
+        range: impl Into<String>,
     ) -> ConfigError {
         let (origin, key) = self.place(name);
-        ConfigError::OutOfRange { origin, key, value: value.to_string(), range: format!("must lie in {low} to {high}") }
+        ConfigError::OutOfRange { origin, key, value: value.to_string(), range: range.into() }
     }
 
     fn place(&self, name: &str) -> (String, String) {
         let key = join(&self.path, name);
         (self.document.origin_of(&key), key)
     }
+}
+
+/// A range in words.
+fn between<T: std::fmt::Display>(range: &RangeInclusive<T>) -> String {
+    format!("must lie in {} to {}", range.start(), range.end())
 }
 
 /// The parts of a text between commas, trimmed, without empty ones.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::work::WorkloadPart;
 use crate::ConfigError;
-use crate::read::Section;
+use crate::read::{Section, read_text};
+use crate::workload::sha256_hex;
 
 /// Where thresholds come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,7 +15,27 @@ pub struct CalibrationOptions {
     /// Prompts that a calibration runs, disjoint from the workload unless the user decides otherwise.
     pub workload: WorkloadPart,
     /// A calibration file to take instead of fitting one; it must belong to the same models, sampling and estimator.
-    pub file: Option<PathBuf>,
+    pub file: Option<CalibrationFile>,
+}
+
+/// A calibration file, read but not yet understood: what it must fit is known only once the models are loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalibrationFile {
+    /// SHA-256 of its contents, in hex.
+    pub sha256: String,
+    /// Where it lies; empty in recorded settings.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Its contents; empty in recorded settings.
+    #[serde(skip)]
+    pub text: String,
+}
+
+impl CalibrationFile {
+    fn open(path: PathBuf) -> Result<CalibrationFile, ConfigError> {
+        let text = read_text(&path)?;
+        Ok(CalibrationFile { sha256: sha256_hex(text.as_bytes()), path, text })
+    }
 }
 
 impl CalibrationOptions {
@@ -22,7 +43,7 @@ impl CalibrationOptions {
         let prompts = section.integer("prompts", 1..=100_000, 100)?;
         Ok(CalibrationOptions {
             workload: WorkloadPart::read_single(section, "workload", "calibration", prompts)?,
-            file: section.opt_path("file")?,
+            file: section.opt_path("file")?.map(CalibrationFile::open).transpose()?,
         })
     }
 }

@@ -10,7 +10,7 @@ mod work;
 
 use serde::{Deserialize, Serialize};
 
-pub use calibration::CalibrationOptions;
+pub use calibration::{CalibrationFile, CalibrationOptions};
 pub use fleet::DeviceOptions;
 pub use methods::MethodChoice;
 pub use model::{ModelChoice, ModelOptions};
@@ -25,8 +25,9 @@ use crate::workload::sha256_hex;
 
 /// A scenario, validated. Profiles and prompts are loaded; nothing here needs a second look.
 ///
-/// Serialised, it holds everything that a run's results may depend on and no path to a profile or a prompt: two
-/// scenarios that mean the same have the same [`Settings::scenario_hash`], wherever their files lie.
+/// Serialised, it holds everything that a run's results may depend on, profiles by their contents and data sets by their
+/// digests, never by their paths: two scenarios that mean the same have the same [`Settings::scenario_hash`], wherever
+/// their files lie. Only a model of one's own is named by its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Sizes and sampling.
@@ -76,8 +77,8 @@ impl Settings {
         table.to_string()
     }
 
-    /// Reads what [`Settings::to_canonical_toml`] wrote. The prompts of data sets that ship are loaded again; those of
-    /// other files are left out, because their paths are not part of the settings.
+    /// Reads what [`Settings::to_canonical_toml`] wrote. The prompts of data sets that ship are loaded again; the contents
+    /// of other files and the PEM files are left out, because their paths are not part of the text.
     pub fn from_canonical_toml(text: &str) -> Result<Settings, ConfigError> {
         let mut settings: Settings = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             origin: "recorded settings".to_owned(),

@@ -1,6 +1,6 @@
 //! `[model]`: the pair of models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,13 @@ use crate::{ConfigError, Precision};
 pub enum ModelChoice {
     /// The one in the binary.
     Embedded,
-    /// A Hugging Face folder.
-    Folder(PathBuf),
+    /// A Hugging Face folder. Its path stands for it in the canonical text; digests of the weights are the loader's.
+    Folder(#[serde(serialize_with = "as_text")] PathBuf),
+}
+
+/// A path as text. What is no Unicode is replaced, because TOML cannot hold it.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// The pair of models and how they are held.

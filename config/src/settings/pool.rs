@@ -39,11 +39,13 @@ pub struct PoolOptions {
     /// Power of one replica.
     pub profile: VerifierProfile,
     /// PEM files; without them a development certificate is made at start and pinned by the fleet.
+    /// Not part of the canonical text: no result depends on it.
+    #[serde(skip)]
     pub tls: Option<TlsFiles>,
 }
 
 /// PEM files of the front door.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The server's certificate chain.
     pub certificate: PathBuf,
@@ -75,7 +77,9 @@ impl PoolOptions {
 
 fn listen(section: &Section<'_>) -> Result<SocketAddr, ConfigError> {
     let text = section.opt_text("listen")?.unwrap_or("127.0.0.1:0");
-    text.parse().map_err(|_| section.conflict("listen", format!("{text:?} is no address; use ADDRESS:PORT, such as 0.0.0.0:4433")))
+    text.parse().map_err(|_| {
+        section.conflict("listen", format!("{text:?} is no address; use ADDRESS:PORT, such as 0.0.0.0:4433"))
+    })
 }
 
 fn tls(section: &Section<'_>) -> Result<Option<TlsFiles>, ConfigError> {

@@ -36,7 +36,7 @@ impl RunOptions {
             verifiers: section.integer("verifiers", 1..=64, 2)?,
             max_new_tokens: section.integer("max_new_tokens", 1..=1_000_000, 96)?,
             sampling: Sampling {
-                temperature: section.number("temperature", 0.0..=5.0, 1.0)? as f32,
+                temperature: temperature(section)?,
                 top_k: section.integer("top_k", 0..=1_000_000, 0)?,
                 top_p: section.number("top_p", 0.001..=1.0, 1.0)? as f32,
             },
@@ -49,4 +49,14 @@ impl RunOptions {
             unreachable_after: section.millis("unreachable_after_ms", 1.0..=3_600_000.0, 2_000.0)?,
         })
     }
+}
+
+fn temperature(section: &Section<'_>) -> Result<f32, ConfigError> {
+    const NAME: &str = "temperature";
+    let temperature = section.number(NAME, 0.0..=5.0, 1.0)?;
+    // Between the two, logits divided by the temperature would overflow.
+    if temperature > 0.0 && temperature < 0.001 {
+        return Err(section.out_of_range(NAME, &temperature, "must be 0 (greedy) or lie in 0.001 to 5"));
+    }
+    Ok(temperature as f32)
 }

@@ -128,6 +128,9 @@ fn mix(section: &Section<'_>, items: &[Value], total: Option<u32>) -> Result<Vec
     let mut parts = Vec::new();
     let mut counts = Vec::new();
     for item in items {
+        if !item.is_table() {
+            return Err(section.wrong_type("workload", "a name, a path or a list of tables { data, prompts }", item));
+        }
         let entry = section.inline("workload", item)?;
         let data = open(&entry, "data", entry.required_text("data")?)?;
         let count: u32 = entry
@@ -165,10 +168,9 @@ fn mix(section: &Section<'_>, items: &[Value], total: Option<u32>) -> Result<Vec
 fn part(section: &Section<'_>, data: Workload, prompts: u32, first_id: u32) -> Result<WorkloadPart, ConfigError> {
     let repetitions = prompts.div_ceil(data.prompts.len() as u32);
     if repetitions > u32::from(u16::MAX) {
-        return Err(section.conflict(
-            "prompts",
-            format!("{prompts} would repeat {} more than {} times", data.name, u16::MAX),
-        ));
+        return Err(
+            section.conflict("prompts", format!("{prompts} would repeat {} more than {} times", data.name, u16::MAX))
+        );
     }
     Ok(WorkloadPart::new(data, prompts, first_id))
 }
