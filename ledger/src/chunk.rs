@@ -1,0 +1,107 @@
+//! Chunks: the values of the store. A header that tells a damaged or foreign chunk from a good one, then the columns.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0 .. 3 | `SFC` |
+//! | 3 | version of the encoding, [`VERSION`] |
+//! | 4 | tag of the table |
+//! | 5 .. 9 | number of rows, little-endian |
+//! | 9 .. 13 | CRC-32 of everything else |
+//! | 13 .. | the columns |
+
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::error::LedgerError;
+use crate::table::Table;
+
+/// Largest chunk, header included: far enough below the size at which sled moves a value into a file of its own.
+pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
+
+const MAGIC: [u8; 3] = *b"SFC";
+const VERSION: u8 = 1;
+const CHECKSUM: std::ops::Range<usize> = 9..13;
+const HEADER: usize = 13;
+
+/// Most rows of one chunk; a bound on what a damaged header can make us allocate.
+const MAX_ROWS: usize = 1 << 16;
+
+/// A row type with its table and columns.
+pub(crate) trait Row: Sized + 'static {
+    /// Its table.
+    const TABLE: Table;
+    /// Rows to try in one chunk: what fills most of 64 KiB at the usual size of a row.
+    const ROWS_PER_CHUNK: usize;
+    /// Writes the columns.
+    fn encode(rows: &[Self], columns: &mut Encoder);
+    /// Reads `rows` rows back.
+    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<Self>, Malformed>;
+}
+
+/// One chunk of these rows, however large it gets.
+fn seal<R: Row>(rows: &[R]) -> Vec<u8> {
+    let mut columns = Encoder::default();
+    R::encode(rows, &mut columns);
+    let columns = columns.finish();
+    let mut chunk = Vec::with_capacity(HEADER + columns.len());
+    chunk.extend_from_slice(&MAGIC);
+    chunk.push(VERSION);
+    chunk.push(R::TABLE.tag());
+    chunk.extend_from_slice(&(rows.len() as u32).to_le_bytes());
+    chunk.extend_from_slice(&[0; 4]);
+    chunk.extend_from_slice(&columns);
+    let sum = checksum(&chunk);
+    chunk[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
+    chunk
+}
+
+/// The CRC-32 over header and columns, the checksum's own place left out.
+fn checksum(chunk: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&chunk[..CHECKSUM.start]);
+    hasher.update(&chunk[CHECKSUM.end..]);
+    hasher.finalize()
+}
+
+/// Hands the rows to `sink` in chunks of at most [`MAX_CHUNK_BYTES`], in order; each with the number of its rows.
+pub(crate) fn write<R: Row>(
+    rows: &[R],
+    sink: &mut impl FnMut(usize, Vec<u8>) -> Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
+    for rows in rows.chunks(R::ROWS_PER_CHUNK) {
+        let chunk = seal(rows);
+        if chunk.len() <= MAX_CHUNK_BYTES {
+            sink(rows.len(), chunk)?;
+        } else if rows.len() == 1 {
+            return Err(LedgerError::RowTooLarge { table: R::TABLE, bytes: chunk.len(), limit: MAX_CHUNK_BYTES });
+        } else {
+            let (left, right) = rows.split_at(rows.len() / 2);
+            write(left, sink)?;
+            write(right, sink)?;
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a chunk.
+pub(crate) fn read<R: Row>(chunk: &[u8]) -> Result<Vec<R>, Malformed> {
+    if chunk.len() < HEADER || chunk[..3] != MAGIC {
+        return Err(Malformed("it does not start like a chunk"));
+    }
+    let stored = u32::from_le_bytes(chunk[CHECKSUM].try_into().expect("invariant: four bytes"));
+    if checksum(chunk) != stored {
+        return Err(Malformed("its checksum does not match"));
+    }
+    if chunk[3] != VERSION {
+        return Err(Malformed("its encoding is of an unknown version"));
+    }
+    if chunk[4] != R::TABLE.tag() {
+        return Err(Malformed("it belongs to another table"));
+    }
+    let rows = u32::from_le_bytes(chunk[5..9].try_into().expect("invariant: four bytes")) as usize;
+    if rows > MAX_ROWS {
+        return Err(Malformed("it claims more rows than a chunk can hold"));
+    }
+    let mut columns = Decoder::new(&chunk[HEADER..], rows);
+    let rows = R::decode(rows, &mut columns)?;
+    columns.finish()?;
+    Ok(rows)
+}

@@ -1,0 +1,229 @@
+//! A small columnar codec: every column of a chunk is a list of integers, and every list is packed in blocks.
+//!
+//! One integer codec ([`block`]) serves all columns: floats go through their bits (which keeps every NaN), enums through
+//! a dictionary of their serialised names (so that a chunk explains itself), lists through their lengths and their joined
+//! elements.
+
+mod bits;
+mod block;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use specfleet_engine::time::{Span, Time};
+
+pub(crate) use block::{unzigzag, zigzag};
+
+/// The bits of NaN as Rust writes it: the value that most float columns hold where a figure does not apply.
+const NAN: u64 = f32::NAN.to_bits() as u64;
+
+/// Most elements that the lists of one chunk may hold together; a bound on what a damaged length can make us allocate.
+const MAX_LIST_ELEMENTS: u64 = 1 << 22;
+
+/// Bytes that are not what an encoder writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// What an integer column can hold.
+pub(crate) trait Integer: Copy {
+    fn widen(self) -> u64;
+    fn narrow(value: u64) -> Option<Self>;
+}
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl Integer for $type {
+            fn widen(self) -> u64 {
+                u64::from(self)
+            }
+            fn narrow(value: u64) -> Option<Self> {
+                value.try_into().ok()
+            }
+        }
+    )*};
+}
+integer!(u8, u16, u32, u64);
+
+impl Integer for bool {
+    fn widen(self) -> u64 {
+        u64::from(self)
+    }
+    fn narrow(value: u64) -> Option<Self> {
+        (value < 2).then_some(value == 1)
+    }
+}
+
+impl Integer for Span {
+    fn widen(self) -> u64 {
+        self.0
+    }
+    fn narrow(value: u64) -> Option<Self> {
+        Some(Span(value))
+    }
+}
+
+impl Integer for Time {
+    fn widen(self) -> u64 {
+        self.0
+    }
+    fn narrow(value: u64) -> Option<Self> {
+        Some(Time(value))
+    }
+}
+
+/// Builds the payload of a chunk, column after column.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    out: Vec<u8>,
+    /// The column under work; kept to save allocations.
+    scratch: Vec<u64>,
+}
+
+impl Encoder {
+    /// The finished payload.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// A column of integers.
+    pub(crate) fn integers<T: Integer>(&mut self, values: impl Iterator<Item = T>) {
+        self.scratch.clear();
+        self.scratch.extend(values.map(Integer::widen));
+        block::encode(&self.scratch, 0, &mut self.out);
+    }
+
+    /// A column of floats, bit for bit.
+    pub(crate) fn floats(&mut self, values: impl Iterator<Item = f32>) {
+        self.scratch.clear();
+        self.scratch.extend(values.map(|value| u64::from(value.to_bits())));
+        block::encode(&self.scratch, NAN, &mut self.out);
+    }
+
+    /// A column of integers that are mostly absent: a flag and a value each.
+    pub(crate) fn optional<T: Integer>(&mut self, values: impl Iterator<Item = Option<T>> + Clone) {
+        self.integers(values.clone().map(|value| value.is_some()));
+        self.integers(values.map(|value| value.map_or(0, Integer::widen)));
+    }
+
+    /// A column of few distinct values: their names as JSON, then an index per row.
+    pub(crate) fn dictionary<T: Copy + PartialEq + Serialize>(&mut self, values: impl Iterator<Item = T>) {
+        let mut distinct: Vec<T> = Vec::new();
+        self.scratch.clear();
+        for value in values {
+            let index = distinct.iter().position(|known| *known == value).unwrap_or_else(|| {
+                distinct.push(value);
+                distinct.len() - 1
+            });
+            self.scratch.push(index as u64);
+        }
+        block::varint(distinct.len() as u64, &mut self.out);
+        for value in &distinct {
+            let name = serde_json::to_vec(value).expect("invariant: the enums of the record types serialise to JSON");
+            block::varint(name.len() as u64, &mut self.out);
+            self.out.extend_from_slice(&name);
+        }
+        block::encode(&self.scratch, 0, &mut self.out);
+    }
+
+    /// A column of integer lists: their lengths, then all their elements.
+    pub(crate) fn integer_lists<'a>(&mut self, lists: impl Iterator<Item = &'a [u32]> + Clone) {
+        self.integers(lists.clone().map(|list| list.len() as u64));
+        self.integers(lists.flatten().copied());
+    }
+
+    /// A column of float lists.
+    pub(crate) fn float_lists<'a>(&mut self, lists: impl Iterator<Item = &'a [f32]> + Clone) {
+        self.integers(lists.clone().map(|list| list.len() as u64));
+        self.floats(lists.flatten().copied());
+    }
+}
+
+/// Reads the columns of a payload back, in the order in which they were written.
+pub(crate) struct Decoder<'a> {
+    rest: &'a [u8],
+    rows: usize,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder of a payload of `rows` rows.
+    pub(crate) fn new(payload: &'a [u8], rows: usize) -> Decoder<'a> {
+        Decoder { rest: payload, rows }
+    }
+
+    /// Checks that everything was read.
+    pub(crate) fn finish(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes are left over")) }
+    }
+
+    /// A column of integers.
+    pub(crate) fn integers<T: Integer>(&mut self) -> Result<Vec<T>, Malformed> {
+        narrow(block::decode(&mut self.rest, self.rows)?)
+    }
+
+    /// A column of floats.
+    pub(crate) fn floats(&mut self) -> Result<Vec<f32>, Malformed> {
+        floats(block::decode(&mut self.rest, self.rows)?)
+    }
+
+    /// A column of optional integers.
+    pub(crate) fn optional<T: Integer>(&mut self) -> Result<Vec<Option<T>>, Malformed> {
+        let present: Vec<bool> = self.integers()?;
+        let values: Vec<T> = self.integers()?;
+        Ok(present.into_iter().zip(values).map(|(present, value)| present.then_some(value)).collect())
+    }
+
+    /// A dictionary column.
+    pub(crate) fn dictionary<T: Copy + DeserializeOwned>(&mut self) -> Result<Vec<T>, Malformed> {
+        let count = block::read_varint(&mut self.rest)?;
+        if count > self.rows as u64 {
+            return Err(Malformed("a dictionary is larger than its column"));
+        }
+        let mut distinct: Vec<T> = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let length = block::read_varint(&mut self.rest)?;
+            let name = block::take(&mut self.rest, usize::try_from(length).unwrap_or(usize::MAX))?;
+            distinct.push(serde_json::from_slice(name).map_err(|_| Malformed("a dictionary holds an unknown name"))?);
+        }
+        let indices: Vec<u64> = self.integers()?;
+        let value = |index: u64| {
+            let index = usize::try_from(index).unwrap_or(usize::MAX);
+            distinct.get(index).copied().ok_or(Malformed("an index is outside its dictionary"))
+        };
+        indices.into_iter().map(value).collect()
+    }
+
+    /// A column of integer lists.
+    pub(crate) fn integer_lists(&mut self) -> Result<Vec<Vec<u32>>, Malformed> {
+        let (lengths, total) = self.list_lengths()?;
+        Ok(split(narrow(block::decode(&mut self.rest, total)?)?, lengths))
+    }
+
+    /// A column of float lists.
+    pub(crate) fn float_lists(&mut self) -> Result<Vec<Vec<f32>>, Malformed> {
+        let (lengths, total) = self.list_lengths()?;
+        Ok(split(floats(block::decode(&mut self.rest, total)?)?, lengths))
+    }
+
+    /// The lengths of a column of lists and their sum.
+    fn list_lengths(&mut self) -> Result<(Vec<u64>, usize), Malformed> {
+        let lengths: Vec<u64> = self.integers()?;
+        let total = lengths.iter().fold(0u64, |sum, length| sum.saturating_add(*length));
+        if total > MAX_LIST_ELEMENTS {
+            return Err(Malformed("lists are longer than a chunk can hold"));
+        }
+        Ok((lengths, total as usize))
+    }
+}
+
+fn narrow<T: Integer>(values: Vec<u64>) -> Result<Vec<T>, Malformed> {
+    values.into_iter().map(|value| T::narrow(value).ok_or(Malformed("a value is out of its column's range"))).collect()
+}
+
+fn floats(values: Vec<u64>) -> Result<Vec<f32>, Malformed> {
+    Ok(narrow::<u32>(values)?.into_iter().map(f32::from_bits).collect())
+}
+
+/// Divides joined elements into lists; the lengths add up to the number of elements.
+fn split<T>(elements: Vec<T>, lengths: Vec<u64>) -> Vec<Vec<T>> {
+    let mut elements = elements.into_iter();
+    lengths.into_iter().map(|length| elements.by_ref().take(length as usize).collect()).collect()
+}

@@ -1,0 +1,136 @@
+//! What can go wrong with a ledger, always with the file or the key it concerns.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use specfleet_engine::id::GenerationId;
+use thiserror::Error;
+
+use crate::table::Table;
+
+/// An error of the ledger.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// A name that cannot be a folder's name on every system.
+    #[error(
+        "run name {0:?} cannot be a folder: use letters, digits, '-', '_' and '.', and start with a letter or digit"
+    )]
+    BadRunName(String),
+    /// A run of this name is stored already.
+    #[error("{0} exists already: choose another run name or another ledger folder")]
+    RunExists(PathBuf),
+    /// No run there.
+    #[error("{0} holds no run (no meta.json)")]
+    NotFound(PathBuf),
+    /// The run's plain files are there, its store is not.
+    #[error("{0} is missing: the run's rows are gone")]
+    MissingStore(PathBuf),
+    /// The run is being written by a living process.
+    #[error("{0} is still running: its rows can be read when it has ended")]
+    StillRunning(PathBuf),
+    /// Another process reads this run's store.
+    #[error("{0} is open in another process: sled lets one process at a time open a store")]
+    StoreBusy(PathBuf),
+    /// The run was written by a newer version of the program. Nothing of it was touched.
+    #[error("{path} has schema {found}, this program reads up to {supported}: use a newer version of the program")]
+    NewerSchema {
+        /// The run's meta.json.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest schema that this program knows.
+        supported: u32,
+    },
+    /// A plain file of the run does not parse.
+    #[error("{path} is damaged: {source}")]
+    DamagedFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A chunk does not decode; the other chunks are still readable.
+    #[error("{path}: chunk {sequence} of table {table} is damaged: {reason}")]
+    DamagedChunk {
+        /// The store.
+        path: PathBuf,
+        /// The table.
+        table: Table,
+        /// The chunk's number in its table.
+        sequence: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The index and the closing row of a generation disagree about how many rounds it has.
+    #[error("{path}: generation {id:?} was closed with {expected} rounds, {found} are stored")]
+    MissingRounds {
+        /// The store.
+        path: PathBuf,
+        /// Which generation.
+        id: GenerationId,
+        /// Rounds it was closed with.
+        expected: u32,
+        /// Rounds the store holds.
+        found: u32,
+    },
+    /// The caller appended to a generation that it had closed before.
+    #[error("generation {0:?} is closed: nothing can be added to it")]
+    GenerationClosed(GenerationId),
+    /// One row alone is larger than a chunk may be.
+    #[error("a row of table {table} takes {bytes} bytes, a chunk holds {limit}")]
+    RowTooLarge {
+        /// The table.
+        table: Table,
+        /// Encoded size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The disk is full. What was flushed before is intact.
+    #[error("no space left while writing {path}; what was flushed before is intact")]
+    DiskFull {
+        /// What was being written.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Another I/O error.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// sled found its files damaged, or failed otherwise.
+    #[error("{path}: {source}")]
+    Store {
+        /// The store.
+        path: PathBuf,
+        /// sled's words.
+        source: sled::Error,
+    },
+}
+
+impl LedgerError {
+    /// An I/O error on `path`, with a full disk told apart.
+    pub(crate) fn io(path: &Path, source: io::Error) -> LedgerError {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LedgerError::DiskFull { path, source },
+            _ => LedgerError::Io { path, source },
+        }
+    }
+
+    /// A sled error on the store at `path`; its I/O errors become [`LedgerError::Io`] or [`LedgerError::DiskFull`].
+    pub(crate) fn store(path: &Path, source: sled::Error) -> LedgerError {
+        match source {
+            // sled wraps a failed file lock in an error of kind `Other`; only its text tells.
+            sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
+                LedgerError::StoreBusy(path.to_path_buf())
+            }
+            sled::Error::Io(source) => LedgerError::io(path, source),
+            source => LedgerError::Store { path: path.to_path_buf(), source },
+        }
+    }
+}

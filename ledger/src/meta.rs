@@ -1,0 +1,209 @@
+//! The plain files beside a store: what a run is (`meta.json`) and how far it got (`progress.json`).
+//!
+//! They are read before, and often instead of, the store: a listing opens nothing else, and a store of a newer schema
+//! is refused before sled could touch it. Both are replaced by writing a new file and renaming it over the old one, so a
+//! reader sees the old or the new content, never a half.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use specfleet_engine::method::Method;
+
+use crate::error::LedgerError;
+
+/// The schema that this program writes, and the newest that it reads. It grows when a stored row or a plain file
+/// changes its meaning; a field that older programs may ignore does not change it.
+pub const SCHEMA: u32 = 1;
+
+pub(crate) const META_FILE: &str = "meta.json";
+pub(crate) const PROGRESS_FILE: &str = "progress.json";
+
+/// Where a run stands, as its writer wrote it. A run whose writer died stays `running` in the file; who reads it through
+/// [`crate::list()`] or [`crate::RunReader`] is told `Interrupted`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum RunState {
+    /// Being written.
+    Running,
+    /// Ended as planned.
+    Completed,
+    /// Ended early, by a signal or by the death of its writer.
+    Interrupted,
+    /// Ended by an error.
+    Failed {
+        /// The error's words.
+        reason: String,
+    },
+}
+
+/// The machine that a run ran on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name.
+    #[serde(default)]
+    pub cpu: String,
+    /// Logical cores that the process may use.
+    #[serde(default)]
+    pub cores: u32,
+    /// Bytes of memory; 0 if unknown.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Operating system.
+    #[serde(default)]
+    pub os: String,
+    /// Processor architecture.
+    #[serde(default)]
+    pub arch: String,
+}
+
+impl Machine {
+    /// This machine, as far as it can be told without a dependency: name and memory are read from `/proc` where that
+    /// exists.
+    pub fn detect() -> Machine {
+        let field = |file: &str, name: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        };
+        let memory_kib = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+        Machine {
+            cpu: field("/proc/cpuinfo", "model name"),
+            cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
+            memory_bytes: memory_kib * 1024,
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+        }
+    }
+}
+
+/// What a run is: everything needed to name it, repeat it and read its rows. Serialised as `meta.json`.
+///
+/// Forward compatible: unknown fields are ignored, missing optional ones take their defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Schema of the store, [`SCHEMA`] when written by this program.
+    pub schema: u32,
+    /// The run's name, also its folder's.
+    pub run: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: RunState,
+    /// Process that wrote it.
+    pub pid: u32,
+    /// When it started, in seconds since 1970.
+    pub started: u64,
+    /// When it ended, in seconds since 1970.
+    #[serde(default)]
+    pub ended: Option<u64>,
+    /// The scenario as TOML text, every default filled in.
+    pub scenario: String,
+    /// Digest of the scenario.
+    pub scenario_hash: String,
+    /// The run's seed.
+    pub seed: u64,
+    /// Name → version of the program and of what decides its results.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
+    /// Where it ran.
+    #[serde(default)]
+    pub machine: Machine,
+    /// The methods in run order: rows name them by index.
+    #[serde(default)]
+    pub methods: Vec<Method>,
+    /// The data sets: generations name them by index.
+    #[serde(default)]
+    pub data_sets: Vec<String>,
+    /// Devices of the fleet.
+    #[serde(default)]
+    pub devices: u32,
+    /// Verifiers of the pool.
+    #[serde(default)]
+    pub verifiers: u32,
+    /// The calibration that resolved the methods' thresholds.
+    #[serde(default)]
+    pub calibration: Option<serde_json::Value>,
+    /// Faults that the scenario injected so far.
+    #[serde(default)]
+    pub faults_injected: u32,
+}
+
+impl Meta {
+    /// Reads the run's `meta.json`. A newer schema is refused by its number alone, whatever else the file holds.
+    pub fn read(run_dir: &Path) -> Result<Meta, LedgerError> {
+        read_checked(run_dir)
+    }
+}
+
+/// Reads `meta.json` as `T` after checking its schema.
+pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, LedgerError> {
+    /// The one field that must keep its name and meaning in every schema to come.
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema: u32,
+    }
+    let path = run_dir.join(META_FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Err(LedgerError::NotFound(run_dir.to_path_buf()));
+        }
+        Err(error) => return Err(LedgerError::io(&path, error)),
+    };
+    let damaged = |source| LedgerError::DamagedFile { path: path.clone(), source };
+    let Versioned { schema } = serde_json::from_slice(&text).map_err(damaged)?;
+    if schema > SCHEMA {
+        return Err(LedgerError::NewerSchema { path, found: schema, supported: SCHEMA });
+    }
+    serde_json::from_slice(&text).map_err(damaged)
+}
+
+/// How much of a run is safely stored. Serialised as `progress.json` after each flush, so that a listing can tell what an
+/// interrupted run still holds without opening its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Closed generations: each has all its rows.
+    #[serde(default)]
+    pub generations: u64,
+    /// Rounds, those of open generations included.
+    #[serde(default)]
+    pub rounds: u64,
+    /// Batches.
+    #[serde(default)]
+    pub batches: u64,
+}
+
+impl Progress {
+    /// Reads the run's `progress.json`; all zeros while there is none.
+    pub fn read(run_dir: &Path) -> Result<Progress, LedgerError> {
+        let path = run_dir.join(PROGRESS_FILE);
+        match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map_err(|source| LedgerError::DamagedFile { path: path.clone(), source })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Progress::default()),
+            Err(error) => Err(LedgerError::io(&path, error)),
+        }
+    }
+}
+
+/// Replaces `dir/name` by `value` as JSON: all or nothing. `durable` also waits for the disk, for files whose loss in a
+/// power cut would matter.
+pub(crate) fn replace_json(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), LedgerError> {
+    let path = dir.join(name);
+    let fresh = dir.join(format!("{name}.new"));
+    let text =
+        serde_json::to_vec_pretty(value).map_err(|source| LedgerError::DamagedFile { path: path.clone(), source })?;
+    let write = || {
+        let mut file = File::create(&fresh)?;
+        file.write_all(&text)?;
+        if durable {
+            file.sync_all()?;
+        }
+        fs::rename(&fresh, &path)
+    };
+    write().map_err(|error| LedgerError::io(&path, error))
+}

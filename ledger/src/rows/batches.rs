@@ -1,0 +1,93 @@
+//! Batches and verifiers: the pool's side of a run.
+
+use specfleet_engine::id::VerifierId;
+use specfleet_engine::record::{BatchRecord, VerifierRecord};
+
+use crate::chunk::Row;
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::table::Table;
+
+impl Row for BatchRecord {
+    const TABLE: Table = Table::Batches;
+    const ROWS_PER_CHUNK: usize = 2048;
+
+    fn encode(rows: &[BatchRecord], columns: &mut Encoder) {
+        columns.integers(rows.iter().map(|row| row.method));
+        columns.integers(rows.iter().map(|row| row.batch));
+        columns.integers(rows.iter().map(|row| row.verifier.0));
+        columns.integers(rows.iter().map(|row| row.started));
+        columns.integers(rows.iter().map(|row| row.compute));
+        columns.integers(rows.iter().map(|row| row.sequences));
+        columns.integers(rows.iter().map(|row| row.work));
+        columns.integers(rows.iter().map(|row| row.catch_up));
+        columns.integers(rows.iter().map(|row| row.drafts));
+        columns.integers(rows.iter().map(|row| row.cached));
+        columns.integers(rows.iter().map(|row| row.nanojoules));
+        columns.integers(rows.iter().map(|row| row.unclaimed_nanojoules));
+        columns.integers(rows.iter().map(|row| row.completed));
+    }
+
+    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<BatchRecord>, Malformed> {
+        let method = columns.integers()?;
+        let batch = columns.integers()?;
+        let verifier = columns.integers()?;
+        let started = columns.integers()?;
+        let compute = columns.integers()?;
+        let sequences = columns.integers()?;
+        let work = columns.integers()?;
+        let catch_up = columns.integers()?;
+        let drafts = columns.integers()?;
+        let cached = columns.integers()?;
+        let nanojoules = columns.integers()?;
+        let unclaimed_nanojoules = columns.integers()?;
+        let completed = columns.integers()?;
+        let batch = |i: usize| BatchRecord {
+            method: method[i],
+            batch: batch[i],
+            verifier: VerifierId(verifier[i]),
+            started: started[i],
+            compute: compute[i],
+            sequences: sequences[i],
+            work: work[i],
+            catch_up: catch_up[i],
+            drafts: drafts[i],
+            cached: cached[i],
+            nanojoules: nanojoules[i],
+            unclaimed_nanojoules: unclaimed_nanojoules[i],
+            completed: completed[i],
+        };
+        Ok((0..rows).map(batch).collect())
+    }
+}
+
+impl Row for VerifierRecord {
+    const TABLE: Table = Table::Verifiers;
+    const ROWS_PER_CHUNK: usize = 2048;
+
+    fn encode(rows: &[VerifierRecord], columns: &mut Encoder) {
+        columns.integers(rows.iter().map(|row| row.method));
+        columns.integers(rows.iter().map(|row| row.verifier.0));
+        columns.integers(rows.iter().map(|row| row.busy));
+        columns.integers(rows.iter().map(|row| row.idle));
+        columns.integers(rows.iter().map(|row| row.idle_nanojoules));
+        columns.integers(rows.iter().map(|row| row.restarts));
+    }
+
+    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<VerifierRecord>, Malformed> {
+        let method = columns.integers()?;
+        let verifier = columns.integers()?;
+        let busy = columns.integers()?;
+        let idle = columns.integers()?;
+        let idle_nanojoules = columns.integers()?;
+        let restarts = columns.integers()?;
+        let verifier = |i: usize| VerifierRecord {
+            method: method[i],
+            verifier: VerifierId(verifier[i]),
+            busy: busy[i],
+            idle: idle[i],
+            idle_nanojoules: idle_nanojoules[i],
+            restarts: restarts[i],
+        };
+        Ok((0..rows).map(verifier).collect())
+    }
+}

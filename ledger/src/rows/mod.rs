@@ -1,0 +1,28 @@
+//! The columns of each table. The order of the columns is the format: a change here is a new [`crate::SCHEMA`].
+
+mod batches;
+mod energy;
+mod generations;
+mod rounds;
+
+pub(crate) use generations::ClosedGeneration;
+pub(crate) use rounds::{Piece, to_absolute, to_relative};
+
+use specfleet_engine::id::GenerationId;
+
+use crate::codec::{Decoder, Encoder, Malformed};
+
+/// The three columns of generation ids.
+fn encode_ids<'a>(ids: impl Iterator<Item = &'a GenerationId> + Clone, columns: &mut Encoder) {
+    columns.integers(ids.clone().map(|id| id.method));
+    columns.integers(ids.clone().map(|id| id.prompt));
+    columns.integers(ids.map(|id| id.repetition));
+}
+
+fn decode_ids(columns: &mut Decoder<'_>) -> Result<Vec<GenerationId>, Malformed> {
+    let methods = columns.integers()?;
+    let prompts: Vec<u32> = columns.integers()?;
+    let repetitions: Vec<u16> = columns.integers()?;
+    let ids = methods.into_iter().zip(prompts).zip(repetitions);
+    Ok(ids.map(|((method, prompt), repetition)| GenerationId { method, prompt, repetition }).collect())
+}

@@ -1,0 +1,315 @@
+//! Writing a run: buffers in memory, then one atomic sled batch of chunks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Provenance, RoundRecord, VerifierRecord};
+use specfleet_engine::time::Time;
+
+use crate::chunk::{self, Row};
+use crate::energy::EnergyRow;
+use crate::error::LedgerError;
+use crate::lock::RunLock;
+use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA};
+use crate::rows::{ClosedGeneration, Piece, to_relative};
+use crate::store;
+use crate::table::Table;
+
+/// The only writer of a run.
+///
+/// Order of calls: [`RunWriter::create`]; then any of the `append_*` and [`RunWriter::close_generation`]; at least once
+/// per second [`RunWriter::flush`]; at the end [`RunWriter::finish`]. What a crash can take is what came after the last
+/// flush, and nothing of it half: rows go to the store in atomic batches, and a generation's closing row lies in the
+/// same batch as whatever of its rounds was not stored before.
+///
+/// Dropping a writer without `finish` leaves the run as a crash would: listed as interrupted.
+#[derive(Debug)]
+pub struct RunWriter {
+    run_dir: PathBuf,
+    store_dir: PathBuf,
+    store: sled::Db,
+    meta: Meta,
+    /// Declared after `store`, so dropped after it: nobody may open the store before sled has let go of it.
+    _lock: RunLock,
+    /// Rows that no batch holds yet.
+    pending: Pending,
+    /// Number of the next chunk of each table; `Pieces` goes with `Rounds`.
+    next: BTreeMap<Table, u64>,
+    /// Generations that have rounds and are not closed.
+    open: BTreeMap<GenerationId, OpenGeneration>,
+    /// To refuse rows that come after a closing.
+    closed: BTreeSet<GenerationId>,
+    /// What was appended so far; on disk after the next flush.
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OpenGeneration {
+    /// Rounds appended so far.
+    rounds: u32,
+    /// When the last of them was committed.
+    last: Time,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// In order of generations, so that a generation's rounds lie together in the chunk.
+    rounds: BTreeMap<GenerationId, PendingRounds>,
+    /// Sum over `rounds`.
+    round_count: usize,
+    generations: Vec<ClosedGeneration>,
+    batches: Vec<BatchRecord>,
+    energy: Vec<EnergyRow>,
+    audits: Vec<AuditRecord>,
+    verifiers: Vec<VerifierRecord>,
+}
+
+impl Pending {
+    /// Whether some table has a chunk's worth of rows.
+    fn fills_a_chunk(&self) -> bool {
+        self.round_count >= RoundRecord::ROWS_PER_CHUNK
+            || self.generations.len() >= ClosedGeneration::ROWS_PER_CHUNK
+            || self.batches.len() >= BatchRecord::ROWS_PER_CHUNK
+            || self.energy.len() >= EnergyRow::ROWS_PER_CHUNK
+            || self.audits.len() >= AuditRecord::ROWS_PER_CHUNK
+            || self.verifiers.len() >= VerifierRecord::ROWS_PER_CHUNK
+    }
+}
+
+/// Rounds of one generation that follow those stored already.
+#[derive(Debug)]
+struct PendingRounds {
+    device: DeviceId,
+    /// Index of the first of `rows` among the generation's rounds.
+    first: u32,
+    /// What the first row's time is stored relative to.
+    base: Time,
+    rows: Vec<RoundRecord>,
+}
+
+impl RunWriter {
+    /// Creates the folder `ledger_dir/<meta.run>` and its store. The file `meta.json` comes last: a listing sees a run
+    /// only when it can be written.
+    ///
+    /// `meta.schema`, `meta.state`, `meta.pid` and `meta.ended` are set here, whatever the caller put there.
+    pub fn create(ledger_dir: &Path, meta: Meta) -> Result<RunWriter, LedgerError> {
+        check_run_name(&meta.run)?;
+        fs::create_dir_all(ledger_dir).map_err(|error| LedgerError::io(ledger_dir, error))?;
+        let run_dir = ledger_dir.join(&meta.run);
+        match fs::create_dir(&run_dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(LedgerError::RunExists(run_dir));
+            }
+            Err(error) => return Err(LedgerError::io(&run_dir, error)),
+        }
+        let lock = RunLock::for_writing(&run_dir)?;
+        let store_dir = store::path(&run_dir);
+        let store = store::open(&store_dir)?;
+        let meta = Meta { schema: SCHEMA, state: RunState::Running, pid: std::process::id(), ended: None, ..meta };
+        meta::replace_json(&run_dir, META_FILE, &meta, true)?;
+        Ok(RunWriter {
+            run_dir,
+            store_dir,
+            store,
+            meta,
+            _lock: lock,
+            pending: Pending::default(),
+            next: BTreeMap::new(),
+            open: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            progress: Progress::default(),
+        })
+    }
+
+    /// The run's folder.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// The run's description as it stands in `meta.json`.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// What was appended so far, whether flushed or not.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Changes the description (a calibration that was computed, a fault that was injected) and rewrites `meta.json`.
+    pub fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) -> Result<(), LedgerError> {
+        change(&mut self.meta);
+        meta::replace_json(&self.run_dir, META_FILE, &self.meta, true)
+    }
+
+    /// Adds the next rounds of an open generation, in the order of their commits.
+    pub fn append_rounds(
+        &mut self,
+        id: GenerationId,
+        device: DeviceId,
+        rounds: &[RoundRecord],
+    ) -> Result<(), LedgerError> {
+        self.buffer_rounds(id, device, rounds)?;
+        self.commit_if_full()
+    }
+
+    /// Closes a generation: its record, its remaining rounds and its energy rows become visible together or not at all.
+    pub fn close_generation(&mut self, record: GenerationRecord, remaining: &[RoundRecord]) -> Result<(), LedgerError> {
+        self.buffer_rounds(record.id, record.device, remaining)?;
+        let rounds = self.open.remove(&record.id).map_or(0, |open| open.rounds);
+        self.closed.insert(record.id);
+        self.pending.energy.extend(EnergyRow::of_generation(&record));
+        self.pending.generations.push(ClosedGeneration { record, rounds });
+        self.progress.generations += 1;
+        self.commit_if_full()
+    }
+
+    /// Adds a verification batch.
+    pub fn append_batch(&mut self, batch: BatchRecord) -> Result<(), LedgerError> {
+        self.pending.batches.push(batch);
+        self.progress.batches += 1;
+        self.commit_if_full()
+    }
+
+    /// Adds the audit of a generation.
+    pub fn append_audit(&mut self, audit: AuditRecord) -> Result<(), LedgerError> {
+        self.pending.audits.push(audit);
+        self.commit_if_full()
+    }
+
+    /// Adds what a verifier did in one method's phase, and its idle energy with this provenance.
+    pub fn append_verifier(&mut self, verifier: VerifierRecord, provenance: Provenance) -> Result<(), LedgerError> {
+        self.pending.energy.push(EnergyRow::of_verifier(&verifier, provenance));
+        self.pending.verifiers.push(verifier);
+        self.commit_if_full()
+    }
+
+    /// Puts everything appended so far on the disk and says so in `progress.json`. Call it at least each second: what
+    /// came after the last call is what a crash takes.
+    pub fn flush(&mut self) -> Result<(), LedgerError> {
+        self.commit()?;
+        self.store.flush().map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        meta::replace_json(&self.run_dir, PROGRESS_FILE, &self.progress, false)
+    }
+
+    /// Flushes and ends the run in `state`; returns its final description.
+    pub fn finish(mut self, state: RunState) -> Result<Meta, LedgerError> {
+        self.flush()?;
+        self.meta.state = state;
+        self.meta.ended = Some(unix_seconds());
+        meta::replace_json(&self.run_dir, META_FILE, &self.meta, true)?;
+        Ok(self.meta.clone())
+    }
+
+    fn buffer_rounds(&mut self, id: GenerationId, device: DeviceId, rounds: &[RoundRecord]) -> Result<(), LedgerError> {
+        if self.closed.contains(&id) {
+            return Err(LedgerError::GenerationClosed(id));
+        }
+        let (Some(first), Some(last)) = (rounds.first(), rounds.last()) else { return Ok(()) };
+        let open = self.open.entry(id).or_insert(OpenGeneration { rounds: 0, last: first.committed_at });
+        let pending = self.pending.rounds.entry(id).or_insert_with(|| PendingRounds {
+            device,
+            first: open.rounds,
+            base: open.last,
+            rows: Vec::new(),
+        });
+        pending.rows.extend_from_slice(rounds);
+        open.rounds += rounds.len() as u32;
+        open.last = last.committed_at;
+        self.pending.round_count += rounds.len();
+        self.progress.rounds += rounds.len() as u64;
+        Ok(())
+    }
+
+    fn commit_if_full(&mut self) -> Result<(), LedgerError> {
+        if self.pending.fills_a_chunk() { self.commit() } else { Ok(()) }
+    }
+
+    /// Moves all pending rows into the store in one atomic batch.
+    fn commit(&mut self) -> Result<(), LedgerError> {
+        let pending = std::mem::take(&mut self.pending);
+        let mut batch = sled::Batch::default();
+        self.put_rounds(pending.rounds, &mut batch)?;
+        self.put(&pending.generations, &mut batch)?;
+        self.put(&pending.batches, &mut batch)?;
+        self.put(&pending.energy, &mut batch)?;
+        self.put(&pending.audits, &mut batch)?;
+        self.put(&pending.verifiers, &mut batch)?;
+        self.store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))
+    }
+
+    fn put<R: Row>(&mut self, rows: &[R], batch: &mut sled::Batch) -> Result<(), LedgerError> {
+        let next = self.next.entry(R::TABLE).or_insert(0);
+        chunk::write(rows, &mut |_, bytes| {
+            batch.insert(&R::TABLE.key(*next), bytes);
+            *next += 1;
+            Ok(())
+        })
+    }
+
+    /// Rounds go into shared chunks, generation after generation; beside each chunk its pieces.
+    fn put_rounds(
+        &mut self,
+        pending: BTreeMap<GenerationId, PendingRounds>,
+        batch: &mut sled::Batch,
+    ) -> Result<(), LedgerError> {
+        let mut pieces = Vec::with_capacity(pending.len());
+        // The time before each row: what a piece that starts there is relative to.
+        let mut bases = Vec::new();
+        let mut rows = Vec::new();
+        for (id, PendingRounds { device, first, base, rows: mut rounds }) in pending {
+            pieces.push(Piece { id, device, first, rounds: rounds.len() as u32, base });
+            bases.push(base);
+            bases.extend(rounds.iter().map(|round| round.committed_at));
+            // One entry per row: the last row's time is nobody's base.
+            bases.pop();
+            to_relative(&mut rounds, first, base);
+            rows.append(&mut rounds);
+        }
+        let next = self.next.entry(Table::Rounds).or_insert(0);
+        let mut pieces = pieces.into_iter();
+        let mut carried: Option<Piece> = None;
+        let mut row = 0;
+        chunk::write(&rows, &mut |count, bytes| {
+            let end = row + count;
+            let mut here = Vec::new();
+            while row < end {
+                let piece = carried.take().or_else(|| pieces.next()).expect("invariant: pieces cover all rows");
+                let taken = piece.rounds.min((end - row) as u32);
+                row += taken as usize;
+                here.push(Piece { rounds: taken, ..piece });
+                if taken < piece.rounds {
+                    let (first, rounds) = (piece.first + taken, piece.rounds - taken);
+                    carried = Some(Piece { first, rounds, base: bases[row], ..piece });
+                }
+            }
+            batch.insert(&Table::Rounds.key(*next), bytes);
+            // At most one piece per round and 25 bytes per piece: always one chunk.
+            chunk::write(&here, &mut |_, bytes| {
+                batch.insert(&Table::Pieces.key(*next), bytes);
+                Ok(())
+            })?;
+            *next += 1;
+            Ok(())
+        })
+    }
+}
+
+/// A run's name becomes a folder: no separators, nothing that a shell or a system treats specially.
+fn check_run_name(name: &str) -> Result<(), LedgerError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.len() <= 128 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(LedgerError::BadRunName(name.to_owned()))
+    }
+}
+
+fn unix_seconds() -> u64 {
+    // A clock before 1970 is not worth failing a finished run for.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
