@@ -30,7 +30,7 @@ impl Scenario {
         let shipped =
             path.to_str().and_then(|name| Preset::find(Preset::SCENARIOS, name.strip_suffix(".toml").unwrap_or(name)));
         match shipped {
-            Some(preset) if !path.exists() => {
+            Some(preset) if !path.is_file() => {
                 Scenario::parse(&format!("scenarios/{}.toml", preset.name), preset.text, None)
             }
             _ => Ok(Scenario { document: Document::open(path)? }),
