@@ -1,1 +1,21 @@
-//! Pure statistics over records: scores, distributions, bootstrap, summaries.
+//! Pure statistics over records: scores, distributions, bootstrap, summaries. Nothing here reads a file, a clock or a
+//! random source other than a seed that the caller passes.
+//!
+//! Start reading at [`SummaryBuilder`]: it turns the records of a run into the figures of its table.
+
+mod agreement;
+mod balance;
+mod bootstrap;
+mod distribution;
+mod summary;
+mod text;
+
+pub use agreement::{first_divergence, token_agreement};
+pub use balance::{Imbalance, check_energy_closes};
+pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
+pub use distribution::{Metric, Samples};
+pub use summary::{
+    DataSet, GenerationView, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Summary, SummaryBuilder, SummaryError,
+    Validity,
+};
+pub use text::{exact_match, final_answer, rouge_l, strip_calculator_marks, words};

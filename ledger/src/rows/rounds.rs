@@ -83,8 +83,9 @@ impl Row for RoundRecord {
     fn encode(rows: &[RoundRecord], columns: &mut Encoder) {
         columns.integers(rows.iter().map(|row| row.position));
         columns.integers(rows.iter().map(|row| row.token));
-        // A draft is its token unless it was replaced.
-        columns.integers(rows.iter().map(|row| row.draft.wrapping_sub(row.token)));
+        // A draft is its token unless it was replaced: 0 says so, anything else is the draft plus one.
+        let draft = |row: &RoundRecord| if row.draft == row.token { 0 } else { u64::from(row.draft) + 1 };
+        columns.integers(rows.iter().map(draft));
         columns.integers(rows.iter().map(|row| row.epoch));
         columns.dictionary(rows.iter().map(|row| row.source));
         columns.dictionary(rows.iter().map(|row| row.reason));
@@ -111,7 +112,12 @@ impl Row for RoundRecord {
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<RoundRecord>, Malformed> {
         let position: Vec<u32> = columns.integers()?;
         let token: Vec<u32> = columns.integers()?;
-        let draft: Vec<u32> = columns.integers()?;
+        let draft =
+            columns.integers::<u64>()?.into_iter().zip(&token).map(|(draft, token)| match draft.checked_sub(1) {
+                None => Ok(*token),
+                Some(draft) => u32::try_from(draft).map_err(|_| Malformed("a draft is out of range")),
+            });
+        let draft: Vec<u32> = draft.collect::<Result<_, Malformed>>()?;
         let epoch = columns.integers()?;
         let source = columns.dictionary()?;
         let reason = columns.dictionary()?;
@@ -136,7 +142,7 @@ impl Row for RoundRecord {
         let round = |i: usize| RoundRecord {
             position: position[i],
             token: token[i],
-            draft: draft[i].wrapping_add(token[i]),
+            draft: draft[i],
             epoch: epoch[i],
             source: source[i],
             reason: reason[i],

@@ -1,0 +1,152 @@
+//! What a set of samples looks like: the shape of every metric in a summary.
+
+use serde::{Deserialize, Serialize};
+
+/// One metric: its unit and the distribution of its samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Unit of all figures but `count`.
+    pub unit: String,
+    /// Number of samples. A sample is a generation, except for inter-token latency (a gap) and energy savings (a pair).
+    pub count: u64,
+    /// The mean, weighted where samples carry weights: see [`Samples`].
+    pub mean: f64,
+    /// Sample standard deviation (n − 1) of the unweighted samples; 0 for a single one.
+    pub std: f64,
+    /// Smallest sample.
+    pub min: f64,
+    /// Largest sample.
+    pub max: f64,
+    /// Median. All percentiles are exact, by nearest rank: the smallest sample that at least p % of the samples do not
+    /// exceed.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+}
+
+/// Samples of one metric, collected in any order: the resulting [`Metric`] depends on the samples alone.
+///
+/// A ratio over a generation (joules per token, uploads per token) is weighted by its denominator, so that the mean is the
+/// ratio of the sums over all generations: a short answer counts for as many tokens as it has, not for as much as a long
+/// one. The distribution figures take every sample once.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// Value and weight.
+    samples: Vec<(f64, f64)>,
+}
+
+impl Samples {
+    /// Adds a sample of weight one; NaN (not applicable) is left out.
+    pub fn push(&mut self, value: f64) {
+        self.push_weighted(value, 1.0);
+    }
+
+    /// Adds `numerator / denominator` with the denominator as its weight; a denominator that is not positive, or a
+    /// result that is no finite number, is left out.
+    pub fn push_ratio(&mut self, numerator: f64, denominator: f64) {
+        if denominator > 0.0 {
+            self.push_weighted(numerator / denominator, denominator);
+        }
+    }
+
+    fn push_weighted(&mut self, value: f64, weight: f64) {
+        if value.is_finite() {
+            self.samples.push((value, weight));
+        }
+    }
+
+    /// Adds all of another collection's samples.
+    pub fn merge(&mut self, other: &Samples) {
+        self.samples.extend_from_slice(&other.samples);
+    }
+
+    /// The metric; `None` without samples: what does not apply is absent, never zero.
+    pub fn metric(mut self, unit: &str) -> Option<Metric> {
+        // Sorting first makes the sums independent of the order in which generations ended.
+        self.samples.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let (min, max) = (self.samples.first()?.0, self.samples.last()?.0);
+        let count = self.samples.len();
+        let weight: f64 = self.samples.iter().map(|(_, weight)| weight).sum();
+        let mean = self.samples.iter().map(|(value, weight)| value * weight).sum::<f64>() / weight;
+        let plain_mean = self.samples.iter().map(|(value, _)| value).sum::<f64>() / count as f64;
+        let squares: f64 = self.samples.iter().map(|(value, _)| (value - plain_mean).powi(2)).sum();
+        let percentile = |percent: usize| self.samples[(percent * count).div_ceil(100).max(1) - 1].0;
+        Some(Metric {
+            unit: unit.to_owned(),
+            count: count as u64,
+            // Rounding must not push the mean past the extremes (a constant metric has its value as mean).
+            mean: mean.clamp(min, max),
+            std: if min == max { 0.0 } else { (squares / (count - 1) as f64).sqrt() },
+            min,
+            max,
+            p50: percentile(50),
+            p90: percentile(90),
+            p95: percentile(95),
+            p99: percentile(99),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn metric(values: &[f64]) -> Option<Metric> {
+        let mut samples = Samples::default();
+        values.iter().for_each(|value| samples.push(*value));
+        samples.metric("s")
+    }
+
+    #[test]
+    fn golden_values() {
+        let metric = metric(&[4.0, f64::NAN, 2.0, 9.0, 5.0, 5.0, 4.0, 4.0, 7.0]).expect("there are samples");
+        assert_eq!((metric.count, metric.mean, metric.min, metric.max), (8, 5.0, 2.0, 9.0));
+        // Squared differences: 9 + 3·1 + 0 + 0 + 4 + 16 = 32, over 7.
+        assert!((metric.std - (32.0f64 / 7.0).sqrt()).abs() < 1e-12);
+        // Sorted 2 4 4 4 5 5 7 9: ranks ⌈0.5·8⌉ = 4, ⌈0.9·8⌉ = 8.
+        assert_eq!((metric.p50, metric.p90, metric.p95, metric.p99), (4.0, 9.0, 9.0, 9.0));
+    }
+
+    #[test]
+    fn percentiles_of_a_hundred() {
+        let values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let metric = metric(&values).expect("there are samples");
+        assert_eq!((metric.p50, metric.p90, metric.p95, metric.p99), (50.0, 90.0, 95.0, 99.0));
+    }
+
+    #[test]
+    fn nothing_is_absent_and_one_has_no_spread() {
+        assert_eq!(metric(&[]), None);
+        assert_eq!(metric(&[f64::NAN, f64::INFINITY]), None);
+        let one = metric(&[0.1]).expect("one sample");
+        assert_eq!((one.mean, one.std, one.p99), (0.1, 0.0, 0.1));
+    }
+
+    #[test]
+    fn the_mean_of_ratios_is_the_ratio_of_sums() {
+        let mut samples = Samples::default();
+        samples.push_ratio(1.0, 10.0);
+        samples.push_ratio(30.0, 30.0);
+        samples.push_ratio(5.0, 0.0);
+        let metric = samples.metric("ratio").expect("two samples");
+        assert_eq!((metric.count, metric.mean, metric.min, metric.max), (2, 31.0 / 40.0, 0.1, 1.0));
+    }
+
+    proptest! {
+        #[test]
+        fn order_never_matters_and_figures_are_ordered(mut values in prop::collection::vec(-1e6f64..1e6, 1..200)) {
+            let forward = metric(&values).expect("there are samples");
+            values.reverse();
+            prop_assert_eq!(&forward, &metric(&values).expect("there are samples"));
+            let Metric { min, p50, p90, p95, p99, max, mean, .. } = forward;
+            prop_assert!(min <= p50 && p50 <= p90 && p90 <= p95 && p95 <= p99 && p99 <= max);
+            prop_assert!(min <= mean && mean <= max);
+        }
+    }
+}
