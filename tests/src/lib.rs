@@ -1,1 +1,6 @@
-//! Whole-system, reference-model, golden and tidy tests (unpublished).
+//! Whole-system, reference-model, golden and tidy tests. The library half is what they share: a small world in virtual
+//! time ([`world::World`]) in which the real machines talk through the real codec, with toy models ([`toy`]) for logits.
+
+pub mod setups;
+pub mod toy;
+pub mod world;

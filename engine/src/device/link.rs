@@ -78,7 +78,13 @@ pub struct LinkProfile {
 
 /// Mean SNR in dB after log-distance path loss:
 /// P_tx − (L_0 + 10·n·log10(d/1 m)) − N.
-pub fn path_loss_snr_db(transmit_dbm: f64, reference_loss_db: f64, exponent: f64, distance_m: f64, noise_dbm: f64) -> f64 {
+pub fn path_loss_snr_db(
+    transmit_dbm: f64,
+    reference_loss_db: f64,
+    exponent: f64,
+    distance_m: f64,
+    noise_dbm: f64,
+) -> f64 {
     transmit_dbm - (reference_loss_db + 10.0 * exponent * distance_m.max(1.0).log10()) - noise_dbm
 }
 
@@ -280,10 +286,9 @@ mod tests {
     #[test]
     fn fading_has_mean_one() {
         for fading in [Fading::Rayleigh, Fading::Rician { k: 3.0 }] {
-            let mean = (0..20_000)
-                .map(|block| fading.gain(channel_draws(7, DeviceId(1), Direction::Up, block)))
-                .sum::<f64>()
-                / 20_000.0;
+            let mean =
+                (0..20_000).map(|block| fading.gain(channel_draws(7, DeviceId(1), Direction::Up, block))).sum::<f64>()
+                    / 20_000.0;
             assert!((mean - 1.0).abs() < 0.03, "{fading:?}: {mean}");
         }
     }

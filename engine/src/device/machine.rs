@@ -16,7 +16,7 @@ use super::energy::{Charge, DeviceCost};
 use super::gate::{self, GateReason, RunningMoments};
 use super::link::{Direction, LinkState, Transfer};
 use super::message::{
-    Input, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
+    Input, Lookback, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
 };
 use super::settings::{DeviceSettings, LOOKAHEAD, OnUnreachable, SettingsError};
 use crate::id::{DeviceId, GenerationId, UploadId};
@@ -100,11 +100,35 @@ struct Computing {
     position: u32,
     epoch: u32,
     since: Time,
-    charge: Charge,
+    /// Tokens fed beyond the one per step, and whether u(t) and I(t) are computed: what its charge follows from.
+    prefill: u32,
+    uncertainty: bool,
+    importance: bool,
     /// What it drafts follows a prefix that has been rolled back.
     stale: bool,
     /// The result, held until the declared time is over.
-    held: Option<StepResult>,
+    held: Option<Held>,
+}
+
+/// What a [`StepResult`] says beyond what the step itself said.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    token: u32,
+    payload_bits: u32,
+    signals: Signals,
+    lookback: Option<Lookback>,
+}
+
+impl Computing {
+    /// The declared time of the step.
+    fn charge(&self, settings: &DeviceSettings) -> Charge {
+        settings.profile.charge(self.prefill, self.uncertainty, self.importance)
+    }
+
+    /// When its declared time is over.
+    fn due(&self, settings: &DeviceSettings) -> Time {
+        self.since + self.charge(settings).total()
+    }
 }
 
 /// Where the upload of the next decision stands.
@@ -219,8 +243,8 @@ impl DeviceMachine {
                 earliest = Some((at, reason));
             }
         };
-        if let Some(Computing { since, charge, held: Some(_), .. }) = &self.computing {
-            offer(*since + charge.total(), WakeReason::StepTime);
+        if let Some(computing) = self.computing.as_ref().filter(|c| c.held.is_some()) {
+            offer(computing.due(&self.settings), WakeReason::StepTime);
         }
         if let Some(generation) = &self.generation {
             match generation.network {
@@ -286,8 +310,9 @@ impl DeviceMachine {
             generation.counts.stale += 1;
             return;
         }
-        computing.held = Some(result);
-        if now >= computing.since + computing.charge.total() {
+        let StepResult { token, payload_bits, signals, lookback, .. } = result;
+        computing.held = Some(Held { token, payload_bits, signals, lookback });
+        if now >= computing.due(&self.settings) {
             self.finish_step(now, out);
         }
     }
@@ -396,9 +421,7 @@ impl DeviceMachine {
             self.reconnect_at = None;
             out.push(Output::Connect);
         }
-        if let Some(Computing { since, charge, held: Some(_), .. }) = &self.computing
-            && *since + charge.total() <= now
-        {
+        if self.computing.as_ref().is_some_and(|c| c.held.is_some() && c.due(&self.settings) <= now) {
             self.finish_step(now, out);
         }
         if let Some(generation) = &self.generation
@@ -475,11 +498,7 @@ impl DeviceMachine {
             generation.pending[0].signals.importance_threshold = generation.moments.threshold(importance.kappa);
             generation.moments.push(first.signals.importance);
         }
-        if decision.upload {
-            Decision::Upload(block as u8, decision.reason)
-        } else {
-            Decision::Skip(decision.reason)
-        }
+        if decision.upload { Decision::Upload(block as u8, decision.reason) } else { Decision::Skip(decision.reason) }
     }
 
     fn ask_for_draft(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -505,7 +524,9 @@ impl DeviceMachine {
             position,
             epoch: generation.epoch,
             since: now,
-            charge: settings.profile.charge(prefill, uncertainty, importance),
+            prefill,
+            uncertainty,
+            importance,
             stale: false,
             held: None,
         });
@@ -533,7 +554,7 @@ impl DeviceMachine {
         let Some(computing) = self.computing.take() else { return };
         let (Some(result), Some(generation)) = (computing.held, &mut self.generation) else { return };
         let elapsed = now.since(computing.since);
-        let charge = computing.charge;
+        let charge = computing.charge(&self.settings);
         match self.settings.profile.cost {
             DeviceCost::Declared { .. } => {
                 generation.times.draft += charge.draft;
@@ -549,6 +570,8 @@ impl DeviceMachine {
             return;
         }
         generation.kv = computing.position;
+        // Grows one by one: most methods never hold more than one or three.
+        generation.pending.reserve_exact(1);
         let waits = self.settings.looks_ahead() && gate::needs_importance(&self.settings.method.gate, &result.signals);
         generation.pending.push(Pending {
             token: result.token,
@@ -575,17 +598,10 @@ impl DeviceMachine {
             return;
         }
         let catch_up = u64::from(generation.committed - generation.uploaded) * self.settings.id_bits();
-        let payload: u64 =
-            generation.pending.iter().take(usize::from(drafts)).map(|p| u64::from(p.payload_bits)).sum();
+        let payload: u64 = generation.pending.iter().take(usize::from(drafts)).map(|p| u64::from(p.payload_bits)).sum();
         let bits = catch_up + payload;
-        let Transfer { arrives, airtime, snr_db, .. } = self.link.transfer(
-            &self.settings.link,
-            self.settings.seed,
-            self.device,
-            Direction::Up,
-            now,
-            bits,
-        );
+        let Transfer { arrives, airtime, snr_db, .. } =
+            self.link.transfer(&self.settings.link, self.settings.seed, self.device, Direction::Up, now, bits);
         generation.airtime_up += airtime;
         let cost = &mut generation.cost;
         cost.attempts += 1;

@@ -445,7 +445,10 @@ impl PoolMachine {
             let Some(queued) = session.queued else { continue };
             let held = queued.job.committed + queued.job.kind.fed_drafts();
             let book = &mut self.verifiers[usize::from(id.0)].kv;
-            let Ok(victims) = book.reserve(key, held, |victim| !members.contains(&victim)) else { break };
+            // The oldest job gets its room whatever it takes, or jobs that hold each other's room would wait for ever; the
+            // others do not push out members of their own batch.
+            let first = items.is_empty();
+            let Ok(victims) = book.reserve(key, held, |victim| first || !members.contains(&victim)) else { break };
             for victim in &victims {
                 if let Some(session) = self.sessions.get_mut(victim) {
                     session.home = None;
@@ -639,8 +642,7 @@ impl PoolMachine {
             self.verifiers[usize::from(id.0)].busy += compute;
             out.push(Output::Record(self.batch_record(id, &running, compute, lost, lost, false)));
             for item in running.items {
-                let Some(session) = self.sessions.get_mut(&item.session).filter(|s| s.instance == item.instance)
-                else {
+                let Some(session) = self.sessions.get_mut(&item.session).filter(|s| s.instance == item.instance) else {
                     continue;
                 };
                 session.running = None;

@@ -1,0 +1,126 @@
+//! Conservation, determinism and the device bound, over random interleavings of arrivals, verdicts, kills, disconnects,
+//! timeouts and refusals. `World::run` itself checks that every upload ends once, every permit returns, every token is
+//! committed once and in order, and that times and energies add up.
+
+use proptest::prelude::*;
+use specfleet_engine::device::OnUnreachable;
+use specfleet_engine::record::Source;
+use specfleet_engine::time::{Span, Time};
+use specfleet_tests::setups::{small, zoo};
+use specfleet_tests::world::{Fault, Outcome, Setup, World};
+
+/// What must not depend on timing: tokens, who wrote them, and which were uploaded.
+fn decisions(outcome: &Outcome) -> Vec<(u32, Vec<u32>, Vec<Source>)> {
+    outcome
+        .generations
+        .iter()
+        .map(|(&prompt, (record, rounds))| (prompt, record.tokens.clone(), rounds.iter().map(|r| r.source).collect()))
+        .collect()
+}
+
+fn fault() -> impl Strategy<Value = (Time, Fault)> {
+    let kind = prop_oneof![
+        (0u16..3).prop_map(Fault::KillVerifier),
+        (0u32..3).prop_map(Fault::CutConnection),
+        (0u32..3).prop_map(Fault::LoseVerdict),
+    ];
+    (0u64..300_000, kind).prop_map(|(at, fault)| (Time(at), fault))
+}
+
+fn setup_under_stress() -> impl Strategy<Value = (Setup, Setup)> {
+    let zoo = zoo();
+    (
+        0..zoo.len(),
+        proptest::collection::vec(fault(), 0..12),
+        any::<u64>(),
+        1u32..6,
+        1u16..4,
+        prop_oneof![Just(1u32), Just(2), Just(64)],
+        prop_oneof![Just(24u64), Just(60), Just(10_000)],
+        prop_oneof![Just(0.0f32), Just(1.0)],
+    )
+        .prop_map(move |(method, faults, delays, devices, verifiers, queue_jobs, kv_tokens, temperature)| {
+            let mut calm = small(zoo[method].clone(), 6, 12);
+            calm.device.sampling.temperature = temperature;
+            let mut rough = calm.clone();
+            rough.faults = faults;
+            rough.delays = delays;
+            rough.devices = devices;
+            rough.pool.verifiers = verifiers;
+            rough.pool.queue_jobs = queue_jobs;
+            rough.pool.kv_tokens = kv_tokens;
+            rough.pool.queue_tokens = 40;
+            (calm, rough)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_the_tokens_stay((calm, rough) in setup_under_stress()) {
+        let expected = World::run(calm);
+        let found = World::run(rough);
+        prop_assert_eq!(decisions(&expected), decisions(&found));
+        for batch in &found.batches {
+            prop_assert!(batch.unclaimed_nanojoules <= batch.nanojoules);
+        }
+    }
+
+    /// Without cancels, what the devices were billed is what the batches cost.
+    #[test]
+    fn shares_add_up_to_the_batches(method in 0usize..11, delays in any::<u64>(), devices in 1u32..8) {
+        let mut setup = small(zoo()[method].clone(), 8, 10);
+        setup.delays = delays;
+        setup.devices = devices;
+        let outcome = World::run(setup);
+        let billed: u64 = outcome.generations.values().map(|(g, _)| g.energy.cloud).sum();
+        let spent: u64 = outcome.batches.iter().map(|b| b.nanojoules).sum();
+        let unclaimed: u64 = outcome.batches.iter().map(|b| b.unclaimed_nanojoules).sum();
+        prop_assert_eq!(billed + unclaimed, spent);
+        prop_assert_eq!(unclaimed, 0);
+        for (generation, _) in outcome.generations.values() {
+            prop_assert!(generation.energy.cloud_paper <= generation.energy.cloud);
+        }
+    }
+}
+
+#[test]
+fn drafting_ahead_changes_time_and_nothing_else() {
+    let with = World::run(small(specfleet_tests::setups::block(4, true), 20, 30));
+    let without = World::run(small(specfleet_tests::setups::block(4, false), 20, 30));
+    assert_eq!(decisions(&with), decisions(&without));
+    let steps = |o: &Outcome| o.generations.values().map(|(g, _)| g.counts.draft_steps).sum::<u64>();
+    assert!(steps(&with) > steps(&without), "something was drafted ahead");
+}
+
+#[test]
+fn an_unreachable_pool_costs_tokens_only_where_the_scenario_says_so() {
+    let mut setup = small(specfleet_tests::setups::hlm(), 3, 8);
+    setup.device.retry.first = Span(5_000_000);
+    setup.device.retry.last = Span(5_000_000);
+    setup.device.unreachable_after = Span(10_000);
+    setup.faults = (0..3).map(|device| (Time(20_000), Fault::CutConnection(device))).collect();
+    let waits = World::run(setup.clone());
+    setup.device.on_unreachable = OnUnreachable::Local;
+    let local = World::run(setup.clone());
+    let sources =
+        |o: &Outcome| o.generations.values().flat_map(|(_, r)| r).filter(|r| r.source == Source::Fallback).count();
+    assert_eq!(sources(&waits), 0);
+    assert!(sources(&local) > 0);
+    setup.device.on_unreachable = OnUnreachable::Fail;
+    let failed = World::run(setup);
+    assert!(failed.generations.values().any(|(g, _)| g.finish == specfleet_engine::record::FinishReason::Failed));
+}
+
+#[test]
+fn a_device_machine_stays_small() {
+    for method in zoo() {
+        let name = method.name.clone();
+        // 512 bytes with the one draft that most methods hold; lookahead and blocks hold more of them.
+        let drafts = usize::from(method.block) * if method.draft_ahead { 2 } else { 1 } + 2;
+        let bound = 480 + 32 * drafts.min(specfleet_engine::method::MAX_BLOCK + 2);
+        let outcome = World::run(small(method, 6, 20));
+        assert!(outcome.device_bytes <= bound, "{name}: {} bytes, bound {bound}", outcome.device_bytes);
+    }
+}
