@@ -1,1 +1,29 @@
-//! Device agents: the drafter thread, the Device actor and its QUIC client.
+//! Device agents: everything a device does besides deciding.
+//!
+//! `specfleet-engine`'s `DeviceMachine` decides when to draft, what to upload and what to commit; this crate carries
+//! that out. Start reading at [`Device`], one actor per device: it turns whatever happens into one call of the machine
+//! and carries the outputs out in order. What it needs for that:
+//!
+//! * [`Drafter`]: the thread on which the draft steps of all devices of the process run, packed into common passes;
+//! * [`Connector`]: the way to the pool, QUIC with TLS 1.3;
+//! * [`Timer`]: waking up on time, to a tenth of a millisecond;
+//! * [`meters`]: the hardware energy meters of a real device.
+//!
+//! Nothing here compares an uncertainty, a length, a price or a load with anything: that is the engine's business.
+
+mod actor;
+mod connection;
+mod connector;
+mod drafter;
+mod error;
+pub mod meters;
+mod store;
+mod timer;
+mod tls;
+
+pub use actor::{AgentOptions, CutConnection, Device, DeviceEvent, Generate, LastLinkError, Leave, Ready};
+pub use connector::{Connector, ConnectorOptions};
+pub use drafter::Drafter;
+pub use error::{AgentError, ConnectorError, DraftError, LinkError};
+pub use timer::Timer;
+pub use tls::{Identity, Trust};

@@ -1,0 +1,599 @@
+//! The device actor: turns each message into one call of the machine and carries out what the machine asks for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use specfleet_engine::acceptance::Next;
+use specfleet_engine::device::payload::downlink_bits;
+use specfleet_engine::device::{
+    DeviceMachine, DeviceSettings, Input, NextToken, Output, Refusal, Start, Step, UploadPlan, Verdict,
+};
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::{GenerationRecord, RoundRecord};
+use specfleet_engine::time::Time;
+use specfleet_engine::wire::{ClientFrame, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::connection::{Connection, Incoming, Outgoing};
+use crate::connector::Connector;
+use crate::drafter::{Draft, Drafter};
+use crate::error::{AgentError, DraftError, LinkError};
+use crate::store::Store;
+use crate::timer::Timer;
+
+/// What a device is made of.
+#[derive(Clone)]
+pub struct AgentOptions {
+    /// Its number.
+    pub device: DeviceId,
+    /// What its machine runs under.
+    pub settings: Arc<DeviceSettings>,
+    /// Where its drafts are computed.
+    pub drafter: Drafter,
+    /// Its way to the pool.
+    pub connector: Connector,
+    /// What wakes it.
+    pub timer: Timer,
+    /// Digest of the pair's tokenizer; the pool refuses another one's.
+    pub tokenizer_digest: [u8; 32],
+    /// Where its records go. When it is full, the device waits.
+    pub events: mpsc::Sender<DeviceEvent>,
+    /// The start of the run, which times count from.
+    pub origin: Instant,
+}
+
+/// What a device reports.
+#[derive(Clone, Debug)]
+pub enum DeviceEvent {
+    /// A token is committed.
+    Round {
+        /// In which generation.
+        generation: GenerationId,
+        /// On which device.
+        device: DeviceId,
+        /// What it was and what it cost.
+        record: RoundRecord,
+    },
+    /// A generation is over; its tokens are filled in. Its rounds have all been reported before.
+    Finished(Box<GenerationRecord>),
+}
+
+/// Resolves when the device can start its first generation: connected, if its method ever uploads. The error is one that
+/// trying again does not help against; until then the device keeps trying.
+#[derive(Message)]
+#[rtype(result = "Result<(), AgentError>")]
+pub struct Ready;
+
+/// Run a generation; resolves when it is over and its records are handed over. The error is a failure of this program or
+/// of the pair; a generation that ends as its settings say (`on_unreachable = fail` included) is a record.
+#[derive(Message)]
+#[rtype(result = "Result<GenerationRecord, AgentError>")]
+pub struct Generate {
+    /// Which one; its `method` is the index of the settings' method in the run.
+    pub generation: GenerationId,
+    /// Index into the run's list of data sets.
+    pub data_set: u16,
+    /// The prompt's tokens.
+    pub prompt: Arc<[u32]>,
+}
+
+/// Close the connection at once, whatever is under way: the fault that tests and scenarios inject. The device connects
+/// again as after any other loss.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CutConnection;
+
+/// Why the last connection ended, or could not be made: what to tell a user who waits.
+#[derive(Message)]
+#[rtype(result = "Option<LinkError>")]
+pub struct LastLinkError;
+
+/// End gracefully. A generation under way is given up.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Leave;
+
+/// One device: its machine, its session store and its connection.
+pub struct Device {
+    device: DeviceId,
+    machine: DeviceMachine,
+    drafter: Drafter,
+    connector: Connector,
+    timer: Timer,
+    hello: Hello,
+    origin: Instant,
+    /// The running generation's tokens and drafts.
+    store: Option<Store>,
+    /// Who waits for the running generation.
+    caller: Option<oneshot::Sender<Result<GenerationRecord, AgentError>>>,
+    /// What failed in it.
+    failure: Option<AgentError>,
+    /// The upload last sent, which a verdict's position is counted from.
+    plan: Option<UploadPlan>,
+    link: Option<Link>,
+    /// Connections are numbered, so that what an earlier one still delivers is told apart.
+    links: u32,
+    last_link_error: Option<LinkError>,
+    /// Why no generation can be run any more.
+    fatal: Option<AgentError>,
+    ready: bool,
+    wait_until_ready: Vec<oneshot::Sender<Result<(), AgentError>>>,
+    /// Inputs that carrying out outputs has brought about.
+    inbox: VecDeque<Input>,
+    outputs: Vec<Output>,
+    /// Verdicts on their way through the emulated downlink, in the order of their arrival.
+    downlink: VecDeque<(Time, Verdict)>,
+    alarm: Option<(Time, SpawnHandle)>,
+    events: mpsc::Sender<DeviceEvent>,
+    /// Reports and answers that are due, in order.
+    outbox: VecDeque<Report>,
+}
+
+/// A connection in use.
+struct Link {
+    number: u32,
+    outgoing: Outgoing,
+    listening: SpawnHandle,
+}
+
+/// What leaves the actor through [`Device::outbox`].
+enum Report {
+    Event(DeviceEvent),
+    Answer(oneshot::Sender<Result<GenerationRecord, AgentError>>, Result<GenerationRecord, AgentError>),
+}
+
+impl Device {
+    /// Starts a device on the current arbiter; it connects at once if its method ever uploads.
+    pub fn start(options: AgentOptions) -> Result<Addr<Device>, AgentError> {
+        let AgentOptions { device, settings, drafter, connector, timer, tokenizer_digest, events, origin } = options;
+        let hello = Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer_digest, vocab: settings.vocab };
+        let device = Device {
+            device,
+            machine: DeviceMachine::new(device, settings)?,
+            drafter,
+            connector,
+            timer,
+            hello,
+            origin,
+            store: None,
+            caller: None,
+            failure: None,
+            plan: None,
+            link: None,
+            links: 0,
+            last_link_error: None,
+            fatal: None,
+            ready: false,
+            wait_until_ready: Vec::new(),
+            inbox: VecDeque::new(),
+            outputs: Vec::new(),
+            downlink: VecDeque::new(),
+            alarm: None,
+            events,
+            outbox: VecDeque::new(),
+        };
+        Ok(Actor::start(device))
+    }
+
+    /// Nanoseconds since the start of the run.
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    // ---- the one way in ----------------------------------------------------------------------------------------
+
+    /// Tells the machine what happened and carries out what it asks for, in order.
+    fn tell(&mut self, input: Input, ctx: &mut Context<Self>) {
+        self.inbox.push_back(input);
+        while let Some(input) = self.inbox.pop_front() {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            self.machine.handle(self.now(), input, &mut outputs);
+            for output in outputs.drain(..) {
+                self.carry_out(output, ctx);
+            }
+            self.outputs = outputs;
+        }
+        self.set_alarm(ctx);
+        self.hand_over(ctx);
+    }
+
+    fn carry_out(&mut self, output: Output, ctx: &mut Context<Self>) {
+        match output {
+            Output::Connect => self.connect(ctx),
+            Output::Ready => {
+                self.ready = true;
+                for waiting in self.wait_until_ready.drain(..) {
+                    let _ = waiting.send(Ok(()));
+                }
+            }
+            Output::Step(step) => self.step(step, ctx),
+            Output::Set { position, token } => {
+                if let Some(store) = &mut self.store {
+                    store.set(position, token);
+                }
+            }
+            Output::Upload(plan) => self.upload(plan, ctx),
+            Output::Cancel(upload) => {
+                self.send(&ClientFrame::Cancel { session: self.machine.session(), upload }, ctx);
+            }
+            Output::Record(record) => {
+                if let Some(store) = &mut self.store {
+                    store.commit(record.position);
+                    let (generation, device) = (store.generation, self.device);
+                    self.outbox.push_back(Report::Event(DeviceEvent::Round { generation, device, record }));
+                }
+            }
+            Output::Finished(record) => self.finish(*record, ctx),
+        }
+    }
+
+    // ---- drafting ----------------------------------------------------------------------------------------------
+
+    fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
+        let Some(store) = &self.store else { return };
+        let (drafter, job) = (self.drafter.clone(), store.job(&step));
+        let answer = async move { drafter.step(job).await };
+        ctx.spawn(answer.into_actor(self).map(move |draft, device, ctx| device.drafted(&step, draft, ctx)));
+    }
+
+    fn drafted(&mut self, step: &Step, draft: Result<Draft, DraftError>, ctx: &mut Context<Self>) {
+        let Some(store) = self.store.as_mut().filter(|store| store.generation == step.generation) else { return };
+        let input = match draft {
+            Ok(draft) => Input::StepDone(store.drafted(step, draft)),
+            Err(error) => {
+                self.failure = Some(error.into());
+                Input::StepFailed
+            }
+        };
+        self.tell(input, ctx);
+    }
+
+    fn finish(&mut self, mut record: GenerationRecord, ctx: &mut Context<Self>) {
+        // Dropping the store frees the drafter's cache.
+        if let Some(store) = self.store.take() {
+            record.tokens = store.generated();
+        }
+        self.plan = None;
+        self.send(&ClientFrame::Close { session: self.machine.session() }, ctx);
+        let answer = match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(record.clone()),
+        };
+        self.outbox.push_back(Report::Event(DeviceEvent::Finished(Box::new(record))));
+        if let Some(caller) = self.caller.take() {
+            self.outbox.push_back(Report::Answer(caller, answer));
+        }
+    }
+
+    // ---- the connection ----------------------------------------------------------------------------------------
+
+    fn connect(&mut self, ctx: &mut Context<Self>) {
+        if self.fatal.is_some() {
+            return;
+        }
+        let (connector, device, hello) = (self.connector.clone(), self.device, self.hello.clone());
+        let attempt = async move { connector.connect(device, hello).await };
+        ctx.spawn(attempt.into_actor(self).map(|result, device, ctx| match result {
+            Ok(connection) => device.connected(connection, ctx),
+            Err(error) => device.lost(error, ctx),
+        }));
+    }
+
+    fn connected(&mut self, connection: Connection, ctx: &mut Context<Self>) {
+        let Connection { outgoing, incoming } = connection;
+        self.links += 1;
+        let number = self.links;
+        let listening = self.listen(number, incoming, ctx);
+        self.link = Some(Link { number, outgoing, listening });
+        self.last_link_error = None;
+        self.tell(Input::Connected, ctx);
+    }
+
+    /// The connection, or the attempt to make one, has ended.
+    fn lost(&mut self, error: LinkError, ctx: &mut Context<Self>) {
+        self.unlink(error, ctx);
+        self.tell(Input::Disconnected, ctx);
+    }
+
+    /// Ends the connection; the machine has yet to be told.
+    fn unlink(&mut self, error: LinkError, ctx: &mut Context<Self>) {
+        if let Some(link) = self.link.take() {
+            ctx.cancel_future(link.listening);
+            link.outgoing.cut();
+        }
+        // What was still in the downlink is lost with it.
+        self.downlink.clear();
+        if error.is_final() {
+            self.give_up(AgentError::Link(error.clone()));
+        }
+        self.last_link_error = Some(error);
+    }
+
+    /// Tells everybody who waits that it is in vain.
+    fn give_up(&mut self, error: AgentError) {
+        for waiting in self.wait_until_ready.drain(..) {
+            let _ = waiting.send(Err(error.clone()));
+        }
+        if let Some(caller) = self.caller.take() {
+            let _ = caller.send(Err(error.clone()));
+        }
+        self.fatal = Some(error);
+    }
+
+    /// Waits for the next frame of the connection with this number.
+    fn listen(&mut self, number: u32, mut incoming: Incoming, ctx: &mut Context<Self>) -> SpawnHandle {
+        let next = async move { (incoming.next().await, incoming) };
+        ctx.spawn(next.into_actor(self).map(move |(heard, incoming), device, ctx| {
+            if device.link.as_ref().is_none_or(|link| link.number != number) {
+                return;
+            }
+            match heard {
+                Ok((frame, bytes)) => {
+                    let listening = device.listen(number, incoming, ctx);
+                    if let Some(link) = &mut device.link {
+                        link.listening = listening;
+                    }
+                    device.heard(frame, bytes, ctx);
+                }
+                Err(error) => device.lost(error, ctx),
+            }
+        }))
+    }
+
+    fn heard(&mut self, frame: ServerFrame, bytes: usize, ctx: &mut Context<Self>) {
+        match frame {
+            ServerFrame::Verdict(verdict) if verdict.session == self.machine.session() => {
+                self.verdict(*verdict, bytes, ctx);
+            }
+            ServerFrame::Refused { session, upload, reason, retry_after } if session == self.machine.session() => {
+                if reason.is_final() && self.plan.is_some_and(|plan| plan.upload == upload) {
+                    self.failure = Some(AgentError::Refused(reason));
+                }
+                self.tell(Input::Refused(Refusal { upload, reason, retry_after }), ctx);
+            }
+            // Too late: of a generation that is over.
+            ServerFrame::Verdict(_) | ServerFrame::Refused { .. } => {}
+            ServerFrame::Goodbye(goodbye) => self.lost(LinkError::Goodbye(goodbye), ctx),
+            ServerFrame::Welcome(_) => self.lost(LinkError::Protocol("it welcomes twice"), ctx),
+        }
+    }
+
+    /// A verdict's first bit has arrived: sends it through the emulated downlink.
+    fn verdict(&mut self, frame: VerdictFrame, bytes: usize, ctx: &mut Context<Self>) {
+        let resample = matches!(frame.next, Next::Resample(_));
+        let Some(next) = self.next_token(&frame) else {
+            self.lost(LinkError::Protocol("its verdict does not fit the upload"), ctx);
+            return;
+        };
+        let settings = self.machine.settings();
+        let bits = downlink_bits(&settings.method.payload, settings.vocab as usize, resample);
+        let (arrives, downlink) = self.machine.receive(self.now(), bits);
+        let verdict = Verdict {
+            upload: frame.upload,
+            accepted: frame.accepted,
+            next,
+            more: frame.more,
+            queue: frame.queue,
+            batch: frame.batch,
+            compute: frame.compute,
+            work: frame.work,
+            nanojoules: frame.nanojoules,
+            paper_nanojoules: frame.paper_nanojoules,
+            // The limit on frames lies far below the largest `u32`.
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            downlink,
+        };
+        self.downlink.push_back((arrives, verdict));
+        self.wake(ctx);
+    }
+
+    /// What follows the accepted drafts; `None` if the frame asks for a draw from a law of another vocabulary.
+    fn next_token(&self, frame: &VerdictFrame) -> Option<NextToken> {
+        match &frame.next {
+            Next::None => Some(NextToken::None),
+            Next::Replacement(token) => Some(NextToken::Replacement(*token)),
+            Next::Bonus(token) => Some(NextToken::Bonus(*token)),
+            Next::Resample(y) => match self.plan.filter(|plan| plan.upload == frame.upload) {
+                Some(plan) => {
+                    let rejected = plan.committed + u32::from(frame.accepted);
+                    let token = self.store.as_ref()?.resample(rejected, plan.epoch, y)?;
+                    Some(NextToken::Resampled(token))
+                }
+                // Of an upload that is no longer under way: the machine drops it, whatever it says.
+                None => Some(NextToken::None),
+            },
+        }
+    }
+
+    fn upload(&mut self, plan: UploadPlan, ctx: &mut Context<Self>) {
+        self.plan = Some(plan);
+        let patience = plan.deadline.since(self.now());
+        let Some(upload) = self.store.as_ref().and_then(|store| store.upload(&plan, patience)) else { return };
+        if let Some(bytes) = self.send(&ClientFrame::Upload(Box::new(upload)), ctx) {
+            self.inbox.push_back(Input::Sent { upload: plan.upload, bytes });
+        }
+    }
+
+    /// Queues a frame for the pool, if there is a connection; one that takes no frames has ended.
+    fn send(&mut self, frame: &ClientFrame, ctx: &mut Context<Self>) -> Option<u32> {
+        match self.link.as_ref()?.outgoing.send(frame) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.unlink(error, ctx);
+                self.inbox.push_back(Input::Disconnected);
+                None
+            }
+        }
+    }
+
+    // ---- time --------------------------------------------------------------------------------------------------
+
+    /// Sets the one alarm to whatever comes first: the machine's timeout or the next verdict's arrival.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let timeout = self.machine.poll_timeout().map(|(at, _)| at);
+        let arrival = self.downlink.front().map(|(at, _)| *at);
+        let next = timeout.into_iter().chain(arrival).min();
+        if next == self.alarm.map(|(at, _)| at) {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        // A time beyond what the clock can tell never comes.
+        let Some((at, instant)) = next.and_then(|at| Some((at, self.origin.checked_add(Duration::from_nanos(at.0))?)))
+        else {
+            return;
+        };
+        let alarm = self.timer.at(instant).into_actor(self).map(|(), device, ctx| {
+            device.alarm = None;
+            device.wake(ctx);
+        });
+        self.alarm = Some((at, ctx.spawn(alarm)));
+    }
+
+    /// Tells the machine of everything whose time has come, in the order of those times.
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            let timeout = self.machine.poll_timeout().map(|(at, _)| at);
+            let arrival = self.downlink.front().map(|(at, _)| *at);
+            let verdict_first = match (arrival, timeout) {
+                (Some(arrival), Some(timeout)) => arrival <= timeout,
+                (arrival, _) => arrival.is_some(),
+            };
+            let due = |at: Option<Time>| at.is_some_and(|at| at <= self.now());
+            let input = if verdict_first && due(arrival) {
+                self.downlink.pop_front().map(|(_, verdict)| Input::Verdict(verdict))
+            } else if !verdict_first && due(timeout) {
+                Some(Input::Timeout)
+            } else {
+                None
+            };
+            let Some(input) = input else { break };
+            self.tell(input, ctx);
+        }
+        self.set_alarm(ctx);
+    }
+
+    // ---- the one way out ---------------------------------------------------------------------------------------
+
+    /// Hands reports over, in order. When the queue is full, the whole device waits: nothing is dropped or parked.
+    fn hand_over(&mut self, ctx: &mut Context<Self>) {
+        while let Some(report) = self.outbox.pop_front() {
+            match report {
+                Report::Answer(caller, answer) => {
+                    let _ = caller.send(answer);
+                }
+                Report::Event(event) => {
+                    // A receiver that has gone wants no reports.
+                    if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                        let events = self.events.clone();
+                        let room = async move {
+                            let _ = events.send(event).await;
+                        };
+                        ctx.wait(room.into_actor(self).map(|(), device, ctx| device.hand_over(ctx)));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Actor for Device {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.tell(Input::Join, ctx);
+    }
+}
+
+impl Handler<Ready> for Device {
+    type Result = ResponseFuture<Result<(), AgentError>>;
+
+    fn handle(&mut self, _: Ready, _: &mut Context<Self>) -> Self::Result {
+        let (answer, answered) = oneshot::channel();
+        match (&self.fatal, self.ready) {
+            (Some(fatal), _) => drop(answer.send(Err(fatal.clone()))),
+            (None, true) => drop(answer.send(Ok(()))),
+            (None, false) => self.wait_until_ready.push(answer),
+        }
+        Box::pin(async { answered.await.unwrap_or(Err(AgentError::Left)) })
+    }
+}
+
+impl Handler<Generate> for Device {
+    type Result = ResponseFuture<Result<GenerationRecord, AgentError>>;
+
+    fn handle(&mut self, generate: Generate, ctx: &mut Context<Self>) -> Self::Result {
+        match self.admit(&generate) {
+            Err(error) => Box::pin(async { Err(error) }),
+            Ok(start) => {
+                let settings = self.machine.settings();
+                let (seed, spec) = (settings.seed, settings.draft_spec());
+                let sequence = self.drafter.sequence();
+                self.store = Some(Store::new(generate.generation, seed, spec, &generate.prompt, sequence));
+                self.failure = None;
+                let (answer, answered) = oneshot::channel();
+                self.caller = Some(answer);
+                self.tell(Input::Start(start), ctx);
+                Box::pin(async { answered.await.unwrap_or(Err(AgentError::Left)) })
+            }
+        }
+    }
+}
+
+impl Device {
+    /// Refuses what the machine cannot start.
+    fn admit(&self, generate: &Generate) -> Result<Start, AgentError> {
+        let Generate { generation, data_set, prompt } = generate;
+        let settings = self.machine.settings();
+        let too_long = || AgentError::PromptTooLong { tokens: prompt.len(), context: settings.context };
+        let prompt_tokens = u32::try_from(prompt.len()).map_err(|_| too_long())?;
+        if let Some(fatal) = &self.fatal {
+            Err(fatal.clone())
+        } else if self.store.is_some() {
+            Err(AgentError::Busy)
+        } else if prompt.is_empty() {
+            Err(AgentError::NoPrompt)
+        } else if settings.limit(prompt_tokens) == 0 {
+            Err(too_long())
+        } else {
+            Ok(Start { generation: *generation, data_set: *data_set, prompt_tokens })
+        }
+    }
+}
+
+impl Handler<CutConnection> for Device {
+    type Result = ();
+
+    fn handle(&mut self, _: CutConnection, ctx: &mut Context<Self>) {
+        // Without a connection an attempt to make one may be under way, whose end the machine has yet to hear of.
+        if self.link.is_some() {
+            self.lost(LinkError::Cut, ctx);
+        }
+    }
+}
+
+impl Handler<LastLinkError> for Device {
+    type Result = Option<LinkError>;
+
+    fn handle(&mut self, _: LastLinkError, _: &mut Context<Self>) -> Option<LinkError> {
+        self.last_link_error.clone()
+    }
+}
+
+impl Handler<Leave> for Device {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) {
+        if self.store.is_some() {
+            self.send(&ClientFrame::Close { session: self.machine.session() }, ctx);
+        }
+        self.give_up(AgentError::Left);
+        // Dropping the link ends the connection once everything queued has gone out.
+        self.link = None;
+        ctx.stop();
+    }
+}

@@ -1,0 +1,258 @@
+//! The drafter thread: draft steps of many devices, packed into common passes.
+//!
+//! Each turn takes all steps that wait (up to a bound), runs them in one forward pass and answers each with its draft.
+//! Which steps happen to share a pass changes no bit of any of them, because the model is batch-invariant.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use specfleet_engine::device::gate::{AttentionRows, lookahead_importance};
+use specfleet_engine::device::payload::Payload;
+use specfleet_engine::device::{DraftSpec, Drafted, Lookback, draft_outcome};
+use specfleet_engine::method::ImportanceStatistic;
+use specfleet_engine::random::DrawKey;
+use specfleet_model::{KvArena, LogitRows, Model, ModelError, Output, SeqId, SeqStep};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{AgentError, DraftError};
+
+/// Steps that may wait; a device that finds no room waits for it.
+const WAITING: usize = 1024;
+/// Most sequences of one pass.
+const PASS_SEQUENCES: usize = 64;
+/// Tokens from which on a pass takes no further step: a pass of prompts should not hold up short steps for long.
+const PASS_TOKENS: usize = 1024;
+
+/// The drafter of a process; cloning shares it. Its thread ends when the last handle is dropped, or told to.
+#[derive(Clone)]
+pub struct Drafter {
+    commands: mpsc::Sender<Command>,
+    next_sequence: Arc<AtomicU64>,
+    vocab: u32,
+}
+
+/// One sequence of the drafter's KV arena: opened by its first step, and freed when all clones are dropped.
+///
+/// The thread finds out by itself, at its next turn: no message can be lost, and a device that vanishes leaks nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence(Arc<u64>);
+
+/// A draft step as the thread gets it.
+#[derive(Debug)]
+pub(crate) struct DraftJob {
+    pub(crate) sequence: Sequence,
+    /// Leading tokens of the cache that still hold; the rest is rolled back.
+    pub(crate) keep: usize,
+    /// Tokens to feed behind them; the draft follows the last one.
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) spec: DraftSpec,
+    /// Key of the draft's position.
+    pub(crate) key: DrawKey,
+}
+
+/// What a step yields.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) drafted: Drafted,
+    /// The draft's distribution as it would travel.
+    pub(crate) payload: Payload,
+    pub(crate) payload_bits: u32,
+    pub(crate) lookback: Option<Lookback>,
+}
+
+enum Command {
+    Step(DraftJob, Reply),
+    Stop(oneshot::Sender<()>),
+    #[cfg(test)]
+    Panic,
+}
+
+type Reply = oneshot::Sender<Result<Draft, DraftError>>;
+
+impl Drafter {
+    /// Starts the thread. Its KV arena holds at most `kv_bytes`; a pass runs on up to `threads` threads.
+    pub fn start(model: Model, kv_bytes: usize, threads: usize) -> Result<Drafter, AgentError> {
+        let (commands, queue) = mpsc::channel(WAITING);
+        // The vocabulary of any model fits: token ids are `u32`.
+        let vocab = u32::try_from(model.shape().vocab).unwrap_or(u32::MAX);
+        let arena = KvArena::new(&model, kv_bytes).with_threads(threads);
+        let worker = Worker { model, arena, sequences: BTreeMap::new() };
+        thread::Builder::new()
+            .name("drafter".to_owned())
+            .spawn(move || worker.run(queue))
+            .map_err(|e| AgentError::Thread { thread: "drafter", reason: e.to_string() })?;
+        Ok(Drafter { commands, next_sequence: Arc::default(), vocab })
+    }
+
+    /// Ends the thread after the pass under way; steps that wait fail with [`DraftError::Stopped`].
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.commands.send(Command::Stop(done)).await.is_ok() {
+            // An error says that the thread has ended otherwise.
+            let _ = stopped.await;
+        }
+    }
+
+    /// Size of the drafter's vocabulary.
+    pub fn vocab(&self) -> u32 {
+        self.vocab
+    }
+
+    /// A new, empty sequence.
+    pub(crate) fn sequence(&self) -> Sequence {
+        let number = self.next_sequence.fetch_add(1, Ordering::Relaxed);
+        Sequence(Arc::new(number))
+    }
+
+    /// Computes one step; waits for its turn.
+    pub(crate) async fn step(&self, job: DraftJob) -> Result<Draft, DraftError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Step(job, reply)).await.map_err(|_| DraftError::Stopped)?;
+        // The thread drops replies only when it ends, by a panic too.
+        answer.await.unwrap_or(Err(DraftError::Stopped))
+    }
+}
+
+/// What the thread owns.
+struct Worker {
+    model: Model,
+    arena: KvArena,
+    sequences: BTreeMap<u64, Cached>,
+}
+
+struct Cached {
+    seq: SeqId,
+    owner: Weak<u64>,
+}
+
+/// A step whose cache is in place.
+struct Prepared {
+    seq: SeqId,
+    job: DraftJob,
+    reply: Reply,
+}
+
+impl Worker {
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut steps = Vec::new();
+            let mut tokens = 0;
+            let mut next = Some(first);
+            while let Some(command) = next {
+                match command {
+                    Command::Step(job, reply) => {
+                        tokens += job.tokens.len();
+                        steps.push((job, reply));
+                    }
+                    Command::Stop(done) => {
+                        let _ = done.send(());
+                        return;
+                    }
+                    #[cfg(test)]
+                    Command::Panic => panic!("asked to"),
+                }
+                let room = steps.len() < PASS_SEQUENCES && tokens < PASS_TOKENS;
+                next = if room { queue.try_recv().ok() } else { None };
+            }
+            self.pass(steps);
+        }
+    }
+
+    fn pass(&mut self, steps: Vec<(DraftJob, Reply)>) {
+        self.free_the_ownerless();
+        let prepared: Vec<Prepared> = steps.into_iter().filter_map(|(job, reply)| self.prepare(job, reply)).collect();
+        match self.forward(&prepared) {
+            Ok(output) => {
+                for (index, step) in prepared.into_iter().enumerate() {
+                    let draft = self.draft(&step.job, &output, index);
+                    // A device that has gone does not mind.
+                    let _ = step.reply.send(Ok(draft));
+                }
+            }
+            // A failed pass has changed nothing, but does not say whose fault it was: each step for itself.
+            Err(_) if prepared.len() > 1 => {
+                for step in prepared {
+                    self.alone(step);
+                }
+            }
+            Err(error) => {
+                for step in prepared {
+                    let _ = step.reply.send(Err(DraftError::Model(Arc::clone(&error))));
+                }
+            }
+        }
+    }
+
+    fn alone(&mut self, step: Prepared) {
+        let result = match self.forward(std::slice::from_ref(&step)) {
+            Ok(output) => Ok(self.draft(&step.job, &output, 0)),
+            Err(error) => Err(DraftError::Model(error)),
+        };
+        let _ = step.reply.send(result);
+    }
+
+    fn free_the_ownerless(&mut self) {
+        let arena = &mut self.arena;
+        self.sequences.retain(|_, cached| {
+            let owned = cached.owner.strong_count() > 0;
+            if !owned {
+                arena.close(cached.seq);
+            }
+            owned
+        });
+    }
+
+    /// Rolls the step's sequence back to where it starts.
+    fn prepare(&mut self, job: DraftJob, reply: Reply) -> Option<Prepared> {
+        let Worker { arena, sequences, .. } = self;
+        let owner = &job.sequence.0;
+        let cached = sequences
+            .entry(**owner)
+            .or_insert_with(|| Cached { seq: arena.open(), owner: Arc::downgrade(owner) });
+        let seq = cached.seq;
+        arena.truncate(seq, job.keep);
+        let held = arena.len(seq);
+        if held == job.keep {
+            return Some(Prepared { seq, job, reply });
+        }
+        let _ = reply.send(Err(DraftError::LostCache { held, wanted: job.keep }));
+        None
+    }
+
+    fn forward(&mut self, steps: &[Prepared]) -> Result<Output, Arc<ModelError>> {
+        let steps: Vec<SeqStep<'_>> = steps
+            .iter()
+            .map(|step| SeqStep {
+                seq: step.seq,
+                tokens: &step.job.tokens,
+                logits: LogitRows::Last(1),
+                attention: step.job.spec.importance.map(|rule| usize::from(rule.layer)),
+            })
+            .collect();
+        self.model.forward(&mut self.arena, &steps).map_err(Arc::new)
+    }
+
+    /// Everything that is read off one step's logits and attention.
+    fn draft(&self, job: &DraftJob, output: &Output, index: usize) -> Draft {
+        let shape = self.model.shape();
+        // The rows belong to the query at the last token fed, which is the position before the draft's.
+        let position = job.keep + job.tokens.len();
+        let attention = AttentionRows::new(shape.heads, position, output.attention(index));
+        let drafted = draft_outcome(output.logits(index), attention, job.key, &job.spec);
+        let lookback = match job.spec.importance {
+            Some(rule) if rule.statistic == ImportanceStatistic::Lookahead => {
+                attention.zip(position.checked_sub(2)).map(|(rows, received_at)| {
+                    let reading = lookahead_importance(rows, received_at);
+                    Lookback { importance: reading.value, threshold: reading.threshold(rule.kappa) }
+                })
+            }
+            _ => None,
+        };
+        let payload = Payload::encode(&job.spec.payload, &drafted.distribution, drafted.token);
+        // At most V·32 bits, with V far below 2^27.
+        let payload_bits = u32::try_from(payload.nominal_bits(shape.vocab)).unwrap_or(u32::MAX);
+        Draft { drafted, payload, payload_bits, lookback }
+    }
+}

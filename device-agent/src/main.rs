@@ -1,0 +1,3 @@
+//! One real device.
+
+fn main() {}

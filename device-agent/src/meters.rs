@@ -1,0 +1,1 @@
+//! Hardware energy meters of a real device.

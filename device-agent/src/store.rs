@@ -1,0 +1,145 @@
+//! What a device remembers of its generation: the tokens, and of each draft that is not decided yet the law that it was
+//! drawn from.
+
+use std::collections::VecDeque;
+
+use specfleet_engine::acceptance::resample_on_device;
+use specfleet_engine::device::payload::Payload;
+use specfleet_engine::device::{DraftSpec, Step, StepResult, UploadJob, UploadPlan};
+use specfleet_engine::distribution::Distribution;
+use specfleet_engine::id::GenerationId;
+use specfleet_engine::random::DrawKey;
+use specfleet_engine::wire::{Job, Upload};
+
+use crate::drafter::{DraftJob, Draft, Sequence};
+
+/// The session store of one generation. Positions count from the start of the prompt.
+pub(crate) struct Store {
+    pub(crate) generation: GenerationId,
+    seed: u64,
+    spec: DraftSpec,
+    /// Prompt, committed tokens and undecided drafts.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// Leading tokens that are final.
+    committed: usize,
+    /// What undecided drafts were drawn from, and how that travels; ascending positions.
+    laws: VecDeque<Law>,
+    /// The law of the step that was computed last; it becomes one of `laws` if its draft is taken.
+    fresh: Option<Law>,
+    /// Its place in the drafter's arena, freed when this is dropped.
+    sequence: Sequence,
+}
+
+struct Law {
+    position: u32,
+    token: u32,
+    distribution: Distribution,
+    payload: Payload,
+}
+
+impl Store {
+    pub(crate) fn new(generation: GenerationId, seed: u64, spec: DraftSpec, prompt: &[u32], sequence: Sequence) -> Store {
+        Store {
+            generation,
+            seed,
+            spec,
+            tokens: prompt.to_vec(),
+            prompt: prompt.len(),
+            committed: prompt.len(),
+            laws: VecDeque::new(),
+            fresh: None,
+            sequence,
+        }
+    }
+
+    /// What the drafter needs for a step.
+    pub(crate) fn job(&self, step: &Step) -> DraftJob {
+        let fed = step.keep as usize..step.position as usize;
+        DraftJob {
+            sequence: self.sequence.clone(),
+            keep: fed.start,
+            // The machine never asks for a step beyond what it had us store.
+            tokens: self.tokens.get(fed).unwrap_or_default().to_vec(),
+            spec: self.spec,
+            key: self.key(step.position, step.epoch),
+        }
+    }
+
+    /// Takes in what the drafter made of a step; the machine decides whether it becomes part of the text.
+    pub(crate) fn drafted(&mut self, step: &Step, draft: Draft) -> StepResult {
+        let Draft { drafted, payload, payload_bits, lookback } = draft;
+        let Step { generation, position, epoch, .. } = *step;
+        let (token, signals) = (drafted.token, drafted.signals);
+        self.fresh = Some(Law { position, token, distribution: drafted.distribution, payload });
+        StepResult { generation, position, epoch, token, signals, payload_bits, lookback }
+    }
+
+    /// The token at `position` is now `token`, and nothing follows it.
+    pub(crate) fn set(&mut self, position: u32, token: u32) {
+        self.tokens.truncate(position as usize);
+        self.tokens.push(token);
+        while self.laws.back().is_some_and(|law| law.position >= position) {
+            self.laws.pop_back();
+        }
+        if let Some(law) = self.fresh.take_if(|law| law.position == position && law.token == token) {
+            self.laws.push_back(law);
+        }
+    }
+
+    /// The token number `generated` of the generation is final.
+    pub(crate) fn commit(&mut self, generated: u32) {
+        let position = self.prompt as u32 + generated;
+        self.committed = position as usize + 1;
+        while self.laws.front().is_some_and(|law| law.position <= position) {
+            self.laws.pop_front();
+        }
+    }
+
+    /// The generated tokens that are final.
+    pub(crate) fn generated(&self) -> Vec<u32> {
+        self.tokens[self.prompt..self.committed].to_vec()
+    }
+
+    /// The frame of an upload; `None` if a draft of it is not at hand, which the machine's order of calls rules out.
+    pub(crate) fn upload(&self, plan: &UploadPlan, patience: specfleet_engine::time::Span) -> Option<Upload> {
+        let (base, committed) = (plan.base as usize, plan.committed as usize);
+        let job = match plan.job {
+            UploadJob::Judge { drafts, bonus } => {
+                let positions = plan.committed..plan.committed + u32::from(drafts);
+                let payloads =
+                    positions.clone().map(|at| Some(self.law(at)?.payload.clone())).collect::<Option<Vec<_>>>()?;
+                let drafts = self.tokens.get(positions.start as usize..positions.end as usize)?.to_vec();
+                Job::Judge { drafts, payloads, bonus }
+            }
+            UploadJob::Write { limit } => Job::Write { limit },
+        };
+        Some(Upload {
+            session: plan.session,
+            upload: plan.upload,
+            base: plan.base,
+            tokens: self.tokens.get(base..committed)?.to_vec(),
+            key: self.key(plan.committed, plan.epoch),
+            sampling: self.spec.sampling,
+            job,
+            patience,
+            risk: plan.risk,
+        })
+    }
+
+    /// The replacement for the rejected draft at `position`, drawn from the verifier's law `y`; `None` if there is no such
+    /// draft, or `y` is over another vocabulary.
+    pub(crate) fn resample(&self, position: u32, epoch: u32, y: &Distribution) -> Option<u32> {
+        let x = &self.law(position)?.distribution;
+        (x.len() == y.len()).then(|| resample_on_device(x, y, self.key(position, epoch)))
+    }
+
+    fn law(&self, position: u32) -> Option<&Law> {
+        self.laws.iter().find(|law| law.position == position)
+    }
+
+    fn key(&self, position: u32, epoch: u32) -> DrawKey {
+        let GenerationId { prompt, repetition, .. } = self.generation;
+        DrawKey { seed: self.seed, prompt, repetition, position, epoch }
+    }
+}
