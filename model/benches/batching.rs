@@ -4,10 +4,7 @@
 //! what is compared is measured in turn within the same run. candle's products alone are measured in child processes of
 //! this program, one per number of threads, because candle fixes its threads at start.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a benchmark stops at the first surprise"
-)]
+#![allow(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
 use std::{process::Command, time::Instant};
 
@@ -34,21 +31,11 @@ fn main() {
         let two = BATCHES.map(|b| decode(&model, b, 2));
         row(&format!("{precision}, 1 thread"), &one);
         row(&format!("{precision}, 2 threads"), &two);
-        println!(
-            "  64 sequences against 1: {:.2}× on one thread, {:.2}× on two",
-            one[3] / one[0],
-            two[3] / two[0]
-        );
+        println!("  64 sequences against 1: {:.2}× on one thread, {:.2}× on two", one[3] / one[0], two[3] / two[0]);
         if precision != Precision::Q4K {
             let alone = ["1", "2"].map(|threads| alone(&precision.to_string(), threads));
-            row(
-                &format!("  {precision} products alone in candle, 1 thread"),
-                &alone[0],
-            );
-            row(
-                &format!("  {precision} products alone in candle, 2 threads"),
-                &alone[1],
-            );
+            row(&format!("  {precision} products alone in candle, 1 thread"), &alone[0]);
+            row(&format!("  {precision} products alone in candle, 2 threads"), &alone[1]);
             let best = alone[0][3].max(alone[1][3]);
             println!(
                 "  whole forward at 64 against the products alone (best threads of each): {:.0} %",
@@ -92,12 +79,7 @@ fn filled(model: &Model, batch: usize, threads: usize) -> (KvArena, Vec<SeqId>) 
     let ids: Vec<SeqId> = (0..batch).map(|_| arena.open()).collect();
     for (i, seq) in ids.iter().enumerate() {
         let tokens: Vec<u32> = (0..CONTEXT - 1).map(|t| token(t + i)).collect();
-        let step = SeqStep {
-            seq: *seq,
-            tokens: &tokens,
-            logits: LogitRows::None,
-            attention: None,
-        };
+        let step = SeqStep { seq: *seq, tokens: &tokens, logits: LogitRows::None, attention: None };
         model.forward(&mut arena, &[step]).unwrap();
     }
     (arena, ids)
@@ -111,12 +93,7 @@ fn decode(model: &Model, batch: usize, threads: usize) -> f64 {
 fn pass(model: &Model, arena: &mut KvArena, ids: &[SeqId]) {
     let steps: Vec<SeqStep<'_>> = ids
         .iter()
-        .map(|seq| SeqStep {
-            seq: *seq,
-            tokens: &[5],
-            logits: LogitRows::Last(1),
-            attention: None,
-        })
+        .map(|seq| SeqStep { seq: *seq, tokens: &[5], logits: LogitRows::Last(1), attention: None })
         .collect();
     model.forward(arena, &steps).unwrap();
     for seq in ids {
@@ -152,15 +129,7 @@ fn two_replicas(model: &Model, batch: usize) -> f64 {
 
 /// `[out, in]` of every product of the verifier, as candle would hold them.
 fn shapes() -> Vec<(usize, usize)> {
-    let layer = [
-        (256, 256),
-        (256, 256),
-        (256, 256),
-        (256, 256),
-        (704, 256),
-        (704, 256),
-        (256, 704),
-    ];
+    let layer = [(256, 256), (256, 256), (256, 256), (256, 256), (704, 256), (704, 256), (256, 704)];
     let mut all: Vec<_> = (0..6).flat_map(|_| layer).collect();
     all.push((2048, 256));
     all
@@ -173,29 +142,18 @@ fn alone(kind: &str, threads: &str) -> [f64; 4] {
         .output()
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
-    let figures: Vec<f64> = text
-        .split_whitespace()
-        .map(|w| w.parse().unwrap())
-        .collect();
+    let figures: Vec<f64> = text.split_whitespace().map(|w| w.parse().unwrap()).collect();
     figures.try_into().unwrap()
 }
 
 fn products_alone(kind: &str) {
     let cpu = Device::Cpu;
-    let weights: Vec<Tensor> = shapes()
-        .iter()
-        .map(|s| Tensor::randn(0f32, 0.05, *s, &cpu).unwrap())
-        .collect();
+    let weights: Vec<Tensor> = shapes().iter().map(|s| Tensor::randn(0f32, 0.05, *s, &cpu).unwrap()).collect();
     for batch in BATCHES {
-        let inputs: Vec<Tensor> = shapes()
-            .iter()
-            .map(|s| Tensor::randn(0f32, 1.0, (batch, s.1), &cpu).unwrap())
-            .collect();
+        let inputs: Vec<Tensor> =
+            shapes().iter().map(|s| Tensor::randn(0f32, 1.0, (batch, s.1), &cpu).unwrap()).collect();
         let rate = if kind == "f32" {
-            let turned: Vec<Tensor> = weights
-                .iter()
-                .map(|w| w.t().unwrap().contiguous().unwrap())
-                .collect();
+            let turned: Vec<Tensor> = weights.iter().map(|w| w.t().unwrap().contiguous().unwrap()).collect();
             best_rate(batch, || {
                 for (x, w) in inputs.iter().zip(&turned) {
                     x.matmul(w).unwrap();
@@ -204,9 +162,7 @@ fn products_alone(kind: &str) {
         } else {
             let quantised: Vec<QMatMul> = weights
                 .iter()
-                .map(|w| {
-                    QMatMul::from_qtensor(QTensor::quantize(w, GgmlDType::Q8_0).unwrap()).unwrap()
-                })
+                .map(|w| QMatMul::from_qtensor(QTensor::quantize(w, GgmlDType::Q8_0).unwrap()).unwrap())
                 .collect();
             best_rate(batch, || {
                 for (x, w) in inputs.iter().zip(&quantised) {
@@ -222,13 +178,10 @@ fn products_alone(kind: &str) {
 fn one_sequence() {
     let cpu = Device::Cpu;
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/verifier");
-    let config: LlamaConfig =
-        serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+    let config: LlamaConfig = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
     let config = config.into_config(false);
-    let mut tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &cpu).unwrap();
-    for tensor in tensors.values_mut() {
-        *tensor = tensor.to_dtype(DType::F32).unwrap();
-    }
+    let stored = candle_core::safetensors::load(dir.join("model.safetensors"), &cpu).unwrap();
+    let tensors = stored.into_iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap())).collect();
     let llama = Llama::load(VarBuilder::from_tensors(tensors, DType::F32, &cpu), &config).unwrap();
     let prompt: Vec<u32> = (0..128).map(token).collect();
     let theirs = best_rate(192, || {
@@ -242,21 +195,14 @@ fn one_sequence() {
             feed(&[5], at);
         }
     });
-    println!(
-        "one sequence, prefill 128 + decode 64, tokens/s; candle-transformers f32: {theirs:.0}"
-    );
+    println!("one sequence, prefill 128 + decode 64, tokens/s; candle-transformers f32: {theirs:.0}");
     for precision in [Precision::F32, Precision::Q8_0, Precision::Q4K] {
         let model = Model::embedded(Embedded::Verifier, precision).unwrap();
         let mut arena = KvArena::new(&model, 1 << 28);
         let ours = best_rate(192, || {
             let seq = arena.open();
             let mut feed = |tokens: &[u32]| {
-                let step = SeqStep {
-                    seq,
-                    tokens,
-                    logits: LogitRows::Last(1),
-                    attention: None,
-                };
+                let step = SeqStep { seq, tokens, logits: LogitRows::Last(1), attention: None };
                 model.forward(&mut arena, &[step]).unwrap();
             };
             feed(&prompt);

@@ -31,11 +31,7 @@ pub(crate) struct PageLayout {
 
 impl PageLayout {
     fn new(shape: &ModelShape) -> Self {
-        Self {
-            layers: shape.layers,
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
-        }
+        Self { layers: shape.layers, kv_heads: shape.kv_heads, head_dim: shape.head_dim }
     }
 
     fn floats(self) -> usize {
@@ -54,19 +50,10 @@ impl PageLayout {
     }
 
     /// Writes one position's keys and values, each `[kv_heads · head_dim]`, into `layer`.
-    pub(crate) fn write(
-        self,
-        page: &mut [f32],
-        layer: usize,
-        slot: usize,
-        key: &[f32],
-        value: &[f32],
-    ) {
+    pub(crate) fn write(self, page: &mut [f32], layer: usize, slot: usize, key: &[f32], value: &[f32]) {
         let half = PAGE * self.head_dim;
         let heads = page[layer * self.kv_heads * 2 * half..].chunks_exact_mut(2 * half);
-        let new = key
-            .chunks_exact(self.head_dim)
-            .zip(value.chunks_exact(self.head_dim));
+        let new = key.chunks_exact(self.head_dim).zip(value.chunks_exact(self.head_dim));
         for (head, (key, value)) in heads.zip(new) {
             let (keys, values) = head.split_at_mut(half);
             for (lanes, k) in keys.chunks_exact_mut(PAGE).zip(key) {
@@ -205,41 +192,24 @@ impl KvArena {
     /// result is dropped: with their old lengths, unless [`InFlight::commit`] was called. All named sequences are open
     /// and distinct.
     pub(crate) fn begin(&mut self, growth: &[(SeqId, usize)]) -> Result<InFlight<'_>, ModelError> {
-        let pages: usize = growth
-            .iter()
-            .map(|(seq, new)| self.pages_to_append(*seq, *new))
-            .sum();
+        let pages: usize = growth.iter().map(|(seq, new)| self.pages_to_append(*seq, *new)).sum();
         let (used, needed) = (self.bytes_used(), pages * self.layout.bytes());
         if used + needed > self.budget {
-            return Err(ModelError::BudgetExceeded {
-                used,
-                needed,
-                budget: self.budget,
-            });
+            return Err(ModelError::BudgetExceeded { used, needed, budget: self.budget });
         }
         let mut taken = Vec::with_capacity(growth.len());
         for (seq, new) in growth {
             let missing = self.pages_to_append(*seq, *new);
-            let mut cache = self
-                .caches
-                .get_mut(seq)
-                .map(std::mem::take)
-                .unwrap_or_default();
+            let mut cache = self.caches.get_mut(seq).map(std::mem::take).unwrap_or_default();
             for _ in 0..missing {
                 let floats = self.layout.floats();
                 let page = self.free.pop();
-                cache
-                    .pages
-                    .push(page.unwrap_or_else(|| vec![0f32; floats].into_boxed_slice()));
+                cache.pages.push(page.unwrap_or_else(|| vec![0f32; floats].into_boxed_slice()));
             }
             self.pages_in_use += missing;
             taken.push((*seq, cache));
         }
-        Ok(InFlight {
-            scratch: std::mem::take(&mut self.scratch),
-            arena: self,
-            taken,
-        })
+        Ok(InFlight { scratch: std::mem::take(&mut self.scratch), arena: self, taken })
     }
 }
 
@@ -253,10 +223,7 @@ pub(crate) struct InFlight<'a> {
 impl InFlight<'_> {
     /// The caches, in the order in which [`KvArena::begin`] was given them.
     pub(crate) fn caches(&mut self) -> (impl Iterator<Item = &mut Cache>, &mut Vec<Scratch>) {
-        (
-            self.taken.iter_mut().map(|(_, cache)| cache),
-            &mut self.scratch,
-        )
+        (self.taken.iter_mut().map(|(_, cache)| cache), &mut self.scratch)
     }
 
     /// Makes the new tokens count: each sequence grows by its entry in `new`.

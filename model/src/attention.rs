@@ -9,10 +9,7 @@ use crate::{
     kernel::per_isa,
 };
 
-const _: () = assert!(
-    PAGE == LANES,
-    "a page's positions are the lanes of the sums"
-);
+const _: () = assert!(PAGE == LANES, "a page's positions are the lanes of the sums");
 
 /// The sizes of one layer's attention.
 #[derive(Clone, Copy)]
@@ -43,28 +40,35 @@ per_isa! {
         }
         let per_kv = sizes.heads / sizes.kv_heads;
         for head in 0..sizes.heads {
+            let at = HeadAt { layout, layer, kv_head: head / per_kv };
             let q = &query[head * sizes.head_dim..][..sizes.head_dim];
             let (row, _) = weights[head * pages.len() * PAGE..][..pages.len() * PAGE].as_chunks_mut::<PAGE>();
             for (page, scores) in pages.iter().zip(row.iter_mut()) {
-                *scores = page_scores(q, layout.head(page, layer, head / per_kv).0);
+                *scores = page_scores(q, layout.head(page, layer, at.kv_head).0);
             }
             softmax(row, len);
             let out = &mut out[head * sizes.head_dim..][..sizes.head_dim];
-            let (wide, rest) = out.as_chunks_mut::<LANES>();
-            let rest_at = wide.len() * LANES;
+            let (wide, rest) = out.as_chunks_mut::<CHUNK>();
+            let rest_at = wide.len() * CHUNK;
             for (chunk, out) in wide.iter_mut().enumerate() {
-                *out = mix_values(row, len, |page| {
-                    &layout.head(&pages[page], layer, head / per_kv).1[chunk * LANES..]
-                }, sizes.head_dim);
+                *out = mix_values(row, len, pages, at, chunk * CHUNK, sizes.head_dim);
             }
             for (i, out) in rest.iter_mut().enumerate() {
-                let [mixed] = mix_values(row, len, |page| {
-                    &layout.head(&pages[page], layer, head / per_kv).1[rest_at + i..]
-                }, sizes.head_dim);
-                *out = mixed;
+                [*out] = mix_values(row, len, pages, at, rest_at + i, sizes.head_dim);
             }
         }
     }
+}
+
+/// Elements of a head that are mixed together.
+const CHUNK: usize = 32;
+
+/// Where a head's keys and values lie.
+#[derive(Clone, Copy)]
+struct HeadAt {
+    layout: PageLayout,
+    layer: usize,
+    kv_head: usize,
 }
 
 /// Scores of one page's positions: even and odd elements of the head are summed apart (two chains hide the latency of
@@ -100,11 +104,7 @@ fn softmax(row: &mut [[f32; PAGE]], len: usize) {
     let mut max = [f32::NEG_INFINITY; PAGE];
     for scores in row.iter() {
         for lane in 0..PAGE {
-            max[lane] = if scores[lane] > max[lane] {
-                scores[lane]
-            } else {
-                max[lane]
-            };
+            max[lane] = if scores[lane] > max[lane] { scores[lane] } else { max[lane] };
         }
     }
     let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
@@ -112,11 +112,7 @@ fn softmax(row: &mut [[f32; PAGE]], len: usize) {
     for scores in row.iter_mut() {
         for lane in 0..PAGE {
             let e = exp(scores[lane] - max);
-            scores[lane] = if scores[lane] == f32::NEG_INFINITY {
-                0.0
-            } else {
-                e
-            };
+            scores[lane] = if scores[lane] == f32::NEG_INFINITY { 0.0 } else { e };
             sums[lane] += scores[lane];
         }
     }
@@ -128,25 +124,36 @@ fn softmax(row: &mut [[f32; PAGE]], len: usize) {
     }
 }
 
-/// Σ weight · value for `N` neighbouring elements of a head: even and odd positions are summed apart, each in order.
-/// `values` gives a page's values from the first of these elements on, one position every `stride`.
+/// Σ weight · value for `N` neighbouring elements of a head, from `at` on: even and odd positions are summed apart, each
+/// in order. The lanes past `len` are not read: a page's unused slots hold whatever was there before.
 #[inline(always)]
-fn mix_values<'a, const N: usize>(
+fn mix_values<const N: usize>(
     row: &[[f32; PAGE]],
     len: usize,
-    values: impl Fn(usize) -> &'a [f32],
+    pages: &[Page],
+    head: HeadAt,
+    at: usize,
     stride: usize,
 ) -> [f32; N] {
     let mut even = [0f32; N];
     let mut odd = [0f32; N];
-    for (page, weights) in row.iter().enumerate() {
-        let values = values(page);
-        let here = PAGE.min(len - page * PAGE);
-        for (slot, weight) in weights[..here].iter().enumerate() {
-            let value = &values[slot * stride..][..N];
-            let sum = if slot % 2 == 0 { &mut even } else { &mut odd };
-            for lane in 0..N {
-                sum[lane] = value[lane].mul_add(*weight, sum[lane]);
+    for (index, (page, weights)) in pages.iter().zip(row).enumerate() {
+        let (_, values) = head.layout.head(page, head.layer, head.kv_head);
+        let here = PAGE.min(len - index * PAGE);
+        let mut positions = weights[..here].iter().zip(values.chunks_exact(stride));
+        while let Some((weight, value)) = positions.next() {
+            if let Some(value) = value[at..].first_chunk::<N>() {
+                for lane in 0..N {
+                    even[lane] = value[lane].mul_add(*weight, even[lane]);
+                }
+            }
+            let Some((weight, value)) = positions.next() else {
+                break;
+            };
+            if let Some(value) = value[at..].first_chunk::<N>() {
+                for lane in 0..N {
+                    odd[lane] = value[lane].mul_add(*weight, odd[lane]);
+                }
             }
         }
     }

@@ -29,7 +29,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5·2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * LOG2_E + ROUND) - ROUND;
+    let rounded = x * LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     // Cephes' polynomial for (e^r − 1 − r) / r² on |r| ≤ ln 2 / 2.
     let p = 1.987_569_1e-4;
@@ -37,9 +38,10 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = p * r + 0.5;
     let mantissa = p * r * r + r + 1.0;
-    mantissa * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // The low bits of `rounded` are the integer n; shifted into the exponent they are 2^n.
+    mantissa * f32::from_bits((rounded.to_bits().wrapping_add(127)) << 23)
 }
 
 per_isa! {

@@ -96,9 +96,7 @@ pub enum ModelError {
         vocab: usize,
     },
     /// A sequence would grow past the model's context.
-    #[error(
-        "{seq}: {len} tokens in the cache and {new} new ones exceed the model's context of {context}"
-    )]
+    #[error("{seq}: {len} tokens in the cache and {new} new ones exceed the model's context of {context}")]
     ContextExceeded {
         /// The sequence.
         seq: SeqId,

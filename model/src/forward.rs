@@ -11,7 +11,7 @@ use crate::{
     arena::{Cache, PAGE, PageLayout},
     attention::{Heads, attend},
     elementwise::{add, rms_norm, silu_mul},
-    linear::QuantRows,
+    linear::Workspace,
     model::Inner,
 };
 
@@ -102,11 +102,7 @@ impl Model {
     /// Errors: an unknown or repeated sequence, an empty step, a token outside the vocabulary, a sequence that would
     /// exceed the context, a layer that does not exist, an arena of another shape, or a pass that does not fit into the
     /// arena's budget.
-    pub fn forward(
-        &self,
-        arena: &mut KvArena,
-        steps: &[SeqStep<'_>],
-    ) -> Result<Output, ModelError> {
+    pub fn forward(&self, arena: &mut KvArena, steps: &[SeqStep<'_>]) -> Result<Output, ModelError> {
         self.check(arena, steps)?;
         let growth: Vec<_> = steps.iter().map(|s| (s.seq, s.tokens.len())).collect();
         let threads = arena.threads.min(steps.len()).max(1);
@@ -119,11 +115,7 @@ impl Model {
             .iter()
             .zip(caches)
             .enumerate()
-            .map(|(index, (step, cache))| Job {
-                index,
-                step: *step,
-                cache,
-            })
+            .map(|(index, (step, cache))| Job { index, step: *step, cache })
             .collect();
         let shares = divide(jobs, threads);
         let mut steps_at = vec![StepRef::default(); steps.len()];
@@ -134,10 +126,7 @@ impl Model {
 
         let inner = self.inner();
         thread::scope(|scope| {
-            let mut work = shares
-                .into_iter()
-                .zip(scratch.iter_mut())
-                .zip(outputs.iter_mut());
+            let mut work = shares.into_iter().zip(scratch.iter_mut()).zip(outputs.iter_mut());
             let own = work.next();
             for ((jobs, scratch), output) in work {
                 let steps_at = &steps_at;
@@ -148,11 +137,7 @@ impl Model {
             }
         });
         in_flight.commit(steps.iter().map(|s| s.tokens.len()));
-        Ok(Output {
-            vocab: self.shape().vocab,
-            shares: outputs,
-            steps: steps_at,
-        })
+        Ok(Output { vocab: self.shape().vocab, shares: outputs, steps: steps_at })
     }
 
     fn check(&self, arena: &KvArena, steps: &[SeqStep<'_>]) -> Result<(), ModelError> {
@@ -172,10 +157,7 @@ impl Model {
                 return Err(ModelError::EmptyStep(step.seq));
             }
             if let Some(&token) = step.tokens.iter().find(|t| **t as usize >= shape.vocab) {
-                return Err(ModelError::TokenOutOfRange {
-                    token,
-                    vocab: shape.vocab,
-                });
+                return Err(ModelError::TokenOutOfRange { token, vocab: shape.vocab });
             }
             let len = arena.len(step.seq);
             if len + step.tokens.len() > shape.context {
@@ -187,10 +169,7 @@ impl Model {
                 });
             }
             if let Some(layer) = step.attention.filter(|l| *l >= shape.layers) {
-                return Err(ModelError::LayerOutOfRange {
-                    layer,
-                    layers: shape.layers,
-                });
+                return Err(ModelError::LayerOutOfRange { layer, layers: shape.layers });
             }
         }
         Ok(())
@@ -207,16 +186,9 @@ impl Model {
             if job.step.attention.is_some() {
                 attention += shape.heads * (job.cache.len + job.step.tokens.len());
             }
-            steps_at[job.index] = StepRef {
-                share,
-                logits: logits_at..logits,
-                attention: attention_at..attention,
-            };
+            steps_at[job.index] = StepRef { share, logits: logits_at..logits, attention: attention_at..attention };
         }
-        ShareOutput {
-            logits: vec![0.0; logits],
-            attention: vec![0.0; attention],
-        }
+        ShareOutput { logits: vec![0.0; logits], attention: vec![0.0; attention] }
     }
 }
 
@@ -254,7 +226,7 @@ pub(crate) struct Scratch {
     gate_up: Vec<f32>,
     activated: Vec<f32>,
     attention: Vec<f32>,
-    quant: QuantRows,
+    products: Workspace,
 }
 
 /// One packed row: which job it belongs to, and the index of its token in the step.
@@ -272,29 +244,12 @@ fn run_share(
     scratch: &mut Scratch,
     output: &mut ShareOutput,
 ) {
-    let rows: Vec<Row> = jobs
-        .iter()
-        .enumerate()
-        .flat_map(|(job, j)| (0..j.step.tokens.len()).map(move |at| Row { job, at }))
-        .collect();
+    let rows: Vec<Row> =
+        jobs.iter().enumerate().flat_map(|(job, j)| (0..j.step.tokens.len()).map(move |at| Row { job, at })).collect();
     let mut logits_done = 0;
     for tile in rows.chunks(TILE_ROWS) {
-        run_layers(
-            model,
-            layout,
-            &mut jobs,
-            tile,
-            steps_at,
-            scratch,
-            &mut output.attention,
-        );
-        logits_done += run_head(
-            model,
-            &jobs,
-            tile,
-            scratch,
-            &mut output.logits[logits_done..],
-        );
+        run_layers(model, layout, &mut jobs, tile, steps_at, scratch, &mut output.attention);
+        logits_done += run_head(model, &jobs, tile, scratch, &mut output.logits[logits_done..]);
     }
 }
 
@@ -310,18 +265,12 @@ fn run_layers(
 ) {
     let shape = &model.shape;
     let (hidden, kv) = (shape.hidden, shape.kv_dim());
-    let sizes = Heads {
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
-        head_dim: shape.head_dim,
-    };
+    let sizes = Heads { heads: shape.heads, kv_heads: shape.kv_heads, head_dim: shape.head_dim };
     let rows = tile.len();
     scratch.x.clear();
     for row in tile {
         let token = jobs[row.job].step.tokens[row.at] as usize;
-        scratch
-            .x
-            .extend_from_slice(&model.weights.embeddings[token * hidden..][..hidden]);
+        scratch.x.extend_from_slice(&model.weights.embeddings[token * hidden..][..hidden]);
     }
     scratch.normed.resize(rows * hidden, 0.0);
     scratch.attended.resize(rows * hidden, 0.0);
@@ -329,90 +278,48 @@ fn run_layers(
     scratch.activated.resize(rows * shape.ffn, 0.0);
 
     for (index, layer) in model.weights.layers.iter().enumerate() {
-        let Scratch {
-            x,
-            normed,
-            qkv,
-            attended,
-            projected,
-            gate_up,
-            activated,
-            attention,
-            quant,
-        } = scratch;
+        let Scratch { x, normed, qkv, attended, projected, gate_up, activated, attention, products } = scratch;
         rms_norm(x, &layer.attention_norm, shape.rms_eps, normed);
         qkv.resize(rows * layer.qkv.columns(), 0.0);
-        layer.qkv.apply(normed, qkv, quant);
+        layer.qkv.apply(normed, qkv, products);
 
         for (row, qkv) in tile.iter().zip(qkv.chunks_exact_mut(hidden + 2 * kv)) {
             let cache = &mut *jobs[row.job].cache;
             let pos = cache.len + row.at;
             let (qk, value) = qkv.split_at_mut(hidden + kv);
             model.rope.rotate(qk, pos);
-            layout.write(
-                &mut cache.pages[pos / PAGE],
-                index,
-                pos % PAGE,
-                &qk[hidden..],
-                value,
-            );
+            layout.write(&mut cache.pages[pos / PAGE], index, pos % PAGE, &qk[hidden..], value);
         }
-        let queries = qkv
-            .chunks_exact_mut(hidden + 2 * kv)
-            .zip(attended.chunks_exact_mut(hidden));
+        let queries = qkv.chunks_exact_mut(hidden + 2 * kv).zip(attended.chunks_exact_mut(hidden));
         for (row, (qkv, out)) in tile.iter().zip(queries) {
             let job = &jobs[row.job];
             let len = job.cache.len + row.at + 1;
             let padded = len.next_multiple_of(PAGE);
             attention.resize(shape.heads * padded, 0.0);
-            attend(
-                &mut qkv[..hidden],
-                &job.cache.pages,
-                layout,
-                index,
-                len,
-                sizes,
-                attention,
-                out,
-            );
+            attend(&mut qkv[..hidden], &job.cache.pages, layout, index, len, sizes, attention, out);
             if job.step.attention == Some(index) && row.at + 1 == job.step.tokens.len() {
                 let out = &mut attention_out[steps_at[job.index].attention.clone()];
-                for (out, weights) in out
-                    .chunks_exact_mut(len)
-                    .zip(attention.chunks_exact(padded))
-                {
+                for (out, weights) in out.chunks_exact_mut(len).zip(attention.chunks_exact(padded)) {
                     out.copy_from_slice(&weights[..len]);
                 }
             }
         }
-        layer.attention_out.apply(attended, projected, quant);
+        layer.attention_out.apply(attended, projected, products);
         add(x, projected);
 
         rms_norm(x, &layer.ffn_norm, shape.rms_eps, normed);
         gate_up.resize(rows * layer.gate_up.columns(), 0.0);
-        layer.gate_up.apply(normed, gate_up, quant);
+        layer.gate_up.apply(normed, gate_up, products);
         silu_mul(gate_up, shape.ffn, activated);
-        layer.down.apply(activated, projected, quant);
+        layer.down.apply(activated, projected, products);
         add(x, projected);
     }
 }
 
 /// Computes the logits of the rows of a tile that need them, into the front of `out`; returns how many numbers.
-fn run_head(
-    model: &Inner,
-    jobs: &[Job<'_>],
-    tile: &[Row],
-    scratch: &mut Scratch,
-    out: &mut [f32],
-) -> usize {
+fn run_head(model: &Inner, jobs: &[Job<'_>], tile: &[Row], scratch: &mut Scratch, out: &mut [f32]) -> usize {
     let hidden = model.shape.hidden;
-    let Scratch {
-        x,
-        normed,
-        projected,
-        quant,
-        ..
-    } = scratch;
+    let Scratch { x, normed, projected, products, .. } = scratch;
     projected.clear();
     for (row, x) in tile.iter().zip(x.chunks_exact(hidden)) {
         let step = &jobs[row.job].step;
@@ -421,13 +328,8 @@ fn run_head(
         }
     }
     normed.resize(projected.len(), 0.0);
-    rms_norm(
-        projected,
-        &model.weights.final_norm,
-        model.shape.rms_eps,
-        normed,
-    );
+    rms_norm(projected, &model.weights.final_norm, model.shape.rms_eps, normed);
     let numbers = projected.len() / hidden * model.shape.vocab;
-    model.weights.head.apply(normed, &mut out[..numbers], quant);
+    model.weights.head.apply(normed, &mut out[..numbers], products);
     numbers
 }

@@ -1,7 +1,7 @@
 //! From files or embedded bytes to a configuration and named tensors.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -25,7 +25,7 @@ pub enum Embedded {
 pub(crate) struct Source {
     pub(crate) origin: String,
     pub(crate) config: LlamaConfig,
-    pub(crate) tensors: HashMap<String, Tensor>,
+    pub(crate) tensors: BTreeMap<String, Tensor>,
 }
 
 pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
@@ -53,37 +53,23 @@ pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
 pub(crate) fn folder(dir: &Path) -> Result<Source, ModelError> {
     let config_path = dir.join("config.json");
     let config = parse_config(&read(&config_path)?, &config_path.display().to_string())?;
-    let mut tensors = HashMap::new();
+    let mut tensors = BTreeMap::new();
     for path in weight_files(dir)? {
-        tensors.extend(parse_safetensors(
-            &read(&path)?,
-            &path.display().to_string(),
-        )?);
+        tensors.extend(parse_safetensors(&read(&path)?, &path.display().to_string())?);
     }
-    Ok(Source {
-        origin: dir.display().to_string(),
-        config,
-        tensors,
-    })
+    Ok(Source { origin: dir.display().to_string(), config, tensors })
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    fs::read(path).map_err(|source| ModelError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
 }
 
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = dir.join("model.safetensors");
     let index = dir.join("model.safetensors.index.json");
     if index.is_file() {
-        let refuse = |reason: String| ModelError::Weights {
-            origin: index.display().to_string(),
-            reason,
-        };
-        let json: Value =
-            serde_json::from_slice(&read(&index)?).map_err(|e| refuse(e.to_string()))?;
+        let refuse = |reason: String| ModelError::Weights { origin: index.display().to_string(), reason };
+        let json: Value = serde_json::from_slice(&read(&index)?).map_err(|e| refuse(e.to_string()))?;
         let map = json
             .get("weight_map")
             .and_then(Value::as_object)
@@ -98,10 +84,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     if single.is_file() {
         return Ok(vec![single]);
     }
-    let listing = fs::read_dir(dir).map_err(|source| ModelError::Read {
-        path: dir.to_owned(),
-        source,
-    })?;
+    let listing = fs::read_dir(dir).map_err(|source| ModelError::Read { path: dir.to_owned(), source })?;
     let mut found: Vec<PathBuf> = listing
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))
@@ -119,9 +102,12 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     })
 }
 
-fn parse_safetensors(bytes: &[u8], origin: &str) -> Result<HashMap<String, Tensor>, ModelError> {
-    safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| ModelError::Weights {
-        origin: origin.to_owned(),
-        reason: format!("not a whole safetensors file ({e})"),
-    })
+fn parse_safetensors(bytes: &[u8], origin: &str) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    match safetensors::load_buffer(bytes, &Device::Cpu) {
+        Ok(tensors) => Ok(tensors.into_iter().collect()),
+        Err(e) => Err(ModelError::Weights {
+            origin: origin.to_owned(),
+            reason: format!("not a whole safetensors file ({e})"),
+        }),
+    }
 }

@@ -1,6 +1,6 @@
 //! A loaded model.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use candle_core::Tensor;
 use candle_transformers::models::llama::LlamaConfig;
@@ -39,14 +39,14 @@ impl Model {
     /// Builds a model from tensors in Hugging Face's names (`model.layers.0.self_attn.q_proj.weight`, …).
     pub fn from_tensors(
         config: &LlamaConfig,
-        tensors: HashMap<String, Tensor>,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
         precision: Precision,
     ) -> Result<Self, ModelError> {
         Self::from_source(
             Source {
                 origin: "given tensors".to_owned(),
                 config: config.clone(),
-                tensors,
+                tensors: tensors.into_iter().collect(),
             },
             precision,
         )

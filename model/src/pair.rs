@@ -4,10 +4,7 @@ use crate::{Model, ModelError, Tokenizer};
 
 /// Checks that a drafter and a verifier speak of the same tokens: equal vocabularies, tokenizers with the same digest
 /// whose ids both models know, and the same tokens that end a text. The error says what differs.
-pub fn check_pair(
-    drafter: (&Model, &Tokenizer),
-    verifier: (&Model, &Tokenizer),
-) -> Result<(), ModelError> {
+pub fn check_pair(drafter: (&Model, &Tokenizer), verifier: (&Model, &Tokenizer)) -> Result<(), ModelError> {
     let refuse = |reason: String| Err(ModelError::Pair(reason));
     let (draft, verify) = (drafter.0.shape(), verifier.0.shape());
     if draft.vocab != verify.vocab {
@@ -18,10 +15,7 @@ pub fn check_pair(
     }
     let sizes = (drafter.1.vocab_size(), verifier.1.vocab_size());
     if sizes.0 != sizes.1 {
-        return refuse(format!(
-            "the drafter's tokenizer has {} tokens, the verifier's {}",
-            sizes.0, sizes.1
-        ));
+        return refuse(format!("the drafter's tokenizer has {} tokens, the verifier's {}", sizes.0, sizes.1));
     }
     if drafter.1.digest() != verifier.1.digest() {
         return refuse(format!(
@@ -32,23 +26,14 @@ pub fn check_pair(
         ));
     }
     if sizes.0 > draft.vocab {
-        return refuse(format!(
-            "the tokenizer has {} tokens, the models' vocabularies {}",
-            sizes.0, draft.vocab
-        ));
+        return refuse(format!("the tokenizer has {} tokens, the models' vocabularies {}", sizes.0, draft.vocab));
     }
     if draft.eos != verify.eos {
-        return refuse(format!(
-            "the drafter ends texts at tokens {:?}, the verifier at {:?}",
-            draft.eos, verify.eos
-        ));
+        return refuse(format!("the drafter ends texts at tokens {:?}, the verifier at {:?}", draft.eos, verify.eos));
     }
     Ok(())
 }
 
 fn short(tokenizer: &Tokenizer) -> String {
-    tokenizer.digest()[..4]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    tokenizer.digest()[..4].iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -27,10 +27,7 @@ impl Precision {
 
     /// This precision where a row of `row_len` weights allows it, else the next finer one that does.
     pub(crate) fn fitting(self, row_len: usize) -> Precision {
-        [self, Precision::Q8_0]
-            .into_iter()
-            .find(|p| row_len.is_multiple_of(p.block()))
-            .unwrap_or(Precision::F32)
+        [self, Precision::Q8_0].into_iter().find(|p| row_len.is_multiple_of(p.block())).unwrap_or(Precision::F32)
     }
 }
 
@@ -72,12 +69,7 @@ pub struct Fallback {
 
 impl fmt::Display for Fallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fallback {
-            tensor,
-            wanted,
-            used,
-            row_len,
-        } = self;
+        let Fallback { tensor, wanted, used, row_len } = self;
         let block = wanted.block();
         write!(
             f,

@@ -41,16 +41,8 @@ impl Rope {
 /// band between interpolated; computed in the same f32 steps as candle-transformers, so that the angles agree.
 fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
     let head_dim = config.hidden_size / config.num_attention_heads;
-    let plain = (0..head_dim)
-        .step_by(2)
-        .map(|i| 1f32 / config.rope_theta.powf(i as f32 / head_dim as f32));
-    let Some(
-        scaling @ Llama3RopeConfig {
-            rope_type: Llama3RopeType::Llama3,
-            ..
-        },
-    ) = &config.rope_scaling
-    else {
+    let plain = (0..head_dim).step_by(2).map(|i| 1f32 / config.rope_theta.powf(i as f32 / head_dim as f32));
+    let Some(scaling @ Llama3RopeConfig { rope_type: Llama3RopeType::Llama3, .. }) = &config.rope_scaling else {
         return plain.collect();
     };
     let original = scaling.original_max_position_embeddings as f32;

@@ -41,12 +41,7 @@ pub struct ModelShape {
 impl ModelShape {
     /// Checks a configuration and derives the sizes. `origin` names it in errors.
     pub(crate) fn new(config: &LlamaConfig, origin: &str) -> Result<Self, ModelError> {
-        let refuse = |reason: String| {
-            Err(ModelError::Config {
-                origin: origin.to_owned(),
-                reason,
-            })
-        };
+        let refuse = |reason: String| Err(ModelError::Config { origin: origin.to_owned(), reason });
         for (key, value) in [
             ("vocab_size", config.vocab_size),
             ("hidden_size", config.hidden_size),
@@ -60,32 +55,18 @@ impl ModelShape {
                 return refuse(format!("{key} must be at least 1"));
             }
         }
-        let (hidden, heads, kv_heads) = (
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads(),
-        );
+        let (hidden, heads, kv_heads) = (config.hidden_size, config.num_attention_heads, config.num_key_value_heads());
         if !hidden.is_multiple_of(heads) {
-            return refuse(format!(
-                "hidden_size {hidden} is not a multiple of num_attention_heads {heads}"
-            ));
+            return refuse(format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}"));
         }
         if !heads.is_multiple_of(kv_heads) {
-            return refuse(format!(
-                "num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
-            ));
+            return refuse(format!("num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"));
         }
         let head_dim = hidden / heads;
         if !head_dim.is_multiple_of(2) {
-            return refuse(format!(
-                "hidden_size / num_attention_heads = {head_dim} must be even for rotary positions"
-            ));
+            return refuse(format!("hidden_size / num_attention_heads = {head_dim} must be even for rotary positions"));
         }
-        let (vocab, ffn, layers) = (
-            config.vocab_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-        );
+        let (vocab, ffn, layers) = (config.vocab_size, config.intermediate_size, config.num_hidden_layers);
         let tied_head = config.tie_word_embeddings.unwrap_or(false);
         let kv_dim = kv_heads * head_dim;
         let per_layer = 2 * hidden * hidden + 2 * kv_dim * hidden + 3 * ffn * hidden + 2 * hidden;
@@ -120,33 +101,24 @@ impl ModelShape {
     /// Multiply-adds of the matrix products for one token with its logits; attention itself is not counted.
     pub fn matmul_macs_per_token(&self) -> usize {
         let kv = self.kv_dim();
-        self.layers
-            * (2 * self.hidden * self.hidden + 2 * kv * self.hidden + 3 * self.ffn * self.hidden)
+        self.layers * (2 * self.hidden * self.hidden + 2 * kv * self.hidden + 3 * self.ffn * self.hidden)
             + self.vocab * self.hidden
     }
 }
 
 /// Parses `config.json`, refusing what this forward would silently compute wrongly.
 pub(crate) fn parse_config(json: &[u8], origin: &str) -> Result<LlamaConfig, ModelError> {
-    let refuse = |reason: String| ModelError::Config {
-        origin: origin.to_owned(),
-        reason,
-    };
-    let raw: Value = serde_json::from_slice(json)
-        .map_err(|e| refuse(format!("not a JSON configuration: {e}")))?;
+    let refuse = |reason: String| ModelError::Config { origin: origin.to_owned(), reason };
+    let raw: Value = serde_json::from_slice(json).map_err(|e| refuse(format!("not a JSON configuration: {e}")))?;
     if let Some(kind) = raw.get("model_type").and_then(Value::as_str)
         && kind != "llama"
     {
-        return Err(refuse(format!(
-            "model_type `{kind}` is not supported, only `llama` is"
-        )));
+        return Err(refuse(format!("model_type `{kind}` is not supported, only `llama` is")));
     }
     if let Some(act) = raw.get("hidden_act").and_then(Value::as_str)
         && act != "silu"
     {
-        return Err(refuse(format!(
-            "hidden_act `{act}` is not supported, only `silu` is"
-        )));
+        return Err(refuse(format!("hidden_act `{act}` is not supported, only `silu` is")));
     }
     for key in ["attention_bias", "mlp_bias"] {
         if raw.get(key) == Some(&Value::Bool(true)) {

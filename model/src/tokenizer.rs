@@ -23,10 +23,7 @@ impl Tokenizer {
 
     /// The tokenizer that the embedded drafter and verifier share.
     pub fn embedded() -> Result<Self, ModelError> {
-        Self::parse(
-            include_bytes!("../assets/tokenizer.json"),
-            "embedded tokenizer",
-        )
+        Self::parse(include_bytes!("../assets/tokenizer.json"), "embedded tokenizer")
     }
 
     fn parse(json: &[u8], origin: &str) -> Result<Self, ModelError> {
@@ -34,21 +31,15 @@ impl Tokenizer {
             origin: origin.to_owned(),
             reason: format!("not a usable tokenizer: {reason}"),
         };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|e| refuse(e.to_string()))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| refuse(e.to_string()))?;
         // A file may carry truncation or padding for training batches; here a text is one whole sequence.
-        inner
-            .with_truncation(None)
-            .map_err(|e| refuse(e.to_string()))?;
+        inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
         let canonical = inner.to_string(false).map_err(|e| refuse(e.to_string()))?;
         let value: Value = serde_json::from_str(&canonical).map_err(|e| refuse(e.to_string()))?;
         let mut hasher = Sha256::new();
         hash_canonically(&value, &mut hasher);
-        Ok(Self {
-            inner,
-            digest: hasher.finalize().into(),
-        })
+        Ok(Self { inner, digest: hasher.finalize().into() })
     }
 
     /// The ids of `text`, with what the tokenizer's post-processor adds (`<s>` in front, for the embedded one).
@@ -65,20 +56,12 @@ impl Tokenizer {
     }
 
     fn unusable(&self, error: &tokenizers::Error) -> ModelError {
-        ModelError::Tokenizer {
-            origin: "tokenizer".to_owned(),
-            reason: error.to_string(),
-        }
+        ModelError::Tokenizer { origin: "tokenizer".to_owned(), reason: error.to_string() }
     }
 
     /// A decoder that yields text as tokens come.
     pub fn stream(&self) -> TokenStream<'_> {
-        TokenStream {
-            tokenizer: self,
-            ids: Vec::new(),
-            shown: 0,
-            text: String::new(),
-        }
+        TokenStream { tokenizer: self, ids: Vec::new(), shown: 0, text: String::new() }
     }
 
     /// Entries of the vocabulary, added tokens included.
@@ -140,14 +123,21 @@ impl TokenStream<'_> {
         if text.ends_with('\u{fffd}') {
             return Ok(String::new());
         }
-        let new = text
-            .strip_prefix(self.text.as_str())
-            .unwrap_or(&text)
-            .to_owned();
+        let new = self.unseen(&text);
         // Only the tokens since the last whole text stay: they are the context in which the next ones are decoded.
         self.ids.drain(..self.shown);
         self.shown = self.ids.len();
         self.text = self.tokenizer.decode(&self.ids)?;
         Ok(new)
+    }
+
+    /// The text of a last incomplete character, if the tokens end in one.
+    pub fn finish(self) -> Result<String, ModelError> {
+        let text = self.tokenizer.decode(&self.ids)?;
+        Ok(self.unseen(&text))
+    }
+
+    fn unseen(&self, text: &str) -> String {
+        text.strip_prefix(self.text.as_str()).unwrap_or(text).to_owned()
     }
 }

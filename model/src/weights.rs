@@ -1,6 +1,6 @@
 //! The tensors of a model, checked against its shape and packed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 
@@ -33,7 +33,7 @@ impl Weights {
     /// source in errors.
     pub(crate) fn new(
         shape: &ModelShape,
-        tensors: HashMap<String, Tensor>,
+        tensors: BTreeMap<String, Tensor>,
         precision: Precision,
         origin: &str,
     ) -> Result<Self, ModelError> {
@@ -46,9 +46,7 @@ impl Weights {
             let mut stack = |parts: &[(&str, usize, usize)], take: &mut Take<'_>| {
                 let parts = parts
                     .iter()
-                    .map(|(part, rows, len)| {
-                        Ok((name(part), take.tensor(&name(part), &[*rows, *len])?))
-                    })
+                    .map(|(part, rows, len)| Ok((name(part), take.tensor(&name(part), &[*rows, *len])?)))
                     .collect::<Result<Vec<_>, ModelError>>()?;
                 Linear::new(&parts, precision, &mut fallbacks)
             };
@@ -64,10 +62,7 @@ impl Weights {
                 )?,
                 attention_out: stack(&[("self_attn.o_proj", hidden, hidden)], &mut take)?,
                 ffn_norm: take.vector(&name("post_attention_layernorm"), &[hidden])?,
-                gate_up: stack(
-                    &[("mlp.gate_proj", ffn, hidden), ("mlp.up_proj", ffn, hidden)],
-                    &mut take,
-                )?,
+                gate_up: stack(&[("mlp.gate_proj", ffn, hidden), ("mlp.up_proj", ffn, hidden)], &mut take)?,
                 down: stack(&[("mlp.down_proj", hidden, ffn)], &mut take)?,
             });
         }
@@ -92,7 +87,7 @@ impl Weights {
 
 /// Named tensors that are taken out one by one, so that a file's memory is freed as it is packed.
 struct Take<'a> {
-    tensors: HashMap<String, Tensor>,
+    tensors: BTreeMap<String, Tensor>,
     origin: &'a str,
 }
 
@@ -102,10 +97,7 @@ impl Take<'_> {
         let tensor = self
             .tensors
             .remove(name)
-            .ok_or_else(|| ModelError::MissingTensor {
-                origin: self.origin.to_owned(),
-                name: name.to_owned(),
-            })?;
+            .ok_or_else(|| ModelError::MissingTensor { origin: self.origin.to_owned(), name: name.to_owned() })?;
         if tensor.dims() != expected {
             return Err(ModelError::TensorShape {
                 origin: self.origin.to_owned(),
@@ -115,14 +107,9 @@ impl Take<'_> {
             });
         }
         if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-            return Err(self.refuse(
-                name,
-                &format!("has type {:?}, expected f32, f16 or bf16", tensor.dtype()),
-            ));
+            return Err(self.refuse(name, &format!("has type {:?}, expected f32, f16 or bf16", tensor.dtype())));
         }
-        tensor
-            .to_dtype(DType::F32)
-            .map_err(|e| self.refuse(name, &e.to_string()))
+        tensor.to_dtype(DType::F32).map_err(|e| self.refuse(name, &e.to_string()))
     }
 
     fn vector(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
@@ -131,16 +118,10 @@ impl Take<'_> {
     }
 
     fn floats(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
-        tensor
-            .flatten_all()
-            .and_then(|t| t.to_vec1())
-            .map_err(|e| self.refuse(name, &e.to_string()))
+        tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(|e| self.refuse(name, &e.to_string()))
     }
 
     fn refuse(&self, name: &str, reason: &str) -> ModelError {
-        ModelError::Weights {
-            origin: self.origin.to_owned(),
-            reason: format!("tensor `{name}` {reason}"),
-        }
+        ModelError::Weights { origin: self.origin.to_owned(), reason: format!("tensor `{name}` {reason}") }
     }
 }

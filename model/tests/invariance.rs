@@ -25,17 +25,9 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn one_by_one(model: &Model, tokens: &[u32], layer: usize) -> Rows {
     let mut arena = KvArena::new(model, 1 << 28);
     let seq = arena.open();
-    let mut rows = Rows {
-        logits: Vec::new(),
-        attention: Vec::new(),
-    };
+    let mut rows = Rows { logits: Vec::new(), attention: Vec::new() };
     for token in tokens {
-        let step = SeqStep {
-            seq,
-            tokens: &[*token],
-            logits: LogitRows::All,
-            attention: Some(layer),
-        };
+        let step = SeqStep { seq, tokens: &[*token], logits: LogitRows::All, attention: Some(layer) };
         let out = model.forward(&mut arena, &[step]).unwrap();
         rows.logits.push(bits(out.logits(0)));
         rows.attention = bits(out.attention(0));
@@ -44,27 +36,12 @@ fn one_by_one(model: &Model, tokens: &[u32], layer: usize) -> Rows {
 }
 
 /// Feeds several sequences in passes of random divisions, with rollbacks, evictions and mates that come and go.
-fn shuffled(
-    model: &Model,
-    texts: &[Vec<u32>],
-    layer: usize,
-    threads: usize,
-    random: &mut Random,
-) -> Vec<Rows> {
+fn shuffled(model: &Model, texts: &[Vec<u32>], layer: usize, threads: usize, random: &mut Random) -> Vec<Rows> {
     let mut arena = KvArena::new(model, 1 << 28).with_threads(threads);
     let ids: Vec<SeqId> = texts.iter().map(|_| arena.open()).collect();
-    let mut rows: Vec<Rows> = texts
-        .iter()
-        .map(|t| Rows {
-            logits: vec![Vec::new(); t.len()],
-            attention: Vec::new(),
-        })
-        .collect();
-    while ids
-        .iter()
-        .zip(texts)
-        .any(|(id, t)| arena.len(*id) < t.len())
-    {
+    let mut rows: Vec<Rows> =
+        texts.iter().map(|t| Rows { logits: vec![Vec::new(); t.len()], attention: Vec::new() }).collect();
+    while ids.iter().zip(texts).any(|(id, t)| arena.len(*id) < t.len()) {
         for id in &ids {
             match random.below(12) {
                 0 => arena.truncate(*id, random.below(arena.len(*id) + 1)),
@@ -112,18 +89,12 @@ fn check(model: &Model, seed: u64, longest: usize) {
     let texts: Vec<Vec<u32>> = (0..sequences)
         .map(|_| {
             let len = 1 + random.below(longest);
-            (0..len)
-                .map(|_| random.below(model.shape().vocab) as u32)
-                .collect()
+            (0..len).map(|_| random.below(model.shape().vocab) as u32).collect()
         })
         .collect();
     let shuffled = shuffled(model, &texts, layer, threads, &mut random);
     for (text, rows) in texts.iter().zip(shuffled) {
-        assert!(
-            rows == one_by_one(model, text, layer),
-            "seed {seed}: a row of {} tokens differs",
-            text.len()
-        );
+        assert!(rows == one_by_one(model, text, layer), "seed {seed}: a row of {} tokens differs", text.len());
     }
 }
 
@@ -134,20 +105,13 @@ fn tiny(t: Tiny, precision: Precision) -> Model {
 static GROUPED_F32: LazyLock<Model> = LazyLock::new(|| tiny(GROUPED, Precision::F32));
 static GROUPED_Q8: LazyLock<Model> = LazyLock::new(|| tiny(GROUPED, Precision::Q8_0));
 static WIDE_Q4: LazyLock<Model> = LazyLock::new(|| {
-    let wide = Tiny {
-        hidden: 256,
-        heads: 8,
-        ffn: 512,
-        ..GROUPED
-    };
+    let wide = Tiny { hidden: 256, heads: 8, ffn: 512, ..GROUPED };
     let model = tiny(wide, Precision::Q4K);
     assert!(model.fallbacks().is_empty());
     model
 });
-static VERIFIER_F32: LazyLock<Model> =
-    LazyLock::new(|| Model::embedded(Embedded::Verifier, Precision::F32).unwrap());
-static VERIFIER_Q8: LazyLock<Model> =
-    LazyLock::new(|| Model::embedded(Embedded::Verifier, Precision::Q8_0).unwrap());
+static VERIFIER_F32: LazyLock<Model> = LazyLock::new(|| Model::embedded(Embedded::Verifier, Precision::F32).unwrap());
+static VERIFIER_Q8: LazyLock<Model> = LazyLock::new(|| Model::embedded(Embedded::Verifier, Precision::Q8_0).unwrap());
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]

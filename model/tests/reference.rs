@@ -10,16 +10,9 @@ use specfleet_model::{Embedded, KvArena, LogitRows, Model, Precision, SeqStep, T
 fn all_logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut arena = KvArena::new(model, 1 << 28);
     let seq = arena.open();
-    let step = SeqStep {
-        seq,
-        tokens,
-        logits: LogitRows::All,
-        attention: None,
-    };
+    let step = SeqStep { seq, tokens, logits: LogitRows::All, attention: None };
     let out = model.forward(&mut arena, &[step]).unwrap();
-    (0..tokens.len())
-        .map(|r| out.logits_row(0, r).to_vec())
-        .collect()
+    (0..tokens.len()).map(|r| out.logits_row(0, r).to_vec()).collect()
 }
 
 fn assert_agrees(model: &Model, reference: &Reference, tokens: &[u32]) {
@@ -28,23 +21,18 @@ fn assert_agrees(model: &Model, reference: &Reference, tokens: &[u32]) {
     for (at, ours) in ours.iter().enumerate() {
         let theirs = reference.step(&tokens[at..=at], at, &mut cache);
         for (id, (a, b)) in ours.iter().zip(&theirs).enumerate() {
-            assert!(
-                (a - b).abs() < 1e-4,
-                "position {at}, token {id}: {a} against {b}"
-            );
+            assert!((a - b).abs() < 1e-4, "position {at}, token {id}: {a} against {b}");
         }
     }
 }
 
-const PROBLEM: &str = "Question: Anna has 12 apples and buys 3 bags with 7 apples each. How many apples has she now?\nAnswer:";
+const PROBLEM: &str =
+    "Question: Anna has 12 apples and buys 3 bags with 7 apples each. How many apples has she now?\nAnswer:";
 
 #[test]
 fn the_embedded_pair_agrees_to_1e_4() {
     let tokens = Tokenizer::embedded().unwrap().encode(PROBLEM).unwrap();
-    for (which, name) in [
-        (Embedded::Drafter, "drafter"),
-        (Embedded::Verifier, "verifier"),
-    ] {
+    for (which, name) in [(Embedded::Drafter, "drafter"), (Embedded::Verifier, "verifier")] {
         let model = Model::embedded(which, Precision::F32).unwrap();
         assert_agrees(&model, &Reference::asset(name), &tokens);
     }
@@ -54,24 +42,10 @@ fn the_embedded_pair_agrees_to_1e_4() {
 fn random_models_agree_to_1e_4() {
     let variants = [
         GROUPED,
-        Tiny {
-            kv_heads: 1,
-            tied: true,
-            ..GROUPED
-        },
-        Tiny {
-            kv_heads: 4,
-            llama3: false,
-            ..GROUPED
-        },
+        Tiny { kv_heads: 1, tied: true, ..GROUPED },
+        Tiny { kv_heads: 4, llama3: false, ..GROUPED },
         // Heads of 10 and a vocabulary that fills no panel: the odd ends of every kernel.
-        Tiny {
-            hidden: 40,
-            heads: 4,
-            ffn: 33,
-            vocab: 19,
-            ..GROUPED
-        },
+        Tiny { hidden: 40, heads: 4, ffn: 33, vocab: 19, ..GROUPED },
     ];
     for (seed, tiny) in variants.into_iter().enumerate() {
         let (config, tensors) = (config(tiny), tensors(tiny, seed as u64));
@@ -93,12 +67,7 @@ fn a_greedy_loop_gives_the_same_tokens() {
     let mut cache = reference.cache();
     let (mut new, mut at) = (tokens, 0);
     for _ in 0..64 {
-        let step = SeqStep {
-            seq,
-            tokens: &new,
-            logits: LogitRows::Last(1),
-            attention: None,
-        };
+        let step = SeqStep { seq, tokens: &new, logits: LogitRows::Last(1), attention: None };
         let out = model.forward(&mut arena, &[step]).unwrap();
         let theirs = reference.step(&new, at, &mut cache);
         at += new.len();
@@ -115,10 +84,7 @@ fn a_greedy_loop_gives_the_same_tokens() {
 #[test]
 fn quantised_models_stay_close() {
     let tokens = Tokenizer::embedded().unwrap().encode(PROBLEM).unwrap();
-    let exact = all_logits(
-        &Model::embedded(Embedded::Verifier, Precision::F32).unwrap(),
-        &tokens,
-    );
+    let exact = all_logits(&Model::embedded(Embedded::Verifier, Precision::F32).unwrap(), &tokens);
     for (precision, bound) in [(Precision::Q8_0, 0.02), (Precision::Q4K, 0.2)] {
         let model = Model::embedded(Embedded::Verifier, precision).unwrap();
         let rows = all_logits(&model, &tokens);

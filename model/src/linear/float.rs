@@ -1,6 +1,6 @@
 //! `f32` panels.
 
-use super::PANEL;
+use super::{PANEL, interleave, store};
 use crate::kernel::per_isa;
 
 /// `[columns / PANEL][row_len][PANEL]`, the last panel padded with zero columns.
@@ -18,59 +18,46 @@ impl FloatPanels {
         Self(data)
     }
 
-    pub(super) fn apply(&self, x: &[f32], row_len: usize, out: &mut [f32], columns: usize) {
-        multiply(x, row_len, &self.0, out, columns);
+    pub(super) fn apply(&self, x: &[f32], row_len: usize, out: &mut [f32], columns: usize, packed: &mut Vec<f32>) {
+        interleave::<f32, ROWS>(x, row_len, packed);
+        multiply(packed, row_len, &self.0, out, columns);
     }
 }
+
+/// Rows that share a pass over a panel: with AVX2, twelve registers of sums and three for operands.
+const ROWS: usize = 6;
 
 per_isa! {
     fn multiply(x: &[f32], row_len: usize, panels: &[f32], out: &mut [f32], columns: usize) {
-        let rows = x.len() / row_len;
         for (index, panel) in panels.chunks_exact(row_len * PANEL).enumerate() {
             let (panel, _) = panel.as_chunks::<PANEL>();
             let at = index * PANEL;
-            let mut row = 0;
-            while rows - row >= 6 {
-                tile::<6>(x, row_len, row, panel, out, columns, at);
-                row += 6;
-            }
-            match rows - row {
-                5 => tile::<5>(x, row_len, row, panel, out, columns, at),
-                4 => tile::<4>(x, row_len, row, panel, out, columns, at),
-                3 => tile::<3>(x, row_len, row, panel, out, columns, at),
-                2 => tile::<2>(x, row_len, row, panel, out, columns, at),
-                1 => tile::<1>(x, row_len, row, panel, out, columns, at),
-                _ => {}
+            for (group, x) in x.chunks(ROWS * row_len).enumerate() {
+                let out = &mut out[group * ROWS * columns..];
+                match x.len() / row_len {
+                    1 => store(&tile::<1>(x, panel), out, columns, at),
+                    2 => store(&tile::<2>(x, panel), out, columns, at),
+                    3 => store(&tile::<3>(x, panel), out, columns, at),
+                    4 => store(&tile::<4>(x, panel), out, columns, at),
+                    5 => store(&tile::<5>(x, panel), out, columns, at),
+                    _ => store(&tile::<ROWS>(x, panel), out, columns, at),
+                }
             }
         }
     }
 }
 
-/// `R` rows from `row` on against one panel: `R · PANEL` sums held in registers.
+/// `R` interleaved rows against one panel: `R · PANEL` sums held in registers.
 #[inline(always)]
-fn tile<const R: usize>(
-    x: &[f32],
-    row_len: usize,
-    row: usize,
-    panel: &[[f32; PANEL]],
-    out: &mut [f32],
-    columns: usize,
-    at: usize,
-) {
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &x[(row + r) * row_len..][..row_len]);
-    let panel = &panel[..row_len];
+fn tile<const R: usize>(x: &[f32], panel: &[[f32; PANEL]]) -> [[f32; PANEL]; R] {
     let mut sums = [[0f32; PANEL]; R];
-    for k in 0..row_len {
+    let (x, _) = x.as_chunks::<R>();
+    for (x, w) in x.iter().zip(panel) {
         for r in 0..R {
-            let v = rows[r][k];
             for lane in 0..PANEL {
-                sums[r][lane] = panel[k][lane].mul_add(v, sums[r][lane]);
+                sums[r][lane] = w[lane].mul_add(x[r], sums[r][lane]);
             }
         }
     }
-    for (r, sums) in sums.iter().enumerate() {
-        let out = &mut out[(row + r) * columns + at..(row + r + 1) * columns];
-        let width = out.len().min(PANEL);
-        out[..width].copy_from_slice(&sums[..width]);
-    }
+    sums
 }

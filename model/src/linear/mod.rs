@@ -9,8 +9,10 @@ mod quantised;
 
 use candle_core::Tensor;
 
-pub(crate) use self::quantised::QuantRows;
-use self::{float::FloatPanels, quantised::QuantPanels};
+use self::{
+    float::FloatPanels,
+    quantised::{QuantPanels, QuantRows},
+};
 use crate::{Fallback, ModelError, Precision};
 
 /// Output columns per panel: one AVX-512 register of `f32`, two of AVX2.
@@ -52,44 +54,28 @@ impl Linear {
             row_len = len;
             used = wanted.fitting(len);
             if used != wanted {
-                fallbacks.push(Fallback {
-                    tensor: name.clone(),
-                    wanted,
-                    used,
-                    row_len,
-                });
+                fallbacks.push(Fallback { tensor: name.clone(), wanted, used, row_len });
             }
             match used {
-                Precision::F32 => values.extend(
-                    tensor
-                        .flatten_all()
-                        .and_then(|t| t.to_vec1::<f32>())
-                        .map_err(refuse)?,
-                ),
-                Precision::Q8_0 | Precision::Q4K => {
-                    blocks.quantise(tensor, used).map_err(refuse)?
-                }
+                Precision::F32 => values.extend(tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(refuse)?),
+                Precision::Q8_0 | Precision::Q4K => blocks.quantise(tensor, used).map_err(refuse)?,
             }
         }
         let panels = match used {
             Precision::F32 => Panels::Float(FloatPanels::pack(&values, row_len)),
             Precision::Q8_0 | Precision::Q4K => Panels::Quant(blocks.pack(row_len, used)),
         };
-        Ok(Self {
-            columns,
-            row_len,
-            panels,
-        })
+        Ok(Self { columns, row_len, panels })
     }
 
     /// `out[r] = x[r] · Wᵀ` for every row: `x` is `[rows, row_len]`, `out` `[rows, columns]`, both row-major.
-    pub(crate) fn apply(&self, x: &[f32], out: &mut [f32], quant: &mut QuantRows) {
+    pub(crate) fn apply(&self, x: &[f32], out: &mut [f32], workspace: &mut Workspace) {
         debug_assert_eq!(x.len() / self.row_len, out.len() / self.columns);
         match &self.panels {
-            Panels::Float(panels) => panels.apply(x, self.row_len, out, self.columns),
+            Panels::Float(panels) => panels.apply(x, self.row_len, out, self.columns, &mut workspace.floats),
             Panels::Quant(panels) => {
-                quant.quantise(x, self.row_len);
-                panels.apply(quant, out, self.columns);
+                workspace.quants.quantise(x, self.row_len);
+                panels.apply(&workspace.quants, out, self.columns);
             }
         }
     }
@@ -97,5 +83,39 @@ impl Linear {
     /// Output elements per row.
     pub(crate) fn columns(&self) -> usize {
         self.columns
+    }
+}
+
+/// The rows of a product in the form that the kernels read; kept to be reused.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    floats: Vec<f32>,
+    quants: QuantRows,
+}
+
+/// Copies `[rows, row_len]` into groups of `R` rows (the last may be smaller), each as `[row_len][rows of the group]`:
+/// a kernel then walks one array, without a bounds check per row.
+fn interleave<T: Copy + Default, const R: usize>(x: &[T], row_len: usize, out: &mut Vec<T>) {
+    out.resize(x.len(), T::default());
+    for (group, out) in x.chunks(R * row_len).zip(out.chunks_mut(R * row_len)) {
+        let rows = group.len() / row_len;
+        for (r, row) in group.chunks_exact(row_len).enumerate() {
+            for (out, v) in out[r..].iter_mut().step_by(rows).zip(row) {
+                *out = *v;
+            }
+        }
+    }
+}
+
+/// Writes the sums of the first `R` rows of `out` into its columns from `at` on; the last panel's padding is dropped.
+#[inline(always)]
+fn store<const R: usize>(sums: &[[f32; PANEL]; R], out: &mut [f32], columns: usize, at: usize) {
+    for (sums, out) in sums.iter().zip(out.chunks_exact_mut(columns)) {
+        let out = &mut out[at..];
+        if let Some(out) = out.first_chunk_mut() {
+            *out = *sums;
+        } else {
+            out.copy_from_slice(&sums[..out.len()]);
+        }
     }
 }

@@ -11,7 +11,7 @@ use candle_core::{
 };
 use half::f16;
 
-use super::PANEL;
+use super::{PANEL, interleave, store};
 use crate::{
     Precision,
     kernel::{Isa, per_isa},
@@ -21,32 +21,41 @@ use crate::{
 const BLOCK: usize = 32;
 const PAIRS: usize = BLOCK / 2;
 
-/// Rows of `x`, quantised.
+/// Rows that share a pass over a panel.
+const ROWS: usize = 4;
+
+/// Rows of `x`, quantised and interleaved in groups of [`ROWS`].
 #[derive(Default)]
-pub(crate) struct QuantRows {
+pub(super) struct QuantRows {
     row_len: usize,
-    /// Two neighbouring elements as two `i16` in one word, `[rows][row_len / 2]`.
+    /// Two neighbouring elements as two `i16` in one word: `row_len / 2` words per row.
     pairs: Vec<i32>,
-    /// `[rows][row_len / BLOCK]`.
+    /// `row_len / BLOCK` per row.
     scales: Vec<f32>,
-    /// scale · Σ quants of the block, `[rows][row_len / BLOCK]`.
+    /// scale · Σ quants of the block, `row_len / BLOCK` per row.
     sums: Vec<f32>,
+    /// The same before interleaving.
+    plain: (Vec<i32>, Vec<f32>, Vec<f32>),
 }
 
 impl QuantRows {
     /// Quantises `[rows, row_len]`; `row_len` is a multiple of [`BLOCK`].
     pub(super) fn quantise(&mut self, x: &[f32], row_len: usize) {
         self.row_len = row_len;
-        self.pairs.resize(x.len() / 2, 0);
-        self.scales.resize(x.len() / BLOCK, 0.0);
-        self.sums.resize(x.len() / BLOCK, 0.0);
-        quantise_blocks(x, &mut self.pairs, &mut self.scales, &mut self.sums);
+        let (pairs, scales, sums) = &mut self.plain;
+        pairs.resize(x.len() / 2, 0);
+        scales.resize(x.len() / BLOCK, 0.0);
+        sums.resize(x.len() / BLOCK, 0.0);
+        quantise_blocks(x, pairs, scales, sums);
+        interleave::<_, ROWS>(pairs, row_len / 2, &mut self.pairs);
+        interleave::<_, ROWS>(scales, row_len / BLOCK, &mut self.scales);
+        interleave::<_, ROWS>(sums, row_len / BLOCK, &mut self.sums);
     }
 }
 
 per_isa! {
     fn quantise_blocks(x: &[f32], pairs: &mut [i32], scales: &mut [f32], sums: &mut [f32]) {
-        // Adding and subtracting 1.5·2^23 rounds to the nearest integer.
+        // Adding 1.5·2^23 rounds to the nearest integer and leaves it in the low bits, which `as i32` would do slower.
         const ROUND: f32 = 12_582_912.0;
         let (blocks, _) = x.as_chunks::<BLOCK>();
         let (pairs, _) = pairs.as_chunks_mut::<PAIRS>();
@@ -63,7 +72,7 @@ per_isa! {
             let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
             let mut quants = [0i32; BLOCK];
             for (q, v) in quants.iter_mut().zip(x) {
-                *q = ((v * inverse + ROUND) - ROUND) as i32;
+                *q = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
             }
             let mut total = 0;
             for (pair, two) in pairs.iter_mut().zip(quants.as_chunks::<2>().0) {
@@ -98,8 +107,7 @@ impl Blocks {
     fn append_q8_0(&mut self, bytes: &[u8]) {
         for block in bytes.as_chunks::<34>().0 {
             self.scales.push(half(&block[..2]));
-            self.quants
-                .push(std::array::from_fn(|i| block[2 + i] as i8));
+            self.quants.push(std::array::from_fn(|i| block[2 + i] as i8));
         }
     }
 
@@ -123,8 +131,7 @@ impl Blocks {
                 self.mins.push(min * f32::from(m));
                 let bytes = &nibbles[sub / 2 * BLOCK..][..BLOCK];
                 let shift = sub % 2 * 4;
-                self.quants
-                    .push(std::array::from_fn(|i| (bytes[i] >> shift & 15) as i8));
+                self.quants.push(std::array::from_fn(|i| (bytes[i] >> shift & 15) as i8));
             }
         }
     }
@@ -141,22 +148,16 @@ impl Blocks {
         for first in (0..columns).step_by(PANEL) {
             for block in 0..per_row {
                 // The last panel may lack columns; they are zero and never written out.
-                let index = |lane: usize| {
-                    Some((first + lane) * per_row + block).filter(|_| first + lane < columns)
-                };
+                let index = |lane: usize| Some((first + lane) * per_row + block).filter(|_| first + lane < columns);
                 let quant = |lane: usize, k: usize| index(lane).map_or(0, |i| self.quants[i][k]);
-                let lanes = |values: &[f32]| {
-                    std::array::from_fn(|lane| index(lane).map_or(0.0, |i| values[i]))
-                };
+                let lanes = |values: &[f32]| std::array::from_fn(|lane| index(lane).map_or(0.0, |i| values[i]));
                 panels.scales.push(lanes(&self.scales));
                 let pair = |p: usize| std::array::from_fn(|i| quant(i / 2, 2 * p + i % 2));
                 if panels.four_bit {
                     panels.mins.push(lanes(&self.mins));
                     for p in 0..PAIRS / 2 {
                         let (low, high): (Row, Row) = (pair(p), pair(p + PAIRS / 2));
-                        panels
-                            .quants
-                            .push(std::array::from_fn(|i| low[i] | high[i] << 4));
+                        panels.quants.push(std::array::from_fn(|i| low[i] | high[i] << 4));
                     }
                 } else {
                     panels.quants.extend((0..PAIRS).map(pair));
@@ -184,14 +185,15 @@ pub(super) struct QuantPanels {
     mins: Vec<[f32; PANEL]>,
 }
 
-/// One panel's blocks, and the quantised rows from `row` on.
+/// One panel's blocks, and one group of quantised rows.
 #[derive(Clone, Copy)]
 struct Job<'a> {
     quants: &'a [Row],
     scales: &'a [[f32; PANEL]],
     mins: &'a [[f32; PANEL]],
-    x: &'a QuantRows,
-    row: usize,
+    pairs: &'a [i32],
+    row_scales: &'a [f32],
+    row_sums: &'a [f32],
 }
 
 /// The sums of `R` rows over one panel.
@@ -213,76 +215,42 @@ impl QuantPanels {
 }
 
 #[inline(always)]
-fn multiply<T: Tile, const FOUR_BIT: bool>(
-    w: &QuantPanels,
-    x: &QuantRows,
-    out: &mut [f32],
-    columns: usize,
-) {
+fn multiply<T: Tile, const FOUR_BIT: bool>(w: &QuantPanels, x: &QuantRows, out: &mut [f32], columns: usize) {
     let blocks = x.row_len / BLOCK;
-    let rows = out.len() / columns;
-    let quants = w
-        .quants
-        .chunks_exact(w.quants.len() / w.scales.len() * blocks);
+    let quants = w.quants.chunks_exact(w.quants.len() / w.scales.len() * blocks);
     for (index, (quants, scales)) in quants.zip(w.scales.chunks_exact(blocks)).enumerate() {
-        let mins = if FOUR_BIT {
-            &w.mins[index * blocks..][..blocks]
-        } else {
-            &[]
-        };
-        let mut row = 0;
-        while row < rows {
-            let job = Job {
-                quants,
-                scales,
-                mins,
-                x,
-                row,
-            };
-            let at = index * PANEL;
-            row += match rows - row {
-                1 => store(&T::tile::<1, FOUR_BIT>(job), out, columns, row, at),
-                2 => store(&T::tile::<2, FOUR_BIT>(job), out, columns, row, at),
-                3 => store(&T::tile::<3, FOUR_BIT>(job), out, columns, row, at),
-                _ => store(&T::tile::<4, FOUR_BIT>(job), out, columns, row, at),
-            };
+        let mins = if FOUR_BIT { &w.mins[index * blocks..][..blocks] } else { &[] };
+        let at = index * PANEL;
+        let per_group = x.scales.chunks(ROWS * blocks).zip(x.sums.chunks(ROWS * blocks));
+        let groups = x.pairs.chunks(ROWS * blocks * PAIRS).zip(per_group);
+        for (group, (pairs, (row_scales, row_sums))) in groups.enumerate() {
+            let job = Job { quants, scales, mins, pairs, row_scales, row_sums };
+            let out = &mut out[group * ROWS * columns..];
+            match row_scales.len() / blocks {
+                1 => store(&T::tile::<1, FOUR_BIT>(job), out, columns, at),
+                2 => store(&T::tile::<2, FOUR_BIT>(job), out, columns, at),
+                3 => store(&T::tile::<3, FOUR_BIT>(job), out, columns, at),
+                _ => store(&T::tile::<ROWS, FOUR_BIT>(job), out, columns, at),
+            }
         }
     }
-}
-
-#[inline(always)]
-fn store<const R: usize>(
-    sums: &[[f32; PANEL]; R],
-    out: &mut [f32],
-    columns: usize,
-    row: usize,
-    at: usize,
-) -> usize {
-    for (r, sums) in sums.iter().enumerate() {
-        let out = &mut out[(row + r) * columns + at..(row + r + 1) * columns];
-        let width = out.len().min(PANEL);
-        out[..width].copy_from_slice(&sums[..width]);
-    }
-    R
 }
 
 struct Portable;
 
 impl Tile for Portable {
     fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R] {
-        let blocks = job.scales.len();
         let mut sums = [[0f32; PANEL]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            for block in 0..blocks {
-                let at = (job.row + r) * blocks + block;
-                let pairs = &job.x.pairs[at * PAIRS..][..PAIRS];
+        let (pairs, _) = job.pairs.as_chunks::<R>();
+        for (block, scales) in job.scales.iter().enumerate() {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let mut dots = [0i32; PANEL];
-                for (p, pair) in pairs.iter().enumerate() {
-                    let (first, second) = (i32::from(*pair as i16), pair >> 16);
+                for p in 0..PAIRS {
+                    let pair = pairs[block * PAIRS + p][r];
+                    let (first, second) = (i32::from(pair as i16), pair >> 16);
                     let quants = if FOUR_BIT {
                         let shift = if p < PAIRS / 2 { 0 } else { 4 };
-                        job.quants[block * PAIRS / 2 + p % (PAIRS / 2)]
-                            .map(|q| (q as u8 >> shift & 15) as i8)
+                        job.quants[block * PAIRS / 2 + p % (PAIRS / 2)].map(|q| (q as u8 >> shift & 15) as i8)
                     } else {
                         job.quants[block * PAIRS + p]
                     };
@@ -291,10 +259,10 @@ impl Tile for Portable {
                     }
                 }
                 for lane in 0..PANEL {
-                    let scale = job.scales[block][lane] * job.x.scales[at];
+                    let scale = scales[lane] * job.row_scales[block * R + r];
                     sums[lane] = (dots[lane] as f32).mul_add(scale, sums[lane]);
                     if FOUR_BIT {
-                        sums[lane] = (-job.mins[block][lane]).mul_add(job.x.sums[at], sums[lane]);
+                        sums[lane] = (-job.mins[block][lane]).mul_add(job.row_sums[block * R + r], sums[lane]);
                     }
                 }
             }
@@ -307,7 +275,7 @@ impl Tile for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Job, PAIRS, PANEL, QuantPanels, QuantRows, Row, Tile, multiply};
+    use super::{Job, PAIRS, PANEL, QuantPanels, QuantRows, Row, Tile, multiply};
 
     pub(super) fn multiply_8(w: &QuantPanels, x: &QuantRows, out: &mut [f32], columns: usize) {
         #[target_feature(enable = "avx2,fma")]
@@ -338,83 +306,97 @@ mod x86 {
     impl Tile for Avx2 {
         #[inline(always)]
         fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R] {
-            // SAFETY: `Avx2` is only used below functions that enable AVX2 and FMA, into which this is inlined; loads
-            // and stores go through references of at least the vector's size.
+            // SAFETY: `Avx2` is only used below `multiply_8` and `multiply_4`, which enable AVX2 and FMA.
             #[allow(unsafe_code)]
             unsafe {
-                let blocks = job.scales.len();
-                let x: [(&[i32], &[f32], &[f32]); R] = std::array::from_fn(|r| {
-                    let at = (job.row + r) * blocks;
-                    (
-                        &job.x.pairs[at * PAIRS..][..blocks * PAIRS],
-                        &job.x.scales[at..][..blocks],
-                        &job.x.sums[at..][..blocks],
-                    )
-                });
-                let rows_per_block = if FOUR_BIT { PAIRS / 2 } else { PAIRS };
-                let mut sums = [[_mm256_setzero_ps(); 2]; R];
-                for block in 0..blocks {
-                    let quants = &job.quants[block * rows_per_block..][..rows_per_block];
-                    let mut dots = [[_mm256_setzero_si256(); 2]; R];
-                    for (p, row) in quants.iter().enumerate() {
-                        let w = widen(row);
-                        if FOUR_BIT {
-                            let nibble = _mm256_set1_epi16(15);
-                            let low = w.map(|w| _mm256_and_si256(w, nibble));
-                            let high =
-                                w.map(|w| _mm256_and_si256(_mm256_srli_epi16::<4>(w), nibble));
-                            for r in 0..R {
-                                let pairs = &x[r].0[block * PAIRS..][..PAIRS];
-                                multiply_add(&mut dots[r], low, pairs[p]);
-                                multiply_add(&mut dots[r], high, pairs[p + PAIRS / 2]);
-                            }
-                        } else {
-                            for r in 0..R {
-                                multiply_add(&mut dots[r], w, x[r].0[block * PAIRS + p]);
-                            }
-                        }
-                    }
-                    let scales = load(&job.scales[block]);
-                    for r in 0..R {
-                        let scale = _mm256_set1_ps(x[r].1[block]);
-                        for half in 0..2 {
-                            let dot = _mm256_cvtepi32_ps(dots[r][half]);
-                            sums[r][half] = _mm256_fmadd_ps(
-                                dot,
-                                _mm256_mul_ps(scales[half], scale),
-                                sums[r][half],
-                            );
-                        }
-                        if FOUR_BIT {
-                            let mins = load(&job.mins[block]);
-                            let sum = _mm256_set1_ps(x[r].2[block]);
-                            for half in 0..2 {
-                                sums[r][half] = _mm256_fnmadd_ps(mins[half], sum, sums[r][half]);
-                            }
-                        }
-                    }
-                }
-                sums.map(|[low, high]| {
-                    let mut out = [0f32; PANEL];
-                    _mm256_storeu_ps(out.as_mut_ptr(), low);
-                    _mm256_storeu_ps(out[8..].as_mut_ptr(), high);
-                    out
-                })
+                tile::<R, FOUR_BIT>(job)
             }
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R] {
+        let (x, _) = job.pairs.as_chunks::<R>();
+        let (x, _) = x.as_chunks::<PAIRS>();
+        let (row_scales, _) = job.row_scales.as_chunks::<R>();
+        let (row_sums, _) = job.row_sums.as_chunks::<R>();
+        let per_block = if FOUR_BIT { PAIRS / 2 } else { PAIRS };
+        let blocks = job.quants.chunks_exact(per_block).zip(job.scales).zip(x).zip(row_scales);
+        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        for (block, (((quants, scales), x), row_scales)) in blocks.enumerate() {
+            let mut dots = [[_mm256_setzero_si256(); 2]; R];
+            if FOUR_BIT {
+                let (first, second) = x.split_at(PAIRS / 2);
+                for ((row, first), second) in quants.iter().zip(first).zip(second) {
+                    let (low, high) = nibbles(widen(row));
+                    for r in 0..R {
+                        multiply_add(&mut dots[r], low, first[r]);
+                        multiply_add(&mut dots[r], high, second[r]);
+                    }
+                }
+            } else {
+                for (row, x) in quants.iter().zip(x) {
+                    let w = widen(row);
+                    for r in 0..R {
+                        multiply_add(&mut dots[r], w, x[r]);
+                    }
+                }
+            }
+            let scales = load(scales);
+            for r in 0..R {
+                let scale = _mm256_set1_ps(row_scales[r]);
+                for half in 0..2 {
+                    let dot = _mm256_cvtepi32_ps(dots[r][half]);
+                    sums[r][half] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scales[half], scale), sums[r][half]);
+                }
+            }
+            if FOUR_BIT {
+                let mins = load(&job.mins[block]);
+                for r in 0..R {
+                    let sum = _mm256_set1_ps(row_sums[block][r]);
+                    for half in 0..2 {
+                        sums[r][half] = _mm256_fnmadd_ps(mins[half], sum, sums[r][half]);
+                    }
+                }
+            }
+        }
+        let mut out = [[0f32; PANEL]; R];
+        for r in 0..R {
+            // SAFETY: a row holds `PANEL` = 16 elements, and each store writes eight of them.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm256_storeu_ps(out[r].as_mut_ptr(), sums[r][0]);
+                _mm256_storeu_ps(out[r].as_mut_ptr().add(PANEL / 2), sums[r][1]);
+            }
+        }
+        out
     }
 
     /// Sign-extends a row to 16 bits: columns 0..8 and 8..16, two elements each.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn widen(row: &Row) -> [__m256i; 2] {
-        // SAFETY: a row is 32 bytes.
+        // SAFETY: a row is 32 bytes, and each load reads sixteen of them.
         #[allow(unsafe_code)]
-        let bytes = unsafe { _mm256_loadu_si256(row.as_ptr().cast()) };
-        [
-            _mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes)),
-            _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(bytes)),
-        ]
+        let (low, high) = unsafe {
+            let bytes = row.as_ptr().cast::<__m128i>();
+            (_mm_loadu_si128(bytes), _mm_loadu_si128(bytes.add(1)))
+        };
+        [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+    }
+
+    /// The low and the high nibble of each (sign-extended) byte.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn nibbles([first, second]: [__m256i; 2]) -> ([__m256i; 2], [__m256i; 2]) {
+        let mask = _mm256_set1_epi16(15);
+        let low = [_mm256_and_si256(first, mask), _mm256_and_si256(second, mask)];
+        let high = [
+            _mm256_and_si256(_mm256_srli_epi16::<4>(first), mask),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(second), mask),
+        ];
+        (low, high)
     }
 
     /// Adds each column's product with a pair of elements of `x`, exactly.
@@ -429,15 +411,45 @@ mod x86 {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn load(lanes: &[f32; PANEL]) -> [__m256; 2] {
-        // SAFETY: both halves hold eight elements.
+        // SAFETY: `PANEL` = 16 elements, and each load reads eight of them.
         #[allow(unsafe_code)]
         unsafe {
-            [
-                _mm256_loadu_ps(lanes.as_ptr()),
-                _mm256_loadu_ps(lanes[8..].as_ptr()),
-            ]
+            [_mm256_loadu_ps(lanes.as_ptr()), _mm256_loadu_ps(lanes.as_ptr().add(PANEL / 2))]
         }
     }
 
-    const _: () = assert!(PANEL == 16 && BLOCK == 32);
+    const _: () = assert!(PANEL == 16);
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn the_portable_kernel_gives_the_same_bits() {
+        const ROW: usize = 512;
+        const COLUMNS: usize = 37;
+        for precision in [Precision::Q8_0, Precision::Q4K] {
+            let matrix: Vec<f32> = (0..ROW * COLUMNS).map(|i| (i as f32 * 0.7).sin()).collect();
+            let matrix = Tensor::from_vec(matrix, (COLUMNS, ROW), &Device::Cpu).expect("sizes agree");
+            let mut blocks = Blocks::default();
+            blocks.quantise(&matrix, precision).expect("rows are whole blocks");
+            let panels = blocks.pack(ROW, precision);
+            for rows in 1..10 {
+                let x: Vec<f32> = (0..rows * ROW).map(|i| (i as f32 * 1.3).cos() * 3.0).collect();
+                let mut quant = QuantRows::default();
+                quant.quantise(&x, ROW);
+                let (mut fast, mut plain) = (vec![0f32; rows * COLUMNS], vec![0f32; rows * COLUMNS]);
+                panels.apply(&quant, &mut fast, COLUMNS);
+                if precision == Precision::Q4K {
+                    multiply::<Portable, true>(&panels, &quant, &mut plain, COLUMNS);
+                } else {
+                    multiply::<Portable, false>(&panels, &quant, &mut plain, COLUMNS);
+                }
+                assert_eq!(fast, plain, "{precision}, {rows} rows");
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -23,16 +23,8 @@ pub(crate) struct Tiny {
     pub(crate) llama3: bool,
 }
 
-pub(crate) const GROUPED: Tiny = Tiny {
-    hidden: 64,
-    heads: 4,
-    kv_heads: 2,
-    ffn: 96,
-    layers: 2,
-    vocab: 75,
-    tied: false,
-    llama3: true,
-};
+pub(crate) const GROUPED: Tiny =
+    Tiny { hidden: 64, heads: 4, kv_heads: 2, ffn: 96, layers: 2, vocab: 75, tied: false, llama3: true };
 
 pub(crate) fn config(t: Tiny) -> LlamaConfig {
     let scaling = if t.llama3 {
@@ -72,17 +64,14 @@ impl Random {
     }
 }
 
-pub(crate) fn tensors(t: Tiny, seed: u64) -> HashMap<String, Tensor> {
+pub(crate) fn tensors(t: Tiny, seed: u64) -> BTreeMap<String, Tensor> {
     let mut random = Random(seed);
     let kv = t.hidden / t.heads * t.kv_heads;
-    let mut map = HashMap::new();
+    let mut map = BTreeMap::new();
     let mut matrix = |name: String, rows: usize, len: usize| {
         let scale = 1.5 / (len as f32).sqrt();
         let values: Vec<f32> = (0..rows * len).map(|_| random.float() * scale).collect();
-        map.insert(
-            name,
-            Tensor::from_vec(values, (rows, len), &Device::Cpu).unwrap(),
-        );
+        map.insert(name, Tensor::from_vec(values, (rows, len), &Device::Cpu).unwrap());
     };
     matrix("model.embed_tokens.weight".into(), t.vocab, t.hidden);
     if !t.tied {
@@ -117,27 +106,18 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    pub(crate) fn new(config: &LlamaConfig, tensors: HashMap<String, Tensor>) -> Self {
+    pub(crate) fn new(config: &LlamaConfig, tensors: BTreeMap<String, Tensor>) -> Self {
         let config = config.clone().into_config(false);
-        let vars = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        Self {
-            llama: Llama::load(vars, &config).unwrap(),
-            config,
-        }
+        let vars = VarBuilder::from_tensors(tensors.into_iter().collect(), DType::F32, &Device::Cpu);
+        Self { llama: Llama::load(vars, &config).unwrap(), config }
     }
 
     /// The embedded verifier or drafter of `assets/`.
     pub(crate) fn asset(name: &str) -> Self {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("assets")
-            .join(name);
-        let config =
-            serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
-        let mut tensors =
-            candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
-        for tensor in tensors.values_mut() {
-            *tensor = tensor.to_dtype(DType::F32).unwrap();
-        }
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(name);
+        let config = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+        let stored = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+        let tensors = stored.into_iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap())).collect();
         Self::new(&config, tensors)
     }
 
@@ -147,10 +127,7 @@ impl Reference {
 
     /// Feeds `tokens` at position `at` and returns the logits of the last.
     pub(crate) fn step(&self, tokens: &[u32], at: usize, cache: &mut Cache) -> Vec<f32> {
-        let input = Tensor::new(tokens, &Device::Cpu)
-            .unwrap()
-            .unsqueeze(0)
-            .unwrap();
+        let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         let logits = self.llama.forward(&input, at, cache).unwrap();
         logits.flatten_all().unwrap().to_vec1().unwrap()
     }
