@@ -81,6 +81,14 @@ pub(crate) fn write<R: Row>(
     Ok(())
 }
 
+/// Refuses a row that is larger than a chunk. A row of lists of at most [`SHORT_LIST`] elements never is.
+pub(crate) fn check_row<R: Row>(row: &R) -> Result<(), LedgerError> {
+    write(std::slice::from_ref(row), &mut |_, _| Ok(()))
+}
+
+/// Lists of this length fit a chunk whatever they hold: two columns of at most 32 bits per element, and the rest.
+pub(crate) const SHORT_LIST: usize = 7000;
+
 /// The rows of a chunk.
 pub(crate) fn read<R: Row>(chunk: &[u8]) -> Result<Vec<R>, Malformed> {
     if chunk.len() < HEADER || chunk[..3] != MAGIC {

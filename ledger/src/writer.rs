@@ -9,7 +9,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Provenance, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
-use crate::chunk::{self, Row};
+use crate::chunk::{self, Row, SHORT_LIST};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::lock::RunLock;
@@ -159,11 +159,22 @@ impl RunWriter {
 
     /// Closes a generation: its record, its remaining rounds and its energy rows become visible together or not at all.
     pub fn close_generation(&mut self, record: GenerationRecord, remaining: &[RoundRecord]) -> Result<(), LedgerError> {
-        self.buffer_rounds(record.id, record.device, remaining)?;
-        let rounds = self.open.remove(&record.id).map_or(0, |open| open.rounds);
-        self.closed.insert(record.id);
-        self.pending.energy.extend(EnergyRow::of_generation(&record));
-        self.pending.generations.push(ClosedGeneration { record, rounds });
+        if self.closed.contains(&record.id) {
+            return Err(LedgerError::GenerationClosed(record.id));
+        }
+        let stored = self.open.get(&record.id).map_or(0, |open| open.rounds);
+        let energy = EnergyRow::of_generation(&record);
+        let row = ClosedGeneration { rounds: stored + remaining.len() as u32, record };
+        // Refused before anything is buffered, so that one row too long costs no other.
+        if row.record.tokens.len() > SHORT_LIST {
+            chunk::check_row(&row)?;
+        }
+        let id = row.record.id;
+        self.buffer_rounds(id, row.record.device, remaining)?;
+        self.open.remove(&id);
+        self.closed.insert(id);
+        self.pending.energy.extend(energy);
+        self.pending.generations.push(row);
         self.progress.generations += 1;
         self.commit_if_full()
     }
@@ -177,6 +188,9 @@ impl RunWriter {
 
     /// Adds the audit of a generation.
     pub fn append_audit(&mut self, audit: AuditRecord) -> Result<(), LedgerError> {
+        if audit.positions.len().max(audit.accept_probabilities.len()) > SHORT_LIST {
+            chunk::check_row(&audit)?;
+        }
         self.pending.audits.push(audit);
         self.commit_if_full()
     }

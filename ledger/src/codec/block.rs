@@ -275,16 +275,15 @@ mod tests {
 
     #[test]
     fn rare_values_cost_a_bit_where_they_are_absent() {
-        let values: Vec<u64> = (0..128).map(|i| if i % 32 == 5 { 1 << 40 | i * i } else { 0 }).collect();
+        let values: Vec<u64> = (0..128).map(|i| if i % 32 == 5 { (1 << 40) + i * i } else { 0 }).collect();
         assert!(bytes(&values, 0).len() < 40);
     }
 
     #[test]
     fn few_distinct_wide_values_become_indices() {
-        // u(t) = i/20 as float bits: 21 distinct values, 5 bits each.
-        let values: Vec<u64> =
-            (0..128).map(|i| u64::from((i * 7 % 21) as f32 as u32 / 20) << 20 | i * 11 % 21).collect();
-        assert!(bytes(&values, 0).len() < 128);
+        // u(t) = i/20 as float bits: 21 distinct values of 30 bits, an index of 5 bits each.
+        let values: Vec<u64> = (0..128u8).map(|i| u64::from((f32::from(i * 2 % 21) / 20.0).to_bits())).collect();
+        assert!(bytes(&values, 0).len() < 200);
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! The folder's plain files, damaged stores, and what each mistake is called.
+
+mod common;
+
+use std::fs;
+use std::time::Instant;
+
+use common::*;
+use specfleet_engine::id::DeviceId;
+use specfleet_ledger::{LedgerError, ListedState, Meta, RunReader, RunState, RunWriter, Table, list};
+use tempfile::tempdir;
+
+/// A finished run of `generations` generations.
+fn finished(ledger: &std::path::Path, run: &str, generations: u32) -> std::path::PathBuf {
+    let mut writer = RunWriter::create(ledger, meta(run)).expect("a new run");
+    let mut noise = Noise(3);
+    for prompt in 0..generations {
+        let rounds = plausible_rounds(&mut noise, 400, 50);
+        writer.close_generation(plausible_generation(id(0, prompt), DeviceId(0), &rounds), &rounds).expect("a closing");
+    }
+    let run_dir = writer.run_dir().to_path_buf();
+    writer.finish(RunState::Completed).expect("an end");
+    run_dir
+}
+
+#[test]
+fn a_listing_opens_no_store_and_one_bad_run_hides_no_other() {
+    let dir = tempdir().expect("a temporary folder");
+    assert_eq!(list(&dir.path().join("none")).expect("no folder, no runs"), []);
+    let good = finished(dir.path(), "good", 2);
+    // A store that sled could not open is no obstacle.
+    fs::remove_dir_all(good.join("store")).expect("to remove the store");
+    fs::write(good.join("store"), "garbage").expect("a file in its place");
+    let running = RunWriter::create(dir.path(), Meta { started: 1_700_000_001, ..meta("running") }).expect("a new run");
+    fs::create_dir(dir.path().join("half")).expect("a folder");
+    fs::write(dir.path().join("half").join("meta.json"), "{\"schema\": 1, \"run\"").expect("half a file");
+    fs::create_dir(dir.path().join("newer")).expect("a folder");
+    fs::write(dir.path().join("newer").join("meta.json"), "{\"schema\": 99}").expect("a file");
+    fs::create_dir(dir.path().join("no-run")).expect("a folder");
+    fs::write(dir.path().join("notes.txt"), "not a run").expect("a file");
+
+    let runs = list(dir.path()).expect("a listing");
+    let names: Vec<(&str, &str)> = runs.iter().map(|run| (run.run.as_str(), run.state.name())).collect();
+    assert_eq!(names, [("half", "unreadable"), ("newer", "unreadable"), ("good", "completed"), ("running", "running")]);
+    assert_eq!((runs[2].progress.generations, runs[2].progress.rounds), (2, 800));
+    let ListedState::Unreadable { reason } = &runs[1].state else { panic!("{:?}", runs[1]) };
+    assert!(reason.contains("schema 99"), "{reason}");
+
+    running.finish(RunState::Failed { reason: "no space".to_owned() }).expect("an end");
+    let failed = list(dir.path()).expect("a listing").remove(3);
+    assert_eq!(failed.state, ListedState::Failed { reason: "no space".to_owned() });
+}
+
+#[test]
+fn ten_thousand_runs_are_listed_within_a_second() {
+    let dir = tempdir().expect("a temporary folder");
+    let mut meta = meta("0");
+    meta.state = RunState::Completed;
+    meta.scenario = "key = \"a scenario's text\"\n".repeat(80);
+    for run in 0..10_000 {
+        meta.run = run.to_string();
+        meta.started += 1;
+        let run_dir = dir.path().join(&meta.run);
+        fs::create_dir(&run_dir).expect("a folder");
+        fs::write(run_dir.join("meta.json"), serde_json::to_vec_pretty(&meta).expect("JSON")).expect("a file");
+        fs::write(run_dir.join("progress.json"), "{\"generations\": 5}").expect("a file");
+    }
+    // The machine may be busy with other tests: the best of three is what the code takes.
+    let best = (0..3).map(|_| {
+        let start = Instant::now();
+        assert_eq!(list(dir.path()).expect("a listing").len(), 10_000);
+        start.elapsed().as_secs_f64()
+    });
+    let best = best.fold(f64::INFINITY, f64::min);
+    assert!(best < 1.0, "{best} s");
+}
+
+#[test]
+fn a_newer_schema_is_refused_untouched() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = finished(dir.path(), "r", 1);
+    let text = fs::read_to_string(run_dir.join("meta.json")).expect("meta.json");
+    // Whatever else the newer program put there.
+    let newer = text.replace("\"schema\": 1", "\"schema\": 2").replace("\"methods\": []", "\"methods\": 17");
+    assert_ne!(text, newer);
+    fs::write(run_dir.join("meta.json"), newer).expect("a file");
+    let before = fs::metadata(run_dir.join("store/db")).expect("the store").modified().expect("its time");
+    let error = RunReader::open(&run_dir).expect_err("it is newer");
+    assert!(matches!(error, LedgerError::NewerSchema { found: 2, supported: 1, .. }), "{error}");
+    assert_eq!(fs::metadata(run_dir.join("store/db")).expect("the store").modified().expect("its time"), before);
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_optional_ones_may_miss() {
+    let dir = tempdir().expect("a temporary folder");
+    fs::write(
+        dir.path().join("meta.json"),
+        r#"{"schema": 1, "run": "r", "state": "failed", "reason": "x", "pid": 1, "started": 5, "scenario": "",
+            "scenario_hash": "h", "seed": 1, "color": "blue"}"#,
+    )
+    .expect("a file");
+    let meta = Meta::read(dir.path()).expect("it parses");
+    assert_eq!(meta.state, RunState::Failed { reason: "x".to_owned() });
+    assert_eq!((meta.devices, meta.methods.len()), (0, 0));
+}
+
+#[test]
+fn meta_changes_are_seen_at_once() {
+    let dir = tempdir().expect("a temporary folder");
+    let mut writer = RunWriter::create(dir.path(), meta("r")).expect("a new run");
+    writer.update_meta(|meta| meta.faults_injected = 2).expect("a change");
+    assert_eq!(Meta::read(writer.run_dir()).expect("meta.json"), *writer.meta());
+    assert_eq!(writer.meta().faults_injected, 2);
+    assert!(!writer.run_dir().join("meta.json.new").exists());
+}
+
+#[test]
+fn mistakes_have_names() {
+    let dir = tempdir().expect("a temporary folder");
+    for name in ["", "..", ".hidden", "a/b", "a\\b", "-x", "ü", "a b"] {
+        assert!(matches!(RunWriter::create(dir.path(), meta(name)), Err(LedgerError::BadRunName(_))), "{name:?}");
+    }
+    let run_dir = finished(dir.path(), "r", 1);
+    assert!(matches!(RunWriter::create(dir.path(), meta("r")), Err(LedgerError::RunExists(_))));
+    assert!(matches!(RunReader::open(&dir.path().join("none")), Err(LedgerError::NotFound(_))));
+    let first = RunReader::open(&run_dir).expect("the run");
+    assert!(matches!(RunReader::open(&run_dir), Err(LedgerError::StoreBusy(_))));
+    drop(first);
+    fs::remove_dir_all(run_dir.join("store")).expect("to remove the store");
+    assert!(matches!(RunReader::open(&run_dir), Err(LedgerError::MissingStore(_))));
+    assert!(!run_dir.join("store").exists(), "asking must not create it");
+}
+
+/// Changes one chunk behind the ledger's back.
+fn damage(run_dir: &std::path::Path, table: u8, sequence: u64, change: impl Fn(&mut Vec<u8>)) {
+    let store = sled::open(run_dir.join("store")).expect("the store");
+    let mut key = vec![table];
+    key.extend_from_slice(&sequence.to_be_bytes());
+    let mut chunk = store.get(&key).expect("a value").expect("the chunk").to_vec();
+    change(&mut chunk);
+    store.insert(key, chunk).expect("a value");
+    store.flush().expect("a flush");
+}
+
+#[test]
+fn a_damaged_chunk_costs_what_lies_in_it_and_is_named() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = finished(dir.path(), "r", 40);
+    damage(&run_dir, b'r', 2, |chunk| {
+        let middle = chunk.len() / 2;
+        chunk[middle] ^= 1;
+    });
+    let reader = RunReader::open(&run_dir).expect("the rest is readable");
+    let (good, bad): (Vec<_>, Vec<_>) = reader.closed_rounds().partition(Result::is_ok);
+    assert_eq!(good.len() + bad.len(), 40);
+    assert!((1..=6).contains(&bad.len()), "{}", bad.len());
+    for error in bad {
+        let error = error.expect_err("it is bad");
+        assert!(matches!(error, LedgerError::DamagedChunk { table: Table::Rounds, sequence: 2, .. }), "{error}");
+        assert!(error.to_string().contains("chunk 2 of table rounds"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_index_is_reported_on_opening() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = finished(dir.path(), "r", 40);
+    damage(&run_dir, b'p', 1, |chunk| chunk.truncate(9));
+    let reader = RunReader::open(&run_dir).expect("the rest is readable");
+    assert!(matches!(reader.damaged(), [LedgerError::DamagedChunk { table: Table::Pieces, sequence: 1, .. }]));
+    // The generations that lack rounds say so instead of being short.
+    let short = reader.closed_rounds().filter_map(Result::err).collect::<Vec<_>>();
+    assert!(
+        !short.is_empty() && short.iter().all(|error| matches!(error, LedgerError::MissingRounds { .. })),
+        "{short:?}"
+    );
+}
+
+#[test]
+fn a_chunk_in_the_wrong_table_is_refused() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = finished(dir.path(), "r", 3);
+    damage(&run_dir, b'g', 0, |chunk| {
+        let store = chunk.clone();
+        chunk.clear();
+        // A valid chunk of another table: its checksum holds, its tag does not.
+        let mut other = store;
+        other[4] = b'e';
+        let sum = {
+            let mut hasher = crc32fast::Hasher::new();
+            hasher.update(&other[..9]);
+            hasher.update(&other[13..]);
+            hasher.finalize()
+        };
+        other[9..13].copy_from_slice(&sum.to_le_bytes());
+        chunk.extend_from_slice(&other);
+    });
+    let reader = RunReader::open(&run_dir).expect("the rest is readable");
+    let error = reader.generations().next().expect("a chunk").expect_err("it is foreign");
+    assert!(error.to_string().contains("belongs to another table"), "{error}");
+}
