@@ -20,7 +20,6 @@ pub(crate) fn open(store_dir: &Path) -> Result<sled::Db, LedgerError> {
         .path(store_dir)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None)
-        .mode(sled::Mode::HighThroughput)
         .open()
         .map_err(|error| LedgerError::store(store_dir, error))
 }
