@@ -21,6 +21,16 @@ pub enum Embedded {
     Verifier,
 }
 
+impl Embedded {
+    /// The bytes of its `model.safetensors`: what a digest of the weights is taken over.
+    pub fn weights(self) -> &'static [u8] {
+        match self {
+            Embedded::Drafter => include_bytes!("../assets/drafter/model.safetensors"),
+            Embedded::Verifier => include_bytes!("../assets/verifier/model.safetensors"),
+        }
+    }
+}
+
 /// A configuration with its tensors, and where they come from (for errors).
 pub(crate) struct Source {
     pub(crate) origin: String,
@@ -29,22 +39,14 @@ pub(crate) struct Source {
 }
 
 pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
-    let (origin, config, weights): (_, &[u8], &[u8]) = match which {
-        Embedded::Drafter => (
-            "embedded drafter",
-            include_bytes!("../assets/drafter/config.json"),
-            include_bytes!("../assets/drafter/model.safetensors"),
-        ),
-        Embedded::Verifier => (
-            "embedded verifier",
-            include_bytes!("../assets/verifier/config.json"),
-            include_bytes!("../assets/verifier/model.safetensors"),
-        ),
+    let (origin, config): (_, &[u8]) = match which {
+        Embedded::Drafter => ("embedded drafter", include_bytes!("../assets/drafter/config.json")),
+        Embedded::Verifier => ("embedded verifier", include_bytes!("../assets/verifier/config.json")),
     };
     Ok(Source {
         origin: origin.to_owned(),
         config: parse_config(config, origin)?,
-        tensors: parse_safetensors(weights, origin)?,
+        tensors: parse_safetensors(which.weights(), origin)?,
     })
 }
 

@@ -1,1 +1,18 @@
-//! Orchestrator for fleets of hybrid-decoding device agents.
+//! The orchestrator: from a scenario to a run, its ledger and its table.
+//!
+//! Start reading at [`run::run`], the whole job in order: load the pair, resolve the methods ([`methods`], with
+//! [`calibrate`] where thresholds are missing), start the pool and the [`recorder`], send each method's fleet through the
+//! workload ([`fleet`]), audit what was skipped ([`audit`]), and sum up from the stored rows ([`results`]).
+
+pub mod audit;
+pub mod calibrate;
+pub mod error;
+pub mod fleet;
+pub mod methods;
+pub mod pair;
+pub mod progress;
+pub mod recorder;
+pub mod report;
+pub mod results;
+pub mod run;
+pub mod work;

@@ -1,2 +1,218 @@
 //! The `specfleet` command.
-fn main() {}
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use specfleet::error::Error;
+use specfleet::progress::{Progress, Ui};
+use specfleet::run::{Finished, RunOptions};
+use specfleet::{report, run};
+use specfleet_config::{Scenario, Settings};
+
+/// Fleets of devices that draft with a small model and ask a shared pool of large ones.
+#[derive(Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
+    Run(RunArgs),
+    /// List the runs in the ledger
+    Runs {
+        /// Folder of all runs
+        #[arg(long, default_value = LEDGER)]
+        ledger: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a scenario without running it
+    Check {
+        /// The scenario: a file, or the name of a shipped one
+        scenario: PathBuf,
+    },
+}
+
+const LEDGER: &str = "specfleet-runs";
+
+#[derive(Args)]
+struct RunArgs {
+    /// The scenario: a file, or the name of a shipped one (default, paper)
+    scenario: Option<PathBuf>,
+    /// Devices of the fleet
+    #[arg(long, value_name = "N")]
+    devices: Option<u32>,
+    /// Verifiers of the pool
+    #[arg(long, value_name = "N")]
+    verifiers: Option<u32>,
+    /// Upload methods, separated by commas
+    #[arg(long, value_name = "a,b")]
+    methods: Option<String>,
+    /// Prompts under each method
+    #[arg(long, value_name = "N")]
+    prompts: Option<u32>,
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<u32>,
+    /// Sampling temperature; 0 is greedy
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Seed of all draws
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// How both models' weights are stored: f32, q8_0 or q4_k
+    #[arg(long, value_name = "P")]
+    precision: Option<String>,
+    /// Folder of another drafter
+    #[arg(long, value_name = "DIR")]
+    drafter: Option<PathBuf>,
+    /// Folder of another verifier
+    #[arg(long, value_name = "DIR")]
+    verifier: Option<PathBuf>,
+    /// Prompts as JSON lines
+    #[arg(long, value_name = "FILE.jsonl")]
+    workload: Option<PathBuf>,
+    /// Any other key of the scenario; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = LEDGER)]
+    ledger: PathBuf,
+    /// Write generations.jsonl and summary.json here
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Inject a fault: kill-verifier@SECONDS; may be repeated
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<String>,
+    /// Print the summary as JSON and nothing else
+    #[arg(long)]
+    json: bool,
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto")]
+    ui: Ui,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => run_command(&cli.run),
+        Some(Command::Run(args)) => run_command(&args),
+        Some(Command::Runs { ledger, json }) => runs_command(&ledger, json),
+        Some(Command::Check { scenario }) => check_command(&scenario),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("specfleet: {error:#}");
+            ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
+        }
+    }
+}
+
+fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let scenario = args.scenario().map_err(Error::from)?;
+    let settings = scenario.settings().map_err(Error::from)?;
+    let progress = Progress::new(if args.json { Ui::None } else { args.ui });
+    progress.say(&headline(&settings));
+    let options = RunOptions {
+        settings,
+        scenario: scenario.to_toml(),
+        ledger: &args.ledger,
+        out: args.out.as_deref(),
+        progress: &progress,
+    };
+    let Finished { summary, folder, notes } = actix::System::new().block_on(run::run(options))?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&summary).context("writing the summary")?);
+    } else {
+        println!("{}", report::method_table(&summary));
+        println!("{}", report::verdict_line(&summary));
+        for note in notes {
+            println!("note: {note}");
+        }
+        println!("run {} in {}", summary.run, folder.display());
+        if let Some(out) = &args.out {
+            println!("generations.jsonl and summary.json in {}", out.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn headline(settings: &Settings) -> String {
+    let names: Vec<&str> = settings.methods.iter().map(|method| method.name.as_str()).collect();
+    let prompts: u32 = settings.workload.iter().map(|part| part.prompts).sum();
+    format!(
+        "{} devices, {} verifiers, {prompts} prompts, T = {}, seed {}; methods: {}",
+        settings.run.devices,
+        settings.run.verifiers,
+        settings.run.sampling.temperature,
+        settings.run.seed,
+        names.join(", ")
+    )
+}
+
+fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let runs = specfleet_ledger::list(ledger).map_err(Error::from)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&runs).context("writing the list")?);
+    } else if runs.is_empty() {
+        println!("no runs in {}", ledger.display());
+    } else {
+        println!("{}", report::run_table(&runs));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {
+    let scenario = Scenario::load(scenario).map_err(Error::from)?;
+    let settings = scenario.settings().map_err(Error::from)?;
+    println!("{}", headline(&settings));
+    println!("scenario {}", settings.scenario_hash());
+    Ok(ExitCode::SUCCESS)
+}
+
+impl RunArgs {
+    /// The scenario with the flags on top; flags are keys like any other and obey the same ranges.
+    fn scenario(&self) -> Result<Scenario, specfleet_config::ConfigError> {
+        let mut scenario = match &self.scenario {
+            Some(path) => Scenario::load(path)?,
+            None => Scenario::shipped_default()?,
+        };
+        let text = |path: &PathBuf| path.display().to_string();
+        let mut flags: Vec<(&str, &str, Option<toml::Value>)> = vec![
+            ("--devices", "run.devices", self.devices.map(|n| i64::from(n).into())),
+            ("--verifiers", "run.verifiers", self.verifiers.map(|n| i64::from(n).into())),
+            ("--methods", "run.methods", self.methods.clone().map(Into::into)),
+            ("--workload", "run.workload", self.workload.as_ref().map(|path| text(path).into())),
+            ("--prompts", "run.prompts", self.prompts.map(|n| i64::from(n).into())),
+            ("--max-new-tokens", "run.max_new_tokens", self.max_new_tokens.map(|n| i64::from(n).into())),
+            ("--temperature", "run.temperature", self.temperature.map(Into::into)),
+            // A seed beyond TOML's integers is read as text, and refused there with its range.
+            ("--seed", "run.seed", self.seed.map(|n| i64::try_from(n).map_or_else(|_| n.to_string().into(), Into::into))),
+            ("--precision", "model.drafter_precision", self.precision.clone().map(Into::into)),
+            ("--precision", "model.verifier_precision", self.precision.clone().map(Into::into)),
+            ("--drafter", "model.drafter", self.drafter.as_ref().map(|path| text(path).into())),
+            ("--verifier", "model.verifier", self.verifier.as_ref().map(|path| text(path).into())),
+        ];
+        if !self.fault.is_empty() {
+            flags.push(("--fault", "faults.inject", Some(self.fault.clone().into())));
+        }
+        for (flag, key, value) in flags {
+            if let Some(value) = value {
+                scenario.set_flag(flag, key, value)?;
+            }
+        }
+        for assignment in &self.set {
+            scenario.set(assignment)?;
+        }
+        Ok(scenario)
+    }
+}

@@ -1,0 +1,363 @@
+//! Calibration (method.md §2 and §3): the drafter and the verifier walk through prompts of their own, and what they say on
+//! the way becomes samples for the engine's fits.
+//!
+//! A walk is an `hlm` generation: at each position the draft is judged and the text goes on with what was committed, so
+//! the samples lie where the methods will be. The seed is fixed: a calibration belongs to a pair, not to a run.
+
+use specfleet_config::{Prompt, Settings};
+use specfleet_engine::acceptance::{Next, verifier_draw, verify_outcome};
+use specfleet_engine::calibration::{Calibration, CalibrationKey, CalibrationSample, HarmMeasure, HarmSample};
+use specfleet_engine::device::gate::{
+    AttentionRows, ImportanceReading, RunningMoments, concentration, lookahead_importance, uncertainty,
+};
+use specfleet_engine::device::payload::Payload;
+use specfleet_engine::device::{DraftSpec, draft::GateStatistic, draft_outcome};
+use specfleet_engine::method::{Estimator, PayloadForm, Sampling};
+use specfleet_engine::random::DrawKey;
+use specfleet_model::{KvArena, LogitRows, Model, ModelError, SeqId, SeqStep};
+
+use crate::error::Error;
+use crate::pair::Pair;
+
+/// Most tokens drafted on each prompt.
+const TOKENS: usize = 96;
+/// Walks at a time.
+const BATCH: usize = 32;
+/// Most rejected drafts studied for harm.
+const HARM_POSITIONS: usize = 256;
+/// Tokens compared where there is no final answer.
+const AGREEMENT_TOKENS: usize = 32;
+/// Seed of all draws.
+const SEED: u64 = 0xca11_b4a7;
+/// Room for the walks' caches: a batch of walks on contexts far beyond those of the shipped prompts.
+const KV_BYTES: usize = 1 << 30;
+
+/// What the calibration of this scenario's pair belongs to.
+pub fn key(settings: &Settings, pair: &Pair, estimator: Estimator, form: PayloadForm) -> CalibrationKey {
+    let workload = &settings.calibration.workload;
+    CalibrationKey {
+        drafter: pair.drafter_digest.clone(),
+        verifier: pair.verifier_digest.clone(),
+        drafter_precision: pair.drafter.precision().to_string(),
+        verifier_precision: pair.verifier.precision().to_string(),
+        prompts: format!("{} x {} x {TOKENS}", workload.sha256, workload.prompts),
+        estimator,
+        sampling: settings.run.sampling,
+        samples_from: CalibrationKey::samples_from(form),
+    }
+}
+
+/// Computes the calibration of `key` on the scenario's calibration prompts.
+pub fn calibrate(settings: &Settings, pair: &Pair, key: CalibrationKey) -> Result<Calibration, Error> {
+    let tasks: Vec<&Prompt> = settings.calibration.workload.tasks().map(|task| task.prompt).collect();
+    let mut walker = Walker::new(pair, &key);
+    for batch in tasks.chunks(BATCH) {
+        walker.walk(batch)?;
+    }
+    let (harm, measure) = walker.harm()?;
+    Ok(Calibration::fit(key, &walker.samples, &harm, measure))
+}
+
+/// One prompt on its way.
+struct Walk {
+    prompt: u32,
+    reference: String,
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    epoch: u32,
+    /// Of `concentration`, per layer.
+    moments: Vec<RunningMoments>,
+    /// The drafter's caches, one per layer, because a pass tells the attention of one layer.
+    drafter: Vec<SeqId>,
+    verifier: SeqId,
+}
+
+/// A rejected draft, to be followed both ways.
+struct Rejected {
+    prefix: Vec<u32>,
+    prompt_tokens: usize,
+    prompt: u32,
+    epoch: u32,
+    draft: u32,
+    replacement: u32,
+    reference: String,
+    sample: CalibrationSample,
+}
+
+struct Walker<'a> {
+    pair: &'a Pair,
+    sampling: Sampling,
+    form: PayloadForm,
+    layers: usize,
+    drafter_kv: KvArena,
+    verifier_kv: KvArena,
+    samples: Vec<CalibrationSample>,
+    rejected: Vec<Rejected>,
+    prompts: u32,
+}
+
+impl<'a> Walker<'a> {
+    fn new(pair: &'a Pair, key: &CalibrationKey) -> Self {
+        let full = PayloadForm::Full { bits: specfleet_engine::method::ProbabilityBits::B32 };
+        Walker {
+            pair,
+            sampling: key.sampling,
+            form: key.samples_from.unwrap_or(full),
+            layers: pair.drafter.shape().layers,
+            drafter_kv: KvArena::new(&pair.drafter, KV_BYTES),
+            verifier_kv: KvArena::new(&pair.verifier, KV_BYTES),
+            samples: Vec::new(),
+            rejected: Vec::new(),
+            prompts: 0,
+        }
+    }
+
+    /// Walks a batch of prompts to their ends.
+    fn walk(&mut self, prompts: &[&Prompt]) -> Result<(), Error> {
+        let mut walks = Vec::new();
+        for prompt in prompts {
+            let tokens = self.pair.tokenizer.encode(&prompt.text)?;
+            self.prompts += 1;
+            walks.push(Walk {
+                prompt: self.prompts - 1,
+                reference: prompt.reference.clone(),
+                prompt_tokens: tokens.len(),
+                tokens,
+                epoch: 0,
+                moments: vec![RunningMoments::default(); self.layers],
+                drafter: (0..self.layers).map(|_| self.drafter_kv.open()).collect(),
+                verifier: self.verifier_kv.open(),
+            });
+        }
+        while !walks.is_empty() {
+            // Two lookahead steps must fit behind the next position.
+            let (going, done): (Vec<Walk>, Vec<Walk>) = walks.into_iter().partition(|walk| self.goes_on(walk));
+            for walk in done {
+                walk.drafter.iter().for_each(|&seq| self.drafter_kv.close(seq));
+                self.verifier_kv.close(walk.verifier);
+            }
+            walks = going;
+            if !walks.is_empty() {
+                self.position(&mut walks)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn goes_on(&self, walk: &Walk) -> bool {
+        let generated = walk.tokens.len() - walk.prompt_tokens;
+        let ended = generated > 0 && walk.tokens.last().is_some_and(|t| self.pair.verifier.shape().eos.contains(t));
+        !ended && generated < TOKENS && walk.tokens.len() + 3 <= self.pair.context()
+    }
+
+    /// One position of every walk: draft, look ahead, judge, commit.
+    fn position(&mut self, walks: &mut [Walk]) -> Result<(), Error> {
+        let vocab = self.pair.drafter.shape().vocab;
+        let heads = self.pair.drafter.shape().heads;
+        let keys: Vec<DrawKey> = walks.iter().map(Walk::key).collect();
+        let mut drafts = vec![Vec::new(); walks.len()];
+        let mut logits = vec![Vec::new(); walks.len()];
+        let mut readings: Vec<(Vec<ImportanceReading>, Vec<ImportanceReading>)> = vec![Default::default(); walks.len()];
+        for layer in 0..self.layers {
+            // Three steps per layer: the position itself, then the draft, then the draft behind it.
+            for step in 0..3 {
+                let fed: Vec<&[u32]> = walks
+                    .iter()
+                    .zip(&drafts)
+                    .map(|(walk, drafts): (&Walk, &Vec<u32>)| match step {
+                        0 => &walk.tokens[self.drafter_kv.len(walk.drafter[layer])..],
+                        _ => &drafts[step - 1..step],
+                    })
+                    .collect();
+                let steps: Vec<SeqStep<'_>> = walks
+                    .iter()
+                    .zip(&fed)
+                    .map(|(walk, tokens)| SeqStep {
+                        seq: walk.drafter[layer],
+                        tokens,
+                        logits: if layer == 0 && step < 2 { LogitRows::Last(1) } else { LogitRows::None },
+                        attention: (step != 1).then_some(layer),
+                    })
+                    .collect();
+                let output = self.pair.drafter.forward(&mut self.drafter_kv, &steps)?;
+                for (index, walk) in walks.iter_mut().enumerate() {
+                    if layer == 0 && step < 2 {
+                        let row = output.logits(index);
+                        let key = keys[index].at(keys[index].position + step as u32);
+                        drafts[index].push(draft_outcome(row, None, key, &self.spec(GateStatistic::None)).token);
+                        if step == 0 {
+                            logits[index] = row.to_vec();
+                        }
+                    }
+                    let weights = output.attention(index);
+                    let Some(rows) = AttentionRows::new(heads, weights.len() / heads.max(1), weights) else { continue };
+                    match step {
+                        0 => {
+                            let value = concentration(rows);
+                            readings[index].0.push(walk.moments[layer].reading(value));
+                            walk.moments[layer].push(value);
+                        }
+                        2 => readings[index].1.push(lookahead_importance(rows, walk.tokens.len())),
+                        _ => {}
+                    }
+                }
+            }
+            for walk in walks.iter() {
+                self.drafter_kv.truncate(walk.drafter[layer], walk.tokens.len());
+            }
+        }
+        let steps: Vec<SeqStep<'_>> = walks
+            .iter()
+            .map(|walk| SeqStep {
+                seq: walk.verifier,
+                tokens: &walk.tokens[self.verifier_kv.len(walk.verifier)..],
+                logits: LogitRows::Last(1),
+                attention: None,
+            })
+            .collect();
+        let output = self.pair.verifier.forward(&mut self.verifier_kv, &steps)?;
+        for (index, walk) in walks.iter_mut().enumerate() {
+            let key = keys[index];
+            let of = |statistic| draft_outcome(&logits[index], None, key, &self.spec(statistic));
+            let drafted = of(GateStatistic::MaxProbability);
+            let payload = Payload::encode(&self.form, &drafted.distribution, drafted.token);
+            let row = output.logits(index);
+            let Ok(outcome) =
+                verify_outcome(row, vocab, &self.sampling, key, &[drafted.token], std::slice::from_ref(&payload), false)
+            else {
+                // Our own payload of our own draft is valid.
+                return Err(Error::Stopped("the calibration"));
+            };
+            let (concentration, lookahead) = std::mem::take(&mut readings[index]);
+            let sample = CalibrationSample {
+                u_expected: uncertainty(Estimator::Expected, &logits[index], drafted.token, key),
+                u_sampled: uncertainty(Estimator::Sampled, &logits[index], drafted.token, key),
+                entropy: of(GateStatistic::Entropy).signals.statistic,
+                max_probability: 1.0 - drafted.signals.statistic,
+                rejection: 1.0 - outcome.accept_probabilities.first().copied().unwrap_or(1.0),
+                concentration,
+                lookahead,
+            };
+            let next = match outcome.next {
+                Next::Replacement(replacement) => {
+                    if self.rejected.len() < HARM_POSITIONS {
+                        self.rejected.push(Rejected {
+                            prefix: walk.tokens.clone(),
+                            prompt_tokens: walk.prompt_tokens,
+                            prompt: walk.prompt,
+                            epoch: walk.epoch + 1,
+                            draft: drafted.token,
+                            replacement,
+                            reference: walk.reference.clone(),
+                            sample: sample.clone(),
+                        });
+                    }
+                    walk.epoch += 1;
+                    replacement
+                }
+                Next::None | Next::Bonus(_) | Next::Resample(_) => drafted.token,
+            };
+            walk.tokens.push(next);
+            self.samples.push(sample);
+        }
+        Ok(())
+    }
+
+    fn spec(&self, statistic: GateStatistic) -> DraftSpec {
+        DraftSpec { sampling: self.sampling, payload: self.form, statistic, importance: None }
+    }
+
+    /// Follows each rejected draft and its replacement to the end of the text, both written on by the verifier with the
+    /// same draws, and measures what the draft costs.
+    fn harm(&mut self) -> Result<(Vec<HarmSample>, HarmMeasure), Error> {
+        let answers = self.rejected.iter().all(|r| specfleet_analysis::final_answer(&r.reference).is_some());
+        let measure = if answers { HarmMeasure::ExactMatch } else { HarmMeasure::TokenAgreement };
+        let mut harm = Vec::new();
+        let rejected = std::mem::take(&mut self.rejected);
+        for batch in rejected.chunks(BATCH / 2) {
+            let texts: Vec<(Vec<u32>, u32, u32)> = batch
+                .iter()
+                .flat_map(|r| [r.draft, r.replacement].map(|token| ([&r.prefix[..], &[token]].concat(), r.prompt, r.epoch)))
+                .collect();
+            let texts = self.write_on(texts)?;
+            for (rejected, both) in batch.iter().zip(texts.chunks_exact(2)) {
+                let loss = match measure {
+                    HarmMeasure::ExactMatch => {
+                        let right = |tokens: &[u32]| -> Result<f32, ModelError> {
+                            let text = self.pair.tokenizer.decode(&tokens[rejected.prompt_tokens..])?;
+                            let matches = specfleet_analysis::exact_match(&text, &rejected.reference);
+                            Ok(f32::from(u8::from(matches == Some(true))))
+                        };
+                        right(&both[1])? - right(&both[0])?
+                    }
+                    HarmMeasure::TokenAgreement => {
+                        let from = rejected.prefix.len() + 1;
+                        let window = |tokens: &[u32]| tokens[from..].iter().copied().take(AGREEMENT_TOKENS).collect();
+                        let (draft, replacement): (Vec<u32>, Vec<u32>) = (window(&both[0]), window(&both[1]));
+                        1.0 - specfleet_analysis::token_agreement(&draft, &replacement) as f32
+                    }
+                };
+                let CalibrationSample { concentration, lookahead, .. } = rejected.sample.clone();
+                harm.push(HarmSample { harm: loss, concentration, lookahead });
+            }
+        }
+        Ok((harm, measure))
+    }
+
+    /// The verifier alone writes each text on to its end.
+    fn write_on(&mut self, texts: Vec<(Vec<u32>, u32, u32)>) -> Result<Vec<Vec<u32>>, ModelError> {
+        let verifier: &Model = &self.pair.verifier;
+        let eos = &verifier.shape().eos;
+        let mut texts: Vec<(Vec<u32>, u32, u32, SeqId, usize)> = texts
+            .into_iter()
+            .map(|(tokens, prompt, epoch)| {
+                let most = (tokens.len() + TOKENS).min(self.pair.context());
+                (tokens, prompt, epoch, self.verifier_kv.open(), most)
+            })
+            .collect();
+        loop {
+            let open: Vec<usize> = (0..texts.len())
+                .filter(|&at| {
+                    let (tokens, .., most) = &texts[at];
+                    tokens.len() < *most && !tokens.last().is_some_and(|t| eos.contains(t))
+                })
+                .collect();
+            if open.is_empty() {
+                break;
+            }
+            let steps: Vec<SeqStep<'_>> = open
+                .iter()
+                .map(|&at| SeqStep {
+                    seq: texts[at].3,
+                    tokens: &texts[at].0[self.verifier_kv.len(texts[at].3)..],
+                    logits: LogitRows::Last(1),
+                    attention: None,
+                })
+                .collect();
+            let output = verifier.forward(&mut self.verifier_kv, &steps)?;
+            for (index, &at) in open.iter().enumerate() {
+                let (tokens, prompt, epoch, ..) = &mut texts[at];
+                let key = draw_key(*prompt, tokens.len(), *epoch);
+                tokens.push(verifier_draw(output.logits(index), &self.sampling, key));
+            }
+        }
+        Ok(texts
+            .into_iter()
+            .map(|(tokens, _, _, seq, _)| {
+                self.verifier_kv.close(seq);
+                tokens
+            })
+            .collect())
+    }
+}
+
+impl Walk {
+    fn key(&self) -> DrawKey {
+        draw_key(self.prompt, self.tokens.len(), self.epoch)
+    }
+}
+
+fn draw_key(prompt: u32, position: usize, epoch: u32) -> DrawKey {
+    // A position is below the context of a model, far below `u32::MAX`.
+    DrawKey { seed: SEED, prompt, repetition: 0, position: position as u32, epoch }
+}

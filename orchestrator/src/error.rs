@@ -1,0 +1,94 @@
+//! What can go wrong with a command, and what that means for its exit code.
+
+use std::path::PathBuf;
+
+use device_agent::{AgentError, ConnectorError};
+use specfleet_config::ConfigError;
+use specfleet_engine::calibration::MethodError;
+use specfleet_ledger::LedgerError;
+use specfleet_model::ModelError;
+use thiserror::Error;
+use verifier_pool::PoolError;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The scenario, a flag or a data set.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A model, its weights or its tokenizer.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A method that cannot be resolved.
+    #[error(transparent)]
+    Method(#[from] MethodError),
+    /// A prompt that the models cannot take.
+    #[error("data set \"{data_set}\", line {line}: the prompt has {tokens} tokens and leaves no room in a context of {context}")]
+    PromptTooLong {
+        /// The data set's name or path.
+        data_set: String,
+        /// Line number from 1.
+        line: usize,
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The smaller context of the pair.
+        context: usize,
+    },
+    /// A calibration file that is none, or one of another pair.
+    #[error("calibration file {path}: {why}")]
+    Calibration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The pool: a port in use, certificates, settings that do not fit the model.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The way to the pool.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    /// A device.
+    #[error("device {device}: {source}")]
+    Agent {
+        /// Its number.
+        device: u32,
+        /// What happened to it.
+        source: AgentError,
+    },
+    /// The run store.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file of the results.
+    #[error("cannot write {path}: {source}")]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part of this program stopped without saying why.
+    #[error("{0} has stopped unexpectedly")]
+    Stopped(&'static str),
+    /// Ctrl-C. What was written until then is kept.
+    #[error("interrupted; what was recorded until then is in {0}")]
+    Interrupted(PathBuf),
+}
+
+impl Error {
+    /// The process's exit code: 2 for what the user can mend before anything runs, 130 for Ctrl-C, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config(_)
+            | Error::Model(_)
+            | Error::Method(_)
+            | Error::PromptTooLong { .. }
+            | Error::Calibration { .. }
+            | Error::Pool(_)
+            | Error::Connector(_)
+            | Error::Ledger(LedgerError::NotFound(_)) => 2,
+            Error::Interrupted(_) => 130,
+            Error::Agent { .. } | Error::Ledger(_) | Error::Output { .. } | Error::Stopped(_) => 1,
+        }
+    }
+}

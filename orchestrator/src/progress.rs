@@ -1,0 +1,102 @@
+//! What a person sees while a run goes on: bars on a terminal, plain lines elsewhere, nothing if told so. It all goes to
+//! standard error; standard output is for results.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ui {
+    /// Bars on a terminal, plain lines elsewhere.
+    Auto,
+    /// Plain lines.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+/// The progress of a run.
+#[derive(Debug)]
+pub struct Progress {
+    show: Show,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Bars,
+    Lines,
+    Nothing,
+}
+
+/// The progress of one method.
+#[derive(Debug)]
+pub struct Phase {
+    bar: Option<ProgressBar>,
+    line: Option<(String, Instant)>,
+    total: u64,
+    done: std::cell::Cell<u64>,
+}
+
+impl Progress {
+    /// Chooses how to show it.
+    pub fn new(ui: Ui) -> Progress {
+        let show = match ui {
+            Ui::None => Show::Nothing,
+            Ui::Plain => Show::Lines,
+            Ui::Auto if std::io::stderr().is_terminal() => Show::Bars,
+            Ui::Auto => Show::Lines,
+        };
+        Progress { show }
+    }
+
+    /// One line about something that happens now.
+    pub fn say(&self, text: &str) {
+        if self.show != Show::Nothing {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A method starts on `total` prompts.
+    pub fn phase(&self, method: &str, total: usize) -> Phase {
+        let total = total as u64;
+        let done = std::cell::Cell::new(0);
+        match self.show {
+            Show::Nothing => Phase { bar: None, line: None, total, done },
+            Show::Lines => Phase { bar: None, line: Some((method.to_owned(), Instant::now())), total, done },
+            Show::Bars => {
+                let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+                // The template is a constant and valid; the default style would do as well.
+                if let Ok(style) = ProgressStyle::with_template("{prefix:<9} {bar:40} {pos:>5}/{len} prompts  {elapsed}") {
+                    bar.set_style(style);
+                }
+                bar.set_prefix(method.to_owned());
+                bar.enable_steady_tick(Duration::from_millis(200));
+                Phase { bar: Some(bar), line: None, total, done }
+            }
+        }
+    }
+}
+
+impl Phase {
+    /// A prompt is answered.
+    pub fn tick(&self) {
+        self.done.set(self.done.get() + 1);
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+    }
+
+    /// The method is through.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+        if let Some((method, started)) = &self.line {
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!("{method:<9} {}/{} prompts in {seconds:.1} s", self.done.get(), self.total);
+        }
+    }
+}

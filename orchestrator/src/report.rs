@@ -1,0 +1,76 @@
+//! The table at the end of a run, and the listing of runs.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use specfleet_analysis::{Metric, Summary, Validity};
+use specfleet_ledger::RunListing;
+
+/// A column: heading, metric, statistic, factor to the unit shown, decimals.
+type Column = (&'static str, &'static str, fn(&Metric) -> f64, f64, usize);
+
+const COLUMNS: [Column; 17] = [
+    ("tok/s", "tokens_per_second", |m| m.mean, 1.0, 1),
+    ("TTFT\nms", "time_to_first_token_seconds", |m| m.p50, 1e3, 0),
+    ("gap p50\nms", "inter_token_latency_seconds", |m| m.p50, 1e3, 1),
+    ("gap p95\nms", "inter_token_latency_seconds", |m| m.p95, 1e3, 1),
+    ("upload\n%", "upload_rate", |m| m.mean, 1e2, 1),
+    ("reject\n%", "rejection_rate", |m| m.mean, 1e2, 1),
+    ("true skip\n%", "true_skip_rate", |m| m.mean, 1e2, 1),
+    ("accept\nlength", "mean_acceptance_length", |m| m.mean, 1.0, 2),
+    ("uplink\nB/tok", "uplink_bytes_per_token", |m| m.mean, 1.0, 0),
+    ("device\nmJ/tok", "energy_per_token_joules_device", |m| m.mean, 1e3, 1),
+    ("radio\nmJ/tok", "energy_per_token_joules_radio", |m| m.mean, 1e3, 1),
+    ("cloud\nmJ/tok", "energy_per_token_joules_cloud", |m| m.mean, 1e3, 1),
+    ("total\nmJ/tok", "energy_per_token_joules_total", |m| m.mean, 1e3, 1),
+    ("saved\n%", "energy_saved_vs_hlm", |m| m.mean, 1e2, 1),
+    ("exact\n%", "exact_match", |m| m.mean, 1e2, 1),
+    ("agree\n%", "token_agreement", |m| m.mean, 1e2, 1),
+    ("ROUGE-L\n%", "rouge_l", |m| m.mean, 1e2, 1),
+];
+
+/// One row per method; a metric that does not apply stays empty.
+pub fn method_table(summary: &Summary) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(std::iter::once("method").chain(COLUMNS.iter().map(|column| column.0)));
+    for (name, metrics) in summary.methods.iter() {
+        let cells = COLUMNS.iter().map(|&(_, metric, statistic, factor, decimals)| {
+            let text = metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic(m) * factor));
+            Cell::new(text).set_alignment(CellAlignment::Right)
+        });
+        table.add_row(std::iter::once(Cell::new(name)).chain(cells));
+    }
+    table.to_string()
+}
+
+/// The line below the table: whether the figures can be trusted, and what became of the uploads.
+pub fn verdict_line(summary: &Summary) -> String {
+    let uploads = &summary.uploads;
+    let state = match summary.state {
+        Validity::Valid => "VALID".to_owned(),
+        Validity::Invalid => format!("INVALID: {}", summary.problems.join("; ")),
+    };
+    format!(
+        "{state} · {} generations · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {}",
+        summary.generations, uploads.sent, uploads.verdicts, uploads.refused, uploads.cancelled, summary.faults_injected
+    )
+}
+
+/// One line per run.
+pub fn run_table(runs: &[RunListing]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["run", "state", "devices", "verifiers", "generations", "rounds", "batches", "methods"]);
+    for run in runs {
+        table.add_row([
+            run.run.clone(),
+            run.state.name().to_owned(),
+            run.devices.to_string(),
+            run.verifiers.to_string(),
+            run.progress.generations.to_string(),
+            run.progress.rounds.to_string(),
+            run.progress.batches.to_string(),
+            run.methods.join(","),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,171 @@
+//! What comes out of a run: read back from its stored rows, so that the figures are those of the ledger.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use specfleet_analysis::{GenerationView, RunHeader, Summary, SummaryBuilder, exact_match, rouge_l};
+use specfleet_engine::id::GenerationId;
+use specfleet_engine::record::{AuditRecord, FinishReason, GenerationRecord, RoundRecord, Source};
+use specfleet_ledger::{Meta, RunReader, RunState};
+use specfleet_model::Tokenizer;
+
+use crate::error::Error;
+use crate::work::{Job, Work};
+
+/// One line of `generations.jsonl`.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    method: &'a str,
+    prompt_id: u32,
+    repetition: u16,
+    data_set: &'a str,
+    device: u32,
+    prompt: &'a str,
+    reference: &'a str,
+    text: &'a str,
+    token_ids: &'a [u32],
+    uploaded_positions: Vec<u32>,
+    finish_reason: FinishReason,
+    exact_match: Option<bool>,
+    energy_joules: Joules,
+}
+
+#[derive(Debug, Serialize)]
+struct Joules {
+    device: f64,
+    radio: f64,
+    cloud: f64,
+    cloud_paper: f64,
+}
+
+/// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl` and `summary.json` there.
+pub fn results(
+    run_dir: &Path,
+    work: &Work,
+    tokenizer: &Tokenizer,
+    problems: &[String],
+    out: Option<&Path>,
+) -> Result<Summary, Error> {
+    let reader = RunReader::open(run_dir)?;
+    let meta = reader.meta();
+    let header = RunHeader {
+        run: meta.run.clone(),
+        seed: meta.seed,
+        scenario_hash: meta.scenario_hash.clone(),
+        faults_injected: meta.faults_injected,
+    };
+    let mut summary = SummaryBuilder::new(header, &meta.methods, &meta.data_sets);
+    let mut lines = out.map(|folder| Lines::create(folder)).transpose()?;
+    let jobs: BTreeMap<(u32, u16), &Job> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
+    let audits: BTreeMap<GenerationId, AuditRecord> =
+        reader.audits().map(|audit| audit.map(|audit| (audit.id, audit))).collect::<Result<_, _>>()?;
+    for record in reader.generations() {
+        let record = record?;
+        let rounds = reader.rounds(record.id)?;
+        let Some(job) = jobs.get(&(record.id.prompt, record.id.repetition)) else { continue };
+        let text = tokenizer.decode(&record.tokens)?;
+        let exact_match = exact_match(&text, &job.reference);
+        let view = GenerationView {
+            record: &record,
+            rounds: &rounds,
+            audit: audits.get(&record.id),
+            exact_match,
+            rouge_l: Some(rouge_l(&text, &job.reference)),
+        };
+        if let Err(error) = summary.add(view) {
+            summary.problem(error.to_string());
+        }
+        if let Some(lines) = &mut lines {
+            lines.write(&line(meta, job, &record, &rounds, &text, exact_match))?;
+        }
+    }
+    let missing = (work.jobs.len() * meta.methods.len()).saturating_sub(reader.closed_generations());
+    if missing > 0 {
+        summary.problem(format!("{missing} generations are missing"));
+    }
+    for damage in reader.damaged() {
+        summary.problem(damage.to_string());
+    }
+    match &meta.state {
+        RunState::Completed => {}
+        RunState::Running | RunState::Interrupted => summary.problem("the run was interrupted"),
+        RunState::Failed { reason } => summary.problem(format!("the run failed: {reason}")),
+    }
+    for problem in problems {
+        summary.problem(problem.clone());
+    }
+    let summary = summary.finish();
+    if let Some(lines) = lines {
+        lines.finish(&summary)?;
+    }
+    Ok(summary)
+}
+
+fn line<'a>(
+    meta: &'a Meta,
+    job: &'a Job,
+    record: &'a GenerationRecord,
+    rounds: &[RoundRecord],
+    text: &'a str,
+    exact_match: Option<bool>,
+) -> Line<'a> {
+    let joules = |nanojoules: u64| nanojoules as f64 * 1e-9;
+    let name = |names: &'a [String], index: u16| names.get(usize::from(index)).map_or("", String::as_str);
+    Line {
+        method: meta.methods.get(usize::from(record.id.method)).map_or("", |method| &method.name),
+        prompt_id: record.id.prompt,
+        repetition: record.id.repetition,
+        data_set: name(&meta.data_sets, record.data_set),
+        device: record.device.0,
+        prompt: &job.prompt,
+        reference: &job.reference,
+        text,
+        token_ids: &record.tokens,
+        uploaded_positions: rounds
+            .iter()
+            .filter(|round| matches!(round.source, Source::Accepted | Source::Replaced))
+            .map(|round| round.position)
+            .collect(),
+        finish_reason: record.finish,
+        exact_match,
+        energy_joules: Joules {
+            device: joules(record.energy.device),
+            radio: joules(record.energy.radio),
+            cloud: joules(record.energy.cloud),
+            cloud_paper: joules(record.energy.cloud_paper),
+        },
+    }
+}
+
+/// The files of `--out`.
+struct Lines {
+    folder: std::path::PathBuf,
+    generations: BufWriter<File>,
+}
+
+impl Lines {
+    fn create(folder: &Path) -> Result<Lines, Error> {
+        let failed = |source| Error::Output { path: folder.to_path_buf(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        let path = folder.join("generations.jsonl");
+        let file = File::create(&path).map_err(|source| Error::Output { path, source })?;
+        Ok(Lines { folder: folder.to_path_buf(), generations: BufWriter::new(file) })
+    }
+
+    fn write(&mut self, line: &Line<'_>) -> Result<(), Error> {
+        serde_json::to_writer(&mut self.generations, line)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.generations.write_all(b"\n"))
+            .map_err(|source| Error::Output { path: self.folder.join("generations.jsonl"), source })
+    }
+
+    fn finish(mut self, summary: &Summary) -> Result<(), Error> {
+        let failed = |name: &str, source| Error::Output { path: self.folder.join(name), source };
+        self.generations.flush().map_err(|source| failed("generations.jsonl", source))?;
+        let text = serde_json::to_string_pretty(summary).map_err(|e| failed("summary.json", e.into()))?;
+        fs::write(self.folder.join("summary.json"), text + "\n").map_err(|source| failed("summary.json", source))
+    }
+}

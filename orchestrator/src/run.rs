@@ -1,0 +1,294 @@
+//! A live run from beginning to end.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
+use specfleet_analysis::Summary;
+use specfleet_config::{Fault, Settings};
+use specfleet_engine::id::VerifierId;
+use specfleet_engine::pool::PoolSettings;
+use specfleet_engine::record::VerifierRecord;
+use specfleet_engine::wire::Limits;
+use specfleet_ledger::{Machine, Meta, RunState, RunWriter, SCHEMA};
+use tokio::sync::watch;
+use verifier_pool::{PoolHandle, PoolOptions, TlsOptions};
+
+use crate::audit::{self, Case};
+use crate::error::Error;
+use crate::fleet::{Fleet, Shared};
+use crate::methods::{Calibrations, Resolved};
+use crate::pair::Pair;
+use crate::progress::Progress;
+use crate::recorder::Recorder;
+use crate::results::results;
+use crate::work::Work;
+
+/// Devices per client endpoint: a QUIC endpoint is driven by one task.
+const DEVICES_PER_ENDPOINT: u32 = 128;
+
+/// What a run needs beyond its scenario.
+pub struct RunOptions<'a> {
+    /// The scenario, validated.
+    pub settings: Settings,
+    /// Its text, for repeating the run.
+    pub scenario: String,
+    /// Folder of all runs.
+    pub ledger: &'a Path,
+    /// Where result files go, if anywhere.
+    pub out: Option<&'a Path>,
+    /// What the user sees meanwhile.
+    pub progress: &'a Progress,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Finished {
+    /// The figures.
+    pub summary: Summary,
+    /// The run's folder in the ledger.
+    pub folder: PathBuf,
+    /// Lines a reader of the figures should see.
+    pub notes: Vec<String>,
+}
+
+/// Runs the scenario: every method's fleet through the whole workload, one method after another.
+///
+/// Must be called inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
+pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
+    let RunOptions { settings, scenario, ledger, out, progress } = options;
+    let pair = Pair::load(&settings.model)?;
+    let work = Work::new(&settings, &pair)?;
+    let announce = |text: &str| progress.say(text);
+    let resolved = Calibrations::new(&settings, &pair, ledger, &announce).resolve()?;
+    for warning in &resolved.warnings {
+        progress.say(&format!("note: {warning}"));
+    }
+
+    let writer = RunWriter::create(ledger, meta(&settings, scenario, &resolved, &work))?;
+    let folder = writer.run_dir().to_path_buf();
+    let recorder = Recorder::start(writer)?;
+    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress).await;
+    let state = match &outcome {
+        Ok(_) => RunState::Completed,
+        Err(Error::Interrupted(_)) => RunState::Interrupted,
+        Err(error) => RunState::Failed { reason: error.to_string() },
+    };
+    recorder.faults(injected).await?;
+    recorder.close(state).await?;
+    let idle = match outcome {
+        Ok(idle) => idle,
+        Err(Error::Interrupted(_)) => return Err(Error::Interrupted(folder)),
+        Err(error) => return Err(error),
+    };
+
+    let mut problems = Vec::new();
+    if (injected as usize) < settings.faults.len() {
+        let planned = settings.faults.len();
+        problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
+    }
+    let summary = results(&folder, &work, &pair.tokenizer, &problems, out)?;
+    let mut notes = resolved.warnings;
+    notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
+    Ok(Finished { summary, folder, notes })
+}
+
+/// Starts everything, runs every method, stops everything. Returns the verifiers' idle seconds and joules, and how many
+/// faults were injected, whatever the outcome.
+async fn drive(
+    settings: &Settings,
+    pair: &Pair,
+    work: &Work,
+    resolved: &Resolved,
+    recorder: &Recorder,
+    progress: &Progress,
+) -> (Result<(f64, f64), Error>, u32) {
+    let origin = Instant::now();
+    let pool = match verifier_pool::start(pool_options(settings, pair, recorder, origin)).await {
+        Ok(pool) => pool,
+        Err(error) => return (Err(error.into()), 0),
+    };
+    let (injected, watch_injected) = watch::channel(0);
+    let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
+    let outcome = tokio::select! {
+        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(PathBuf::new())),
+    };
+    faults.abort();
+    pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
+    let injected = *watch_injected.borrow();
+    (outcome, injected)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
+async fn phases(
+    settings: &Settings,
+    pair: &Pair,
+    work: &Work,
+    resolved: &Resolved,
+    recorder: &Recorder,
+    progress: &Progress,
+    pool: &PoolHandle,
+    origin: Instant,
+) -> Result<(f64, f64), Error> {
+    let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
+    let started = Drafter::start(pair.drafter.clone(), drafter_bytes, usize::from(settings.model.drafter_threads));
+    let agent = |source| Error::Agent { device: 0, source };
+    let drafter = started.map_err(agent)?;
+    let shape = pair.verifier.shape();
+    let connector = Connector::new(ConnectorOptions {
+        server: pool.local_addr(),
+        server_name: "localhost".to_owned(),
+        trust: Trust::Pinned(pool.certificate_der().to_vec().into()),
+        identity: None,
+        endpoints: settings.run.devices.div_ceil(DEVICES_PER_ENDPOINT) as usize,
+        idle_timeout: duration(settings.pool.idle_timeout.0),
+        limits: Limits::for_pair(shape.vocab, shape.context),
+    })?;
+    let shared = Shared {
+        settings: settings.clone(),
+        pair: pair.clone(),
+        drafter,
+        connector,
+        timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
+        events: recorder.device_events(),
+        origin,
+    };
+    let mut idle = (0.0, 0.0);
+    for (index, method) in resolved.methods.iter().enumerate() {
+        let index = index as u16;
+        let fleet = Fleet::assemble(&shared, index, method, work).await?;
+        // The account of the phase starts when the fleet stands.
+        pool.next_phase(index).await?;
+        let outcome = fleet.run(work, progress.phase(&method.name, work.jobs.len())).await;
+        fleet.dismiss(&shared.connector).await;
+        outcome?;
+        for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(index).await? {
+            idle.0 += span.seconds();
+            idle.1 += idle_nanojoules as f64 * 1e-9;
+        }
+        let finished = recorder.take_finished().await?;
+        if settings.audit {
+            let cases = cases(work, finished);
+            let audits = audit::audit(&pair.verifier, &settings.run.sampling, &cases)?;
+            recorder.audits(audits).await?;
+        }
+    }
+    shared.drafter.stop().await;
+    Ok(idle)
+}
+
+/// Kills verifiers at their times, in turn.
+async fn inject(pool: PoolHandle, mut faults: Vec<Fault>, verifiers: u16, origin: Instant, injected: watch::Sender<u32>) {
+    faults.sort_by_key(|Fault::KillVerifier { at }| *at);
+    for (number, Fault::KillVerifier { at }) in faults.into_iter().enumerate() {
+        tokio::time::sleep_until((origin + duration(at.0)).into()).await;
+        let victim = VerifierId((number % usize::from(verifiers.max(1))) as u16);
+        if pool.kill_verifier(victim).await.is_ok() {
+            injected.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+/// The finished generations with their prompts, for the audit.
+fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
+    let jobs: std::collections::BTreeMap<_, _> =
+        work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
+    finished
+        .into_iter()
+        .filter_map(|generation| {
+            let job = jobs.get(&(generation.id.prompt, generation.id.repetition))?;
+            Some(Case {
+                id: generation.id,
+                tokens: [&job.tokens[..], &generation.tokens[..]].concat(),
+                prompt_tokens: job.tokens.len(),
+                skipped: generation.skipped,
+            })
+        })
+        .collect()
+}
+
+fn pool_options(settings: &Settings, pair: &Pair, recorder: &Recorder, origin: Instant) -> PoolOptions {
+    let pool = &settings.pool;
+    let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
+    PoolOptions {
+        settings: PoolSettings {
+            method: 0,
+            verifiers: settings.run.verifiers,
+            batch_tokens: pool.batch_tokens,
+            batch_sequences: pool.batch_sequences,
+            max_wait: pool.max_wait,
+            queue_jobs: pool.queue_jobs,
+            queue_tokens: pool.queue_tokens,
+            sessions_per_connection: pool.sessions_per_connection,
+            kv_tokens: (kv_bytes / pair.verifier.shape().kv_bytes_per_token.max(1)) as u64,
+            context: pair.context() as u32,
+            end_tokens: pair.end_tokens(),
+            retry_after: pool.retry_after,
+            profile: pool.profile.clone(),
+        },
+        listen: pool.listen,
+        tls: match &pool.tls {
+            None => TlsOptions::Development,
+            Some(files) => TlsOptions::Pem {
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                client_ca: files.client_authority.clone(),
+            },
+        },
+        model: pair.verifier.clone(),
+        kv_bytes,
+        threads: usize::from(settings.model.verifier_threads),
+        tokenizer_digest: pair.tokenizer.digest(),
+        idle_timeout: duration(pool.idle_timeout.0),
+        // The fleet, and a few guests.
+        max_connections: settings.run.devices as usize + 16,
+        events: recorder.pool_events(),
+        origin,
+        journal: None,
+    }
+}
+
+fn meta(settings: &Settings, scenario: String, resolved: &Resolved, work: &Work) -> Meta {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Meta {
+        schema: SCHEMA,
+        run: run_name(now),
+        state: RunState::Running,
+        pid: std::process::id(),
+        started: now.as_secs(),
+        ended: None,
+        scenario,
+        scenario_hash: settings.scenario_hash(),
+        seed: settings.run.seed,
+        versions: [("specfleet", env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        machine: Machine::detect(),
+        methods: resolved.methods.clone(),
+        data_sets: work.data_sets.clone(),
+        devices: settings.run.devices,
+        verifiers: u32::from(settings.run.verifiers),
+        calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),
+        faults_injected: 0,
+    }
+}
+
+/// A name that sorts by time and that two runs started in the same second do not share: `20261124-014210-1f3a`.
+fn run_name(now: Duration) -> String {
+    let salt = (now.subsec_nanos() ^ std::process::id().rotate_left(8)) & 0xffff;
+    match time::OffsetDateTime::from_unix_timestamp(now.as_secs() as i64) {
+        Ok(t) => format!(
+            "{:04}{:02}{:02}-{:02}{:02}{:02}-{salt:04x}",
+            t.year(),
+            u8::from(t.month()),
+            t.day(),
+            t.hour(),
+            t.minute(),
+            t.second()
+        ),
+        Err(_) => format!("{}-{salt:04x}", now.as_secs()),
+    }
+}
+
+fn duration(nanoseconds: u64) -> Duration {
+    Duration::from_nanos(nanoseconds)
+}

@@ -1,0 +1,82 @@
+//! The workload of a run: prompts as tokens, and which device answers which.
+
+use std::sync::Arc;
+
+use specfleet_config::{Settings, Task};
+
+use crate::error::Error;
+use crate::pair::Pair;
+
+/// One prompt to answer under every method.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Line number in the workload, from 0.
+    pub prompt_id: u32,
+    /// Repetition of the same prompt.
+    pub repetition: u16,
+    /// Index into [`Work::data_sets`].
+    pub data_set: u16,
+    /// The text shown to the models.
+    pub prompt: String,
+    /// What a right answer looks like.
+    pub reference: String,
+    /// `prompt` in tokens.
+    pub tokens: Arc<[u32]>,
+}
+
+/// All jobs, in order: job i belongs to device i mod N, under every method, so that methods are compared on the same
+/// devices and links.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// Names of the data sets.
+    pub data_sets: Vec<String>,
+}
+
+impl Work {
+    /// Reads and tokenises the scenario's workload. A prompt that leaves no room for an answer is an error.
+    pub fn new(settings: &Settings, pair: &Pair) -> Result<Work, Error> {
+        let mut work = Work { jobs: Vec::new(), data_sets: Vec::new() };
+        for part in &settings.workload {
+            let data_set = work.data_set(&part.data_set);
+            for task in part.tasks() {
+                let job = Job::new(&task, data_set, &part.data_set, pair)?;
+                work.jobs.push(job);
+            }
+        }
+        Ok(work)
+    }
+
+    fn data_set(&mut self, name: &str) -> u16 {
+        let index = self.data_sets.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.data_sets.push(name.to_owned());
+            self.data_sets.len() - 1
+        });
+        // A scenario with 65,536 data sets does not exist: each is written out in it.
+        index as u16
+    }
+}
+
+impl Job {
+    fn new(task: &Task<'_>, data_set: u16, data_set_name: &str, pair: &Pair) -> Result<Job, Error> {
+        let tokens = pair.tokenizer.encode(&task.prompt.text)?;
+        // One new token and two lookahead steps must fit behind it.
+        if tokens.len() + 3 > pair.context() {
+            return Err(Error::PromptTooLong {
+                data_set: data_set_name.to_owned(),
+                line: task.prompt.line as usize + 1,
+                tokens: tokens.len(),
+                context: pair.context(),
+            });
+        }
+        Ok(Job {
+            prompt_id: task.prompt_id,
+            repetition: task.repetition,
+            data_set,
+            prompt: task.prompt.text.clone(),
+            reference: task.prompt.reference.clone(),
+            tokens: tokens.into(),
+        })
+    }
+}
