@@ -42,6 +42,30 @@ pub struct AgentOptions {
     pub events: mpsc::Sender<DeviceEvent>,
     /// The start of the run, which times count from.
     pub origin: Instant,
+    /// Sees every call of the machine, for replaying a live run; `None` outside tests.
+    pub journal: Option<Journal>,
+}
+
+/// Is shown every call of a device's machine, on the device's own thread.
+pub type Journal = Arc<dyn Fn(DeviceId, Time, Call<'_>) + Send + Sync>;
+
+/// A call of the machine and what it led to.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    /// [`DeviceMachine::handle`].
+    Handle {
+        /// What happened.
+        input: &'a Input,
+        /// What the machine asked for.
+        outputs: &'a [Output],
+    },
+    /// [`DeviceMachine::receive`].
+    Receive {
+        /// Nominal bits of the frame.
+        bits: u64,
+        /// When the machine wants it handed over.
+        arrives: Time,
+    },
 }
 
 /// What a device reports.
@@ -129,6 +153,9 @@ pub struct Device {
     events: mpsc::Sender<DeviceEvent>,
     /// Reports and answers that are due, in order.
     outbox: VecDeque<Report>,
+    /// A report waits for room in `events`; those behind it must not overtake it.
+    full: bool,
+    journal: Option<Journal>,
 }
 
 /// A connection in use.
@@ -147,7 +174,8 @@ enum Report {
 impl Device {
     /// Starts a device on the current arbiter; it connects at once if its method ever uploads.
     pub fn start(options: AgentOptions) -> Result<Addr<Device>, AgentError> {
-        let AgentOptions { device, settings, drafter, connector, timer, tokenizer_digest, events, origin } = options;
+        let AgentOptions { device, settings, drafter, connector, timer, tokenizer_digest, events, origin, journal } =
+            options;
         let hello = Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer_digest, vocab: settings.vocab };
         let device = Device {
             device,
@@ -173,6 +201,8 @@ impl Device {
             alarm: None,
             events,
             outbox: VecDeque::new(),
+            full: false,
+            journal,
         };
         Ok(Actor::start(device))
     }
@@ -189,7 +219,14 @@ impl Device {
         self.inbox.push_back(input);
         while let Some(input) = self.inbox.pop_front() {
             let mut outputs = std::mem::take(&mut self.outputs);
-            self.machine.handle(self.now(), input, &mut outputs);
+            let now = self.now();
+            match &self.journal {
+                None => self.machine.handle(now, input, &mut outputs),
+                Some(journal) => {
+                    self.machine.handle(now, input.clone(), &mut outputs);
+                    journal(self.device, now, Call::Handle { input: &input, outputs: &outputs });
+                }
+            }
             for output in outputs.drain(..) {
                 self.carry_out(output, ctx);
             }
@@ -369,7 +406,11 @@ impl Device {
         };
         let settings = self.machine.settings();
         let bits = downlink_bits(&settings.method.payload, settings.vocab as usize, resample);
-        let (arrives, downlink) = self.machine.receive(self.now(), bits);
+        let now = self.now();
+        let (arrives, downlink) = self.machine.receive(now, bits);
+        if let Some(journal) = &self.journal {
+            journal(self.device, now, Call::Receive { bits, arrives });
+        }
         let verdict = Verdict {
             upload: frame.upload,
             accepted: frame.accepted,
@@ -480,7 +521,9 @@ impl Device {
 
     /// Hands reports over, in order. When the queue is full, the whole device waits: nothing is dropped or parked.
     fn hand_over(&mut self, ctx: &mut Context<Self>) {
-        while let Some(report) = self.outbox.pop_front() {
+        while !self.full
+            && let Some(report) = self.outbox.pop_front()
+        {
             match report {
                 Report::Answer(caller, answer) => {
                     let _ = caller.send(answer);
@@ -488,12 +531,15 @@ impl Device {
                 Report::Event(event) => {
                     // A receiver that has gone wants no reports.
                     if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                        self.full = true;
                         let events = self.events.clone();
                         let room = async move {
                             let _ = events.send(event).await;
                         };
-                        ctx.wait(room.into_actor(self).map(|(), device, ctx| device.hand_over(ctx)));
-                        return;
+                        ctx.wait(room.into_actor(self).map(|(), device, ctx| {
+                            device.full = false;
+                            device.hand_over(ctx);
+                        }));
                     }
                 }
             }

@@ -163,6 +163,9 @@ impl Worker {
     fn pass(&mut self, steps: Vec<(DraftJob, Reply)>) {
         self.free_the_ownerless();
         let prepared: Vec<Prepared> = steps.into_iter().filter_map(|(job, reply)| self.prepare(job, reply)).collect();
+        if prepared.is_empty() {
+            return;
+        }
         match self.forward(&prepared) {
             Ok(output) => {
                 for (index, step) in prepared.into_iter().enumerate() {
@@ -208,9 +211,8 @@ impl Worker {
     fn prepare(&mut self, job: DraftJob, reply: Reply) -> Option<Prepared> {
         let Worker { arena, sequences, .. } = self;
         let owner = &job.sequence.0;
-        let cached = sequences
-            .entry(**owner)
-            .or_insert_with(|| Cached { seq: arena.open(), owner: Arc::downgrade(owner) });
+        let cached =
+            sequences.entry(**owner).or_insert_with(|| Cached { seq: arena.open(), owner: Arc::downgrade(owner) });
         let seq = cached.seq;
         arena.truncate(seq, job.keep);
         let held = arena.len(seq);
@@ -254,5 +256,71 @@ impl Worker {
         // At most V·32 bits, with V far below 2^27.
         let payload_bits = u32::try_from(payload.nominal_bits(shape.vocab)).unwrap_or(u32::MAX);
         Draft { drafted, payload, payload_bits, lookback }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use specfleet_engine::device::draft::GateStatistic;
+    use specfleet_engine::method::{PayloadForm, ProbabilityBits, Sampling};
+    use specfleet_model::{Embedded, Precision};
+
+    fn drafter() -> Drafter {
+        let model = Model::embedded(Embedded::Drafter, Precision::Q8_0).expect("part of the binary");
+        Drafter::start(model, 8 << 20, 1).expect("threads can be started")
+    }
+
+    fn job(sequence: &Sequence, keep: usize, tokens: &[u32]) -> DraftJob {
+        let spec = DraftSpec {
+            sampling: Sampling { temperature: 0.0, top_k: 0, top_p: 1.0 },
+            payload: PayloadForm::Full { bits: ProbabilityBits::B32 },
+            statistic: GateStatistic::None,
+            importance: None,
+        };
+        let key = DrawKey { seed: 1, prompt: 0, repetition: 0, position: (keep + tokens.len()) as u32, epoch: 0 };
+        DraftJob { sequence: sequence.clone(), keep, tokens: tokens.to_vec(), spec, key }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn a_rolled_back_sequence_drafts_as_a_fresh_one() {
+        let drafter = drafter();
+        block_on(async {
+            let (first, second) = (drafter.sequence(), drafter.sequence());
+            drafter.step(job(&first, 0, &[0, 5, 9, 12])).await.expect("drafts");
+            let rolled_back = drafter.step(job(&first, 2, &[7])).await.expect("drafts");
+            let fresh = drafter.step(job(&second, 0, &[0, 5, 7])).await.expect("drafts");
+            assert_eq!(rolled_back.drafted.distribution, fresh.drafted.distribution);
+        });
+    }
+
+    #[test]
+    fn bad_steps_fail_alone() {
+        let drafter = drafter();
+        block_on(async {
+            let (good, bad) = (drafter.sequence(), drafter.sequence());
+            let lost = drafter.step(job(&good, 3, &[7])).await;
+            assert!(matches!(lost, Err(DraftError::LostCache { held: 0, wanted: 3 })));
+            let refused = drafter.step(job(&bad, 0, &[1_000_000])).await;
+            assert!(matches!(refused, Err(DraftError::Model(_))));
+            drafter.step(job(&good, 0, &[0, 5])).await.expect("the others go on");
+        });
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_is_an_error_and_not_a_hang() {
+        let drafter = drafter();
+        block_on(async {
+            drafter.commands.send(Command::Panic).await.expect("it runs");
+            let sequence = drafter.sequence();
+            for _ in 0..2 {
+                assert!(matches!(drafter.step(job(&sequence, 0, &[0])).await, Err(DraftError::Stopped)));
+            }
+            drafter.stop().await;
+        });
     }
 }

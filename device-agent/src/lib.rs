@@ -21,7 +21,9 @@ mod store;
 mod timer;
 mod tls;
 
-pub use actor::{AgentOptions, CutConnection, Device, DeviceEvent, Generate, LastLinkError, Leave, Ready};
+pub use actor::{
+    AgentOptions, Call, CutConnection, Device, DeviceEvent, Generate, Journal, LastLinkError, Leave, Ready,
+};
 pub use connector::{Connector, ConnectorOptions};
 pub use drafter::Drafter;
 pub use error::{AgentError, ConnectorError, DraftError, LinkError};

@@ -11,7 +11,7 @@ use specfleet_engine::id::GenerationId;
 use specfleet_engine::random::DrawKey;
 use specfleet_engine::wire::{Job, Upload};
 
-use crate::drafter::{DraftJob, Draft, Sequence};
+use crate::drafter::{Draft, DraftJob, Sequence};
 
 /// The session store of one generation. Positions count from the start of the prompt.
 pub(crate) struct Store {
@@ -39,7 +39,13 @@ struct Law {
 }
 
 impl Store {
-    pub(crate) fn new(generation: GenerationId, seed: u64, spec: DraftSpec, prompt: &[u32], sequence: Sequence) -> Store {
+    pub(crate) fn new(
+        generation: GenerationId,
+        seed: u64,
+        spec: DraftSpec,
+        prompt: &[u32],
+        sequence: Sequence,
+    ) -> Store {
         Store {
             generation,
             seed,

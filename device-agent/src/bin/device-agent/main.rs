@@ -1,0 +1,244 @@
+//! One real device against a pool, on this machine or another.
+
+mod arguments;
+mod method;
+mod report;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use device_agent::{
+    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, LastLinkError,
+    Leave, Ready, Timer,
+};
+use specfleet_config::{ModelChoice, Precision as Stored, Settings};
+use specfleet_engine::device::DeviceSettings;
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
+use specfleet_engine::wire::Limits;
+use specfleet_model::{Embedded, Model, Precision, Tokenizer};
+use tokio::sync::mpsc;
+
+use crate::arguments::Arguments;
+use crate::report::{Meter, Report};
+
+/// What went wrong decides the exit code.
+enum Failure {
+    /// The user's input: 2.
+    Input(anyhow::Error),
+    /// The pool, the network or this machine: 1.
+    Run(anyhow::Error),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if !error.use_stderr() => {
+            // Help and version; a closed pipe is the reader's choice.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            // clap goes on about usage behind an empty line: what is wrong stands before it.
+            let message = error.to_string();
+            let wrong = message.split("\n\n").next().unwrap_or_default();
+            eprintln!("{}", wrong.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = actix::System::new().block_on(run(&arguments));
+    let (error, code) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Input(error)) => (error, 2),
+        Err(Failure::Run(error)) => (error, 1),
+    };
+    eprintln!("error: {error:#}");
+    ExitCode::from(code)
+}
+
+async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let Task { tokenizer, prompt, settings, options, events, notice } = prepare(arguments).map_err(Failure::Input)?;
+    if let Some(notice) = notice {
+        eprintln!("note: {notice}");
+    }
+    let connector = options.connector.clone();
+    let device = Device::start(options).map_err(|error| Failure::Input(error.into()))?;
+    let done = tokio::select! {
+        done = reach(arguments, &device) => match done {
+            Ok(()) => tokio::select! {
+                done = answer(arguments, &device, &tokenizer, prompt, events, &settings) => done,
+                _ = tokio::signal::ctrl_c() => Err(Failure::Run(anyhow!("interrupted"))),
+            },
+            failed => failed,
+        },
+        _ = tokio::signal::ctrl_c() => Err(Failure::Run(anyhow!("interrupted"))),
+    };
+    // Both fail only if there is nothing left to end.
+    let _ = device.send(Leave).await;
+    let _ = tokio::time::timeout(Duration::from_secs(3), connector.drain()).await;
+    done
+}
+
+/// Everything that is needed before the pool is.
+struct Task {
+    tokenizer: Tokenizer,
+    prompt: Arc<[u32]>,
+    settings: Arc<DeviceSettings>,
+    options: AgentOptions,
+    events: mpsc::Receiver<DeviceEvent>,
+    notice: Option<String>,
+}
+
+fn prepare(arguments: &Arguments) -> Result<Task> {
+    let scenario = arguments.settings()?;
+    let (model, tokenizer) = drafter(&scenario)?;
+    let text = if arguments.raw_prompt {
+        arguments.prompt.clone()
+    } else {
+        format!("Question: {}\nAnswer:", arguments.prompt)
+    };
+    let prompt: Arc<[u32]> = tokenizer.encode(&text).context("--prompt")?.into();
+    let (settings, notice) = settings(&scenario, &model)?;
+    let room = u32::try_from(prompt.len()).map_or(0, |tokens| settings.limit(tokens));
+    anyhow::ensure!(
+        room > 0 && !prompt.is_empty(),
+        "--prompt: {} tokens, but it takes 1 to {}",
+        prompt.len(),
+        settings.context.saturating_sub(3)
+    );
+    let (server, server_name) = arguments.server()?;
+    let shape = model.shape();
+    let connector = Connector::new(ConnectorOptions {
+        server,
+        server_name,
+        trust: arguments.trust()?,
+        identity: arguments.identity()?,
+        endpoints: 1,
+        idle_timeout: Duration::from_nanos(scenario.pool.idle_timeout.0),
+        limits: Limits::for_pair(shape.vocab, shape.context),
+    })?;
+    let kv_bytes = scenario.model.drafter_kv_mebibytes as usize * (1 << 20);
+    let (sender, events) = mpsc::channel(64);
+    let settings = Arc::new(settings);
+    let options = AgentOptions {
+        device: DeviceId(0),
+        settings: Arc::clone(&settings),
+        drafter: Drafter::start(model, kv_bytes, usize::from(scenario.model.drafter_threads))?,
+        connector,
+        timer: Timer::start().context("cannot start the timer thread")?,
+        tokenizer_digest: tokenizer.digest(),
+        events: sender,
+        origin: Instant::now(),
+        journal: None,
+    };
+    Ok(Task { tokenizer, prompt, settings, options, events, notice })
+}
+
+fn drafter(scenario: &Settings) -> Result<(Model, Tokenizer)> {
+    let precision = match scenario.model.drafter_precision {
+        Stored::F32 => Precision::F32,
+        Stored::Q8_0 => Precision::Q8_0,
+        Stored::Q4K => Precision::Q4K,
+    };
+    Ok(match &scenario.model.drafter {
+        ModelChoice::Embedded => (Model::embedded(Embedded::Drafter, precision)?, Tokenizer::embedded()?),
+        ModelChoice::Folder(folder) => (Model::load_dir(folder, precision)?, Tokenizer::load_dir(folder)?),
+    })
+}
+
+/// What the device machine is told, and what the user should know about it.
+fn settings(scenario: &Settings, drafter: &Model) -> Result<(DeviceSettings, Option<String>)> {
+    let (method, notice) = method::method_for(scenario)?;
+    let (shape, device) = (drafter.shape(), DeviceId(0));
+    let settings = DeviceSettings {
+        method,
+        sampling: scenario.run.sampling,
+        seed: scenario.run.seed,
+        max_new_tokens: scenario.run.max_new_tokens,
+        // Token ids and positions of any model fit `u32`.
+        context: u32::try_from(shape.context).unwrap_or(u32::MAX),
+        vocab: u32::try_from(shape.vocab).unwrap_or(u32::MAX),
+        end_tokens: shape.eos.clone(),
+        profile: scenario.device.profile(device).clone(),
+        link: scenario.device.link(device).clone(),
+        verdict_timeout: scenario.device.verdict_timeout,
+        retry: scenario.device.retry,
+        on_unreachable: scenario.run.on_unreachable,
+        unreachable_after: scenario.run.unreachable_after,
+    };
+    Ok((settings, notice))
+}
+
+/// Waits for the pool.
+async fn reach(arguments: &Arguments, device: &Addr<Device>) -> Result<(), Failure> {
+    let patience = arguments.patience().map_err(Failure::Input)?;
+    match tokio::time::timeout(patience, device.send(Ready)).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => Err(Failure::Run(anyhow!(error).context(format!("--connect {}", arguments.connect)))),
+        Ok(Err(gone)) => Err(Failure::Run(gone.into())),
+        Err(_) => {
+            let last = device.send(LastLinkError).await.ok().flatten();
+            let why = last.map_or_else(|| "no answer yet".to_owned(), |error| error.to_string());
+            let (address, seconds) = (&arguments.connect, patience.as_secs_f64());
+            Err(Failure::Run(anyhow!("cannot reach the pool at {address} within {seconds} s: {why}")))
+        }
+    }
+}
+
+/// Prints the text as it comes, and the report.
+async fn answer(
+    arguments: &Arguments,
+    device: &Addr<Device>,
+    tokenizer: &Tokenizer,
+    prompt: Arc<[u32]>,
+    mut events: mpsc::Receiver<DeviceEvent>,
+    settings: &DeviceSettings,
+) -> Result<(), Failure> {
+    let failed = |error: anyhow::Error| Failure::Run(error);
+    let mut meter = Meter::open();
+    let generation = GenerationId { method: 0, prompt: 0, repetition: 0 };
+    let finished = device.send(Generate { generation, data_set: 0, prompt });
+    let printed = show(arguments, tokenizer, &mut events, &mut meter);
+    let (finished, printed) = tokio::join!(finished, printed);
+    let finished: Result<GenerationRecord, AgentError> = finished.map_err(|gone| failed(gone.into()))?;
+    let (rounds, text) = printed.map_err(failed)?;
+    let mut record = finished.map_err(|error| failed(error.into()))?;
+    meter.correct(&mut record);
+    let report = Report { record: &record, rounds: &rounds, method: &settings.method.name, meter: &meter };
+    if arguments.json {
+        println!("{}", report.json(&text));
+    } else {
+        println!("\n\n{}", report.text());
+    }
+    match record.finish {
+        FinishReason::Failed => Err(failed(anyhow!("the generation failed: the pool went out of reach"))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints each committed token's text at once; returns the rounds and the whole text.
+async fn show(
+    arguments: &Arguments,
+    tokenizer: &Tokenizer,
+    events: &mut mpsc::Receiver<DeviceEvent>,
+    meter: &mut Meter,
+) -> Result<(Vec<RoundRecord>, String)> {
+    let (mut rounds, mut text) = (Vec::new(), String::new());
+    let mut stream = tokenizer.stream();
+    while let Some(DeviceEvent::Round { record, .. }) = events.recv().await {
+        let new = stream.push(record.token)?;
+        meter.read();
+        if !arguments.json {
+            print!("{new}");
+            std::io::stdout().flush().context("cannot write to the terminal")?;
+        }
+        text.push_str(&new);
+        rounds.push(record);
+    }
+    Ok((rounds, text))
+}

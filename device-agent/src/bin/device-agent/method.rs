@@ -1,0 +1,56 @@
+//! From the method's name to its numbers.
+
+use anyhow::{Context, Result};
+use specfleet_config::{MethodChoice, Settings};
+use specfleet_engine::calibration::{Calibration, MethodError, MethodOverrides, ThresholdChoice, resolve};
+use specfleet_engine::method::{ImportanceStatistic, Method};
+
+/// u_th = −b/a of U-HLM's published risk line (a = 0.82, b = −0.06).
+const PUBLISHED_THRESHOLD: f32 = 0.06 / 0.82;
+
+/// The method to run, and what the user should know about where its numbers come from.
+///
+/// They come from the scenario's overrides, then from a calibration of this pair. Without one, published numbers of
+/// another pair stand in where there are any.
+pub(crate) fn method_for(settings: &Settings) -> Result<(Method, Option<String>)> {
+    let MethodChoice { name, overrides } = &settings.methods[0];
+    let calibration = calibration(settings)?;
+    match resolve(calibration.as_ref(), name, overrides) {
+        Err(MethodError::Missing { .. }) if calibration.is_none() => {
+            let method = resolve(None, name, &published(overrides)).with_context(|| format!("--method {name}"))?;
+            let notice = format!(
+                "no calibration given: {name} runs with a threshold published for another pair (u_th = \
+                 {PUBLISHED_THRESHOLD:.3}, U-HLM) and an uncalibrated importance rule; --calibration FILE gives its own"
+            );
+            Ok((method, Some(notice)))
+        }
+        resolved => Ok((resolved?, calibration.and_then(|calibration| calibration.fits_badly()))),
+    }
+}
+
+/// The calibration file that the settings name.
+fn calibration(settings: &Settings) -> Result<Option<Calibration>> {
+    let Some(file) = &settings.calibration.file else { return Ok(None) };
+    let path = file.path.display();
+    let calibration: Calibration =
+        serde_json::from_str(&file.text).with_context(|| format!("{path}: not a calibration"))?;
+    anyhow::ensure!(
+        calibration.key.sampling == settings.run.sampling,
+        "{path}: made at another temperature or truncation"
+    );
+    Ok(Some(calibration))
+}
+
+/// Stand-ins for what no calibration gives: \[paper\] for the threshold, \[ours\] for the importance rule.
+fn published(overrides: &MethodOverrides) -> MethodOverrides {
+    MethodOverrides {
+        uncertainty_threshold: match overrides.uncertainty_threshold {
+            Some(ThresholdChoice::Number(number)) => Some(ThresholdChoice::Number(number)),
+            Some(ThresholdChoice::Named(_)) | None => Some(ThresholdChoice::Number(PUBLISHED_THRESHOLD)),
+        },
+        statistic: overrides.statistic.or(Some(ImportanceStatistic::Concentration)),
+        layer: overrides.layer.or(Some(0)),
+        kappa: overrides.kappa.or(Some(0.0)),
+        ..*overrides
+    }
+}

@@ -1,3 +1,0 @@
-//! One real device.
-
-fn main() {}

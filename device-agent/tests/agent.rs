@@ -1,0 +1,205 @@
+//! Devices against a pool in miniature, over real QUIC on this machine.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps nothing has failed")]
+
+mod common;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::*;
+use device_agent::{AgentError, CutConnection, DraftError, Drafter, LinkError, Ready, Trust};
+use specfleet_engine::calibration::{MethodOverrides, ThresholdChoice};
+use specfleet_engine::device::OnUnreachable;
+use specfleet_engine::method::ImportanceStatistic;
+use specfleet_engine::record::{FinishReason, Source};
+use specfleet_engine::time::Span;
+use specfleet_engine::wire::Goodbye;
+
+fn plain() -> MethodOverrides {
+    MethodOverrides::default()
+}
+
+fn joint(statistic: ImportanceStatistic) -> MethodOverrides {
+    MethodOverrides {
+        uncertainty_threshold: Some(ThresholdChoice::Number(0.1)),
+        statistic: Some(statistic),
+        layer: Some(1),
+        kappa: Some(0.0),
+        ..plain()
+    }
+}
+
+#[test]
+fn greedy_methods_write_the_verifiers_text() {
+    system(async {
+        let expected = greedy(&prompt(1), 24);
+        for method in ["llm-only", "hlm", "dssd", "block"] {
+            let (record, _) = run_one(settings(method, &plain(), 0.0), Behaviour::default(), 1).await;
+            assert_eq!(record.tokens, expected, "{method}");
+            assert!(record.uploads.verdicts > 0 && record.energy.cloud > 0);
+        }
+    });
+}
+
+#[test]
+fn dssd_equals_hlm() {
+    system(async {
+        for number in 0..3 {
+            let (hlm, _) = run_one(settings("hlm", &plain(), 1.0), Behaviour::default(), number).await;
+            let (dssd, rounds) = run_one(settings("dssd", &plain(), 1.0), Behaviour::default(), number).await;
+            assert_eq!(hlm.tokens, dssd.tokens);
+            assert!(rounds.iter().any(|round| round.source == Source::Replaced), "nothing was resampled");
+        }
+    });
+}
+
+#[test]
+fn slm_only_needs_no_pool() {
+    system(async {
+        let nowhere = connector(([127, 0, 0, 1], 9).into(), Trust::Fingerprint([0; 32]), Duration::from_secs(5));
+        let mut rig = Rig::start(settings("slm-only", &plain(), 1.0), &drafter(), nowhere, 0);
+        rig.device.send(Ready).await.unwrap().unwrap();
+        let (record, rounds) = rig.generate(0).await;
+        assert_eq!(record.unwrap().uploads.sent, 0);
+        assert!(!rounds.is_empty() && rounds.iter().all(|round| round.source == Source::Skipped));
+    });
+}
+
+#[test]
+fn ui_hlm_runs_with_both_statistics_and_in_emulated_time() {
+    system(async {
+        for statistic in [ImportanceStatistic::Concentration, ImportanceStatistic::Lookahead] {
+            let here = settings("ui-hlm", &joint(statistic), 1.0);
+            let mut slow = here.clone();
+            slow.profile.cost = declared();
+            slow.link = link(true);
+            let (here, _) = run_one(here, Behaviour::default(), 2).await;
+            let (slow, rounds) = run_one(slow, Behaviour::default(), 2).await;
+            assert_eq!(here.tokens, slow.tokens);
+            assert!(rounds.iter().any(|round| round.importance.is_finite()), "{statistic:?}");
+            assert!(rounds.iter().any(|round| round.source == Source::Skipped), "{statistic:?}");
+            assert!(slow.uploads.verdicts > 0 && slow.airtime_up > Span::ZERO, "{statistic:?}");
+            assert!(rounds.iter().filter(|round| round.attempts > 0).all(|round| round.downlink > Span::ZERO));
+        }
+    });
+}
+
+#[test]
+fn a_cut_connection_changes_no_token() {
+    system(async {
+        for method in ["hlm", "block"] {
+            let (whole, _) = run_one(settings(method, &plain(), 1.0), Behaviour::default(), 3).await;
+            let pool = FakePool::start(Behaviour { delay: Duration::from_millis(10), ..Behaviour::default() });
+            let mut rig = Rig::start(settings(method, &plain(), 1.0), &drafter(), pool.connector(), 0);
+            rig.device.send(Ready).await.unwrap().unwrap();
+            let device = rig.device.clone();
+            tokio::spawn(async move {
+                for _ in 0..3 {
+                    tokio::time::sleep(Duration::from_millis(33)).await;
+                    device.send(CutConnection).await.unwrap();
+                }
+            });
+            let record = rig.generate(3).await.0.unwrap();
+            assert_eq!(record.tokens, whole.tokens, "{method}");
+            assert!(record.uploads.cancelled > 0, "never in mid-round: {:?}", record.uploads);
+            assert!(pool.state.connections.load(Ordering::Relaxed) > 1);
+        }
+    });
+}
+
+#[test]
+fn refusals_and_lost_verdicts_change_no_token() {
+    system(async {
+        for method in ["hlm", "dssd", "block"] {
+            let (whole, _) = run_one(settings(method, &plain(), 1.0), Behaviour::default(), 4).await;
+            let refusing = Behaviour { refuse_every: Some(3), ..Behaviour::default() };
+            let (refused, rounds) = run_one(settings(method, &plain(), 1.0), refusing, 4).await;
+            assert_eq!(refused.tokens, whole.tokens, "{method}");
+            assert!(refused.uploads.refused > 0 && rounds.iter().any(|round| round.attempts > 1));
+            let forgetful = Behaviour { drop_every: Some(4), ..Behaviour::default() };
+            let mut impatient = settings(method, &plain(), 1.0);
+            impatient.verdict_timeout = Span::from_millis(150);
+            let (resent, _) = run_one(impatient, forgetful, 4).await;
+            assert_eq!(resent.tokens, whole.tokens, "{method}");
+            assert!(resent.uploads.cancelled > 0);
+        }
+    });
+}
+
+#[test]
+fn without_a_pool_a_device_goes_on_alone_or_fails_as_told() {
+    system(async {
+        let nowhere = || connector(([127, 0, 0, 1], 9).into(), Trust::Fingerprint([0; 32]), Duration::from_millis(300));
+        let with = |choice| {
+            let mut settings = settings("hlm", &plain(), 1.0);
+            settings.on_unreachable = choice;
+            settings
+        };
+        let mut local = Rig::start(with(OnUnreachable::Local), &drafter(), nowhere(), 0);
+        let (record, rounds) = local.generate(0).await;
+        assert_ne!(record.unwrap().finish, FinishReason::Failed);
+        assert!(!rounds.is_empty() && rounds.iter().all(|round| round.source == Source::Fallback));
+        let mut failing = Rig::start(with(OnUnreachable::Fail), &drafter(), nowhere(), 0);
+        assert_eq!(failing.generate(0).await.0.unwrap().finish, FinishReason::Failed);
+    });
+}
+
+#[test]
+fn what_cannot_get_better_is_a_typed_error() {
+    system(async {
+        let pool = FakePool::start(Behaviour { other_tokenizer: true, ..Behaviour::default() });
+        let rig = Rig::start(settings("hlm", &plain(), 1.0), &drafter(), pool.connector(), 0);
+        let refused = rig.device.send(Ready).await.unwrap();
+        assert!(matches!(refused, Err(AgentError::Link(LinkError::Goodbye(Goodbye::Tokenizer)))), "{refused:?}");
+
+        let stranger = connector(pool.address, Trust::Fingerprint([1; 32]), Duration::from_secs(5));
+        let rig = Rig::start(settings("hlm", &plain(), 1.0), &drafter(), stranger, 0);
+        let refused = rig.device.send(Ready).await.unwrap();
+        assert!(matches!(refused, Err(AgentError::Link(LinkError::Handshake(_)))), "{refused:?}");
+
+        // Room for one page of the arena, which holds the prompt's first tokens at most.
+        let small = Drafter::start(pair().drafter.clone(), 64 << 10, 1).unwrap();
+        let mut rig = Rig::start(settings("slm-only", &plain(), 1.0), &small, pool.connector(), 0);
+        let (failed, rounds) = rig.generate(0).await;
+        assert!(matches!(failed, Err(AgentError::Draft(DraftError::Model(_)))), "{failed:?}");
+        assert!(rounds.is_empty());
+    });
+}
+
+#[test]
+fn devices_that_share_the_drafter_write_what_each_writes_alone() {
+    system(async {
+        let pool = FakePool::start(Behaviour::default());
+        let drafter = drafter();
+        let start = |number| {
+            let settings = settings("ui-hlm", &joint(ImportanceStatistic::Concentration), 1.0);
+            Rig::start(settings, &drafter, pool.connector(), number)
+        };
+        let mut alone = Vec::new();
+        for number in 0..8 {
+            alone.push(start(number).generate(number).await.0.unwrap().tokens);
+        }
+        let together: Vec<_> = (0..8)
+            .map(|number| {
+                let mut rig = start(number + 8);
+                actix::spawn(async move { rig.generate(number).await.0.unwrap().tokens })
+            })
+            .collect();
+        for (device, alone) in together.into_iter().zip(alone) {
+            assert_eq!(device.await.unwrap(), alone);
+        }
+    });
+}
+
+#[test]
+fn a_device_runs_one_generation_after_another() {
+    system(async {
+        let pool = FakePool::start(Behaviour::default());
+        let mut rig = Rig::start(settings("block", &plain(), 0.0), &drafter(), pool.connector(), 0);
+        for number in 0..3 {
+            assert_eq!(rig.generate(number).await.0.unwrap().tokens, greedy(&prompt(number), 24));
+        }
+        assert_eq!(pool.state.connections.load(Ordering::Relaxed), 1);
+    });
+}
