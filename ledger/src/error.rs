@@ -86,8 +86,9 @@ pub enum LedgerError {
         /// The limit.
         limit: usize,
     },
-    /// The disk is full. What was flushed before is intact.
-    #[error("no space left while writing {path}; what was flushed before is intact")]
+    /// The disk is full, or so nearly that the writer stops before sled gets into trouble. What was flushed before is
+    /// intact.
+    #[error("too little space left on the disk of {path}: free some; what was flushed before is intact")]
     DiskFull {
         /// What was being written.
         path: PathBuf,

@@ -1,5 +1,6 @@
-//! The one place that opens sled.
+//! The one place that opens sled and knows its weaknesses.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::LedgerError;
@@ -22,4 +23,17 @@ pub(crate) fn open(store_dir: &Path) -> Result<sled::Db, LedgerError> {
         .flush_every_ms(None)
         .open()
         .map_err(|error| LedgerError::store(store_dir, error))
+}
+
+/// sled 0.34 waits forever when the disk fills while it writes. So a writer stops, with an error, while this much is left:
+/// room for what sled has buffered, and for it to rewrite the nodes that the last rows went to.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Refuses to go on when the disk that holds `store_dir` is nearly full.
+pub(crate) fn check_space(store_dir: &Path) -> Result<(), LedgerError> {
+    let free = fs2::available_space(store_dir).map_err(|error| LedgerError::io(store_dir, error))?;
+    if free < RESERVE_BYTES {
+        return Err(LedgerError::io(store_dir, io::ErrorKind::StorageFull.into()));
+    }
+    Ok(())
 }

@@ -98,6 +98,7 @@ impl RunWriter {
     pub fn create(ledger_dir: &Path, meta: Meta) -> Result<RunWriter, LedgerError> {
         check_run_name(&meta.run)?;
         fs::create_dir_all(ledger_dir).map_err(|error| LedgerError::io(ledger_dir, error))?;
+        store::check_space(ledger_dir)?;
         let run_dir = ledger_dir.join(&meta.run);
         match fs::create_dir(&run_dir) {
             Ok(()) => {}
@@ -210,12 +211,17 @@ impl RunWriter {
         meta::replace_json(&self.run_dir, PROGRESS_FILE, &self.progress, false)
     }
 
-    /// Flushes and ends the run in `state`; returns its final description.
+    /// Flushes and ends the run in `state`; returns its final description. If the flush fails, the run ends as
+    /// [`RunState::Failed`] for that reason, and the error is returned.
     pub fn finish(mut self, state: RunState) -> Result<Meta, LedgerError> {
-        self.flush()?;
-        self.meta.state = state;
+        let flushed = self.flush();
+        self.meta.state = match &flushed {
+            Ok(()) => state,
+            Err(error) => RunState::Failed { reason: error.to_string() },
+        };
         self.meta.ended = Some(unix_seconds());
-        meta::replace_json(&self.run_dir, META_FILE, &self.meta, true)?;
+        let written = meta::replace_json(&self.run_dir, META_FILE, &self.meta, true);
+        flushed.and(written)?;
         Ok(self.meta.clone())
     }
 
@@ -244,7 +250,11 @@ impl RunWriter {
     }
 
     /// Moves all pending rows into the store in one atomic batch.
+    ///
+    /// A chunk's worth of rows of each table is at most a few hundred KiB, far below what [`store::check_space`] keeps
+    /// free. When it refuses, the rows stay pending.
     fn commit(&mut self) -> Result<(), LedgerError> {
+        store::check_space(&self.store_dir)?;
         let pending = std::mem::take(&mut self.pending);
         let mut batch = sled::Batch::default();
         self.put_rounds(pending.rounds, &mut batch)?;
