@@ -57,8 +57,9 @@ impl EnergyMeter {
         names.sort();
         let mut zones = Vec::new();
         // Some machines show the same package through two interfaces (`intel-rapl`, `intel-rapl-mmio`): the first counts.
-        let interface = names.first().and_then(|name| name.split(':').next()).unwrap_or_default().to_owned();
-        for name in names.iter().filter(|name| name.split(':').next() == Some(interface.as_str())) {
+        let interface = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
+        let first = names.iter().map(|name| interface(name)).min().unwrap_or_default();
+        for name in names.iter().filter(|name| interface(name) == first) {
             let folder = root.join(name);
             // `psys` is the whole platform and holds the packages.
             let label = fs::read_to_string(folder.join("name")).unwrap_or_default();

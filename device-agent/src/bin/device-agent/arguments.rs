@@ -126,7 +126,7 @@ impl Arguments {
     /// Which certificate the pool may have.
     pub(crate) fn trust(&self) -> Result<Trust> {
         if let Some(path) = &self.certificate {
-            return Ok(Trust::roots_from_pem(path).context("--certificate")?);
+            return Trust::roots_from_pem(path).context("--certificate");
         }
         // One of the two is given: clap saw to that.
         let given = self.fingerprint.as_deref().unwrap_or_default();
