@@ -1,0 +1,223 @@
+//! One connection, from its handshake to its farewell. Whatever a peer does ends this task alone, with a typed reason.
+
+use std::time::Duration;
+
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use specfleet_engine::id::ConnectionId;
+use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Limits, ServerFrame, encode, greet};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::door::Door;
+use crate::pool_actor::{Connected, Disconnected, FromDevice, Port, Request};
+use crate::upload::checked_kind;
+
+/// Frames that may wait for a device.
+const QUEUE: usize = 64;
+
+/// Most bytes taken from a stream at a time.
+const PIECE: usize = 64 * 1024;
+
+/// How long a device gets to take its last frames.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Why a connection is over.
+enum Ending {
+    /// The pool ends it.
+    Goodbye(Goodbye),
+    /// The device has finished its stream.
+    Finished,
+    /// The connection is lost, or the device closed it.
+    Lost,
+}
+
+/// Serves a device until one side ends it.
+pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
+    let deadline = Instant::now() + door.idle_timeout;
+    let Some(connection) = shake_hands(incoming, deadline).await else { return };
+    let (send, recv) = match timeout_at(deadline, connection.accept_bi()).await {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(_)) => return,
+        Err(_) => return close(&connection, Goodbye::Silent),
+    };
+    let mut outgoing = Outgoing { send, limits: door.limits, buffer: Vec::new(), written: 0 };
+    let mut incoming = Reader { recv, frames: FrameDecoder::new(door.limits) };
+    let ending = match timeout_at(deadline, incoming.next()).await {
+        Err(_) => Ending::Goodbye(Goodbye::Silent),
+        Ok(Err(ending)) => ending,
+        Ok(Ok(first)) => match greet(&door.ours, door.context, &first) {
+            Err(goodbye) => Ending::Goodbye(goodbye),
+            Ok(welcome) => {
+                outgoing.add(&ServerFrame::Welcome(welcome));
+                let (ending, waiting) = converse(&mut incoming, &mut outgoing, id, door).await;
+                waiting.iter().for_each(|frame| outgoing.add(frame));
+                ending
+            }
+        },
+    };
+    match ending {
+        Ending::Lost => {}
+        Ending::Finished => connection.close(VarInt::from_u32(0), b""),
+        Ending::Goodbye(goodbye) => {
+            outgoing.add(&ServerFrame::Goodbye(goodbye));
+            // Best effort: the reason is in the close frame too.
+            let _ = timeout(FAREWELL, outgoing.finish()).await;
+            close(&connection, goodbye);
+        }
+    }
+}
+
+/// Tells a device that the pool is full.
+pub(crate) async fn turn_away(incoming: Incoming, patience: Duration) {
+    if let Some(connection) = shake_hands(incoming, Instant::now() + patience).await {
+        close(&connection, Goodbye::Full);
+        // The endpoint goes on repeating the reason until the device has had time to hear it.
+    }
+}
+
+async fn shake_hands(incoming: Incoming, deadline: Instant) -> Option<Connection> {
+    // The error is a peer that is gone, or one that TLS turned away and told so: wrong ALPN, no or bad certificate.
+    timeout_at(deadline, incoming.accept().ok()?).await.ok()?.ok()
+}
+
+fn close(connection: &Connection, goodbye: Goodbye) {
+    connection.close(VarInt::from_u32(goodbye.code()), goodbye.to_string().as_bytes());
+}
+
+/// Says `Disconnected` when it goes, whatever ends the task.
+struct Registered<'a> {
+    door: &'a Door,
+    connection: ConnectionId,
+}
+
+impl Drop for Registered<'_> {
+    #[expect(clippy::disallowed_methods, reason = "one message per connection: bounded by the number of connections")]
+    fn drop(&mut self) {
+        self.door.pool.do_send(Disconnected(self.connection));
+    }
+}
+
+/// Carries frames both ways until something ends it; returns the frames that still wait for the device.
+async fn converse(
+    incoming: &mut Reader,
+    outgoing: &mut Outgoing,
+    connection: ConnectionId,
+    door: &Door,
+) -> (Ending, Vec<ServerFrame>) {
+    let (frames, mut queue) = mpsc::channel(QUEUE);
+    let (end, mut ended) = oneshot::channel();
+    if door.pool.send(Connected(connection, Port { frames, end })).await.is_err() {
+        return (Ending::Goodbye(Goodbye::Closing), Vec::new());
+    }
+    let registered = Registered { door, connection };
+    let ending = tokio::select! {
+        // In this order, so that what the pool decides comes before what the device does because of it.
+        biased;
+        goodbye = &mut ended => Ending::Goodbye(goodbye.unwrap_or(Goodbye::Closing)),
+        ending = incoming.read_all(connection, door) => ending,
+        ending = outgoing.write_all(&mut queue) => ending,
+    };
+    // At once, and not after a farewell that takes its time.
+    drop(registered);
+    let mut waiting = Vec::new();
+    while let Ok(frame) = queue.try_recv() {
+        waiting.push(frame);
+    }
+    (ending, waiting)
+}
+
+/// The device's half of the stream.
+struct Reader {
+    recv: RecvStream,
+    frames: FrameDecoder<ClientFrame>,
+}
+
+impl Reader {
+    /// Hands every frame to the pool, one at a time: the next is read when the pool has handled the last.
+    async fn read_all(&mut self, connection: ConnectionId, door: &Door) -> Ending {
+        loop {
+            let request = match self.next().await {
+                Err(ending) => return ending,
+                Ok(ClientFrame::Hello(_)) => return Ending::Goodbye(Goodbye::OutOfOrder),
+                Ok(ClientFrame::Upload(upload)) => {
+                    let kind = checked_kind(&upload, door.ours.vocab as usize);
+                    Request::Upload(upload, kind)
+                }
+                Ok(ClientFrame::Cancel { session, upload }) => Request::Cancel { session, upload },
+                Ok(ClientFrame::Close { session }) => Request::Close { session },
+            };
+            if door.pool.send(FromDevice(connection, request)).await.is_err() {
+                return Ending::Goodbye(Goodbye::Closing);
+            }
+        }
+    }
+
+    /// The next frame.
+    async fn next(&mut self) -> Result<ClientFrame, Ending> {
+        loop {
+            match self.frames.next_frame() {
+                Ok(Some((frame, _))) => return Ok(frame),
+                Ok(None) => {}
+                Err(_) => return Err(Ending::Goodbye(Goodbye::Malformed)),
+            }
+            match self.recv.read_chunk(PIECE, true).await {
+                Ok(Some(chunk)) => self.frames.push(&chunk.bytes),
+                Ok(None) => {
+                    let whole = self.frames.finish().is_ok();
+                    return Err(if whole { Ending::Finished } else { Ending::Goodbye(Goodbye::Malformed) });
+                }
+                Err(_) => return Err(Ending::Lost),
+            }
+        }
+    }
+}
+
+/// The pool's half of the stream. Knows how much of a frame is written, so that a farewell can follow at any time.
+struct Outgoing {
+    send: SendStream,
+    limits: Limits,
+    buffer: Vec<u8>,
+    written: usize,
+}
+
+impl Outgoing {
+    /// Writes every frame that comes through the queue.
+    async fn write_all(&mut self, queue: &mut mpsc::Receiver<ServerFrame>) -> Ending {
+        loop {
+            if self.flush().await.is_err() {
+                return Ending::Lost;
+            }
+            match queue.recv().await {
+                Some(frame) => self.add(&frame),
+                // The pool has let go of this connection and says why on the other channel.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Puts a frame behind those that are not written yet.
+    fn add(&mut self, frame: &ServerFrame) {
+        // The limit holds a block of whole distributions, and a verdict has one at most.
+        let _ = encode(frame, self.limits, &mut self.buffer);
+    }
+
+    /// Writes what there is. Cancelling it loses nothing: each write reports what it took.
+    async fn flush(&mut self) -> Result<(), quinn::WriteError> {
+        while self.written < self.buffer.len() {
+            self.written += self.send.write(&self.buffer[self.written..]).await?;
+        }
+        self.buffer.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Writes what there is, ends the stream and waits until the device has it all.
+    async fn finish(&mut self) -> Result<(), quinn::WriteError> {
+        self.flush().await?;
+        if self.send.finish().is_ok() {
+            // The error is a connection that is gone.
+            let _ = self.send.stopped().await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! The front door: the UDP socket, QUIC's limits, and the loop that lets connections in.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use specfleet_engine::id::ConnectionId;
+use specfleet_engine::wire::{Hello, Limits};
+use tokio::sync::Semaphore;
+
+use crate::connection;
+use crate::error::PoolError;
+use crate::pool_actor::Pool;
+use crate::tls::Identity;
+
+/// The most that a device may have under way to the pool, and the pool to a device, in bytes. A frame may be longer: it
+/// is taken in as it comes.
+const WINDOW: u32 = 256 * 1024;
+
+/// Connections beyond the limit that are told so at a time; more of them are refused without a word.
+const TURNED_AWAY: usize = 64;
+
+/// Bytes of early packets kept for connections that are not accepted yet: of one, and of all.
+const EARLY_BYTES: (u64, u64) = (64 * 1024, 16 * 1024 * 1024);
+
+/// What every connection task needs.
+pub(crate) struct Door {
+    pub(crate) pool: Addr<Pool>,
+    /// What the pool would say of itself.
+    pub(crate) ours: Hello,
+    /// Longest sequence the verifier takes.
+    pub(crate) context: u32,
+    /// Bounds of frames.
+    pub(crate) limits: Limits,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) max_connections: usize,
+}
+
+/// Takes the port.
+pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, PoolError> {
+    UdpSocket::bind(address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => PoolError::PortInUse { address },
+        _ => PoolError::Listen { address, source },
+    })
+}
+
+/// QUIC over the pool's identity, with every buffer bounded.
+pub(crate) fn server_config(
+    identity: &Identity,
+    idle_timeout: Duration,
+    max_connections: usize,
+) -> Result<ServerConfig, PoolError> {
+    let idle = IdleTimeout::try_from(idle_timeout)
+        .map_err(|_| PoolError::Settings(format!("an idle timeout of {idle_timeout:?} is longer than QUIC can say")))?;
+    let mut transport = TransportConfig::default();
+    transport
+        // The device opens the only stream.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(u64::from(WINDOW))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle))
+        // Devices keep their connections alive; one that does not is gone.
+        .keep_alive_interval(None);
+    let mut config = ServerConfig::with_crypto(identity.crypto.clone());
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(max_connections.saturating_add(TURNED_AWAY))
+        .incoming_buffer_size(EARLY_BYTES.0)
+        .incoming_buffer_size_total(EARLY_BYTES.1);
+    Ok(config)
+}
+
+/// Opens the door. Call on the thread that will run it.
+pub(crate) fn open(socket: UdpSocket, config: ServerConfig) -> io::Result<Endpoint> {
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+}
+
+/// Lets connections in, one task each, until the endpoint is closed.
+pub(crate) async fn serve(endpoint: Endpoint, door: Arc<Door>) {
+    let places = Arc::new(Semaphore::new(door.max_connections));
+    let apologies = Arc::new(Semaphore::new(TURNED_AWAY));
+    let mut next = 0;
+    while let Some(incoming) = endpoint.accept().await {
+        // The place is taken before the connection is accepted, and given back when its task ends.
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            let connection = ConnectionId(next);
+            next += 1;
+            let door = door.clone();
+            actix::spawn(async move {
+                connection::serve(incoming, connection, &door).await;
+                drop(place);
+            });
+        } else if let Ok(place) = apologies.clone().try_acquire_owned() {
+            let door = door.clone();
+            actix::spawn(async move {
+                turn_away(incoming, &door).await;
+                drop(place);
+            });
+        } else {
+            incoming.refuse();
+        }
+    }
+}
+
+/// Tells a device that the pool is full.
+async fn turn_away(incoming: Incoming, door: &Door) {
+    connection::turn_away(incoming, door.idle_timeout).await;
+}

@@ -1,0 +1,543 @@
+//! The `Pool` actor: owns the pool machine and the session store. Whatever happens becomes one [`Input`]; what the
+//! machine answers is carried out in order, and the timer follows its next timeout.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Message, MessageResult,
+    SpawnHandle, WrapFuture,
+};
+use specfleet_engine::acceptance::Next;
+use specfleet_engine::id::{ConnectionId, UploadId, VerifierId};
+use specfleet_engine::pool::{Input, JobKind, Output, PoolMachine, PoolSettings, SessionKey};
+use specfleet_engine::record::{UploadCounts, VerifierRecord};
+use specfleet_engine::time::Time;
+use specfleet_engine::wire::{Goodbye, ServerFrame, Upload, VerdictFrame};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::PoolError;
+use crate::options::{Journal, PoolEvent};
+use crate::replica::{Blueprint, Replica};
+use crate::store::SessionStore;
+use crate::upload;
+use crate::verifier_actor::{Answer, BatchOrder, ItemAnswer, Order, VerifierFailed, span};
+
+/// Messages that may wait for the pool. A connection has at most one under way and waits until it is handled.
+const MAILBOX: usize = 64;
+
+/// After what a verifier that got no thread is tried again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the pool is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Where the uploads that arrived have ended.
+    pub counts: UploadCounts,
+    /// Uploads that have not.
+    pub outstanding: Outstanding,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Connections that have said hello.
+    pub connections: usize,
+    /// KV caches of each verifier, as of its last answer.
+    pub kv: Vec<KvHeld>,
+}
+
+/// Uploads on their way through the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Jobs that wait.
+    pub queued_jobs: u32,
+    /// Tokens of work that wait.
+    pub queued_tokens: u64,
+    /// Jobs being computed.
+    pub running: usize,
+}
+
+/// What a verifier's KV arena holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvHeld {
+    /// Sequences with a cache.
+    pub sequences: usize,
+    /// Bytes of keys and values, in whole pages.
+    pub bytes: usize,
+}
+
+/// The pool's end of a connection.
+pub(crate) struct Port {
+    /// Bounded; a device that lets it fill up is sent away.
+    pub(crate) frames: mpsc::Sender<ServerFrame>,
+    /// Ends the connection.
+    pub(crate) end: oneshot::Sender<Goodbye>,
+}
+
+/// A device has said hello.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Connected(pub(crate) ConnectionId, pub(crate) Port);
+
+/// A connection is gone, or about to be.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Disconnected(pub(crate) ConnectionId);
+
+/// What a device asks for.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct FromDevice(pub(crate) ConnectionId, pub(crate) Request);
+
+/// A frame after the hello, checked.
+pub(crate) enum Request {
+    Upload(Box<Upload>, JobKind),
+    Cancel { session: u32, upload: UploadId },
+    Close { session: u32 },
+}
+
+/// Make a verifier fail; the receiver hears when its successor has started.
+#[derive(Message)]
+#[rtype(result = "Result<oneshot::Receiver<()>, PoolError>")]
+pub(crate) struct Kill(pub(crate) VerifierId);
+
+/// End the phase and go on under the method with this index.
+#[derive(Message)]
+#[rtype(result = "Vec<VerifierRecord>")]
+pub(crate) struct NextPhase(pub(crate) u16);
+
+/// Asks for the status.
+#[derive(Message)]
+#[rtype(result = "PoolStatus")]
+pub(crate) struct GetStatus;
+
+/// Refuse new uploads; the receiver hears when all others are answered.
+#[derive(Message)]
+#[rtype(result = "oneshot::Receiver<()>")]
+pub(crate) struct Drain;
+
+/// End all connections and verifiers, and this actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;
+
+/// What an input brings along that the machine does not see.
+#[derive(Default)]
+struct Cargo {
+    /// With `Input::Upload`: what was uploaded, until it is admitted.
+    upload: Option<Box<Upload>>,
+    /// With `Input::BatchDone`: what came out, by item.
+    answers: Vec<ItemAnswer>,
+}
+
+/// See the module's documentation.
+pub(crate) struct Pool {
+    machine: PoolMachine,
+    /// Time zero.
+    origin: Instant,
+    store: SessionStore,
+    connections: BTreeMap<ConnectionId, Port>,
+    /// By number.
+    replicas: Vec<Replica>,
+    blueprint: Blueprint,
+    /// The running timer and what it waits for.
+    timer: Option<(Time, SpawnHandle)>,
+    events: mpsc::Sender<PoolEvent>,
+    /// Records of the input at hand.
+    records: VecDeque<PoolEvent>,
+    journal: Option<Journal>,
+    /// Who waits for the last answer.
+    draining: Vec<oneshot::Sender<()>>,
+}
+
+/// What a pool actor is made of.
+pub(crate) struct Parts {
+    pub(crate) settings: PoolSettings,
+    pub(crate) origin: Instant,
+    pub(crate) blueprint: Blueprint,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) events: mpsc::Sender<PoolEvent>,
+    pub(crate) journal: Option<Journal>,
+}
+
+impl Actor for Pool {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Pool {
+    /// A pool whose verifiers run already.
+    pub(crate) fn new(parts: Parts) -> Pool {
+        let now = time_since(parts.origin);
+        Pool {
+            machine: PoolMachine::new(now, parts.settings),
+            origin: parts.origin,
+            store: SessionStore::default(),
+            connections: BTreeMap::new(),
+            replicas: parts.replicas,
+            blueprint: parts.blueprint,
+            timer: None,
+            events: parts.events,
+            records: VecDeque::new(),
+            journal: parts.journal,
+            draining: Vec::new(),
+        }
+    }
+
+    /// The only caller of the machine's `handle`: takes the input in, carries out what follows from it, and then lets
+    /// everything outside catch up.
+    fn feed(&mut self, first: Input, cargo: Cargo, ctx: &mut Context<Self>) {
+        let mut inputs = VecDeque::from([(first, cargo)]);
+        let mut outputs = Vec::new();
+        while let Some((input, mut cargo)) = inputs.pop_front() {
+            let now = time_since(self.origin);
+            let shown = self.journal.is_some().then(|| input.clone());
+            self.machine.handle(now, input, &mut outputs);
+            if let (Some(journal), Some(input)) = (&mut self.journal, &shown) {
+                journal(now, input, &outputs);
+            }
+            for output in outputs.drain(..) {
+                let follows = self.carry_out(output, &mut cargo, ctx);
+                inputs.extend(follows.map(|input| (input, Cargo::default())));
+            }
+        }
+        self.send_orders(ctx);
+        self.set_timer(ctx);
+        self.send_records(ctx);
+        if self.outstanding() == Outstanding::default() {
+            for drained in self.draining.drain(..) {
+                // Whoever waited may have given up.
+                let _ = drained.send(());
+            }
+        }
+    }
+
+    /// Does what the machine asks for. What happens because of it at once is the next input.
+    fn carry_out(&mut self, output: Output, cargo: &mut Cargo, ctx: &mut Context<Self>) -> Option<Input> {
+        match output {
+            Output::Admitted { session, .. } => {
+                if let Some(upload) = cargo.upload.take() {
+                    self.store.admit(session, upload);
+                }
+                None
+            }
+            Output::Refused { session, upload, reason, retry_after } => {
+                // Refused on arrival it was never stored, and a pending upload of the same number is another one.
+                if cargo.upload.take().is_none() {
+                    self.store.drop_upload(session, upload);
+                }
+                let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after };
+                self.send_frame(session.connection, frame)
+            }
+            Output::Start(batch) => {
+                let order = BatchOrder {
+                    batch: batch.batch,
+                    evict: batch.evict,
+                    tasks: batch.items.iter().map(|item| self.store.task(item)).collect(),
+                    ordered: Instant::now(),
+                };
+                self.order(batch.verifier, Order::Batch(order));
+                None
+            }
+            Output::Verdict {
+                session,
+                upload,
+                item,
+                more,
+                queue,
+                batch,
+                compute,
+                work,
+                nanojoules,
+                paper_nanojoules,
+            } => {
+                let answer = cargo.answers.get_mut(item as usize)?;
+                let (accepted, next) = (answer.outcome.accepted, answer.outcome.next);
+                self.store.commit(session, accepted, next, more);
+                let next = std::mem::replace(&mut answer.next, Next::None);
+                let frame = VerdictFrame {
+                    session: session.session,
+                    upload,
+                    accepted,
+                    next,
+                    more,
+                    queue,
+                    batch,
+                    compute,
+                    work,
+                    nanojoules,
+                    paper_nanojoules,
+                };
+                self.send_frame(session.connection, ServerFrame::Verdict(Box::new(frame)))
+            }
+            Output::Forget(session) => {
+                self.store.forget(session);
+                None
+            }
+            Output::DropKv { verifier, session } => {
+                self.order(verifier, Order::Free(session));
+                None
+            }
+            Output::Restart(verifier) => self.restart(verifier, ctx),
+            Output::Record(record) => {
+                self.records.push_back(PoolEvent::Batch(record));
+                None
+            }
+            Output::VerifierRecord(record) => {
+                self.records.push_back(PoolEvent::Verifier(record));
+                None
+            }
+        }
+    }
+
+    // ---- devices -----------------------------------------------------------------------------------------------
+
+    /// Queues a frame for a device. One that has let its queue fill up is gone from here on.
+    fn send_frame(&mut self, connection: ConnectionId, frame: ServerFrame) -> Option<Input> {
+        let port = self.connections.get(&connection)?;
+        match port.frames.try_send(frame) {
+            Ok(()) => None,
+            // Its task is ending and will say so.
+            Err(TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(_)) => {
+                let port = self.connections.remove(&connection)?;
+                let _ = port.end.send(Goodbye::SlowReader);
+                Some(Input::Disconnected(connection))
+            }
+        }
+    }
+
+    // ---- verifiers ---------------------------------------------------------------------------------------------
+
+    fn order(&mut self, verifier: VerifierId, order: Order) {
+        if let Some(replica) = self.replicas.get_mut(usize::from(verifier.0)) {
+            replica.order(order);
+        }
+    }
+
+    /// Sends each verifier its orders; the answer comes back as a future of this actor.
+    fn send_orders(&mut self, ctx: &mut Context<Self>) {
+        for index in 0..self.replicas.len() {
+            let Some(request) = self.replicas[index].send() else { continue };
+            // There are at most `u16::MAX` verifiers, by the type of the setting.
+            let verifier = VerifierId(index as u16);
+            ctx.spawn(request.into_actor(self).map(move |answer, pool, ctx| pool.answered(verifier, answer, ctx)));
+        }
+    }
+
+    fn answered(
+        &mut self,
+        verifier: VerifierId,
+        answer: Result<Result<Answer, VerifierFailed>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        // A mailbox that is gone means that the whole thread died.
+        let Ok(Ok(Answer { batch, held })) = answer else {
+            self.feed(Input::VerifierFailed(verifier), Cargo::default(), ctx);
+            return;
+        };
+        if let Some(replica) = self.replicas.get_mut(usize::from(verifier.0)) {
+            replica.answered(held);
+        }
+        match batch {
+            Some(done) => {
+                let input = Input::BatchDone {
+                    verifier,
+                    batch: done.batch,
+                    waited: done.waited,
+                    compute: done.compute,
+                    outcomes: done.items.iter().map(|item| item.outcome).collect(),
+                };
+                self.feed(input, Cargo { answers: done.items, ..Cargo::default() }, ctx);
+            }
+            None => self.send_orders(ctx),
+        }
+    }
+
+    /// Starts a fresh verifier in place of one that failed.
+    fn restart(&mut self, verifier: VerifierId, ctx: &mut Context<Self>) -> Option<Input> {
+        let replica = self.replicas.get_mut(usize::from(verifier.0))?;
+        match replica.restart(&self.blueprint) {
+            Ok(()) => Some(Input::VerifierReady(verifier)),
+            // No thread to be had; its jobs run elsewhere meanwhile.
+            Err(_) => {
+                ctx.run_later(RESTART_PAUSE, move |pool, ctx| {
+                    if let Some(ready) = pool.restart(verifier, ctx) {
+                        pool.feed(ready, Cargo::default(), ctx);
+                    }
+                });
+                None
+            }
+        }
+    }
+
+    // ---- time and records --------------------------------------------------------------------------------------
+
+    /// Lets the timer follow the machine's next timeout.
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        let wanted = self.machine.poll_timeout();
+        if self.timer.map(|(at, _)| at) == wanted {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        self.timer = wanted.map(|at| {
+            let wait = Duration::from_nanos(at.since(time_since(self.origin)).0);
+            let handle = ctx.run_later(wait, |pool, ctx| {
+                pool.timer = None;
+                pool.feed(Input::Timeout, Cargo::default(), ctx);
+            });
+            (at, handle)
+        });
+    }
+
+    /// Hands the records over. While their queue is full this actor handles nothing else, and the devices wait in turn.
+    fn send_records(&mut self, ctx: &mut Context<Self>) {
+        while let Some(record) = self.records.pop_front() {
+            match self.events.try_send(record) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(_)) => self.records.clear(),
+                Err(TrySendError::Full(record)) => {
+                    let events = self.events.clone();
+                    self.records.push_front(record);
+                    let rest = std::mem::take(&mut self.records);
+                    let send_rest = async move {
+                        for record in rest {
+                            // The error is a receiver that is gone.
+                            let _ = events.send(record).await;
+                        }
+                    };
+                    ctx.wait(send_rest.into_actor(self));
+                }
+            }
+        }
+    }
+
+    fn outstanding(&self) -> Outstanding {
+        let (queued_jobs, queued_tokens, running) = self.machine.outstanding();
+        Outstanding { queued_jobs, queued_tokens, running }
+    }
+}
+
+impl Handler<Connected> for Pool {
+    type Result = ();
+
+    fn handle(&mut self, Connected(connection, port): Connected, _: &mut Context<Self>) {
+        self.connections.insert(connection, port);
+    }
+}
+
+impl Handler<Disconnected> for Pool {
+    type Result = ();
+
+    fn handle(&mut self, Disconnected(connection): Disconnected, ctx: &mut Context<Self>) {
+        self.connections.remove(&connection);
+        self.feed(Input::Disconnected(connection), Cargo::default(), ctx);
+    }
+}
+
+impl Handler<FromDevice> for Pool {
+    type Result = ();
+
+    fn handle(&mut self, FromDevice(connection, request): FromDevice, ctx: &mut Context<Self>) {
+        // A frame that was under way when its connection ended must not open a session that nobody closes.
+        if !self.connections.contains_key(&connection) {
+            return;
+        }
+        match request {
+            Request::Upload(upload, kind) => {
+                let request = upload::request(connection, &upload, kind, time_since(self.origin));
+                self.feed(Input::Upload(request), Cargo { upload: Some(upload), ..Cargo::default() }, ctx);
+            }
+            Request::Cancel { session, upload } => {
+                let session = SessionKey { connection, session };
+                self.store.drop_upload(session, upload);
+                self.feed(Input::Cancel { session, upload }, Cargo::default(), ctx);
+            }
+            Request::Close { session } => {
+                self.feed(Input::Close(SessionKey { connection, session }), Cargo::default(), ctx);
+            }
+        }
+    }
+}
+
+impl Handler<Kill> for Pool {
+    type Result = Result<oneshot::Receiver<()>, PoolError>;
+
+    fn handle(&mut self, Kill(verifier): Kill, ctx: &mut Context<Self>) -> Self::Result {
+        let count = self.replicas.len();
+        let replica = self.replicas.get_mut(usize::from(verifier.0));
+        let replica = replica.ok_or(PoolError::UnknownVerifier { verifier, count })?;
+        let (done, killed) = oneshot::channel();
+        replica.kill(done);
+        self.send_orders(ctx);
+        Ok(killed)
+    }
+}
+
+impl Handler<NextPhase> for Pool {
+    type Result = MessageResult<NextPhase>;
+
+    fn handle(&mut self, NextPhase(method): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
+        let mut outputs = Vec::new();
+        self.machine.next_phase(time_since(self.origin), method, &mut outputs);
+        let mut records = Vec::new();
+        for output in outputs {
+            if let Output::VerifierRecord(record) = output {
+                records.push(record);
+            }
+            // A phase's end leads to nothing but records.
+            self.carry_out(output, &mut Cargo::default(), ctx);
+        }
+        self.send_records(ctx);
+        MessageResult(records)
+    }
+}
+
+impl Handler<GetStatus> for Pool {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(PoolStatus {
+            counts: self.machine.counts(),
+            outstanding: self.outstanding(),
+            sessions: self.machine.sessions(),
+            connections: self.connections.len(),
+            kv: self.replicas.iter().map(Replica::held).collect(),
+        })
+    }
+}
+
+impl Handler<Drain> for Pool {
+    type Result = MessageResult<Drain>;
+
+    fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) -> Self::Result {
+        let (drained, receiver) = oneshot::channel();
+        self.draining.push(drained);
+        self.feed(Input::Closing, Cargo::default(), ctx);
+        MessageResult(receiver)
+    }
+}
+
+impl Handler<Stop> for Pool {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+        for (_, port) in std::mem::take(&mut self.connections) {
+            // A task that is ending by itself takes no farewell.
+            let _ = port.end.send(Goodbye::Closing);
+        }
+        for replica in &self.replicas {
+            replica.stop();
+        }
+        ctx.stop();
+    }
+}
+
+/// Now, in the run's time.
+fn time_since(origin: Instant) -> Time {
+    Time::ZERO + span(origin, Instant::now())
+}

@@ -1,0 +1,123 @@
+//! The pool's side of one verifier: its address, the orders that gather while it computes, and its kills.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::prelude::Request;
+use actix::{Actor, Addr, Arbiter};
+use specfleet_model::Model;
+use tokio::sync::oneshot;
+
+use crate::pool_actor::KvHeld;
+use crate::verifier_actor::{Order, Orders, Verifier};
+
+/// What it takes to start a verifier.
+#[derive(Clone)]
+pub(crate) struct Blueprint {
+    /// Replicas share its weights.
+    pub(crate) model: Model,
+    /// The most that the arena may hold.
+    pub(crate) arena_bytes: usize,
+    /// Threads of a pass.
+    pub(crate) threads: usize,
+}
+
+/// See the module's documentation.
+pub(crate) struct Replica {
+    life: Life,
+    orders: Vec<Order>,
+    /// Whether it has orders that it has not answered.
+    busy: bool,
+    /// Who waits for a kill to take effect, in order.
+    kills: VecDeque<oneshot::Sender<()>>,
+    /// As of its last answer.
+    held: KvHeld,
+}
+
+/// From a start to a failure.
+struct Life {
+    arbiter: Arbiter,
+    verifier: Addr<Verifier>,
+    kill: Arc<AtomicBool>,
+}
+
+impl Life {
+    fn start(blueprint: &Blueprint) -> io::Result<Life> {
+        let arbiter = Arbiter::try_new()?;
+        let kill = Arc::new(AtomicBool::new(false));
+        let (blueprint, switch) = (blueprint.clone(), kill.clone());
+        let verifier = Verifier::start_in_arbiter(&arbiter.handle(), move |_| {
+            Verifier::new(blueprint.model, blueprint.arena_bytes, blueprint.threads, switch)
+        });
+        Ok(Life { arbiter, verifier, kill })
+    }
+}
+
+impl Replica {
+    /// Starts a verifier on a thread of its own.
+    pub(crate) fn start(blueprint: &Blueprint) -> io::Result<Replica> {
+        let life = Life::start(blueprint)?;
+        Ok(Replica { life, orders: Vec::new(), busy: false, kills: VecDeque::new(), held: KvHeld::default() })
+    }
+
+    /// Starts a fresh verifier after a failure: no orders, an empty cache. The error leaves everything as it was.
+    pub(crate) fn restart(&mut self, blueprint: &Blueprint) -> io::Result<()> {
+        let dead = std::mem::replace(&mut self.life, Life::start(blueprint)?);
+        dead.arbiter.stop();
+        self.orders.clear();
+        self.busy = false;
+        self.held = KvHeld::default();
+        if let Some(done) = self.kills.pop_front() {
+            // Whoever asked for the kill may have gone.
+            let _ = done.send(());
+        }
+        if !self.kills.is_empty() {
+            self.strike();
+        }
+        Ok(())
+    }
+
+    /// Makes the verifier fail at its next step; `done` hears when its successor has started.
+    pub(crate) fn kill(&mut self, done: oneshot::Sender<()>) {
+        self.kills.push_back(done);
+        self.strike();
+    }
+
+    fn strike(&mut self) {
+        self.life.kill.store(true, Ordering::Release);
+        self.orders.push(Order::Step);
+    }
+
+    /// Adds an order behind those that wait.
+    pub(crate) fn order(&mut self, order: Order) {
+        self.orders.push(order);
+    }
+
+    /// Sends what has gathered, unless an answer is outstanding: so the verifier's mailbox never holds more than one
+    /// message, and the orders keep their order.
+    pub(crate) fn send(&mut self) -> Option<Request<Verifier, Orders>> {
+        if self.busy || self.orders.is_empty() {
+            return None;
+        }
+        self.busy = true;
+        Some(self.life.verifier.send(Orders(std::mem::take(&mut self.orders))))
+    }
+
+    /// Its orders are carried out.
+    pub(crate) fn answered(&mut self, held: KvHeld) {
+        self.busy = false;
+        self.held = held;
+    }
+
+    /// What its cache held at its last answer.
+    pub(crate) fn held(&self) -> KvHeld {
+        self.held
+    }
+
+    /// Ends its thread.
+    pub(crate) fn stop(&self) {
+        self.life.arbiter.stop();
+    }
+}
