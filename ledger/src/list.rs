@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::LedgerError;
 use crate::lock;
 use crate::meta::{self, META_FILE, Progress};
 
 /// Where a run stands, as a listing tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
 pub enum ListedState {
     /// A living process writes it.
     Running,
@@ -44,13 +45,14 @@ impl ListedState {
 }
 
 /// One run of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunListing {
     /// Its name.
     pub run: String,
     /// Its folder.
     pub dir: PathBuf,
     /// Where it stands.
+    #[serde(flatten)]
     pub state: ListedState,
     /// When it started, in seconds since 1970; 0 if unreadable.
     pub started: u64,

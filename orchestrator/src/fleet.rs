@@ -97,6 +97,7 @@ impl Fleet {
                     tokenizer_digest: shared.pair.tokenizer.digest(),
                     events: shared.events.clone(),
                     origin: shared.origin,
+                    journal: None,
                 };
                 devices.push(Device::start(options).map_err(|source| Error::Agent { device, source })?);
             }
