@@ -41,7 +41,7 @@ pub struct DrawKey {
     pub prompt: u32,
     /// Repetition of the same prompt.
     pub repetition: u16,
-    /// Position among the generated tokens, from 0.
+    /// Index in the sequence, the prompt included, of the token that is decided.
     pub position: u32,
     /// Rejections so far in this generation: what was drawn ahead of a rejection is never used again for another
     /// decision.
