@@ -11,7 +11,7 @@ use specfleet_engine::device::{
     DeviceMachine, DeviceSettings, Input, NextToken, Output, Refusal, Start, Step, UploadPlan, Verdict,
 };
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{GenerationRecord, RoundRecord};
+use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{ClientFrame, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
 use tokio::sync::{mpsc, oneshot};
@@ -172,7 +172,8 @@ enum Report {
 }
 
 impl Device {
-    /// Starts a device on the current arbiter; it connects at once if its method ever uploads.
+    /// Starts a device on the current arbiter; it connects at once if its method ever uploads. It lives until it is told
+    /// to [`Leave`] or its arbiter stops: dropping its address does not end an open connection.
     pub fn start(options: AgentOptions) -> Result<Addr<Device>, AgentError> {
         let AgentOptions { device, settings, drafter, connector, timer, tokenizer_digest, events, origin, journal } =
             options;
@@ -294,7 +295,9 @@ impl Device {
         }
         self.plan = None;
         self.send(&ClientFrame::Close { session: self.machine.session() }, ctx);
-        let answer = match self.failure.take() {
+        // A refusal that came too late for the machine to mind is no failure.
+        let failure = self.failure.take().filter(|_| record.finish == FinishReason::Failed);
+        let answer = match failure {
             Some(failure) => Err(failure),
             None => Ok(record.clone()),
         };

@@ -6,7 +6,7 @@
 //!
 //! * [`Drafter`]: the thread on which the draft steps of all devices of the process run, packed into common passes;
 //! * [`Connector`]: the way to the pool, QUIC with TLS 1.3;
-//! * [`Timer`]: waking up on time, to a tenth of a millisecond;
+//! * [`Timer`]: waking up on time, far closer than tokio's own timers;
 //! * [`meters`]: the hardware energy meters of a real device.
 //!
 //! Nothing here compares an uncertainty, a length, a price or a load with anything: that is the engine's business.

