@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use device_agent::{
-    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, Timer, Trust,
+    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, Journal, Timer,
+    Trust,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -341,6 +342,16 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn start(settings: DeviceSettings, drafter: &Drafter, connector: Connector, number: u32) -> Rig {
+        Rig::start_with(settings, drafter, connector, number, None)
+    }
+
+    pub(crate) fn start_with(
+        settings: DeviceSettings,
+        drafter: &Drafter,
+        connector: Connector,
+        number: u32,
+        journal: Option<Journal>,
+    ) -> Rig {
         // A queue of one: every test is a test of waiting for room too.
         let (sender, events) = mpsc::channel(1);
         let options = AgentOptions {
@@ -352,7 +363,7 @@ impl Rig {
             tokenizer_digest: pair().tokenizer.digest(),
             events: sender,
             origin: Instant::now(),
-            journal: None,
+            journal,
         };
         Rig { device: Device::start(options).expect("valid settings"), events }
     }

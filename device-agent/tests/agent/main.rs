@@ -6,15 +6,17 @@ mod cli;
 mod common;
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use device_agent::{AgentError, CutConnection, DraftError, Drafter, LinkError, Ready, Trust};
+use device_agent::{AgentError, Call, CutConnection, DraftError, Drafter, Journal, LinkError, Ready, Trust};
 use specfleet_engine::calibration::{MethodOverrides, ThresholdChoice};
-use specfleet_engine::device::OnUnreachable;
+use specfleet_engine::device::{DeviceMachine, Input, OnUnreachable};
+use specfleet_engine::id::DeviceId;
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::record::{FinishReason, Source};
-use specfleet_engine::time::Span;
+use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::Goodbye;
 
 fn plain() -> MethodOverrides {
@@ -189,6 +191,46 @@ fn devices_that_share_the_drafter_write_what_each_writes_alone() {
             .collect();
         for (device, alone) in together.into_iter().zip(alone) {
             assert_eq!(device.await.unwrap(), alone);
+        }
+    });
+}
+
+/// A machine that is told the same at the same times asks for the same: nothing else enters it.
+#[test]
+fn a_journal_of_a_live_run_replays() {
+    enum Told {
+        Handle(Input, String),
+        Receive(u64, Time),
+    }
+    system(async {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let writing = Arc::clone(&told);
+        let journal: Journal = Arc::new(move |_, now, call| {
+            let call = match call {
+                // Records hold NaN, which equals nothing: compared as text.
+                Call::Handle { input, outputs } => Told::Handle(input.clone(), format!("{outputs:?}")),
+                Call::Receive { bits, arrives } => Told::Receive(bits, arrives),
+            };
+            writing.lock().unwrap().push((now, call));
+        });
+        let mut settings = settings("block", &plain(), 1.0);
+        settings.profile.cost = declared();
+        settings.link = link(true);
+        settings.verdict_timeout = Span::from_millis(150);
+        let pool = FakePool::start(Behaviour { refuse_every: Some(5), drop_every: Some(4), ..Behaviour::default() });
+        let mut rig = Rig::start_with(settings.clone(), &drafter(), pool.connector(), 0, Some(journal));
+        rig.generate(5).await.0.unwrap();
+
+        let mut machine = DeviceMachine::new(DeviceId(0), Arc::new(settings)).unwrap();
+        for (now, call) in told.lock().unwrap().drain(..) {
+            match call {
+                Told::Handle(input, expected) => {
+                    let mut outputs = Vec::new();
+                    machine.handle(now, input, &mut outputs);
+                    assert_eq!(format!("{outputs:?}"), expected);
+                }
+                Told::Receive(bits, expected) => assert_eq!(machine.receive(now, bits).0, expected),
+            }
         }
     });
 }
