@@ -31,6 +31,7 @@ mod handle;
 mod options;
 mod pool_actor;
 mod replica;
+mod scenario;
 mod store;
 mod tls;
 mod upload;

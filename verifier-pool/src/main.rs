@@ -1,0 +1,142 @@
+//! A verifier pool of its own, for devices on this machine or others.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use sha2::{Digest, Sha256};
+use specfleet_config::{ModelChoice, Scenario, Settings};
+use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer};
+use tokio::sync::mpsc;
+use verifier_pool::{PoolHandle, PoolOptions, TlsOptions};
+
+/// Records that may wait to be dropped.
+const EVENTS: usize = 1024;
+
+/// Serves a pool of verifiers until Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "verifier-pool", version)]
+struct Arguments {
+    /// Scenario to take the verifier and the pool's settings from; without one, the default scenario.
+    scenario: Option<PathBuf>,
+    /// Where to listen instead, such as 0.0.0.0:4433; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Write the pool's certificate there in PEM, for devices to trust.
+    #[arg(long, value_name = "FILE")]
+    certificate_out: Option<PathBuf>,
+    /// Model replicas.
+    #[arg(long, value_name = "N")]
+    verifiers: Option<u16>,
+    /// Hugging Face folder of another verifier.
+    #[arg(long, value_name = "DIR")]
+    verifier: Option<PathBuf>,
+    /// Override any key of the scenario.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if !error.use_stderr() => {
+            // Help and version; a closed pipe is the reader's choice.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            // clap goes on about usage behind an empty line: what is wrong stands before it.
+            let message = error.to_string();
+            let wrong = message.split("\n\n").next().unwrap_or_default();
+            eprintln!("{}", wrong.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match actix::System::new().block_on(run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Serves until Ctrl-C. Whatever keeps it from starting is the user's to change.
+async fn run(arguments: &Arguments) -> Result<()> {
+    let settings = arguments.settings()?;
+    let (model, tokenizer) = load_verifier(&settings)?;
+    let (events, mut records) = mpsc::channel(EVENTS);
+    let mut options = PoolOptions::from_settings(&settings, model, tokenizer.digest(), events, Instant::now());
+    if let Some(listen) = arguments.listen {
+        options.listen = listen;
+    }
+    let given = match &options.tls {
+        TlsOptions::Development => None,
+        TlsOptions::Pem { certificate, .. } => Some(certificate.clone()),
+    };
+    // Nobody keeps a pool's records here: devices have their own.
+    actix::spawn(async move { while records.recv().await.is_some() {} });
+    let pool = verifier_pool::start(options).await?;
+    let pem = arguments.write_certificate(&pool)?.or(given.as_deref());
+    println!("{}", greeting(&pool, pem));
+    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+    pool.shutdown(Duration::from_nanos(settings.pool.shutdown_timeout.0)).await;
+    Ok(())
+}
+
+impl Arguments {
+    /// The scenario with the flags on top.
+    fn settings(&self) -> Result<Settings> {
+        let mut scenario = match &self.scenario {
+            Some(path) => Scenario::load(path)?,
+            None => Scenario::shipped_default()?,
+        };
+        for assignment in &self.set {
+            scenario.set(assignment)?;
+        }
+        if let Some(count) = self.verifiers {
+            scenario.set_flag("--verifiers", "run.verifiers", i64::from(count))?;
+        }
+        if let Some(folder) = &self.verifier {
+            scenario.set_flag("--verifier", "model.verifier", folder.to_string_lossy().into_owned())?;
+        }
+        Ok(scenario.settings()?)
+    }
+
+    /// Writes the certificate where the user wants it, and says where that is.
+    fn write_certificate(&self, pool: &PoolHandle) -> Result<Option<&Path>> {
+        let Some(path) = self.certificate_out.as_deref() else { return Ok(None) };
+        std::fs::write(path, pool.certificate_pem())
+            .with_context(|| format!("cannot write the certificate to {}", path.display()))?;
+        Ok(Some(path))
+    }
+}
+
+fn load_verifier(settings: &Settings) -> Result<(Model, Tokenizer), ModelError> {
+    let precision = match settings.model.verifier_precision {
+        specfleet_config::Precision::F32 => Precision::F32,
+        specfleet_config::Precision::Q8_0 => Precision::Q8_0,
+        specfleet_config::Precision::Q4K => Precision::Q4K,
+    };
+    match &settings.model.verifier {
+        ModelChoice::Embedded => Ok((Model::embedded(Embedded::Verifier, precision)?, Tokenizer::embedded()?)),
+        ModelChoice::Folder(folder) => Ok((Model::load_dir(folder, precision)?, Tokenizer::load_dir(folder)?)),
+    }
+}
+
+/// Where the pool is, and how a device knows that it is this one.
+fn greeting(pool: &PoolHandle, pem: Option<&Path>) -> String {
+    let mut line = format!("listening on {}, certificate SHA-256 ", pool.local_addr());
+    for byte in Sha256::digest(pool.certificate_der()) {
+        // Writing to a string cannot fail.
+        let _ = write!(line, "{byte:02x}");
+    }
+    match pem {
+        Some(path) => line + " in " + &path.display().to_string(),
+        None => line + " (--certificate-out FILE writes it)",
+    }
+}

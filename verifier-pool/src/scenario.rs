@@ -1,0 +1,70 @@
+//! From a scenario's settings to the pool's options.
+
+use std::time::{Duration, Instant};
+
+use specfleet_config::Settings;
+use specfleet_engine::pool::PoolSettings;
+use specfleet_engine::time::Span;
+use specfleet_model::Model;
+use tokio::sync::mpsc;
+
+use crate::options::{PoolEvent, PoolOptions, TlsOptions};
+
+/// Connections that are let in beyond the fleet's own.
+const GUESTS: usize = 16;
+
+impl PoolOptions {
+    /// The pool that a scenario describes, for this verifier: its whole context, its end tokens, and as many tokens of
+    /// KV cache as the scenario has memory for.
+    pub fn from_settings(
+        settings: &Settings,
+        model: Model,
+        tokenizer_digest: [u8; 32],
+        events: mpsc::Sender<PoolEvent>,
+        origin: Instant,
+    ) -> PoolOptions {
+        let pool = &settings.pool;
+        let shape = model.shape();
+        let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
+        PoolOptions {
+            settings: PoolSettings {
+                method: 0,
+                verifiers: settings.run.verifiers,
+                batch_tokens: pool.batch_tokens,
+                batch_sequences: pool.batch_sequences,
+                max_wait: pool.max_wait,
+                queue_jobs: pool.queue_jobs,
+                queue_tokens: pool.queue_tokens,
+                sessions_per_connection: pool.sessions_per_connection,
+                kv_tokens: (kv_bytes / shape.kv_bytes_per_token) as u64,
+                // A context beyond `u32` is longer than any token position.
+                context: u32::try_from(shape.context).unwrap_or(u32::MAX),
+                end_tokens: shape.eos.clone(),
+                retry_after: pool.retry_after,
+                profile: pool.profile.clone(),
+            },
+            listen: pool.listen,
+            tls: match &pool.tls {
+                None => TlsOptions::Development,
+                Some(files) => TlsOptions::Pem {
+                    certificate: files.certificate.clone(),
+                    key: files.key.clone(),
+                    client_ca: files.client_authority.clone(),
+                },
+            },
+            model,
+            kv_bytes,
+            threads: usize::from(settings.model.verifier_threads),
+            tokenizer_digest,
+            idle_timeout: duration(pool.idle_timeout),
+            max_connections: settings.run.devices as usize + GUESTS,
+            events,
+            origin,
+            journal: None,
+        }
+    }
+}
+
+fn duration(span: Span) -> Duration {
+    Duration::from_nanos(span.0)
+}
