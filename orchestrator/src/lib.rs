@@ -10,6 +10,7 @@ pub mod error;
 pub mod fleet;
 pub mod methods;
 pub mod pair;
+pub mod paired;
 pub mod progress;
 pub mod recorder;
 pub mod report;

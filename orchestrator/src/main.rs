@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use specfleet::error::Error;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
-use specfleet::{report, run};
+use specfleet::{paired, report, run};
 use specfleet_config::{Scenario, Settings};
 
 /// Fleets of devices that draft with a small model and ask a shared pool of large ones.
@@ -86,7 +86,7 @@ struct RunArgs {
     /// Folder of all runs
     #[arg(long, value_name = "DIR", default_value = LEDGER)]
     ledger: PathBuf,
-    /// Write generations.jsonl and summary.json here
+    /// Write generations.jsonl, summary.json and paired.json here
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Inject a fault: kill-verifier@SECONDS; may be repeated
@@ -129,18 +129,21 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, folder, notes } = actix::System::new().block_on(run::run(options))?;
+    let Finished { summary, comparisons, folder, notes } = actix::System::new().block_on(run::run(options))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&summary).context("writing the summary")?);
     } else {
         println!("{}", report::method_table(&summary));
+        if !comparisons.is_empty() {
+            println!("{}", paired::table(&comparisons));
+        }
         println!("{}", report::verdict_line(&summary));
         for note in notes {
             println!("note: {note}");
         }
         println!("run {} in {}", summary.run, folder.display());
         if let Some(out) = &args.out {
-            println!("generations.jsonl and summary.json in {}", out.display());
+            println!("generations.jsonl, summary.json and paired.json in {}", out.display());
         }
     }
     Ok(ExitCode::SUCCESS)

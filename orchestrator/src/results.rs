@@ -13,6 +13,7 @@ use specfleet_ledger::{Meta, RunReader, RunState};
 use specfleet_model::Tokenizer;
 
 use crate::error::Error;
+use crate::paired::{Comparison, Pairing};
 use crate::work::{Job, Work};
 
 /// One line of `generations.jsonl`.
@@ -41,14 +42,15 @@ struct Joules {
     cloud_paper: f64,
 }
 
-/// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl` and `summary.json` there.
+/// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl`, `summary.json` and `paired.json`
+/// there.
 pub fn results(
     run_dir: &Path,
     work: &Work,
     tokenizer: &Tokenizer,
     problems: &[String],
     out: Option<&Path>,
-) -> Result<Summary, Error> {
+) -> Result<(Summary, Vec<Comparison>), Error> {
     let reader = RunReader::open(run_dir)?;
     let meta = reader.meta();
     let header = RunHeader {
@@ -59,6 +61,7 @@ pub fn results(
     };
     let mut summary = SummaryBuilder::new(header, &meta.methods, &meta.data_sets);
     let mut lines = out.map(|folder| Lines::create(folder)).transpose()?;
+    let mut pairing = Pairing::default();
     let jobs: BTreeMap<(u32, u16), &Job> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
     let audits: BTreeMap<GenerationId, AuditRecord> =
         reader.audits().map(|audit| audit.map(|audit| (audit.id, audit))).collect::<Result<_, _>>()?;
@@ -68,6 +71,7 @@ pub fn results(
         let Some(job) = jobs.get(&(record.id.prompt, record.id.repetition)) else { continue };
         let text = tokenizer.decode(&record.tokens)?;
         let exact_match = exact_match(&text, &job.reference);
+        pairing.add(&record, exact_match);
         let view = GenerationView {
             record: &record,
             rounds: &rounds,
@@ -98,10 +102,12 @@ pub fn results(
         summary.problem(problem.clone());
     }
     let summary = summary.finish();
+    let names: Vec<&str> = meta.methods.iter().map(|method| method.name.as_str()).collect();
+    let comparisons = pairing.compare(&names, meta.seed);
     if let Some(lines) = lines {
-        lines.finish(&summary)?;
+        lines.finish(&summary, &comparisons)?;
     }
-    Ok(summary)
+    Ok((summary, comparisons))
 }
 
 fn line<'a>(
@@ -162,10 +168,18 @@ impl Lines {
             .map_err(|source| Error::Output { path: self.folder.join("generations.jsonl"), source })
     }
 
-    fn finish(mut self, summary: &Summary) -> Result<(), Error> {
-        let failed = |name: &str, source| Error::Output { path: self.folder.join(name), source };
-        self.generations.flush().map_err(|source| failed("generations.jsonl", source))?;
-        let text = serde_json::to_string_pretty(summary).map_err(|e| failed("summary.json", e.into()))?;
-        fs::write(self.folder.join("summary.json"), text + "\n").map_err(|source| failed("summary.json", source))
+    fn finish(mut self, summary: &Summary, comparisons: &[Comparison]) -> Result<(), Error> {
+        let path = self.folder.join("generations.jsonl");
+        self.generations.flush().map_err(|source| Error::Output { path, source })?;
+        self.document("summary.json", summary)?;
+        self.document("paired.json", &comparisons)
+    }
+
+    fn document(&self, name: &str, content: &impl Serialize) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        serde_json::to_string_pretty(content)
+            .map_err(std::io::Error::from)
+            .and_then(|text| fs::write(&path, text + "\n"))
+            .map_err(|source| Error::Output { path, source })
     }
 }

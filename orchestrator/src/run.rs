@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::fleet::{Fleet, Shared};
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
+use crate::paired::Comparison;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::results::results;
@@ -46,6 +47,8 @@ pub struct RunOptions<'a> {
 pub struct Finished {
     /// The figures.
     pub summary: Summary,
+    /// `ui-hlm` against the others, if it ran.
+    pub comparisons: Vec<Comparison>,
     /// The run's folder in the ledger.
     pub folder: PathBuf,
     /// Lines a reader of the figures should see.
@@ -87,10 +90,10 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         let planned = settings.faults.len();
         problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
     }
-    let summary = results(&folder, &work, &pair.tokenizer, &problems, out)?;
+    let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
     let mut notes = resolved.warnings;
     notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
-    Ok(Finished { summary, folder, notes })
+    Ok(Finished { summary, comparisons, folder, notes })
 }
 
 /// Starts everything, runs every method, stops everything. Returns the verifiers' idle seconds and joules, and how many
