@@ -1,4 +1,4 @@
-//! Do the books close? What a generation says as a whole must follow from its rows (architecture.md, invariants).
+//! Do the books close? What a generation says as a whole must follow from its rows (ARCHITECTURE.md has how).
 
 use specfleet_engine::record::{GenerationRecord, RoundRecord};
 use thiserror::Error;
