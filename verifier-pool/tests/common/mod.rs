@@ -1,0 +1,6 @@
+//! What the tests share: pools with tiny models, a client written by hand, and verdicts computed directly.
+
+pub(crate) mod client;
+pub(crate) mod direct;
+pub(crate) mod model;
+pub(crate) mod world;

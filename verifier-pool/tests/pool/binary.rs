@@ -1,0 +1,110 @@
+//! The program, as a user starts it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use specfleet_engine::id::UploadId;
+use specfleet_engine::wire::{Goodbye, Hello, PROTOCOL_VERSION};
+use specfleet_model::{Embedded, Model, Precision, Tokenizer};
+
+use crate::common::client::{Client, Dial, dial};
+use crate::common::direct::{judge, key, verdict};
+use crate::common::model::Random;
+use crate::common::world::run;
+
+fn pool() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_verifier-pool"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A program that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a pool and reads the line that it prints.
+fn start(arguments: &[&str]) -> (Running, String) {
+    let mut running = Running(pool().args(arguments).spawn().expect("the program starts"));
+    let mut line = String::new();
+    let stdout = running.0.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    (running, line.trim().to_owned())
+}
+
+#[test]
+fn serves_until_it_is_interrupted() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = folder.path().join("pool.pem");
+        let file = pem.display().to_string();
+        let (mut running, line) = start(&["--listen", "127.0.0.1:0", "--verifiers", "1", "--certificate-out", &file]);
+        let rest = line.strip_prefix("listening on ").expect("the address");
+        let (address, rest) = rest.split_once(',').expect("the fingerprint");
+        assert!(rest.ends_with(&format!(" in {file}")), "{line}");
+        let certificate = CertificateDer::from_pem_file(&pem).expect("the certificate");
+
+        let model = Model::embedded(Embedded::Verifier, Precision::Q8_0).expect("part of the binary");
+        let tokenizer = Tokenizer::embedded().expect("part of the binary");
+        let address = address.parse().expect("an address");
+        let (endpoint, connection) = dial(address, &certificate, Dial::default()).await.expect("a handshake");
+        let mut client = Client::over(endpoint, connection, &model).await;
+        let vocab = model.shape().vocab;
+        client.greet(Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer.digest(), vocab: vocab as u32 }).await;
+        let tokens = tokenizer.encode("Question: Tom has 3 apples.").expect("text");
+        let upload = judge(&mut Random(1), vocab, (1, 1), (0, &tokens), key(0, 0));
+        client.upload(&upload).await;
+        let answer = client.verdict(UploadId(1)).await;
+        assert_eq!((answer.accepted, answer.next), verdict(&model, &tokens, &upload));
+
+        let interrupted = Command::new("kill").args(["-INT", &running.0.id().to_string()]).status();
+        assert!(interrupted.expect("kill is there").success());
+        assert_eq!(client.goodbye().await.1, Goodbye::Closing);
+        assert!(running.0.wait().expect("it ends").success());
+    });
+}
+
+#[test]
+fn bad_input_is_one_line_and_exit_code_2() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = folder.path().display().to_string();
+    let cases: [(&[&str], &str); 8] = [
+        (&["--listen", &port], &port),
+        (&["--listen", "nowhere"], "--listen"),
+        (&["--verifiers", "0"], "--verifiers"),
+        (&["--set", "pool.batch_tokens=0"], "batch_tokens"),
+        (&["--set", "pool.nonsense=1"], "nonsense"),
+        (&["no-such-scenario.toml"], "no-such-scenario.toml"),
+        (&["--verifier", &empty], "config.json"),
+        (&["--certificate-out", "/nonexistent/pool.pem"], "/nonexistent/pool.pem"),
+    ];
+    for (arguments, named) in cases {
+        let Output { status, stdout, stderr } = finished(arguments);
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {stderr}", stderr = text(&stderr));
+        assert_eq!(text(&stderr).trim().lines().count(), 1, "{}", text(&stderr));
+        assert!(text(&stderr).contains(named), "{arguments:?}: {}", text(&stderr));
+        assert!(stdout.is_empty());
+    }
+}
+
+/// Runs to the end; a program that goes on serving instead has printed its line and is ended.
+fn finished(arguments: &[&str]) -> Output {
+    let (mut running, line) = start(arguments);
+    assert!(line.is_empty(), "{arguments:?} started: {line}");
+    let mut stderr = Vec::new();
+    running.0.stderr.take().expect("piped").read_to_end(&mut stderr).expect("readable");
+    Output { status: running.0.wait().expect("it ends"), stdout: line.into_bytes(), stderr }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,10 @@
+//! The pool over real QUIC on this machine, with real (tiny) models.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod binary;
+mod faults;
+mod hostile;
+mod lifecycle;
+mod verdicts;
