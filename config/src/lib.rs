@@ -30,3 +30,8 @@ pub use settings::{
     RunOptions, Settings, Task, TlsFiles, WorkloadPart,
 };
 pub use workload::{Prompt, Workload};
+
+/// Calibrations of the embedded pair that ship, as JSON; each says in its key what it belongs to. How they are made stands
+/// in `config/calibration/README.md`.
+pub const CALIBRATIONS: [&str; 2] =
+    [include_str!("../calibration/greedy.json"), include_str!("../calibration/temperature-1.json")];

@@ -251,10 +251,13 @@ pub struct BatchRecord {
     pub completed: bool,
 }
 
+/// In place of a method's index: what verifiers did while no method ran (fleets coming and going, audits).
+pub const BETWEEN_METHODS: u16 = u16::MAX;
+
 /// What a verifier did in one method's phase, for the account of idle energy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerifierRecord {
-    /// Index of the method in the run's list.
+    /// Index of the method in the run's list, or [`BETWEEN_METHODS`].
     pub method: u16,
     /// Which verifier.
     pub verifier: VerifierId,

@@ -31,8 +31,7 @@ pub fn audit(verifier: &Model, sampling: &Sampling, cases: &[Case]) -> Result<Ve
     for batch in cases.chunks(BATCH) {
         let longest: usize = batch.iter().map(|case| case.tokens.len()).sum();
         // Room for the batch, in whole pages per sequence.
-        let mut arena =
-            KvArena::new(verifier, (longest + 256 * batch.len()) * verifier.shape().kv_bytes_per_token);
+        let mut arena = KvArena::new(verifier, (longest + 256 * batch.len()) * verifier.shape().kv_bytes_per_token);
         let steps: Vec<SeqStep<'_>> = batch
             .iter()
             .map(|case| SeqStep {

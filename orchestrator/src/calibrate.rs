@@ -222,9 +222,15 @@ impl<'a> Walker<'a> {
             let drafted = of(GateStatistic::MaxProbability);
             let payload = Payload::encode(&self.form, &drafted.distribution, drafted.token);
             let row = output.logits(index);
-            let Ok(outcome) =
-                verify_outcome(row, vocab, &self.sampling, key, &[drafted.token], std::slice::from_ref(&payload), false)
-            else {
+            let Ok(outcome) = verify_outcome(
+                row,
+                vocab,
+                &self.sampling,
+                key,
+                &[drafted.token],
+                std::slice::from_ref(&payload),
+                false,
+            ) else {
                 // Our own payload of our own draft is valid.
                 return Err(Error::Stopped("the calibration"));
             };
@@ -277,7 +283,9 @@ impl<'a> Walker<'a> {
         for batch in rejected.chunks(BATCH / 2) {
             let texts: Vec<(Vec<u32>, u32, u32)> = batch
                 .iter()
-                .flat_map(|r| [r.draft, r.replacement].map(|token| ([&r.prefix[..], &[token]].concat(), r.prompt, r.epoch)))
+                .flat_map(|r| {
+                    [r.draft, r.replacement].map(|token| ([&r.prefix[..], &[token]].concat(), r.prompt, r.epoch))
+                })
                 .collect();
             let texts = self.write_on(texts)?;
             for (rejected, both) in batch.iter().zip(texts.chunks_exact(2)) {

@@ -1,5 +1,6 @@
 //! What can go wrong with a command, and what that means for its exit code.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use device_agent::{AgentError, ConnectorError};
@@ -23,7 +24,9 @@ pub enum Error {
     #[error(transparent)]
     Method(#[from] MethodError),
     /// A prompt that the models cannot take.
-    #[error("data set \"{data_set}\", line {line}: the prompt has {tokens} tokens and leaves no room in a context of {context}")]
+    #[error(
+        "data set \"{data_set}\", line {line}: the prompt has {tokens} tokens and leaves no room in a context of {context}"
+    )]
     PromptTooLong {
         /// The data set's name or path.
         data_set: String,
@@ -59,6 +62,27 @@ pub enum Error {
     /// The run store.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A folder that a flag names and that cannot be used.
+    #[error("{flag}: cannot write in {path}: {source}")]
+    Folder {
+        /// The flag.
+        flag: &'static str,
+        /// What it names.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// More devices than one process can run.
+    #[error(
+        "run.devices: {devices} devices would run at the same time, a live run takes at most {most} (each has a \
+         connection of its own)"
+    )]
+    TooManyDevices {
+        /// Devices with something to do.
+        devices: u32,
+        /// Most of them.
+        most: u32,
+    },
     /// A file of the results.
     #[error("cannot write {path}: {source}")]
     Output {
@@ -86,7 +110,15 @@ impl Error {
             | Error::Calibration { .. }
             | Error::Pool(_)
             | Error::Connector(_)
+            | Error::Folder { .. }
+            | Error::TooManyDevices { .. }
             | Error::Ledger(LedgerError::NotFound(_)) => 2,
+            // `runs` on something that is no folder, or not ours to read.
+            Error::Ledger(LedgerError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) =>
+            {
+                2
+            }
             Error::Interrupted(_) => 130,
             Error::Agent { .. } | Error::Ledger(_) | Error::Output { .. } | Error::Stopped(_) => 1,
         }

@@ -49,10 +49,12 @@ pub struct Fleet {
 }
 
 impl Shared {
-    /// What the devices of `method` run under; devices of the same profile and link share it.
+    /// What the devices of `method` run under; devices with the same profile and link share it.
     fn device_settings(&self, method: &Method) -> Vec<Arc<DeviceSettings>> {
         let Settings { run, device, .. } = &self.settings;
-        let mut shared: BTreeMap<(String, String), Arc<DeviceSettings>> = BTreeMap::new();
+        // By their place in the turn of links and profiles: two profiles may bear the same name.
+        let mut shared: BTreeMap<u32, Arc<DeviceSettings>> = BTreeMap::new();
+        let turn = (device.links.len() * device.profiles.len()) as u32;
         (0..run.devices)
             .map(|number| {
                 let (profile, link) = (device.profile(DeviceId(number)), device.link(DeviceId(number)));
@@ -73,7 +75,7 @@ impl Shared {
                         unreachable_after: run.unreachable_after,
                     })
                 };
-                shared.entry((profile.name.clone(), link.name.clone())).or_insert_with(make).clone()
+                shared.entry(number % turn).or_insert_with(make).clone()
             })
             .collect()
     }

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod methods;
 pub mod pair;
 pub mod paired;
+pub mod precheck;
 pub mod progress;
 pub mod recorder;
 pub mod report;

@@ -66,7 +66,7 @@ struct RunArgs {
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Seed of all draws
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
     /// How both models' weights are stored: f32, q8_0 or q4_k
     #[arg(long, value_name = "P")]
@@ -101,7 +101,15 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no mistakes.
+        Err(asked) if !asked.use_stderr() => asked.exit(),
+        Err(mistake) => {
+            eprintln!("specfleet: {}", one_line(&mistake));
+            return ExitCode::from(2);
+        }
+    };
     let outcome = match cli.command {
         None => run_command(&cli.run),
         Some(Command::Run(args)) => run_command(&args),
@@ -111,10 +119,23 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("specfleet: {error:#}");
+            // Our own errors name their cause in their text.
+            match error.downcast_ref::<Error>() {
+                Some(ours) => eprintln!("specfleet: {ours}"),
+                None => eprintln!("specfleet: {error:#}"),
+            }
             ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
         }
     }
+}
+
+/// What clap says about a mistake, without its general advice, in one line.
+fn one_line(mistake: &clap::Error) -> String {
+    let text = mistake.to_string();
+    let advice = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
+    let said: Vec<&str> =
+        text.lines().map(str::trim).take_while(|line| !advice(line)).filter(|l| !l.is_empty()).collect();
+    said.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -198,8 +219,8 @@ impl RunArgs {
             ("--prompts", "run.prompts", self.prompts.map(|n| i64::from(n).into())),
             ("--max-new-tokens", "run.max_new_tokens", self.max_new_tokens.map(|n| i64::from(n).into())),
             ("--temperature", "run.temperature", self.temperature.map(Into::into)),
-            // A seed beyond TOML's integers is read as text, and refused there with its range.
-            ("--seed", "run.seed", self.seed.map(|n| i64::try_from(n).map_or_else(|_| n.to_string().into(), Into::into))),
+            // The flag's range ends where TOML's integers do.
+            ("--seed", "run.seed", self.seed.and_then(|n| i64::try_from(n).ok()).map(Into::into)),
             ("--precision", "model.drafter_precision", self.precision.clone().map(Into::into)),
             ("--precision", "model.verifier_precision", self.precision.clone().map(Into::into)),
             ("--drafter", "model.drafter", self.drafter.as_ref().map(|path| text(path).into())),

@@ -3,18 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use specfleet_config::{MethodChoice, Settings};
+use specfleet_config::{CALIBRATIONS, MethodChoice, Settings};
 use specfleet_engine::calibration::{Calibration, CalibrationKey, MethodError, MethodOverrides, resolve};
 use specfleet_engine::method::{Estimator, Method};
 
 use crate::calibrate;
 use crate::error::Error;
 use crate::pair::Pair;
-
-/// Calibrations of the embedded pair under the settings that most runs use; made by [`calibrate::calibrate`], checked by
-/// a test against a fresh one.
-const SHIPPED: [&str; 2] =
-    [include_str!("../calibration/greedy.json"), include_str!("../calibration/temperature-1.json")];
 
 /// The methods of a run and the calibrations that they took their numbers from.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +83,7 @@ impl<'a> Calibrations<'a> {
             }
             return Ok(calibration);
         }
-        let mut shipped = SHIPPED.iter().filter_map(|text| serde_json::from_str::<Calibration>(text).ok());
+        let mut shipped = CALIBRATIONS.iter().filter_map(|text| serde_json::from_str::<Calibration>(text).ok());
         if let Some(calibration) = shipped.find(|calibration| calibration.key == key) {
             return Ok(calibration);
         }

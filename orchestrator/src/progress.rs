@@ -69,7 +69,9 @@ impl Progress {
             Show::Bars => {
                 let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
                 // The template is a constant and valid; the default style would do as well.
-                if let Ok(style) = ProgressStyle::with_template("{prefix:<9} {bar:40} {pos:>5}/{len} prompts  {elapsed}") {
+                if let Ok(style) =
+                    ProgressStyle::with_template("{prefix:<9} {bar:40} {pos:>5}/{len} prompts  {elapsed}")
+                {
                     bar.set_style(style);
                 }
                 bar.set_prefix(method.to_owned());

@@ -181,11 +181,7 @@ impl Worker {
             }
             DeviceEvent::Finished(record) => {
                 let open = self.open.remove(&record.id).unwrap_or_default();
-                self.finished.push(Finished {
-                    id: record.id,
-                    tokens: record.tokens.clone(),
-                    skipped: open.skipped,
-                });
+                self.finished.push(Finished { id: record.id, tokens: record.tokens.clone(), skipped: open.skipped });
                 self.writer.close_generation(*record, &open.waiting)?;
             }
         }

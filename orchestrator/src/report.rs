@@ -51,7 +51,12 @@ pub fn verdict_line(summary: &Summary) -> String {
     };
     format!(
         "{state} · {} generations · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {}",
-        summary.generations, uploads.sent, uploads.verdicts, uploads.refused, uploads.cancelled, summary.faults_injected
+        summary.generations,
+        uploads.sent,
+        uploads.verdicts,
+        uploads.refused,
+        uploads.cancelled,
+        summary.faults_injected
     )
 }
 

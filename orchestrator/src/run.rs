@@ -7,12 +7,11 @@ use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
 use specfleet_analysis::Summary;
 use specfleet_config::{Fault, Settings};
 use specfleet_engine::id::VerifierId;
-use specfleet_engine::pool::PoolSettings;
-use specfleet_engine::record::VerifierRecord;
+use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunState, RunWriter, SCHEMA};
 use tokio::sync::watch;
-use verifier_pool::{PoolHandle, PoolOptions, TlsOptions};
+use verifier_pool::{PoolHandle, PoolOptions};
 
 use crate::audit::{self, Case};
 use crate::error::Error;
@@ -20,13 +19,14 @@ use crate::fleet::{Fleet, Shared};
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
 use crate::paired::Comparison;
+use crate::precheck;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::results::results;
 use crate::work::Work;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
-const DEVICES_PER_ENDPOINT: u32 = 128;
+const DEVICES_PER_ENDPOINT: usize = 128;
 
 /// What a run needs beyond its scenario.
 pub struct RunOptions<'a> {
@@ -60,8 +60,10 @@ pub struct Finished {
 /// Must be called inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
 pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let RunOptions { settings, scenario, ledger, out, progress } = options;
+    precheck::fleet(&settings)?;
     let pair = Pair::load(&settings.model)?;
     let work = Work::new(&settings, &pair)?;
+    precheck::places(&settings, ledger, out)?;
     let announce = |text: &str| progress.say(text);
     let resolved = Calibrations::new(&settings, &pair, ledger, &announce).resolve()?;
     for warning in &resolved.warnings {
@@ -107,7 +109,15 @@ async fn drive(
     progress: &Progress,
 ) -> (Result<(f64, f64), Error>, u32) {
     let origin = Instant::now();
-    let pool = match verifier_pool::start(pool_options(settings, pair, recorder, origin)).await {
+    let mut options = PoolOptions::from_settings(
+        settings,
+        pair.verifier.clone(),
+        pair.tokenizer.digest(),
+        recorder.pool_events(),
+        origin,
+    );
+    options.settings.method = BETWEEN_METHODS;
+    let pool = match verifier_pool::start(options).await {
         Ok(pool) => pool,
         Err(error) => return (Err(error.into()), 0),
     };
@@ -144,7 +154,9 @@ async fn phases(
         server_name: "localhost".to_owned(),
         trust: Trust::Pinned(pool.certificate_der().to_vec().into()),
         identity: None,
-        endpoints: settings.run.devices.div_ceil(DEVICES_PER_ENDPOINT) as usize,
+        // Only devices with something to do connect.
+        endpoints: usize::from(settings.pool.endpoints)
+            .max((settings.run.devices as usize).min(work.jobs.len()).div_ceil(DEVICES_PER_ENDPOINT)),
         idle_timeout: duration(settings.pool.idle_timeout.0),
         limits: Limits::for_pair(shape.vocab, shape.context),
     })?;
@@ -166,7 +178,7 @@ async fn phases(
         let outcome = fleet.run(work, progress.phase(&method.name, work.jobs.len())).await;
         fleet.dismiss(&shared.connector).await;
         outcome?;
-        for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(index).await? {
+        for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(BETWEEN_METHODS).await? {
             idle.0 += span.seconds();
             idle.1 += idle_nanojoules as f64 * 1e-9;
         }
@@ -182,7 +194,13 @@ async fn phases(
 }
 
 /// Kills verifiers at their times, in turn.
-async fn inject(pool: PoolHandle, mut faults: Vec<Fault>, verifiers: u16, origin: Instant, injected: watch::Sender<u32>) {
+async fn inject(
+    pool: PoolHandle,
+    mut faults: Vec<Fault>,
+    verifiers: u16,
+    origin: Instant,
+    injected: watch::Sender<u32>,
+) {
     faults.sort_by_key(|Fault::KillVerifier { at }| *at);
     for (number, Fault::KillVerifier { at }) in faults.into_iter().enumerate() {
         tokio::time::sleep_until((origin + duration(at.0)).into()).await;
@@ -209,47 +227,6 @@ fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
             })
         })
         .collect()
-}
-
-fn pool_options(settings: &Settings, pair: &Pair, recorder: &Recorder, origin: Instant) -> PoolOptions {
-    let pool = &settings.pool;
-    let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
-    PoolOptions {
-        settings: PoolSettings {
-            method: 0,
-            verifiers: settings.run.verifiers,
-            batch_tokens: pool.batch_tokens,
-            batch_sequences: pool.batch_sequences,
-            max_wait: pool.max_wait,
-            queue_jobs: pool.queue_jobs,
-            queue_tokens: pool.queue_tokens,
-            sessions_per_connection: pool.sessions_per_connection,
-            kv_tokens: (kv_bytes / pair.verifier.shape().kv_bytes_per_token.max(1)) as u64,
-            context: pair.context() as u32,
-            end_tokens: pair.end_tokens(),
-            retry_after: pool.retry_after,
-            profile: pool.profile.clone(),
-        },
-        listen: pool.listen,
-        tls: match &pool.tls {
-            None => TlsOptions::Development,
-            Some(files) => TlsOptions::Pem {
-                certificate: files.certificate.clone(),
-                key: files.key.clone(),
-                client_ca: files.client_authority.clone(),
-            },
-        },
-        model: pair.verifier.clone(),
-        kv_bytes,
-        threads: usize::from(settings.model.verifier_threads),
-        tokenizer_digest: pair.tokenizer.digest(),
-        idle_timeout: duration(pool.idle_timeout.0),
-        // The fleet, and a few guests.
-        max_connections: settings.run.devices as usize + 16,
-        events: recorder.pool_events(),
-        origin,
-        journal: None,
-    }
 }
 
 fn meta(settings: &Settings, scenario: String, resolved: &Resolved, work: &Work) -> Meta {

@@ -1,0 +1,51 @@
+//! What can be known to fail before anything runs: a refusal at once is better than one after the run.
+
+use std::fs;
+use std::io;
+use std::net::UdpSocket;
+use std::path::Path;
+
+use specfleet_config::Settings;
+use verifier_pool::PoolError;
+
+use crate::error::Error;
+
+/// Most devices that one process runs live, each with a connection of its own.
+pub const MOST_LIVE_DEVICES: u32 = 10_000;
+
+/// Refuses a fleet that is too large for one process.
+pub fn fleet(settings: &Settings) -> Result<(), Error> {
+    // Only devices with something to do are started.
+    let prompts = settings.workload.iter().fold(0u32, |sum, part| sum.saturating_add(part.prompts));
+    let devices = settings.run.devices.min(prompts);
+    if devices > MOST_LIVE_DEVICES {
+        return Err(Error::TooManyDevices { devices, most: MOST_LIVE_DEVICES });
+    }
+    Ok(())
+}
+
+/// Refuses a port that is taken and folders that cannot be written.
+pub fn places(settings: &Settings, ledger: &Path, out: Option<&Path>) -> Result<(), Error> {
+    port_is_free(settings)?;
+    writable("--ledger", ledger)?;
+    out.map_or(Ok(()), |out| writable("--out", out))
+}
+
+/// Port 0 is always free; another one may still be taken before the pool comes to it, which then says the same.
+fn port_is_free(settings: &Settings) -> Result<(), Error> {
+    let address = settings.pool.listen;
+    let taken = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => PoolError::PortInUse { address },
+        _ => PoolError::Listen { address, source },
+    };
+    UdpSocket::bind(address).map(drop).map_err(taken).map_err(Error::from)
+}
+
+/// Makes the folder and a file in it, and takes the file away again.
+fn writable(flag: &'static str, folder: &Path) -> Result<(), Error> {
+    let probe = folder.join(format!(".specfleet-{}", std::process::id()));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&probe, b""))
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(|source| Error::Folder { flag, path: folder.to_path_buf(), source })
+}

@@ -1,0 +1,189 @@
+//! Calling the `specfleet` binary and reading what it leaves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use specfleet_ledger::RunReader;
+use tempfile::TempDir;
+
+/// All upload methods, in the order of `--methods all`.
+pub(crate) const METHODS: [&str; 11] =
+    ["slm-only", "llm-only", "hlm", "rand-hlm", "u-hlm", "ui-hlm", "cu-hlm", "dssd", "block", "entropy", "max-prob"];
+
+/// Devices as fast as this machine, over links that are not emulated, and nothing said meanwhile.
+pub(crate) const FAST: [&str; 6] = ["--set", "device.profile=host", "--set", "device.link=real", "--ui", "none"];
+
+/// A temporary folder with a ledger in it.
+pub(crate) struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Place {
+        Place { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file and returns its path.
+    pub(crate) fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("in the folder")).expect("a temporary folder");
+        fs::write(&path, contents).expect("a temporary file");
+        text(&path)
+    }
+
+    /// `specfleet` with the ledger of this place, in its folder, so that nothing is left anywhere else.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_specfleet"));
+        command.current_dir(self.folder.path()).args(arguments);
+        command
+    }
+
+    /// A run: [`FAST`], into the ledger, with results in `out`.
+    pub(crate) fn run(&self, out: &str, arguments: &[&str]) -> Results {
+        let output = self.try_run(&[&["--out", out], arguments].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        Results::read(&self.path(out))
+    }
+
+    /// The same, whatever comes of it.
+    pub(crate) fn try_run(&self, arguments: &[&str]) -> Output {
+        self.command(&["run", "--ledger", "runs"]).args(FAST).args(arguments).output().expect("the binary runs")
+    }
+
+    /// A run that goes on while the test does something else.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(&["run", "--ledger", "runs", "--ui", "none"]);
+        let child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        Running { child: child.expect("the binary runs") }
+    }
+
+    /// What `specfleet runs --json` says.
+    pub(crate) fn runs(&self) -> Vec<Value> {
+        let output = self.command(&["runs", "--ledger", "runs", "--json"]).output().expect("the binary runs");
+        assert!(output.status.success(), "{}", said(&output));
+        serde_json::from_slice(&output.stdout).expect("a JSON list")
+    }
+
+    /// Waits until the only run has stored at least this many generations.
+    pub(crate) fn wait_for_generations(&self, count: u64) -> Value {
+        let started = Instant::now();
+        loop {
+            let runs = self.runs();
+            if let Some(run) = runs.first().filter(|run| run["progress"]["generations"].as_u64() >= Some(count)) {
+                return run.clone();
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "no {count} generations in a minute: {runs:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Opens the stored rows of a listed run.
+    pub(crate) fn reader(&self, run: &Value) -> RunReader {
+        let name = run["run"].as_str().expect("a run has a name");
+        RunReader::open(&self.path("runs").join(name)).expect("an ended run can be read")
+    }
+}
+
+/// A child that is killed at the end of the test, however that ends.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it has ended");
+    }
+
+    /// SIGINT, and what it ends with; fails if that takes longer than `limit`.
+    pub(crate) fn interrupt(mut self, limit: Duration) -> (ExitStatus, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
+        let sent = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                let mut said = String::new();
+                let mut pipe = self.child.stderr.take().expect("it is piped");
+                std::io::Read::read_to_string(&mut pipe, &mut said).expect("text");
+                return (status, said);
+            }
+            assert!(sent.elapsed() < limit, "still running {limit:?} after Ctrl-C");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already if the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The files of `--out`.
+pub(crate) struct Results {
+    pub(crate) summary: Value,
+    pub(crate) lines: Vec<Value>,
+}
+
+impl Results {
+    pub(crate) fn read(folder: &Path) -> Results {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect(name);
+        let line = |line: &str| serde_json::from_str(line).expect("a line is a JSON object");
+        Results {
+            summary: serde_json::from_str(&read("summary.json")).expect("JSON"),
+            lines: read("generations.jsonl").lines().map(line).collect(),
+        }
+    }
+
+    /// Token ids and uploaded positions by method and prompt.
+    pub(crate) fn decisions(&self) -> BTreeMap<(String, u64), (Value, Value)> {
+        let key = |line: &Value| {
+            (line["method"].as_str().expect("a name").to_owned(), line["prompt_id"].as_u64().expect("a number"))
+        };
+        let decisions: BTreeMap<_, _> = self
+            .lines
+            .iter()
+            .map(|line| (key(line), (line["token_ids"].clone(), line["uploaded_positions"].clone())))
+            .collect();
+        assert_eq!(decisions.len(), self.lines.len(), "one line per prompt and method");
+        decisions
+    }
+
+    /// Token ids by prompt under one method.
+    pub(crate) fn tokens(&self, method: &str) -> BTreeMap<u64, Value> {
+        self.decisions().into_iter().filter(|((m, _), _)| m == method).map(|((_, p), (t, _))| (p, t)).collect()
+    }
+
+    /// The run is valid and every upload ended exactly once.
+    pub(crate) fn assert_sound(&self) {
+        let summary = &self.summary;
+        assert_eq!(summary["state"], "VALID", "{:?}", summary["problems"]);
+        let count = |name: &str| summary["uploads"][name].as_u64().expect("a count");
+        assert_eq!(count("sent"), count("verdicts") + count("refused") + count("cancelled"), "{}", summary["uploads"]);
+    }
+}
+
+/// Both streams, for messages.
+pub(crate) fn said(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout))
+}
+
+pub(crate) fn text(path: &Path) -> String {
+    path.to_str().expect("Unicode").to_owned()
+}
+
+/// Sorted keys of a JSON object.
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}

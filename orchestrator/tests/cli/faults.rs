@@ -1,0 +1,40 @@
+//! Faults lose nothing, and a pool that refuses loses nothing either.
+
+use crate::common::*;
+
+#[test]
+fn killed_verifiers_change_no_token() {
+    let place = Place::new();
+    let common = ["--devices", "8", "--prompts", "16", "--max-new-tokens", "32", "--methods", "hlm,block,llm-only"];
+    let whole = place.run("whole", &common);
+    let faults = ["--fault", "kill-verifier@0.2", "--fault", "kill-verifier@0.5"];
+    let killed = place.run("killed", &[&common[..], &faults].concat());
+    for run in [&whole, &killed] {
+        run.assert_sound();
+    }
+    assert_eq!(whole.summary["faults_injected"], 0);
+    assert_eq!(killed.summary["faults_injected"], 2);
+    assert_eq!(whole.decisions(), killed.decisions());
+    assert_eq!(place.runs().iter().filter(|run| run["state"] == "completed").count(), 2);
+}
+
+#[test]
+fn a_fault_after_the_end_makes_the_run_invalid() {
+    let place = Place::new();
+    let arguments = ["--prompts", "1", "--max-new-tokens", "1", "--methods", "hlm", "--fault", "kill-verifier@1000"];
+    let run = place.run("out", &arguments);
+    assert_eq!(run.summary["state"], "INVALID");
+    assert_eq!(run.summary["faults_injected"], 0);
+}
+
+#[test]
+fn refusals_change_no_token() {
+    let place = Place::new();
+    let common = ["--devices", "16", "--prompts", "16", "--max-new-tokens", "8", "--methods", "hlm,block"];
+    let roomy = place.run("roomy", &common);
+    let tight = ["--set", "pool.queue_jobs=1", "--set", "pool.retry_after_ms=2", "--verifiers", "1"];
+    let tight = place.run("tight", &[&common[..], &tight].concat());
+    tight.assert_sound();
+    assert!(tight.summary["uploads"]["refused"].as_u64() > Some(0), "{}", tight.summary["uploads"]);
+    assert_eq!(roomy.decisions(), tight.decisions());
+}

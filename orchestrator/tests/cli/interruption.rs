@@ -1,0 +1,65 @@
+//! Runs that end early, by `kill -9` or by Ctrl-C, and runs side by side in one ledger.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use specfleet_analysis::check_energy_closes;
+
+use crate::common::*;
+
+/// Long enough to be caught in the middle: devices that sleep their declared times.
+const LONG: [&str; 8] =
+    ["--devices", "8", "--prompts", "400", "--max-new-tokens", "32", "--methods", "ui-hlm,hlm,slm-only"];
+
+/// The run is over and what it stored holds.
+fn assert_readable(place: &Place, run: &Value, at_least: u64) {
+    assert_eq!(run["state"], "interrupted", "{run}");
+    assert!(run["progress"]["generations"].as_u64() >= Some(at_least), "{run}");
+    assert!(run["progress"]["rounds"].as_u64() > Some(0), "{run}");
+    let reader = place.reader(run);
+    assert!(reader.damaged().is_empty(), "{:?}", reader.damaged());
+    let mut generations = 0;
+    for generation in reader.generations() {
+        let generation = generation.expect("a complete row");
+        let rounds = reader.rounds(generation.id).expect("all its rounds");
+        check_energy_closes(&generation, &rounds).unwrap_or_else(|error| panic!("{:?}: {error}", generation.id));
+        generations += 1;
+    }
+    assert!(generations >= at_least, "{generations} generations");
+}
+
+fn assert_a_new_run_works(place: &Place) {
+    place.run("new", &["--prompts", "2", "--max-new-tokens", "4", "--methods", "hlm"]).assert_sound();
+}
+
+#[test]
+fn kill() {
+    let place = Place::new();
+    let long = place.start(&LONG);
+    let run = place.wait_for_generations(6);
+    assert_eq!(run["state"], "running");
+
+    // Meanwhile another run takes place in the same ledger.
+    assert_a_new_run_works(&place);
+    let states: Vec<Value> = place.runs().iter().map(|run| run["state"].clone()).collect();
+    assert_eq!(states, ["running", "completed"]);
+
+    long.kill();
+    assert_readable(&place, &place.runs()[0], 6);
+    assert_a_new_run_works(&place);
+    let states: Vec<Value> = place.runs().iter().map(|run| run["state"].clone()).collect();
+    assert_eq!(states, ["interrupted", "completed", "completed"]);
+}
+
+#[test]
+fn ctrl_c() {
+    let place = Place::new();
+    let long = place.start(&LONG);
+    place.wait_for_generations(2);
+    let (status, error) = long.interrupt(Duration::from_secs(8));
+    assert_eq!(status.code(), Some(130), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.contains("interrupted") && error.contains("runs/"), "{error}");
+    assert_readable(&place, &place.runs()[0], 2);
+    assert_a_new_run_works(&place);
+}
