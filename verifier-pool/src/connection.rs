@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::door::Door;
-use crate::pool_actor::{Connected, Disconnected, FromDevice, Port, Request};
+use crate::message::{Connected, Disconnected, FromDevice, Port, Request};
 use crate::upload::checked_kind;
 
 /// Frames that may wait for a device.

@@ -16,9 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::door::{self, Door};
 use crate::error::PoolError;
+use crate::message::{Drain, GetStatus, Kill, NextPhase, Stop};
 use crate::options::PoolOptions;
-use crate::pool_actor::{Drain, GetStatus, Kill, NextPhase, Parts, Pool, PoolStatus, Stop};
+use crate::pool_actor::{Parts, Pool};
 use crate::replica::{Blueprint, Replica};
+use crate::status::PoolStatus;
 use crate::tls::{self, Identity};
 
 /// A running pool. Clones are handles of the same one. Dropping them all leaves it running; only

@@ -5,21 +5,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Message, MessageResult,
-    SpawnHandle, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, SpawnHandle,
+    WrapFuture,
 };
 use specfleet_engine::acceptance::Next;
-use specfleet_engine::id::{ConnectionId, UploadId, VerifierId};
-use specfleet_engine::pool::{Input, JobKind, Output, PoolMachine, PoolSettings, SessionKey};
-use specfleet_engine::record::{UploadCounts, VerifierRecord};
+use specfleet_engine::id::{ConnectionId, VerifierId};
+use specfleet_engine::pool::{Input, Output, PoolMachine, PoolSettings, SessionKey};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{Goodbye, ServerFrame, Upload, VerdictFrame};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::PoolError;
+use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Port, Request, Stop};
 use crate::options::{Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
+use crate::status::{Outstanding, PoolStatus};
 use crate::store::SessionStore;
 use crate::upload;
 use crate::verifier_actor::{Answer, BatchOrder, ItemAnswer, Order, VerifierFailed, span};
@@ -29,96 +30,6 @@ const MAILBOX: usize = 64;
 
 /// After what a verifier that got no thread is tried again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-
-/// What the pool is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolStatus {
-    /// Where the uploads that arrived have ended.
-    pub counts: UploadCounts,
-    /// Uploads that have not.
-    pub outstanding: Outstanding,
-    /// Open sessions.
-    pub sessions: usize,
-    /// Connections that have said hello.
-    pub connections: usize,
-    /// KV caches of each verifier, as of its last answer.
-    pub kv: Vec<KvHeld>,
-}
-
-/// Uploads on their way through the pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outstanding {
-    /// Jobs that wait.
-    pub queued_jobs: u32,
-    /// Tokens of work that wait.
-    pub queued_tokens: u64,
-    /// Jobs being computed.
-    pub running: usize,
-}
-
-/// What a verifier's KV arena holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KvHeld {
-    /// Sequences with a cache.
-    pub sequences: usize,
-    /// Bytes of keys and values, in whole pages.
-    pub bytes: usize,
-}
-
-/// The pool's end of a connection.
-pub(crate) struct Port {
-    /// Bounded; a device that lets it fill up is sent away.
-    pub(crate) frames: mpsc::Sender<ServerFrame>,
-    /// Ends the connection.
-    pub(crate) end: oneshot::Sender<Goodbye>,
-}
-
-/// A device has said hello.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Connected(pub(crate) ConnectionId, pub(crate) Port);
-
-/// A connection is gone, or about to be.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Disconnected(pub(crate) ConnectionId);
-
-/// What a device asks for.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct FromDevice(pub(crate) ConnectionId, pub(crate) Request);
-
-/// A frame after the hello, checked.
-pub(crate) enum Request {
-    Upload(Box<Upload>, JobKind),
-    Cancel { session: u32, upload: UploadId },
-    Close { session: u32 },
-}
-
-/// Make a verifier fail; the receiver hears when its successor has started.
-#[derive(Message)]
-#[rtype(result = "Result<oneshot::Receiver<()>, PoolError>")]
-pub(crate) struct Kill(pub(crate) VerifierId);
-
-/// End the phase and go on under the method with this index.
-#[derive(Message)]
-#[rtype(result = "Vec<VerifierRecord>")]
-pub(crate) struct NextPhase(pub(crate) u16);
-
-/// Asks for the status.
-#[derive(Message)]
-#[rtype(result = "PoolStatus")]
-pub(crate) struct GetStatus;
-
-/// Refuse new uploads; the receiver hears when all others are answered.
-#[derive(Message)]
-#[rtype(result = "oneshot::Receiver<()>")]
-pub(crate) struct Drain;
-
-/// End all connections and verifiers, and this actor.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Stop;
 
 /// What an input brings along that the machine does not see.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use actix::{Actor, Addr, Arbiter};
 use specfleet_model::Model;
 use tokio::sync::oneshot;
 
-use crate::pool_actor::KvHeld;
+use crate::status::KvHeld;
 use crate::verifier_actor::{Order, Orders, Verifier};
 
 /// What it takes to start a verifier.

@@ -44,14 +44,7 @@ impl PoolOptions {
                 profile: pool.profile.clone(),
             },
             listen: pool.listen,
-            tls: match &pool.tls {
-                None => TlsOptions::Development,
-                Some(files) => TlsOptions::Pem {
-                    certificate: files.certificate.clone(),
-                    key: files.key.clone(),
-                    client_ca: files.client_authority.clone(),
-                },
-            },
+            tls: TlsOptions::from_settings(pool),
             model,
             kv_bytes,
             threads: usize::from(settings.model.verifier_threads),
@@ -61,6 +54,20 @@ impl PoolOptions {
             events,
             origin,
             journal: None,
+        }
+    }
+}
+
+impl TlsOptions {
+    /// The certificates that a scenario names.
+    pub fn from_settings(pool: &specfleet_config::PoolOptions) -> TlsOptions {
+        match &pool.tls {
+            None => TlsOptions::Development,
+            Some(files) => TlsOptions::Pem {
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                client_ca: files.client_authority.clone(),
+            },
         }
     }
 }

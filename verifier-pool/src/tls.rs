@@ -50,6 +50,13 @@ impl Identity {
     }
 }
 
+impl TlsOptions {
+    /// Whether a pool could start with these: reads the files and tries them on each other.
+    pub fn check(&self) -> Result<(), PoolError> {
+        Identity::new(self).map(drop)
+    }
+}
+
 /// Devices must show a certificate of one of the authorities in `path`.
 fn client_verifier(
     path: &Path,

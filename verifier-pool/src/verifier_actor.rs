@@ -14,7 +14,7 @@ use specfleet_engine::time::Span;
 use specfleet_engine::wire::Job;
 use specfleet_model::{KvArena, LogitRows, Model, SeqId, SeqStep};
 
-use crate::pool_actor::KvHeld;
+use crate::status::KvHeld;
 use crate::store::Task;
 
 /// What a verifier is to do; it carries orders out one after another.

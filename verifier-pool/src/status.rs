@@ -1,0 +1,38 @@
+//! What the pool says of itself.
+
+use specfleet_engine::record::UploadCounts;
+
+/// What the pool is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Where the uploads that arrived have ended.
+    pub counts: UploadCounts,
+    /// Uploads that have not.
+    pub outstanding: Outstanding,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Connections that have said hello.
+    pub connections: usize,
+    /// KV caches of each verifier, as of its last answer.
+    pub kv: Vec<KvHeld>,
+}
+
+/// Uploads on their way through the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Jobs that wait.
+    pub queued_jobs: u32,
+    /// Tokens of work that wait.
+    pub queued_tokens: u64,
+    /// Jobs being computed.
+    pub running: usize,
+}
+
+/// What a verifier's KV arena holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvHeld {
+    /// Sequences with a cache.
+    pub sequences: usize,
+    /// Bytes of keys and values, in whole pages.
+    pub bytes: usize,
+}
