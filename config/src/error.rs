@@ -17,6 +17,14 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A scenario that is neither a file nor one that ships.
+    #[error("{name}: no such file, and no scenario of that name ships; those that do: {valid}")]
+    UnknownScenario {
+        /// What was asked for.
+        name: String,
+        /// Those that ship.
+        valid: String,
+    },
     /// Not TOML.
     #[error("{origin}:{line}: not valid TOML: {message}")]
     Syntax {

@@ -33,6 +33,10 @@ impl Scenario {
             Some(preset) if !path.is_file() => {
                 Scenario::parse(&format!("scenarios/{}.toml", preset.name), preset.text, None)
             }
+            None if !path.exists() => Err(ConfigError::UnknownScenario {
+                name: path.display().to_string(),
+                valid: Preset::names(Preset::SCENARIOS),
+            }),
             _ => Ok(Scenario { document: Document::open(path)? }),
         }
     }

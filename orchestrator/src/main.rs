@@ -9,7 +9,7 @@ use specfleet::error::Error;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
 use specfleet::{paired, report, run};
-use specfleet_config::{Scenario, Settings};
+use specfleet_config::Scenario;
 
 /// Fleets of devices that draft with a small model and ask a shared pool of large ones.
 #[derive(Parser)]
@@ -48,26 +48,26 @@ struct RunArgs {
     /// The scenario: a file, or the name of a shipped one (default, paper)
     scenario: Option<PathBuf>,
     /// Devices of the fleet
-    #[arg(long, value_name = "N")]
-    devices: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    devices: Option<i64>,
     /// Verifiers of the pool
-    #[arg(long, value_name = "N")]
-    verifiers: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    verifiers: Option<i64>,
     /// Upload methods, separated by commas
     #[arg(long, value_name = "a,b")]
     methods: Option<String>,
     /// Prompts under each method
-    #[arg(long, value_name = "N")]
-    prompts: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    prompts: Option<i64>,
     /// Most tokens of an answer
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_new_tokens: Option<i64>,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Seed of all draws
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
-    seed: Option<u64>,
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    seed: Option<i64>,
     /// How both models' weights are stored: f32, q8_0 or q4_k
     #[arg(long, value_name = "P")]
     precision: Option<String>,
@@ -142,7 +142,6 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario().map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
-    progress.say(&headline(&settings));
     let options = RunOptions {
         settings,
         scenario: scenario.to_toml(),
@@ -170,19 +169,6 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn headline(settings: &Settings) -> String {
-    let names: Vec<&str> = settings.methods.iter().map(|method| method.name.as_str()).collect();
-    let prompts: u32 = settings.workload.iter().map(|part| part.prompts).sum();
-    format!(
-        "{} devices, {} verifiers, {prompts} prompts, T = {}, seed {}; methods: {}",
-        settings.run.devices,
-        settings.run.verifiers,
-        settings.run.sampling.temperature,
-        settings.run.seed,
-        names.join(", ")
-    )
-}
-
 fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let runs = specfleet_ledger::list(ledger).map_err(Error::from)?;
     if json {
@@ -198,7 +184,7 @@ fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {
     let scenario = Scenario::load(scenario).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
-    println!("{}", headline(&settings));
+    println!("{}", report::headline(&settings));
     println!("scenario {}", settings.scenario_hash());
     Ok(ExitCode::SUCCESS)
 }
@@ -212,15 +198,14 @@ impl RunArgs {
         };
         let text = |path: &PathBuf| path.display().to_string();
         let mut flags: Vec<(&str, &str, Option<toml::Value>)> = vec![
-            ("--devices", "run.devices", self.devices.map(|n| i64::from(n).into())),
-            ("--verifiers", "run.verifiers", self.verifiers.map(|n| i64::from(n).into())),
+            ("--devices", "run.devices", self.devices.map(Into::into)),
+            ("--verifiers", "run.verifiers", self.verifiers.map(Into::into)),
             ("--methods", "run.methods", self.methods.clone().map(Into::into)),
             ("--workload", "run.workload", self.workload.as_ref().map(|path| text(path).into())),
-            ("--prompts", "run.prompts", self.prompts.map(|n| i64::from(n).into())),
-            ("--max-new-tokens", "run.max_new_tokens", self.max_new_tokens.map(|n| i64::from(n).into())),
+            ("--prompts", "run.prompts", self.prompts.map(Into::into)),
+            ("--max-new-tokens", "run.max_new_tokens", self.max_new_tokens.map(Into::into)),
             ("--temperature", "run.temperature", self.temperature.map(Into::into)),
-            // The flag's range ends where TOML's integers do.
-            ("--seed", "run.seed", self.seed.and_then(|n| i64::try_from(n).ok()).map(Into::into)),
+            ("--seed", "run.seed", self.seed.map(Into::into)),
             ("--precision", "model.drafter_precision", self.precision.clone().map(Into::into)),
             ("--precision", "model.verifier_precision", self.precision.clone().map(Into::into)),
             ("--drafter", "model.drafter", self.drafter.as_ref().map(|path| text(path).into())),

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 
 use specfleet_config::Settings;
-use verifier_pool::PoolError;
+use verifier_pool::{PoolError, TlsOptions};
 
 use crate::error::Error;
 
@@ -24,9 +24,10 @@ pub fn fleet(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a port that is taken and folders that cannot be written.
+/// Refuses a port that is taken, certificates that cannot be used and folders that cannot be written.
 pub fn places(settings: &Settings, ledger: &Path, out: Option<&Path>) -> Result<(), Error> {
     port_is_free(settings)?;
+    TlsOptions::from_settings(&settings.pool).check()?;
     writable("--ledger", ledger)?;
     out.map_or(Ok(()), |out| writable("--out", out))
 }

@@ -2,6 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use specfleet_analysis::{Metric, Summary, Validity};
+use specfleet_config::Settings;
 use specfleet_ledger::RunListing;
 
 /// A column: heading, metric, statistic, factor to the unit shown, decimals.
@@ -26,6 +27,20 @@ const COLUMNS: [Column; 17] = [
     ("agree\n%", "token_agreement", |m| m.mean, 1e2, 1),
     ("ROUGE-L\n%", "rouge_l", |m| m.mean, 1e2, 1),
 ];
+
+/// What is run, in one line.
+pub fn headline(settings: &Settings) -> String {
+    let names: Vec<&str> = settings.methods.iter().map(|method| method.name.as_str()).collect();
+    let prompts: u32 = settings.workload.iter().map(|part| part.prompts).sum();
+    format!(
+        "{} devices, {} verifiers, {prompts} prompts, T = {}, seed {}; methods: {}",
+        settings.run.devices,
+        settings.run.verifiers,
+        settings.run.sampling.temperature,
+        settings.run.seed,
+        names.join(", ")
+    )
+}
 
 /// One row per method; a metric that does not apply stays empty.
 pub fn method_table(summary: &Summary) -> String {

@@ -22,6 +22,7 @@ use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::recorder::Recorder;
+use crate::report;
 use crate::results::results;
 use crate::work::Work;
 
@@ -64,6 +65,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let pair = Pair::load(&settings.model)?;
     let work = Work::new(&settings, &pair)?;
     precheck::places(&settings, ledger, out)?;
+    progress.say(&report::headline(&settings));
     let announce = |text: &str| progress.say(text);
     let resolved = Calibrations::new(&settings, &pair, ledger, &announce).resolve()?;
     for warning in &resolved.warnings {
