@@ -135,7 +135,7 @@ fn one_line(mistake: &clap::Error) -> String {
     let advice = |line: &str| line.starts_with("Usage:") || line.starts_with("For more information");
     let said: Vec<&str> =
         text.lines().map(str::trim).take_while(|line| !advice(line)).filter(|l| !l.is_empty()).collect();
-    said.join("; ").trim_start_matches("error: ").to_owned()
+    said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
 fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {

@@ -15,7 +15,11 @@ fn killed_verifiers_change_no_token() {
     assert_eq!(whole.summary["faults_injected"], 0);
     assert_eq!(killed.summary["faults_injected"], 2);
     assert_eq!(whole.decisions(), killed.decisions());
-    assert_eq!(place.runs().iter().filter(|run| run["state"] == "completed").count(), 2);
+    let runs = place.runs();
+    assert!(runs.iter().all(|run| run["state"] == "completed") && runs.len() == 2, "{runs:?}");
+    let run = runs.iter().find(|run| run["run"] == killed.summary["run"]).expect("it is listed");
+    let restarts = place.reader(run).verifiers().map(|row| row.expect("a row").restarts).sum::<u32>();
+    assert_eq!(restarts, 2);
 }
 
 #[test]

@@ -71,7 +71,9 @@ fn files_and_figures() {
         }
         match line["method"].as_str() {
             Some("slm-only" | "llm-only") => assert!(positions.is_empty(), "{line}"),
-            Some("hlm" | "dssd" | "block") => assert_eq!(positions.len(), tokens.len(), "{line}"),
+            Some("hlm" | "dssd") => assert_eq!(positions.len(), tokens.len(), "{line}"),
+            // A block that is accepted as a whole brings a token of the verifier's own.
+            Some("block") => assert!(!positions.is_empty() && positions.len() <= tokens.len(), "{line}"),
             _ => {}
         }
     }
