@@ -124,3 +124,33 @@ fn a_device_machine_stays_small() {
         assert!(outcome.device_bytes <= bound, "{name}: {} bytes, bound {bound}", outcome.device_bytes);
     }
 }
+
+/// A job that kills every verifier it meets does not go round for ever.
+#[test]
+fn a_poisonous_job_is_refused_in_the_end() {
+    use specfleet_engine::id::{ConnectionId, UploadId, VerifierId};
+    use specfleet_engine::pool::{Input, JobKind, JobRequest, Output, PoolMachine, RefuseReason, SessionKey};
+    let mut machine = PoolMachine::new(Time(0), small(specfleet_tests::setups::hlm(), 0, 1).pool);
+    let mut out = Vec::new();
+    let session = SessionKey { connection: ConnectionId(1), session: 1 };
+    let kind = JobKind::Judge { drafts: 1, bonus: false };
+    let request = JobRequest { session, upload: UploadId(1), base: 0, catch_up: 3, kind, risk: 0.0, deadline: Time(0) };
+    machine.handle(Time(0), Input::Upload(request), &mut out);
+    machine.handle(Time(1_000), Input::Timeout, &mut out);
+    for kill in 0..100 {
+        let Some(victim) = out.drain(..).find_map(|o| if let Output::Start(b) = o { Some(b.verifier) } else { None })
+        else {
+            break;
+        };
+        let now = Time(2_000 * (kill + 1));
+        machine.handle(now, Input::VerifierFailed(victim), &mut out);
+        for verifier in [0, 1] {
+            machine.handle(now, Input::VerifierReady(VerifierId(verifier)), &mut out);
+        }
+        if out.iter().any(|o| matches!(o, Output::Refused { reason: RefuseReason::Malformed, .. })) {
+            assert_eq!(machine.outstanding(), (0, 0, 0));
+            return;
+        }
+    }
+    panic!("the job is neither refused nor started");
+}

@@ -62,7 +62,12 @@ struct Job {
     kind: JobKind,
     committed: u32,
     arrived: Time,
+    /// Verifiers that died with it.
+    failures: u8,
 }
+
+/// A job that this many verifiers have died with is taken for the cause, and refused for good.
+const MOST_FAILURES: u8 = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Queued {
@@ -290,7 +295,7 @@ impl PoolMachine {
         if session.running.is_some() {
             session.rebase = session.rebase.min(request.base);
         }
-        let job = Job { upload: request.upload, kind: request.kind, committed, arrived: now };
+        let job = Job { upload: request.upload, kind: request.kind, committed, arrived: now, failures: 0 };
         self.enqueue(request.session, job);
         Ok(())
     }
@@ -646,8 +651,20 @@ impl PoolMachine {
                     continue;
                 };
                 session.running = None;
-                if !item.cancelled {
-                    self.enqueue(item.session, item.job);
+                if item.cancelled {
+                    continue;
+                }
+                let job = Job { failures: item.job.failures + 1, ..item.job };
+                if job.failures < MOST_FAILURES {
+                    self.enqueue(item.session, job);
+                } else {
+                    self.counts.refused += 1;
+                    out.push(Output::Refused {
+                        session: item.session,
+                        upload: job.upload,
+                        reason: RefuseReason::Malformed,
+                        retry_after: Span::ZERO,
+                    });
                 }
             }
         }

@@ -1,0 +1,198 @@
+//! Random operations on the bare machines: whatever a driver or a peer says, in whatever order, nothing panics, nothing
+//! grows without bound, and every upload that arrived has ended or is still there.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use specfleet_engine::device::{
+    self, DeviceMachine, Lookback, NextToken, Refusal, Signals, Start, Step, StepResult, Verdict,
+};
+use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, UploadId, VerifierId};
+use specfleet_engine::pool::{self, ItemOutcome, JobKind, JobRequest, PoolMachine, RefuseReason, SessionKey};
+use specfleet_engine::time::{Span, Time};
+use specfleet_tests::setups::{small, zoo};
+
+fn token() -> impl Strategy<Value = Option<u32>> {
+    proptest::option::of(0u32..6)
+}
+
+fn session() -> impl Strategy<Value = SessionKey> {
+    (0u64..3, 0u32..3).prop_map(|(connection, session)| SessionKey { connection: ConnectionId(connection), session })
+}
+
+fn small_or_any() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0u32..40, 1 => any::<u32>()]
+}
+
+fn job() -> impl Strategy<Value = JobKind> {
+    prop_oneof![
+        (any::<u8>(), any::<bool>()).prop_map(|(drafts, bonus)| JobKind::Judge { drafts: drafts % 10, bonus }),
+        small_or_any().prop_map(|left| JobKind::Write { left }),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = ItemOutcome> {
+    (any::<u8>(), token(), any::<bool>()).prop_map(|(accepted, next, malformed)| ItemOutcome {
+        accepted,
+        next,
+        malformed,
+    })
+}
+
+fn pool_input() -> impl Strategy<Value = pool::Input> {
+    let upload = (session(), 0u32..6, small_or_any(), small_or_any(), job()).prop_map(
+        |(session, upload, base, catch_up, kind)| {
+            let upload = UploadId(upload);
+            pool::Input::Upload(JobRequest { session, upload, base, catch_up, kind, risk: f32::NAN, deadline: Time(0) })
+        },
+    );
+    let done =
+        (0u16..4, 0u64..30, proptest::collection::vec(outcome(), 0..5)).prop_map(|(verifier, batch, outcomes)| {
+            let verifier = VerifierId(verifier);
+            pool::Input::BatchDone { verifier, batch, waited: Span(1), compute: Span(7), outcomes }
+        });
+    prop_oneof![
+        6 => upload,
+        6 => done,
+        1 => (session(), 0u32..6).prop_map(|(session, upload)| pool::Input::Cancel { session, upload: UploadId(upload) }),
+        1 => session().prop_map(pool::Input::Close),
+        1 => (0u64..3).prop_map(|c| pool::Input::Disconnected(ConnectionId(c))),
+        1 => (0u16..4).prop_map(|v| pool::Input::VerifierFailed(VerifierId(v))),
+        1 => (0u16..4).prop_map(|v| pool::Input::VerifierReady(VerifierId(v))),
+        2 => Just(pool::Input::Timeout),
+    ]
+}
+
+fn device_input() -> impl Strategy<Value = Feed> {
+    let next = prop_oneof![
+        Just(NextToken::None),
+        (0u32..6).prop_map(NextToken::Replacement),
+        (0u32..6).prop_map(NextToken::Resampled),
+        (0u32..6).prop_map(NextToken::Bonus),
+    ];
+    let verdict = (0u32..12, any::<u8>(), next, any::<bool>()).prop_map(|(upload, accepted, next, more)| {
+        Feed::Say(device::Input::Verdict(Verdict {
+            upload: UploadId(upload),
+            accepted: accepted % 10,
+            next,
+            more,
+            queue: Span(1),
+            batch: Span(1),
+            compute: Span(1),
+            work: 1,
+            nanojoules: 5,
+            paper_nanojoules: 2,
+            bytes: 10,
+            downlink: Span(1),
+        }))
+    });
+    let refused = (0u32..12, any::<bool>()).prop_map(|(upload, last)| {
+        let reason = if last { RefuseReason::TooLong } else { RefuseReason::QueueFull };
+        Feed::Say(device::Input::Refused(Refusal { upload: UploadId(upload), reason, retry_after: Span(3) }))
+    });
+    prop_oneof![
+        2 => (0u32..20, 1u32..70).prop_map(|(prompt, tokens)| Feed::Say(device::Input::Start(Start {
+            generation: GenerationId { method: 0, prompt, repetition: 0 },
+            data_set: 0,
+            prompt_tokens: tokens,
+        }))),
+        8 => (0u32..6, any::<f32>(), any::<bool>()).prop_map(|(token, statistic, honest)| Feed::Answer { token, statistic, honest }),
+        6 => verdict,
+        2 => refused,
+        3 => Just(Feed::Say(device::Input::Connected)),
+        1 => Just(Feed::Say(device::Input::Disconnected)),
+        6 => Just(Feed::Say(device::Input::Timeout)),
+        1 => Just(Feed::Say(device::Input::StepFailed)),
+        1 => Just(Feed::Say(device::Input::Join)),
+        1 => (0u32..12, any::<u32>()).prop_map(|(upload, bytes)| Feed::Say(device::Input::Sent { upload: UploadId(upload), bytes })),
+    ]
+}
+
+/// What to tell a device machine.
+#[derive(Clone, Debug)]
+enum Feed {
+    Say(device::Input),
+    /// Answer the last step, as it was asked or off by one.
+    Answer {
+        token: u32,
+        statistic: f32,
+        honest: bool,
+    },
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_pool_takes_anything(inputs in proptest::collection::vec((pool_input(), 0u64..2_000), 0..120)) {
+        let settings = small(zoo()[0].clone(), 0, 1).pool;
+        let (most_jobs, most_sessions) = (settings.queue_jobs, 3 * settings.sessions_per_connection as usize);
+        let mut machine = PoolMachine::new(Time(0), settings);
+        let mut now = Time(0);
+        for (input, elapsed) in inputs {
+            now = now + Span(elapsed);
+            let mut out = Vec::new();
+            machine.handle(now, input, &mut out);
+            let (jobs, tokens, running) = machine.outstanding();
+            prop_assert!(jobs <= most_jobs && machine.sessions() <= most_sessions);
+            prop_assert!(jobs > 0 || tokens == 0, "permits are back");
+            let counts = machine.counts();
+            let ended = counts.verdicts + counts.refused + counts.cancelled;
+            prop_assert!(ended <= counts.sent && counts.sent <= ended + u64::from(jobs) + running as u64);
+        }
+    }
+
+    #[test]
+    fn a_device_takes_anything(
+        method in 0usize..11,
+        inputs in proptest::collection::vec((device_input(), 0u64..5_000), 0..150),
+    ) {
+        let mut settings = small(zoo()[method].clone(), 0, 20).device;
+        settings.end_tokens = vec![5];
+        settings.vocab = 6;
+        let mut machine = DeviceMachine::new(DeviceId(0), Arc::new(settings)).expect("valid");
+        let (mut now, mut asked): (Time, Option<Step>) = (Time(0), None);
+        for (feed, elapsed) in inputs {
+            now = now + Span(elapsed);
+            let input = match feed {
+                Feed::Say(input) => input,
+                Feed::Answer { token, statistic, honest } => {
+                    let Some(step) = asked else { continue };
+                    device::Input::StepDone(StepResult {
+                        generation: step.generation,
+                        position: step.position + u32::from(!honest),
+                        epoch: step.epoch,
+                        token,
+                        signals: Signals {
+                            statistic,
+                            importance: statistic,
+                            importance_threshold: 0.0,
+                            draft_probability: 0.5,
+                            gate_draw: 0.3,
+                        },
+                        payload_bits: 64,
+                        lookback: Some(Lookback { importance: statistic, threshold: 0.0 }),
+                    })
+                }
+            };
+            let mut out = Vec::new();
+            machine.handle(now, input, &mut out);
+            prop_assert!(out.len() < 64, "a bounded answer to one input");
+            prop_assert!(machine.bytes() <= 1024);
+            for output in out {
+                match output {
+                    device::Output::Step(step) => {
+                        prop_assert!(step.keep < step.position);
+                        asked = Some(step);
+                    }
+                    device::Output::Finished(record) => {
+                        let uploads = record.uploads;
+                        prop_assert_eq!(uploads.sent, uploads.verdicts + uploads.refused + uploads.cancelled);
+                        prop_assert_eq!(record.times.total(), record.ended.since(record.started));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
