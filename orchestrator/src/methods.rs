@@ -50,6 +50,12 @@ impl<'a> Calibrations<'a> {
     }
 
     fn resolve_one(&self, choice: &MethodChoice, resolved: &mut Resolved) -> Result<Method, Error> {
+        let layers = self.pair.drafter.shape().layers;
+        if let Some(layer) = choice.overrides.layer.filter(|&layer| usize::from(layer) >= layers) {
+            let range = format!("0 to {}: the drafter has {layers} layers", layers.saturating_sub(1));
+            let method = choice.name.clone();
+            return Err(MethodError::OutOfRange { method, key: "layer", value: layer.to_string(), range }.into());
+        }
         match resolve(None, &choice.name, &choice.overrides) {
             Err(MethodError::Missing { .. }) => {}
             settled => return settled.map_err(Error::from),

@@ -1,5 +1,6 @@
 //! A live run from beginning to end.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -152,7 +153,7 @@ async fn phases(
     let drafter = started.map_err(agent)?;
     let shape = pair.verifier.shape();
     let connector = Connector::new(ConnectorOptions {
-        server: pool.local_addr(),
+        server: reachable(pool.local_addr()),
         server_name: "localhost".to_owned(),
         trust: Trust::Pinned(pool.certificate_der().to_vec().into()),
         identity: None,
@@ -193,6 +194,14 @@ async fn phases(
     }
     shared.drafter.stop().await;
     Ok(idle)
+}
+
+/// Where the fleet finds a pool that listens here: one that listens everywhere is reached by the loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
 }
 
 /// Kills verifiers at their times, in turn.

@@ -146,7 +146,7 @@ fn set() {
     refused(
         &["--set", "methods.ui-hlm.layer=9", "--methods", "ui-hlm"],
         expect![[
-            r#"specfleet: method "ui-hlm" needs kappa: the calibration holds no such importance statistic; give it as a number or calibrate this pair"#
+            r#"specfleet: method "ui-hlm": layer = 9 is out of range, it must be 0 to 2: the drafter has 3 layers"#
         ]],
     );
     refused(
@@ -333,7 +333,13 @@ fn models() {
         &|folder| fs::remove_file(folder.join("tokenizer.json")).expect("it is there"),
         expect!["specfleet: cannot read FOLDER/no-tokenizer/tokenizer.json: No such file or directory (os error 2)"],
     );
-    with("other-tokenizer", &|folder| swap_two_tokens(&folder.join("tokenizer.json")), expect![]);
+    with(
+        "other-tokenizer",
+        &|folder| swap_two_tokens(&folder.join("tokenizer.json")),
+        expect![
+            "specfleet: drafter and verifier do not form a pair: their tokenizers differ (digests b46c751c and 935cc7fe) though both have 2048 tokens"
+        ],
+    );
     with(
         "broken-tokenizer",
         &|folder| edit(&folder.join("tokenizer.json"), "{", "["),

@@ -169,3 +169,29 @@ fn a_table_and_the_places_are_printed() {
     assert!(table.contains("tok/s") && table.contains(" hlm ") && table.contains("VALID"), "{table}");
     assert!(table.contains("in runs/") && table.contains("in out"), "{table}");
 }
+
+#[test]
+fn a_pool_that_listens_everywhere_serves_the_fleet() {
+    let place = Place::new();
+    let everywhere = ["--set", "pool.listen=0.0.0.0:0", "--methods", "hlm", "--prompts", "2", "--max-new-tokens", "2"];
+    place.run("out", &everywhere).assert_sound();
+}
+
+/// Odd text goes in and comes out as it is; white space and marks of the tokenizer are text like any other.
+#[test]
+fn odd_prompts() {
+    let place = Place::new();
+    let prompts = ["Ünï 日本語 🎉 \u{0} \u{202e}", "<|endoftext|></s>", "a", "\u{a0}x\r\n\t", "\u{feff}\u{200d}"];
+    let line = |prompt: &&str| serde_json::json!({"prompt": prompt, "reference": "…"}).to_string();
+    let workload = place.file("odd.jsonl", prompts.iter().map(line).collect::<Vec<_>>().join("\n"));
+    let arguments = ["--workload", &workload, "--prompts", "10", "--max-new-tokens", "1"];
+    let run = place.run("out", &[&arguments[..], &["--methods", "llm-only,hlm,block", "--temperature", "5"]].concat());
+    run.assert_sound();
+    assert_eq!(run.lines.len(), 30);
+    for line in &run.lines {
+        let prompt = line["prompt_id"].as_u64().expect("a number") as usize;
+        assert_eq!(line["prompt"], prompts[prompt]);
+        assert!(line["repetition"].as_u64() <= Some(1), "{line}");
+        assert!(line["exact_match"].is_null(), "the reference has no final answer: {line}");
+    }
+}
