@@ -24,7 +24,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the runs in the ledger
     Runs {
         /// Folder of all runs

@@ -60,7 +60,7 @@ pub fn results(
         faults_injected: meta.faults_injected,
     };
     let mut summary = SummaryBuilder::new(header, &meta.methods, &meta.data_sets);
-    let mut lines = out.map(|folder| Lines::create(folder)).transpose()?;
+    let mut lines = out.map(Lines::create).transpose()?;
     let mut pairing = Pairing::default();
     let jobs: BTreeMap<(u32, u16), &Job> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
     let audits: BTreeMap<GenerationId, AuditRecord> =

@@ -8,8 +8,8 @@ use expect_test::{Expect, expect};
 
 use crate::common::*;
 
-/// What the user reads, with the temporary folder's name taken out; fails if it is more than a line, if anything else was
-/// printed, if the code is not 2, or if a run was left.
+/// Calls the binary and compares what it says, with the temporary folder's name taken out. Fails if that is more than a
+/// line, if anything else was printed, if the code is not 2, or if a run was left.
 fn refused_at(place: &Place, arguments: &[&str], expected: Expect) {
     let output = place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs");
     let error = String::from_utf8(output.stderr.clone()).expect("text");

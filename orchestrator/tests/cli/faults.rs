@@ -7,7 +7,7 @@ fn killed_verifiers_change_no_token() {
     let place = Place::new();
     let common = ["--devices", "8", "--prompts", "16", "--max-new-tokens", "32", "--methods", "hlm,block,llm-only"];
     let whole = place.run("whole", &common);
-    let faults = ["--fault", "kill-verifier@0.2", "--fault", "kill-verifier@0.5"];
+    let faults = ["--fault", "kill-verifier@0.1", "--fault", "kill-verifier@0.25"];
     let killed = place.run("killed", &[&common[..], &faults].concat());
     for run in [&whole, &killed] {
         run.assert_sound();
@@ -36,7 +36,16 @@ fn refusals_change_no_token() {
     let place = Place::new();
     let common = ["--devices", "16", "--prompts", "16", "--max-new-tokens", "8", "--methods", "hlm,block"];
     let roomy = place.run("roomy", &common);
-    let tight = ["--set", "pool.queue_jobs=1", "--set", "pool.retry_after_ms=2", "--verifiers", "1"];
+    let tight = [
+        "--set",
+        "pool.queue_jobs=1",
+        "--set",
+        "pool.retry_after_ms=2",
+        "--set",
+        "device.retry_last_ms=10",
+        "--verifiers",
+        "1",
+    ];
     let tight = place.run("tight", &[&common[..], &tight].concat());
     tight.assert_sound();
     assert!(tight.summary["uploads"]["refused"].as_u64() > Some(0), "{}", tight.summary["uploads"]);
