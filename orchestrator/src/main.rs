@@ -1,5 +1,7 @@
 //! The `specfleet` command.
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -129,6 +131,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints a line. Nobody listening any more (`| head`) is no mistake.
+fn print(line: impl Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot print"),
+    }
+}
+
 /// What clap says about a mistake, without its general advice, in one line.
 fn one_line(mistake: &clap::Error) -> String {
     let text = mistake.to_string();
@@ -151,19 +161,19 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let Finished { summary, comparisons, folder, notes } = actix::System::new().block_on(run::run(options))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary).context("writing the summary")?);
+        print(serde_json::to_string_pretty(&summary).context("writing the summary")?)?;
     } else {
-        println!("{}", report::method_table(&summary));
+        print(report::method_table(&summary))?;
         if !comparisons.is_empty() {
-            println!("{}", paired::table(&comparisons));
+            print(paired::table(&comparisons))?;
         }
-        println!("{}", report::verdict_line(&summary));
+        print(report::verdict_line(&summary))?;
         for note in notes {
-            println!("note: {note}");
+            print(format!("note: {note}"))?;
         }
-        println!("run {} in {}", summary.run, folder.display());
+        print(format!("run {} in {}", summary.run, folder.display()))?;
         if let Some(out) = &args.out {
-            println!("generations.jsonl, summary.json and paired.json in {}", out.display());
+            print(format!("generations.jsonl, summary.json and paired.json in {}", out.display()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -172,11 +182,11 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
 fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let runs = specfleet_ledger::list(ledger).map_err(Error::from)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&runs).context("writing the list")?);
+        print(serde_json::to_string_pretty(&runs).context("writing the list")?)?;
     } else if runs.is_empty() {
-        println!("no runs in {}", ledger.display());
+        print(format!("no runs in {}", ledger.display()))?;
     } else {
-        println!("{}", report::run_table(&runs));
+        print(report::run_table(&runs))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -184,8 +194,8 @@ fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {
     let scenario = Scenario::load(scenario).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
-    println!("{}", report::headline(&settings));
-    println!("scenario {}", settings.scenario_hash());
+    print(report::headline(&settings))?;
+    print(format!("scenario {}", settings.scenario_hash()))?;
     Ok(ExitCode::SUCCESS)
 }
 

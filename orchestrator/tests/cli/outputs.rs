@@ -195,3 +195,15 @@ fn odd_prompts() {
         assert!(line["exact_match"].is_null(), "the reference has no final answer: {line}");
     }
 }
+
+/// A full disk behind standard output is said in one line.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_printed() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+    let place = Place::new();
+    let output = place.command(&["check", "default"]).stdout(full).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.starts_with("specfleet: cannot print: ") && error.lines().count() == 1, "{error}");
+}
