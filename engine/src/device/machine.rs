@@ -11,24 +11,24 @@
 
 use std::sync::Arc;
 
-use super::draft::Signals;
-use super::energy::{Charge, DeviceCost};
+use super::energy::DeviceCost;
 use super::gate::{self, GateReason, RunningMoments};
+use super::generation::{Computing, Generation, Held, Network, Pending, UploadCost};
 use super::link::{Direction, LinkState, Transfer};
 use super::message::{
-    Input, Lookback, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
+    Input, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
 };
-use super::settings::{DeviceSettings, LOOKAHEAD, OnUnreachable, SettingsError};
-use crate::id::{DeviceId, GenerationId, UploadId};
+use super::settings::{DeviceSettings, OnUnreachable, SettingsError};
+use crate::id::{DeviceId, UploadId};
 use crate::method::{Gate, ImportanceStatistic, MAX_BLOCK, Writer};
-use crate::record::{
-    DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCounts,
-};
+use crate::record::{DeviceCounts, DeviceTimes, FinishReason, Source, UploadCounts};
 use crate::time::{Span, Time};
 
 /// Most drafts that wait for a decision: a block, and what is drafted ahead of its verdict.
 const MAX_PENDING: usize = MAX_BLOCK + 2;
+
+/// Doublings of the time that a device waits for a verdict.
+const MOST_DOUBLINGS: u32 = 10;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -49,115 +49,6 @@ pub struct DeviceMachine {
     accounted: Time,
     computing: Option<Computing>,
     generation: Option<Box<Generation>>,
-}
-
-/// The state of the running generation.
-#[derive(Debug)]
-struct Generation {
-    id: GenerationId,
-    data_set: u16,
-    prompt: u32,
-    limit: u32,
-    /// Leading tokens of the sequence that are final.
-    committed: u32,
-    /// Leading tokens that the pool's session holds.
-    uploaded: u32,
-    /// Leading tokens that the drafter's KV cache holds.
-    kv: u32,
-    epoch: u32,
-    /// Drafts at `committed..`, oldest first.
-    pending: Vec<Pending>,
-    moments: RunningMoments,
-    network: Network,
-    /// Why the drafts under way are uploaded.
-    upload_reason: GateReason,
-    cost: UploadCost,
-    ending: Option<FinishReason>,
-    started: Time,
-    first_token: Option<Time>,
-    times: DeviceTimes,
-    airtime_up: Span,
-    airtime_down: Span,
-    counts: DeviceCounts,
-    uploads: UploadCounts,
-    cloud: u64,
-    cloud_paper: u64,
-}
-
-/// A draft that is not decided yet.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    token: u32,
-    payload_bits: u32,
-    signals: Signals,
-    /// Its importance is known (or not asked for).
-    ready: bool,
-}
-
-/// The draft step under way.
-#[derive(Clone, Copy, Debug)]
-struct Computing {
-    position: u32,
-    epoch: u32,
-    since: Time,
-    /// Tokens fed beyond the one per step, and whether u(t) and I(t) are computed: what its charge follows from.
-    prefill: u32,
-    uncertainty: bool,
-    importance: bool,
-    /// What it drafts follows a prefix that has been rolled back.
-    stale: bool,
-    /// The result, held until the declared time is over.
-    held: Option<Held>,
-}
-
-/// What a [`StepResult`] says beyond what the step itself said.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    token: u32,
-    payload_bits: u32,
-    signals: Signals,
-    lookback: Option<Lookback>,
-}
-
-impl Computing {
-    /// The declared time of the step.
-    fn charge(&self, settings: &DeviceSettings) -> Charge {
-        settings.profile.charge(self.prefill, self.uncertainty, self.importance)
-    }
-
-    /// When its declared time is over.
-    fn due(&self, settings: &DeviceSettings) -> Time {
-        self.since + self.charge(settings).total()
-    }
-}
-
-/// Where the upload of the next decision stands.
-#[derive(Clone, Copy, Debug)]
-enum Network {
-    /// No upload wanted.
-    Quiet,
-    /// An upload is wanted, but there is no connection.
-    Blocked { drafts: u8 },
-    /// Its bits are leaving.
-    Sending { drafts: u8, until: Time },
-    /// Its verdict is due.
-    Awaiting { drafts: u8, upload: UploadId, deadline: Time },
-    /// It was refused and will be sent again.
-    Backoff { drafts: u8, until: Time },
-}
-
-/// What the upload under way has cost so far, resends included.
-#[derive(Clone, Copy, Debug)]
-struct UploadCost {
-    attempts: u32,
-    bits: u64,
-    bytes: u32,
-    snr_db: f32,
-    uplink: Span,
-}
-
-impl UploadCost {
-    const NONE: UploadCost = UploadCost { attempts: 0, bits: 0, bytes: 0, snr_db: f32::NAN, uplink: Span::ZERO };
 }
 
 /// What the machine should do next with the oldest draft.
@@ -618,7 +509,9 @@ impl DeviceMachine {
         let Some(generation) = &mut self.generation else { return };
         self.next_upload += 1;
         let upload = UploadId(self.next_upload);
-        let deadline = now + self.settings.verdict_timeout;
+        // Patience doubles with each attempt, or a pool that is merely slow would compute every one of them in vain.
+        let attempts = generation.cost.attempts.clamp(1, MOST_DOUBLINGS + 1) - 1;
+        let deadline = now + Span(self.settings.verdict_timeout.0.saturating_mul(1 << attempts));
         generation.uploads.sent += 1;
         generation.network = Network::Awaiting { drafts, upload, deadline };
         let sent = &generation.pending[..usize::from(drafts).min(generation.pending.len())];
@@ -793,101 +686,4 @@ enum Commit {
     Replace(u32),
     /// The verifier's token behind all drafts; drafts made ahead survive if the first of them equals it.
     Add(u32),
-}
-
-impl Network {
-    /// Drafts of the upload under way.
-    fn drafts(self) -> u32 {
-        match self {
-            Network::Quiet => 0,
-            Network::Blocked { drafts }
-            | Network::Sending { drafts, .. }
-            | Network::Awaiting { drafts, .. }
-            | Network::Backoff { drafts, .. } => u32::from(drafts),
-        }
-    }
-}
-
-impl Generation {
-    /// The draft whose importance the step at `position` tells, if it waits for it.
-    fn looked_at(&mut self, position: u32) -> Option<&mut Pending> {
-        let index = (position - self.committed).checked_sub(LOOKAHEAD)?;
-        self.pending.get_mut(index as usize).filter(|draft| !draft.ready)
-    }
-
-    /// Tokens that may still be committed.
-    fn remaining(&self) -> u32 {
-        (self.prompt + self.limit).saturating_sub(self.committed)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one row of the ledger, put together in one place")]
-    fn record(
-        &mut self,
-        now: Time,
-        position: u32,
-        token: u32,
-        epoch: u32,
-        source: Source,
-        reason: GateReason,
-        drafted: Option<Pending>,
-        bill: Option<&Verdict>,
-    ) -> RoundRecord {
-        let cost = if bill.is_some() { std::mem::replace(&mut self.cost, UploadCost::NONE) } else { UploadCost::NONE };
-        let signals = drafted.map(|d| d.signals);
-        RoundRecord {
-            position: position - self.prompt,
-            token,
-            draft: drafted.map_or(u32::MAX, |d| d.token),
-            epoch,
-            source,
-            reason,
-            uncertainty: signals.map_or(f32::NAN, |s| s.statistic),
-            importance: signals.map_or(f32::NAN, |s| s.importance),
-            importance_threshold: signals.map_or(f32::NAN, |s| s.importance_threshold),
-            draft_probability: signals.map_or(f32::NAN, |s| s.draft_probability),
-            committed_at: now,
-            attempts: cost.attempts,
-            uplink_bits: cost.bits,
-            uplink_bytes: cost.bytes,
-            downlink_bytes: bill.map_or(0, |b| b.bytes),
-            snr_db: cost.snr_db,
-            uplink: cost.uplink,
-            downlink: bill.map_or(Span::ZERO, |b| b.downlink),
-            queue: bill.map_or(Span::ZERO, |b| b.queue),
-            batch: bill.map_or(Span::ZERO, |b| b.batch),
-            compute: bill.map_or(Span::ZERO, |b| b.compute),
-            work: bill.map_or(0, |b| b.work),
-            cloud_nanojoules: bill.map_or(0, |b| b.nanojoules),
-            cloud_paper_nanojoules: bill.map_or(0, |b| b.paper_nanojoules),
-        }
-    }
-
-    fn close(self, now: Time, device: DeviceId, settings: &DeviceSettings) -> GenerationRecord {
-        let energy = GenerationEnergy {
-            device: settings.profile.energy(&self.counts, &self.times),
-            radio: settings.link.energy(self.airtime_up, self.airtime_down),
-            cloud: self.cloud,
-            cloud_paper: self.cloud_paper,
-        };
-        GenerationRecord {
-            id: self.id,
-            device,
-            data_set: self.data_set,
-            prompt_tokens: self.prompt,
-            tokens: Vec::new(),
-            finish: self.ending.unwrap_or(FinishReason::Failed),
-            started: self.started,
-            first_token: self.first_token,
-            ended: now,
-            times: self.times,
-            airtime_up: self.airtime_up,
-            airtime_down: self.airtime_down,
-            counts: self.counts,
-            uploads: self.uploads,
-            energy,
-            device_provenance: settings.profile.provenance(),
-            radio_provenance: Provenance::Modelled,
-            cloud_provenance: Provenance::Modelled,
-        }
-    }
 }

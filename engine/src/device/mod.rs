@@ -4,6 +4,7 @@
 pub mod draft;
 pub mod energy;
 pub mod gate;
+mod generation;
 pub mod link;
 mod machine;
 mod message;

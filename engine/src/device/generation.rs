@@ -1,0 +1,221 @@
+//! The state of one generation on a device, and how it becomes rows of the ledger. What happens to it stands in
+//! `machine.rs`.
+
+use super::draft::Signals;
+use super::energy::Charge;
+use super::gate::{GateReason, RunningMoments};
+use super::message::{Lookback, Verdict};
+use super::settings::{DeviceSettings, LOOKAHEAD};
+use crate::id::{DeviceId, GenerationId, UploadId};
+use crate::record::{
+    DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
+    UploadCounts,
+};
+use crate::time::{Span, Time};
+
+/// The state of the running generation.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) id: GenerationId,
+    pub(super) data_set: u16,
+    pub(super) prompt: u32,
+    pub(super) limit: u32,
+    /// Leading tokens of the sequence that are final.
+    pub(super) committed: u32,
+    /// Leading tokens that the pool's session holds.
+    pub(super) uploaded: u32,
+    /// Leading tokens that the drafter's KV cache holds.
+    pub(super) kv: u32,
+    pub(super) epoch: u32,
+    /// Drafts at `committed..`, oldest first.
+    pub(super) pending: Vec<Pending>,
+    pub(super) moments: RunningMoments,
+    pub(super) network: Network,
+    /// Why the drafts under way are uploaded.
+    pub(super) upload_reason: GateReason,
+    pub(super) cost: UploadCost,
+    pub(super) ending: Option<FinishReason>,
+    pub(super) started: Time,
+    pub(super) first_token: Option<Time>,
+    pub(super) times: DeviceTimes,
+    pub(super) airtime_up: Span,
+    pub(super) airtime_down: Span,
+    pub(super) counts: DeviceCounts,
+    pub(super) uploads: UploadCounts,
+    pub(super) cloud: u64,
+    pub(super) cloud_paper: u64,
+}
+
+/// A draft that is not decided yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) token: u32,
+    pub(super) payload_bits: u32,
+    pub(super) signals: Signals,
+    /// Its importance is known (or not asked for).
+    pub(super) ready: bool,
+}
+
+/// The draft step under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Computing {
+    pub(super) position: u32,
+    pub(super) epoch: u32,
+    pub(super) since: Time,
+    /// Tokens fed beyond the one per step, and whether u(t) and I(t) are computed: what its charge follows from.
+    pub(super) prefill: u32,
+    pub(super) uncertainty: bool,
+    pub(super) importance: bool,
+    /// What it drafts follows a prefix that has been rolled back.
+    pub(super) stale: bool,
+    /// The result, held until the declared time is over.
+    pub(super) held: Option<Held>,
+}
+
+/// What a [`StepResult`] says beyond what the step itself said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) token: u32,
+    pub(super) payload_bits: u32,
+    pub(super) signals: Signals,
+    pub(super) lookback: Option<Lookback>,
+}
+
+/// Where the upload of the next decision stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Network {
+    /// No upload wanted.
+    Quiet,
+    /// An upload is wanted, but there is no connection.
+    Blocked { drafts: u8 },
+    /// Its bits are leaving.
+    Sending { drafts: u8, until: Time },
+    /// Its verdict is due.
+    Awaiting { drafts: u8, upload: UploadId, deadline: Time },
+    /// It was refused and will be sent again.
+    Backoff { drafts: u8, until: Time },
+}
+
+/// What the upload under way has cost so far, resends included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UploadCost {
+    pub(super) attempts: u32,
+    pub(super) bits: u64,
+    pub(super) bytes: u32,
+    pub(super) snr_db: f32,
+    pub(super) uplink: Span,
+}
+
+impl UploadCost {
+    pub(super) const NONE: UploadCost =
+        UploadCost { attempts: 0, bits: 0, bytes: 0, snr_db: f32::NAN, uplink: Span::ZERO };
+}
+
+impl Computing {
+    /// The declared time of the step.
+    pub(super) fn charge(&self, settings: &DeviceSettings) -> Charge {
+        settings.profile.charge(self.prefill, self.uncertainty, self.importance)
+    }
+
+    /// When its declared time is over.
+    pub(super) fn due(&self, settings: &DeviceSettings) -> Time {
+        self.since + self.charge(settings).total()
+    }
+}
+
+impl Network {
+    /// Drafts of the upload under way.
+    pub(super) fn drafts(self) -> u32 {
+        match self {
+            Network::Quiet => 0,
+            Network::Blocked { drafts }
+            | Network::Sending { drafts, .. }
+            | Network::Awaiting { drafts, .. }
+            | Network::Backoff { drafts, .. } => u32::from(drafts),
+        }
+    }
+}
+
+impl Generation {
+    /// The draft whose importance the step at `position` tells, if it waits for it.
+    pub(super) fn looked_at(&mut self, position: u32) -> Option<&mut Pending> {
+        let index = (position - self.committed).checked_sub(LOOKAHEAD)?;
+        self.pending.get_mut(index as usize).filter(|draft| !draft.ready)
+    }
+
+    /// Tokens that may still be committed.
+    pub(super) fn remaining(&self) -> u32 {
+        (self.prompt + self.limit).saturating_sub(self.committed)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one row of the ledger, put together in one place")]
+    pub(super) fn record(
+        &mut self,
+        now: Time,
+        position: u32,
+        token: u32,
+        epoch: u32,
+        source: Source,
+        reason: GateReason,
+        drafted: Option<Pending>,
+        bill: Option<&Verdict>,
+    ) -> RoundRecord {
+        let cost = if bill.is_some() { std::mem::replace(&mut self.cost, UploadCost::NONE) } else { UploadCost::NONE };
+        let signals = drafted.map(|d| d.signals);
+        RoundRecord {
+            position: position - self.prompt,
+            token,
+            draft: drafted.map_or(u32::MAX, |d| d.token),
+            epoch,
+            source,
+            reason,
+            uncertainty: signals.map_or(f32::NAN, |s| s.statistic),
+            importance: signals.map_or(f32::NAN, |s| s.importance),
+            importance_threshold: signals.map_or(f32::NAN, |s| s.importance_threshold),
+            draft_probability: signals.map_or(f32::NAN, |s| s.draft_probability),
+            committed_at: now,
+            attempts: cost.attempts,
+            uplink_bits: cost.bits,
+            uplink_bytes: cost.bytes,
+            downlink_bytes: bill.map_or(0, |b| b.bytes),
+            snr_db: cost.snr_db,
+            uplink: cost.uplink,
+            downlink: bill.map_or(Span::ZERO, |b| b.downlink),
+            queue: bill.map_or(Span::ZERO, |b| b.queue),
+            batch: bill.map_or(Span::ZERO, |b| b.batch),
+            compute: bill.map_or(Span::ZERO, |b| b.compute),
+            work: bill.map_or(0, |b| b.work),
+            cloud_nanojoules: bill.map_or(0, |b| b.nanojoules),
+            cloud_paper_nanojoules: bill.map_or(0, |b| b.paper_nanojoules),
+        }
+    }
+
+    pub(super) fn close(self, now: Time, device: DeviceId, settings: &DeviceSettings) -> GenerationRecord {
+        let energy = GenerationEnergy {
+            device: settings.profile.energy(&self.counts, &self.times),
+            radio: settings.link.energy(self.airtime_up, self.airtime_down),
+            cloud: self.cloud,
+            cloud_paper: self.cloud_paper,
+        };
+        GenerationRecord {
+            id: self.id,
+            device,
+            data_set: self.data_set,
+            prompt_tokens: self.prompt,
+            tokens: Vec::new(),
+            finish: self.ending.unwrap_or(FinishReason::Failed),
+            started: self.started,
+            first_token: self.first_token,
+            ended: now,
+            times: self.times,
+            airtime_up: self.airtime_up,
+            airtime_down: self.airtime_down,
+            counts: self.counts,
+            uploads: self.uploads,
+            energy,
+            device_provenance: settings.profile.provenance(),
+            radio_provenance: Provenance::Modelled,
+            cloud_provenance: Provenance::Modelled,
+        }
+    }
+}
