@@ -110,7 +110,7 @@ fn against(
 /// The comparisons as a table.
 pub fn table(comparisons: &[Comparison]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header([
         "ui-hlm against",
         "prompts",

@@ -45,7 +45,7 @@ pub fn headline(settings: &Settings) -> String {
 /// One row per method; a metric that does not apply stays empty.
 pub fn method_table(summary: &Summary) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header(std::iter::once("method").chain(COLUMNS.iter().map(|column| column.0)));
     for (name, metrics) in summary.methods.iter() {
         let cells = COLUMNS.iter().map(|&(_, metric, statistic, factor, decimals)| {
@@ -78,7 +78,7 @@ pub fn verdict_line(summary: &Summary) -> String {
 /// One line per run.
 pub fn run_table(runs: &[RunListing]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header(["run", "state", "devices", "verifiers", "generations", "rounds", "batches", "methods"]);
     for run in runs {
         table.add_row([
