@@ -51,6 +51,14 @@ pub enum Error {
     /// The way to the pool.
     #[error(transparent)]
     Connector(#[from] ConnectorError),
+    /// The drafter's memory is too small for the fleet.
+    #[error("device {device}: {source}; model.drafter_kv_mebibytes sets how much there is")]
+    DrafterMemory {
+        /// Its number.
+        device: u32,
+        /// How much was missing.
+        source: AgentError,
+    },
     /// A device.
     #[error("device {device}: {source}")]
     Agent {
@@ -120,7 +128,11 @@ impl Error {
                 2
             }
             Error::Interrupted(_) => 130,
-            Error::Agent { .. } | Error::Ledger(_) | Error::Output { .. } | Error::Stopped(_) => 1,
+            Error::DrafterMemory { .. }
+            | Error::Agent { .. }
+            | Error::Ledger(_)
+            | Error::Output { .. }
+            | Error::Stopped(_) => 1,
         }
     }
 }

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use actix::Addr;
 use device_agent::{
-    AgentError, AgentOptions, Connector, CutConnection, Device, DeviceEvent, Drafter, Generate, Leave, Ready, Timer,
+    AgentError, AgentOptions, Connector, CutConnection, Device, DeviceEvent, DraftError, Drafter, Generate, Leave,
+    Ready, Timer,
 };
 use specfleet_config::Settings;
 use specfleet_engine::device::DeviceSettings;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Method;
+use specfleet_model::ModelError;
 use tokio::sync::mpsc;
 
 use crate::error::Error;
@@ -167,6 +169,11 @@ async fn generate(device: &Addr<Device>, method: u16, job: &Job, number: u32) ->
         Ok(_) => Ok(()),
         // `on_unreachable = fail` and a full arena end a generation, and its record says so; anything else is an error.
         Err(AgentError::Refused(_)) => Ok(()),
+        Err(source) if is_out_of_memory(&source) => Err(Error::DrafterMemory { device: number, source }),
         Err(source) => Err(Error::Agent { device: number, source }),
     }
+}
+
+fn is_out_of_memory(error: &AgentError) -> bool {
+    matches!(error, AgentError::Draft(DraftError::Model(model)) if matches!(**model, ModelError::BudgetExceeded { .. }))
 }
