@@ -1,4 +1,5 @@
-//! How fast one writer appends rounds, how fast they are read, and how many bytes a round takes.
+//! How fast one writer appends rounds, how fast they are read, how many bytes a round takes, and how long a listing of
+//! 10,000 runs takes.
 //!
 //! `cargo bench -p specfleet-ledger`. Sixteen devices write generations of 96 rounds side by side in pieces of 8; a flush
 //! follows each second, as in a run. Rows of three kinds: nothing uploaded, 40 of 100 tokens, all.
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::record::RoundRecord;
-use specfleet_ledger::{RunReader, RunState, RunWriter, Table};
+use specfleet_ledger::{RunReader, RunState, RunWriter, Table, list};
 
 const ROUNDS_PER_GENERATION: u32 = 96;
 const PIECE: usize = 8;
@@ -27,6 +28,26 @@ fn main() {
         measure(&ledger, uploaded);
         fs::remove_dir_all(&ledger).expect("the bench's own folder");
     }
+    listing();
+}
+
+/// Ten thousand finished runs, from their plain files.
+fn listing() {
+    let ledger = std::env::temp_dir().join(format!("specfleet-bench-{}-list", std::process::id()));
+    let mut meta = meta("0");
+    meta.state = RunState::Completed;
+    meta.scenario = "key = \"a scenario's text\"\n".repeat(80);
+    for run in 0..10_000 {
+        meta.run = run.to_string();
+        let run_dir = ledger.join(&meta.run);
+        fs::create_dir_all(&run_dir).expect("a folder");
+        fs::write(run_dir.join("meta.json"), serde_json::to_vec_pretty(&meta).expect("JSON")).expect("a file");
+        fs::write(run_dir.join("progress.json"), "{\"generations\": 5}").expect("a file");
+    }
+    let start = Instant::now();
+    let listed = list(&ledger).expect("a listing").len();
+    println!("{listed} runs listed in {:.2} s", start.elapsed().as_secs_f64());
+    fs::remove_dir_all(&ledger).expect("the bench's own folder");
 }
 
 fn measure(ledger: &Path, uploaded: u64) {

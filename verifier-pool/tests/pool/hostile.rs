@@ -108,7 +108,8 @@ fn peers_that_say_nothing() {
         client.say_bytes(&[1, 0]).await;
         assert_eq!(close_code(&connection).await, Some(Goodbye::Silent.code()));
         assert_eq!(client.goodbye().await.1, Goodbye::Silent);
-        assert!(since.elapsed() < IDLE * 4);
+        // Well under the default of 5 s, and with room for a busy machine.
+        assert!(since.elapsed() < IDLE * 10);
     }));
 }
 
@@ -127,7 +128,8 @@ fn peers_that_vanish() {
         assert_eq!(status.sessions, 2);
         let since = Instant::now();
         world.until(|s| s.connections == 1 && s.sessions == 1).await;
-        assert!(since.elapsed() < IDLE * 4);
+        // Well under the default of 5 s, and with room for a busy machine.
+        assert!(since.elapsed() < IDLE * 10);
     }));
 }
 
