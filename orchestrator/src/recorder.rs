@@ -18,17 +18,17 @@ use crate::error::Error;
 
 /// Records that may wait.
 const QUEUE: usize = 16 * 1024;
-/// Rounds of an open generation are stored when so many wait, or at the next flush.
+/// How often the rounds of open generations are handed to the ledger and everything is put on the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
-/// What was skipped in a finished generation: position among the generated tokens and x_d.
+/// A finished generation, as the audit needs it.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Which generation.
     pub id: GenerationId,
     /// Its tokens.
     pub tokens: Vec<u32>,
-    /// Its skipped tokens.
+    /// Its skipped tokens: position among the generated ones and x_d.
     pub skipped: Vec<(u32, f32)>,
 }
 
