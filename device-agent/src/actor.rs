@@ -101,6 +101,8 @@ pub struct Generate {
     pub data_set: u16,
     /// The prompt's tokens.
     pub prompt: Arc<[u32]>,
+    /// When it was due; `None`: now.
+    pub scheduled: Option<Time>,
 }
 
 /// Close the connection at once, whatever is under way: the fault that tests and scenarios inject. The device connects
@@ -264,6 +266,8 @@ impl Device {
                 }
             }
             Output::Finished(record) => self.finish(*record, ctx),
+            // Placeholder until outages and departures are handled.
+            Output::HangUp | Output::Gone => {}
         }
     }
 
@@ -387,11 +391,13 @@ impl Device {
             ServerFrame::Verdict(verdict) if verdict.session == self.machine.session() => {
                 self.verdict(*verdict, bytes, ctx);
             }
-            ServerFrame::Refused { session, upload, reason, retry_after } if session == self.machine.session() => {
+            ServerFrame::Refused { session, upload, reason, retry_after, price }
+                if session == self.machine.session() =>
+            {
                 if reason.is_final() && self.plan.is_some_and(|plan| plan.upload == upload) {
                     self.failure = Some(AgentError::Refused(reason));
                 }
-                self.tell(Input::Refused(Refusal { upload, reason, retry_after }), ctx);
+                self.tell(Input::Refused(Refusal { upload, reason, retry_after, price }), ctx);
             }
             // Too late: of a generation that is over.
             ServerFrame::Verdict(_) | ServerFrame::Refused { .. } => {}
@@ -425,6 +431,7 @@ impl Device {
             work: frame.work,
             nanojoules: frame.nanojoules,
             paper_nanojoules: frame.paper_nanojoules,
+            price: frame.price,
             // The limit on frames lies far below the largest `u32`.
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             downlink,
@@ -453,8 +460,10 @@ impl Device {
 
     fn upload(&mut self, plan: UploadPlan, ctx: &mut Context<Self>) {
         self.plan = Some(plan);
-        let patience = plan.deadline.since(self.now());
-        let Some(upload) = self.store.as_ref().and_then(|store| store.upload(&plan, patience)) else { return };
+        let now = self.now();
+        let patience = plan.deadline.since(now);
+        let wanted = plan.wanted.map(|wanted| wanted.since(now));
+        let Some(upload) = self.store.as_ref().and_then(|store| store.upload(&plan, patience, wanted)) else { return };
         if let Some(bytes) = self.send(&ClientFrame::Upload(Box::new(upload)), ctx) {
             self.inbox.push_back(Input::Sent { upload: plan.upload, bytes });
         }
@@ -596,7 +605,7 @@ impl Handler<Generate> for Device {
 impl Device {
     /// Refuses what the machine cannot start.
     fn admit(&self, generate: &Generate) -> Result<Start, AgentError> {
-        let Generate { generation, data_set, prompt } = generate;
+        let Generate { generation, data_set, prompt, scheduled } = generate;
         let settings = self.machine.settings();
         let too_long = || AgentError::PromptTooLong { tokens: prompt.len(), context: settings.context };
         let prompt_tokens = u32::try_from(prompt.len()).map_err(|_| too_long())?;
@@ -609,7 +618,9 @@ impl Device {
         } else if settings.limit(prompt_tokens) == 0 {
             Err(too_long())
         } else {
-            Ok(Start { generation: *generation, data_set: *data_set, prompt_tokens })
+            let now = self.now();
+            let scheduled = scheduled.unwrap_or(now).min(now);
+            Ok(Start { generation: *generation, data_set: *data_set, prompt_tokens, scheduled })
         }
     }
 }

@@ -9,6 +9,7 @@ use specfleet_engine::device::{DraftSpec, Step, StepResult, UploadJob, UploadPla
 use specfleet_engine::distribution::Distribution;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::random::DrawKey;
+use specfleet_engine::time::Span;
 use specfleet_engine::wire::{Job, Upload};
 
 use crate::drafter::{Draft, DraftJob, Sequence};
@@ -108,7 +109,7 @@ impl Store {
     }
 
     /// The frame of an upload; `None` if a draft of it is not at hand, which the machine's order of calls rules out.
-    pub(crate) fn upload(&self, plan: &UploadPlan, patience: specfleet_engine::time::Span) -> Option<Upload> {
+    pub(crate) fn upload(&self, plan: &UploadPlan, patience: Span, wanted: Option<Span>) -> Option<Upload> {
         let (base, committed) = (plan.base as usize, plan.committed as usize);
         let job = match plan.job {
             UploadJob::Judge { drafts, bonus } => {
@@ -129,6 +130,7 @@ impl Store {
             sampling: self.spec.sampling,
             job,
             patience,
+            wanted,
             risk: plan.risk,
         })
     }

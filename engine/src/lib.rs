@@ -13,10 +13,12 @@
 
 pub mod acceptance;
 pub mod calibration;
+pub mod cost;
 pub mod device;
 pub mod distribution;
 pub mod id;
 pub mod kv;
+pub mod load;
 pub mod method;
 pub mod pool;
 pub mod random;

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Span;
+
 /// How the next token is drawn from logits, the same for the drafter and the verifier.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
@@ -170,6 +172,29 @@ pub enum Gate {
         /// Threshold as a probability.
         threshold: f32,
     },
+    /// r(u)·w(I) ≥ λ_link + λ_pool [ours].
+    Price(PriceRule),
+}
+
+/// The rule of `price` (method.md §4 [ours]): what a draft puts at risk against what judging it costs now.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PriceRule {
+    /// Estimator of u.
+    pub estimator: Estimator,
+    /// Slope of the risk line r(u) = clip(a·u + b, 0, 1).
+    pub a: f32,
+    /// Its intercept.
+    pub b: f32,
+    /// Which importance; κ is not used, because w(I) is the value's quantile.
+    pub importance: ImportanceRule,
+    /// Every fifth percentile of I over the calibration's positions, 0 to 100: w(I) by linear interpolation.
+    pub percentiles: [f32; 21],
+    /// ω_E: accepted risk per joule of the uplink.
+    pub risk_per_joule: f32,
+    /// ω_T: accepted risk per second of the uplink.
+    pub risk_per_second: f32,
+    /// λ_pool as last announced halves in this time, so that a device that stopped asking asks again.
+    pub half_life: Span,
 }
 
 /// Who writes the text.

@@ -30,6 +30,10 @@ pub enum Purpose {
     Channel = 7,
     /// Choices of the calibration, such as which rejected drafts are studied for harm.
     Calibration = 8,
+    /// Arrivals, thinking times, and devices that come and go.
+    Load = 9,
+    /// Answers drawn from fitted distributions, and the spread of simulated times.
+    Simulation = 10,
 }
 
 /// What a draw belongs to.

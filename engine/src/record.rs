@@ -37,6 +37,8 @@ pub enum Source {
     Verifier,
     /// The drafter, because the pool was out of reach and the scenario says `local`.
     Fallback,
+    /// The drafter, because the pool refused the upload and the scenario says `local`.
+    Refused,
 }
 
 /// One committed token: the decision that led to it and what it cost. Costs of an upload stand on the record of its
@@ -63,6 +65,8 @@ pub struct RoundRecord {
     pub importance_threshold: f32,
     /// x_d, the drafter's probability of its draft; NaN where nothing was drafted.
     pub draft_probability: f32,
+    /// λ_link + λ_pool that the gate weighed this draft against; NaN without a price.
+    pub price: f32,
     /// When the token was committed.
     pub committed_at: Time,
     /// Upload attempts this record pays for (resends included).
@@ -177,6 +181,12 @@ pub enum FinishReason {
     Length,
     /// The pool was out of reach and the scenario says `fail`, or it refused for good.
     Failed,
+    /// The device's battery was empty.
+    Battery,
+    /// The device left the fleet.
+    Left,
+    /// Never started: too many requests waited for its device.
+    Dropped,
 }
 
 /// One finished generation.
@@ -194,6 +204,10 @@ pub struct GenerationRecord {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: FinishReason,
+    /// When it was due to start; its latencies count from here, so that a busy device hides no waiting.
+    pub scheduled: Time,
+    /// The latency per token that its user wants; zero for none.
+    pub latency_target: Span,
     /// When it started.
     pub started: Time,
     /// When its first token was committed.
@@ -233,6 +247,10 @@ pub struct BatchRecord {
     pub started: Time,
     /// How long it took, as the verifier's thread measured it.
     pub compute: Span,
+    /// How long the pool thought it would take when it formed it.
+    pub estimate: Span,
+    /// λ_pool when it was started.
+    pub price: f32,
     /// Sequences in it.
     pub sequences: u32,
     /// Tokens fed (catch-up and drafts).
@@ -265,6 +283,8 @@ pub struct VerifierRecord {
     pub busy: Span,
     /// Time without one.
     pub idle: Span,
+    /// Time for which it was scaled away, and drew nothing.
+    pub off: Span,
     /// Energy of the idle time, in nanojoules.
     pub idle_nanojoules: u64,
     /// Times it was restarted.

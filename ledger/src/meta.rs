@@ -17,7 +17,7 @@ use crate::error::LedgerError;
 
 /// The schema that this program writes, and the newest that it reads. It grows when a stored row or a plain file
 /// changes its meaning; a field that older programs may ignore does not change it.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 pub(crate) const META_FILE: &str = "meta.json";
 pub(crate) const PROGRESS_FILE: &str = "progress.json";

@@ -12,9 +12,10 @@ use device_agent::{
     Ready, Timer,
 };
 use specfleet_config::Settings;
-use specfleet_engine::device::DeviceSettings;
+use specfleet_engine::device::{DeviceSettings, OnRefused};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Method;
+use specfleet_engine::time::Span;
 use specfleet_model::ModelError;
 use tokio::sync::mpsc;
 
@@ -75,6 +76,10 @@ impl Shared {
                         retry: device.retry,
                         on_unreachable: run.on_unreachable,
                         unreachable_after: run.unreachable_after,
+                        on_refused: OnRefused::Retry,
+                        latency_target: Span::ZERO,
+                        battery_nanojoules: 0,
+                        outages: None,
                     })
                 };
                 shared.entry(number % turn).or_insert_with(make).clone()
@@ -163,7 +168,7 @@ impl Fleet {
 
 async fn generate(device: &Addr<Device>, method: u16, job: &Job, number: u32) -> Result<(), Error> {
     let generation = GenerationId { method, prompt: job.prompt_id, repetition: job.repetition };
-    let message = Generate { generation, data_set: job.data_set, prompt: job.tokens.clone() };
+    let message = Generate { generation, data_set: job.data_set, prompt: job.tokens.clone(), scheduled: None };
     let answered = device.send(message).await.map_err(|_| Error::Stopped("a device"))?;
     match answered {
         Ok(_) => Ok(()),

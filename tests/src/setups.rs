@@ -2,7 +2,7 @@
 
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, VerifierProfile};
 use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
-use specfleet_engine::device::{DeviceSettings, OnUnreachable, Retry};
+use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::method::{
     Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, Method, PayloadForm, ProbabilityBits, Sampling,
     Writer,
@@ -119,6 +119,10 @@ pub fn small(method: Method, prompts: u32, max_new_tokens: u32) -> Setup {
             retry: Retry { first: Span(1_000), last: Span(20_000) },
             on_unreachable: OnUnreachable::Wait,
             unreachable_after: Span(1_000_000),
+            on_refused: OnRefused::Retry,
+            latency_target: Span::ZERO,
+            battery_nanojoules: 0,
+            outages: None,
         },
         pool: PoolSettings {
             method: 0,
@@ -126,6 +130,11 @@ pub fn small(method: Method, prompts: u32, max_new_tokens: u32) -> Setup {
             batch_tokens: 32,
             batch_sequences: 4,
             max_wait: Span(500),
+            batch_time: Span::ZERO,
+            order: specfleet_engine::pool::QueueOrder::Fifo,
+            breaker: specfleet_engine::pool::Breaker { failures: 0, cooldown: Span::ZERO },
+            price: specfleet_engine::pool::PriceUpdate { step: 0.0, target_load: 1.0, period: Span::from_millis(100) },
+            autoscale: None,
             queue_jobs: 64,
             queue_tokens: 4096,
             sessions_per_connection: 4,

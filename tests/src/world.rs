@@ -300,6 +300,8 @@ impl World {
                 self.send(device, &ClientFrame::Cancel { session, upload });
             }
             device::Output::Record(record) => simulated.rounds.push(record),
+            // Placeholder until outages and departures are handled.
+            device::Output::HangUp | device::Output::Gone => {}
             device::Output::Finished(mut record) => {
                 let session = simulated.machine.session();
                 simulated.tokens.truncate(record.prompt_tokens as usize + simulated.rounds.len());
@@ -321,7 +323,10 @@ impl World {
         simulated.laws.clear();
         let generation = GenerationId { method: 0, prompt, repetition: 0 };
         let prompt_tokens = simulated.tokens.len() as u32;
-        self.device(device, device::Input::Start(Start { generation, data_set: 0, prompt_tokens }));
+        self.device(
+            device,
+            device::Input::Start(Start { generation, data_set: 0, prompt_tokens, scheduled: self.now }),
+        );
     }
 
     fn step_done(&mut self, device: u32, step: Step, session: u32) {
@@ -391,6 +396,7 @@ impl World {
             sampling: settings.sampling,
             job,
             patience: plan.deadline.since(self.now),
+            wanted: plan.wanted.map(|wanted| wanted.since(self.now)),
             risk: plan.risk,
         };
         let bytes = self.send(device, &ClientFrame::Upload(Box::new(upload)));
@@ -426,9 +432,9 @@ impl World {
                     let (at, downlink) = self.devices[device as usize].machine.receive(now, bits);
                     self.at(at, Event::Deliver { device, connection, frame, bytes: length as u32, downlink });
                 }
-                ServerFrame::Refused { session, upload, reason, retry_after } => {
+                ServerFrame::Refused { session, upload, reason, retry_after, price } => {
                     if session == self.devices[device as usize].machine.session() {
-                        self.device(device, device::Input::Refused(Refusal { upload, reason, retry_after }));
+                        self.device(device, device::Input::Refused(Refusal { upload, reason, retry_after, price }));
                     }
                 }
                 ServerFrame::Welcome(_) | ServerFrame::Goodbye(_) => unreachable!("this pool skips the handshake"),
@@ -461,6 +467,7 @@ impl World {
                 work: frame.work,
                 nanojoules: frame.nanojoules,
                 paper_nanojoules: frame.paper_nanojoules,
+                price: frame.price,
                 bytes,
                 downlink,
             }),
@@ -495,6 +502,7 @@ impl World {
                         kind,
                         risk: upload.risk,
                         deadline: self.now + upload.patience,
+                        wanted: upload.wanted.map(|within| self.now + within),
                     };
                     self.pool.waiting.insert((session, upload.upload.0), *upload);
                     self.pool(pool::Input::Upload(request));
@@ -535,9 +543,9 @@ impl World {
                 let tokens = [tokens, upload.tokens.clone()].concat();
                 self.pool.sessions.insert(session, (tokens, upload));
             }
-            pool::Output::Refused { session, upload, reason, retry_after } => {
+            pool::Output::Refused { session, upload, reason, retry_after, price } => {
                 self.pool.waiting.remove(&(session, upload.0));
-                let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after };
+                let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after, price };
                 self.reply(session, &frame);
             }
             pool::Output::Start(batch) => self.start(&batch),
@@ -552,6 +560,7 @@ impl World {
                 work,
                 nanojoules,
                 paper_nanojoules,
+                price,
             } => {
                 let (outcome, next) = self.pool.delivering[item as usize].clone();
                 let (tokens, last) = self.pool.sessions.get_mut(&session).expect("alive");
@@ -574,6 +583,7 @@ impl World {
                     work,
                     nanojoules,
                     paper_nanojoules,
+                    price,
                 };
                 self.reply(session, &ServerFrame::Verdict(Box::new(frame)));
             }

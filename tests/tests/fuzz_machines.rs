@@ -43,7 +43,16 @@ fn pool_input() -> impl Strategy<Value = pool::Input> {
     let upload = (session(), 0u32..6, small_or_any(), small_or_any(), job()).prop_map(
         |(session, upload, base, catch_up, kind)| {
             let upload = UploadId(upload);
-            pool::Input::Upload(JobRequest { session, upload, base, catch_up, kind, risk: f32::NAN, deadline: Time(0) })
+            pool::Input::Upload(JobRequest {
+                session,
+                upload,
+                base,
+                catch_up,
+                kind,
+                risk: f32::NAN,
+                deadline: Time(0),
+                wanted: None,
+            })
         },
     );
     let done =
@@ -82,19 +91,26 @@ fn device_input() -> impl Strategy<Value = Feed> {
             work: 1,
             nanojoules: 5,
             paper_nanojoules: 2,
+            price: 0.0,
             bytes: 10,
             downlink: Span(1),
         }))
     });
     let refused = (0u32..12, any::<bool>()).prop_map(|(upload, last)| {
         let reason = if last { RefuseReason::TooLong } else { RefuseReason::QueueFull };
-        Feed::Say(device::Input::Refused(Refusal { upload: UploadId(upload), reason, retry_after: Span(3) }))
+        Feed::Say(device::Input::Refused(Refusal {
+            upload: UploadId(upload),
+            reason,
+            retry_after: Span(3),
+            price: 0.0,
+        }))
     });
     prop_oneof![
         2 => (0u32..20, 1u32..70).prop_map(|(prompt, tokens)| Feed::Say(device::Input::Start(Start {
             generation: GenerationId { method: 0, prompt, repetition: 0 },
             data_set: 0,
             prompt_tokens: tokens,
+            scheduled: Time(0),
         }))),
         8 => (0u32..6, any::<f32>(), any::<bool>()).prop_map(|(token, statistic, honest)| Feed::Answer { token, statistic, honest }),
         6 => verdict,

@@ -134,7 +134,16 @@ fn a_poisonous_job_is_refused_in_the_end() {
     let mut out = Vec::new();
     let session = SessionKey { connection: ConnectionId(1), session: 1 };
     let kind = JobKind::Judge { drafts: 1, bonus: false };
-    let request = JobRequest { session, upload: UploadId(1), base: 0, catch_up: 3, kind, risk: 0.0, deadline: Time(0) };
+    let request = JobRequest {
+        session,
+        upload: UploadId(1),
+        base: 0,
+        catch_up: 3,
+        kind,
+        risk: 0.0,
+        deadline: Time(0),
+        wanted: None,
+    };
     machine.handle(Time(0), Input::Upload(request), &mut out);
     machine.handle(Time(1_000), Input::Timeout, &mut out);
     for kill in 0..100 {

@@ -134,12 +134,12 @@ impl Pool {
                 }
                 None
             }
-            Output::Refused { session, upload, reason, retry_after } => {
+            Output::Refused { session, upload, reason, retry_after, price } => {
                 // Refused on arrival it was never stored, and a pending upload of the same number is another one.
                 if cargo.upload.take().is_none() {
                     self.store.drop_upload(session, upload);
                 }
-                let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after };
+                let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after, price };
                 self.send_frame(session.connection, frame)
             }
             Output::Start(batch) => {
@@ -163,6 +163,7 @@ impl Pool {
                 work,
                 nanojoules,
                 paper_nanojoules,
+                price,
             } => {
                 let answer = cargo.answers.get_mut(item as usize)?;
                 let (accepted, next) = (answer.outcome.accepted, answer.outcome.next);
@@ -180,6 +181,7 @@ impl Pool {
                     work,
                     nanojoules,
                     paper_nanojoules,
+                    price,
                 };
                 self.send_frame(session.connection, ServerFrame::Verdict(Box::new(frame)))
             }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use specfleet_config::Settings;
-use specfleet_engine::pool::PoolSettings;
+use specfleet_engine::pool::{Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::time::Span;
 use specfleet_model::Model;
 use tokio::sync::mpsc;
@@ -33,6 +33,11 @@ impl PoolOptions {
                 batch_tokens: pool.batch_tokens,
                 batch_sequences: pool.batch_sequences,
                 max_wait: pool.max_wait,
+                batch_time: Span::ZERO,
+                order: QueueOrder::Fifo,
+                breaker: Breaker { failures: 0, cooldown: Span::ZERO },
+                price: PriceUpdate { step: 0.0, target_load: 1.0, period: Span::from_millis(100) },
+                autoscale: None,
                 queue_jobs: pool.queue_jobs,
                 queue_tokens: pool.queue_tokens,
                 sessions_per_connection: pool.sessions_per_connection,

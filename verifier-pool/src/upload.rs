@@ -42,5 +42,6 @@ pub(crate) fn request(connection: ConnectionId, upload: &Upload, kind: JobKind, 
         kind,
         risk: upload.risk,
         deadline: now + upload.patience,
+        wanted: upload.wanted.map(|within| now + within),
     }
 }

@@ -18,7 +18,7 @@ use specfleet_engine::acceptance::{Next, verifier_draw, verify_outcome};
 use specfleet_engine::calibration::{MethodOverrides, resolve};
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost};
 use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
-use specfleet_engine::device::{DeviceSettings, OnUnreachable, Retry};
+use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Sampling;
 use specfleet_engine::pool::RefuseReason;
@@ -184,7 +184,13 @@ impl PoolState {
         let tokens = sessions.entry(upload.session).or_default();
         let refuse = |reason| {
             let retry_after = Span::from_millis(1);
-            vec![ServerFrame::Refused { session: upload.session, upload: upload.upload, reason, retry_after }]
+            vec![ServerFrame::Refused {
+                session: upload.session,
+                upload: upload.upload,
+                reason,
+                retry_after,
+                price: 0.0,
+            }]
         };
         if is_nth(self.behaviour.refuse_every) {
             return refuse(RefuseReason::QueueFull);
@@ -243,6 +249,7 @@ fn verdict(upload: &Upload, accepted: u8, next: Next, more: bool) -> ServerFrame
         work: 1,
         nanojoules: 7,
         paper_nanojoules: 5,
+        price: 0.0,
     }))
 }
 
@@ -307,6 +314,10 @@ pub(crate) fn settings(method: &str, overrides: &MethodOverrides, temperature: f
         retry: Retry { first: Span::from_millis(1), last: Span::from_millis(20) },
         on_unreachable: OnUnreachable::Wait,
         unreachable_after: Span::from_millis(50),
+        on_refused: OnRefused::Retry,
+        latency_target: Span::ZERO,
+        battery_nanojoules: 0,
+        outages: None,
     }
 }
 
@@ -373,7 +384,10 @@ impl Rig {
         let generation = GenerationId { method: 0, prompt: number, repetition: 0 };
         let device = self.device.clone();
         let answer = tokio::spawn(async move {
-            device.send(Generate { generation, data_set: 0, prompt: prompt(number) }).await.expect("it lives")
+            device
+                .send(Generate { generation, data_set: 0, prompt: prompt(number), scheduled: None })
+                .await
+                .expect("it lives")
         });
         let mut rounds = Vec::new();
         let record = loop {

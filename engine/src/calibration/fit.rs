@@ -50,6 +50,9 @@ impl Calibration {
             line,
             upload_rates: BTreeMap::new(),
             importance: importance_fits(samples, harm),
+            batch_cost: None,
+            host: None,
+            distributions: None,
         };
         calibration.match_rates(samples, u);
         calibration

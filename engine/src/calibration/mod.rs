@@ -5,6 +5,7 @@
 //! preset's name into a [`Method`](crate::method::Method) with every threshold a number.
 
 mod fit;
+mod fitted;
 mod resolve;
 mod statistics;
 
@@ -12,10 +13,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::MeasuredCost;
 use crate::device::gate::ImportanceReading;
 use crate::method::{Estimator, ImportanceStatistic, PayloadForm, Sampling};
 
 pub use fit::{HARM_KEPT_TARGET, KAPPA_TENTHS};
+pub use fitted::{Distributions, HostOverheads};
 pub use resolve::{MethodError, MethodOverrides, PayloadName, ThresholdChoice, ThresholdName, resolve};
 
 /// What a calibration belongs to: with another of these it is another calibration.
@@ -216,6 +219,15 @@ pub struct Calibration {
     pub upload_rates: BTreeMap<String, f64>,
     /// Every importance statistic at every layer, `concentration` first, layers ascending.
     pub importance: Vec<ImportanceFit>,
+    /// What batches take, fitted on a live run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_cost: Option<MeasuredCost>,
+    /// What the host adds, measured on a live run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostOverheads>,
+    /// What a fitted simulation draws from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distributions: Option<Distributions>,
 }
 
 impl Calibration {

@@ -29,6 +29,7 @@ impl From<&Gate> for GateStatistic {
             Gate::Uncertainty { estimator, .. } | Gate::Joint { estimator, .. } => {
                 GateStatistic::Uncertainty(estimator)
             }
+            Gate::Price(rule) => GateStatistic::Uncertainty(rule.estimator),
             Gate::Entropy { .. } => GateStatistic::Entropy,
             Gate::MaxProbability { .. } => GateStatistic::MaxProbability,
         }
@@ -53,6 +54,7 @@ impl DraftSpec {
     pub fn of(method: &Method, sampling: Sampling) -> DraftSpec {
         let importance = match method.gate {
             Gate::Joint { importance, .. } => Some(importance),
+            Gate::Price(rule) => Some(rule.importance),
             _ => None,
         };
         DraftSpec { sampling, payload: method.payload, statistic: GateStatistic::from(&method.gate), importance }

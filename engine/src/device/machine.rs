@@ -122,6 +122,8 @@ impl DeviceMachine {
             Input::Connected => self.connected(now, out),
             Input::Disconnected => self.disconnected(now),
             Input::Timeout => self.timeout(now, out),
+            // Placeholder until departures are handled.
+            Input::Leave => {}
         }
         self.advance(now, out);
     }
@@ -179,6 +181,7 @@ impl DeviceMachine {
             upload_reason: GateReason::Always,
             cost: UploadCost::NONE,
             ending: (limit == 0).then_some(FinishReason::Length),
+            scheduled: start.scheduled,
             started: now,
             first_token: None,
             times: DeviceTimes::default(),
@@ -531,6 +534,7 @@ impl DeviceMachine {
             committed: generation.committed,
             job,
             deadline,
+            wanted: None,
             risk: sent.iter().map(|p| p.signals.statistic).sum(),
         }));
     }

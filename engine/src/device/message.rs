@@ -17,6 +17,8 @@ pub struct Start {
     pub data_set: u16,
     /// Tokens of its prompt, at least 1; they are in the driver's session store.
     pub prompt_tokens: u32,
+    /// When it was due; not later than the time at which it starts.
+    pub scheduled: Time,
 }
 
 /// Everything that can happen to a device.
@@ -47,6 +49,8 @@ pub enum Input {
     Disconnected,
     /// The time of [`super::DeviceMachine::poll_timeout`] has come.
     Timeout,
+    /// The device leaves the fleet: a generation under way ends as `left`.
+    Leave,
 }
 
 /// Everything a device can ask for.
@@ -69,6 +73,10 @@ pub enum Output {
     Upload(UploadPlan),
     /// Tell the pool that nobody waits for this upload any more.
     Cancel(UploadId),
+    /// The link is lost: close the connection at once. The machine knows already; do not answer with `Disconnected`.
+    HangUp,
+    /// The device is done for good (its battery is empty, or it left); it starts nothing any more.
+    Gone,
     /// A token is committed.
     Record(RoundRecord),
     /// The generation is over; tell the pool to forget its session. `tokens` is left for the driver to fill from its
@@ -137,6 +145,8 @@ pub struct UploadPlan {
     pub job: UploadJob,
     /// When the device will cancel it.
     pub deadline: Time,
+    /// When its user wants the verdict's token; `None` without a target.
+    pub wanted: Option<Time>,
     /// Sum over the drafts of the gate's statistic, as the expected risk for schedulers; NaN without one.
     pub risk: f32,
 }
@@ -181,6 +191,8 @@ pub struct Verdict {
     pub nanojoules: u64,
     /// The same for the judged drafts only.
     pub paper_nanojoules: u64,
+    /// λ_pool, the pool's congestion price.
+    pub price: f32,
     /// Bytes of its frame.
     pub bytes: u32,
     /// How long the (emulated) downlink took.
@@ -201,7 +213,7 @@ pub enum NextToken {
 }
 
 /// A refusal as the machine sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The attempt it answers.
     pub upload: UploadId,
@@ -209,6 +221,8 @@ pub struct Refusal {
     pub reason: RefuseReason,
     /// How long to wait before trying again.
     pub retry_after: Span,
+    /// λ_pool, the pool's congestion price.
+    pub price: f32,
 }
 
 /// Why a device machine wants to be woken.
@@ -226,4 +240,6 @@ pub enum WakeReason {
     Reconnect,
     /// The pool counts as out of reach.
     Unreachable,
+    /// The link is lost, or comes back.
+    Outage,
 }

@@ -16,4 +16,4 @@ pub use machine::DeviceMachine;
 pub use message::{
     Input, Lookback, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
 };
-pub use settings::{DeviceSettings, OnUnreachable, Retry, SettingsError};
+pub use settings::{DeviceSettings, OnRefused, OnUnreachable, Outages, Retry, SettingsError};

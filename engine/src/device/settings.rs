@@ -21,6 +21,27 @@ pub enum OnUnreachable {
     Fail,
 }
 
+/// What a device does with an upload that the pool refuses for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnRefused {
+    /// Send it again after what the pool says, or after the doubling waits of [`Retry`] if those are longer.
+    Retry,
+    /// Send it again after what the pool says, every time.
+    Wait,
+    /// Commit the drafts; the record says `refused`.
+    Local,
+}
+
+/// When a device loses its link: gaps and lengths are exponential, drawn per device and outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outages {
+    /// Mean time from the end of one to the start of the next.
+    pub every: Span,
+    /// Mean length.
+    pub length: Span,
+}
+
 /// Waiting times between attempts: doubled from `first` up to `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
@@ -67,6 +88,14 @@ pub struct DeviceSettings {
     pub on_unreachable: OnUnreachable,
     /// From when on it counts as out of reach.
     pub unreachable_after: Span,
+    /// What to do when the pool refuses an upload for now.
+    pub on_refused: OnRefused,
+    /// The latency per token that the device's user wants; zero for none. Uploads carry when their verdict is wanted.
+    pub latency_target: Span,
+    /// What device and radio may draw until the battery is empty, in nanojoules; 0 for mains.
+    pub battery_nanojoules: u64,
+    /// When the link is lost.
+    pub outages: Option<Outages>,
 }
 
 /// Settings that no machine can run.

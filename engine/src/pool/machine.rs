@@ -181,6 +181,7 @@ impl PoolMachine {
                 verifier: VerifierId(index as u16),
                 busy: verifier.busy,
                 idle,
+                off: Span::ZERO,
                 idle_nanojoules: self.settings.profile.idle_energy(idle),
                 restarts: verifier.restarts,
             }));
@@ -232,7 +233,7 @@ impl PoolMachine {
         if let Err(reason) = self.admit(now, &request) {
             self.counts.refused += 1;
             let JobRequest { session, upload, .. } = request;
-            out.push(Output::Refused { session, upload, reason, retry_after: self.settings.retry_after });
+            out.push(Output::Refused { session, upload, reason, retry_after: self.settings.retry_after, price: 0.0 });
             return;
         }
         out.push(Output::Admitted { session: request.session, upload: request.upload });
@@ -523,6 +524,7 @@ impl PoolMachine {
                     upload: item.job.upload,
                     reason: RefuseReason::Malformed,
                     retry_after: Span::ZERO,
+                    price: 0.0,
                 });
                 continue;
             }
@@ -543,6 +545,7 @@ impl PoolMachine {
                 work: item.work,
                 nanojoules: share,
                 paper_nanojoules: paper_share(share, item),
+                price: 0.0,
             });
             if let (true, JobKind::Write { left }) = (more, item.job.kind) {
                 let kind = JobKind::Write { left: left - 1 };
@@ -571,6 +574,8 @@ impl PoolMachine {
             verifier,
             started: running.started,
             compute,
+            estimate: Span::ZERO,
+            price: 0.0,
             sequences: items.len() as u32,
             work,
             catch_up: work - items.iter().map(|i| i.job.kind.fed_drafts()).sum::<u32>(),
@@ -664,6 +669,7 @@ impl PoolMachine {
                         upload: job.upload,
                         reason: RefuseReason::Malformed,
                         retry_after: Span::ZERO,
+                        price: 0.0,
                     });
                 }
             }

@@ -49,6 +49,8 @@ pub struct JobRequest {
     pub risk: f32,
     /// When the device stops waiting, in the pool's time.
     pub deadline: Time,
+    /// When the device wants its verdict, in the pool's time; `None` without a target.
+    pub wanted: Option<Time>,
 }
 
 /// Everything that can happen to the pool.
@@ -121,6 +123,8 @@ pub enum Output {
         reason: RefuseReason,
         /// What the device should wait.
         retry_after: Span,
+        /// λ_pool.
+        price: f32,
     },
     /// Compute this batch; answer with `BatchDone` (or `VerifierFailed`).
     Start(Batch),
@@ -146,6 +150,8 @@ pub enum Output {
         nanojoules: u64,
         /// The part of it that the papers count: one token per judged draft.
         paper_nanojoules: u64,
+        /// λ_pool.
+        price: f32,
     },
     /// Forget the tokens of this session.
     Forget(SessionKey),

@@ -6,4 +6,4 @@ mod settings;
 
 pub use machine::PoolMachine;
 pub use message::{Batch, BatchItem, Input, ItemOutcome, JobKind, JobRequest, Output, RefuseReason, SessionKey};
-pub use settings::PoolSettings;
+pub use settings::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};

@@ -5,12 +5,62 @@ use serde::{Deserialize, Serialize};
 use crate::device::energy::VerifierProfile;
 use crate::time::Span;
 
+/// In which order jobs leave a verifier's queue. None of them changes a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueOrder {
+    /// As they came.
+    Fifo,
+    /// Whose verdict is wanted first; what can no longer be in time, by the time estimate, goes behind what can.
+    Deadline,
+    /// The device with the least service so far, in tokens of work (virtual counters with idle lift).
+    Fair,
+    /// The highest expected risk per token of work.
+    Value,
+}
+
+/// When a verifier is not given new work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// Failures in a row that open it; 0 never opens it.
+    pub failures: u32,
+    /// How long it stays open the first time; doubled with each further failure, up to 64 times.
+    pub cooldown: Span,
+}
+
+/// How the congestion price moves (method.md §4 [ours]): once per period, λ ← max(0, λ + η(ρ − ρ*)), with ρ the work
+/// offered in the period over what the verifiers that are up could have done in it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PriceUpdate {
+    /// η; 0 keeps the price at 0.
+    pub step: f32,
+    /// ρ*.
+    pub target_load: f32,
+    /// Length of a period.
+    pub period: Span,
+}
+
+/// How many verifiers are up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Autoscale {
+    /// Fewest, at least 1.
+    pub min: u16,
+    /// Most.
+    pub max: u16,
+    /// The busy share of the verifiers that are up which it steers to, in (0, 1].
+    pub target_busy: f32,
+    /// From the decision to a verifier that takes work.
+    pub cold_start: Span,
+    /// How often it decides. It adds at once what is missing and takes away one at a time.
+    pub period: Span,
+}
+
 /// Bounds and prices of the pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSettings {
     /// Index of the running method in the run's list; goes into the batch records.
     pub method: u16,
-    /// Verifier replicas, at least 1.
+    /// Verifier replicas, at least 1. With `autoscale` those that are up at the start; the driver has `max` of them.
     pub verifiers: u16,
     /// Most tokens fed in one batch; a single job beyond it runs alone.
     pub batch_tokens: u32,
@@ -18,6 +68,16 @@ pub struct PoolSettings {
     pub batch_sequences: u32,
     /// How long an idle verifier waits for more jobs after the first; 0 starts at once.
     pub max_wait: Span,
+    /// A batch is cut where the pool thinks that it would take longer than this; zero never cuts.
+    pub batch_time: Span,
+    /// In which order jobs leave the queue.
+    pub order: QueueOrder,
+    /// When a failing verifier gets no more work.
+    pub breaker: Breaker,
+    /// How the congestion price moves.
+    pub price: PriceUpdate,
+    /// How many verifiers are up; `None` keeps all up.
+    pub autoscale: Option<Autoscale>,
     /// Most jobs in the queue.
     pub queue_jobs: u32,
     /// Most tokens of work in the queue.

@@ -61,6 +61,8 @@ pub struct Upload {
     pub job: Job,
     /// How long the device will wait.
     pub patience: Span,
+    /// In what time it wants the verdict (zero: it is late already); `None` without a target.
+    pub wanted: Option<Span>,
     /// Expected risk, for schedulers; NaN if the device has no estimate.
     pub risk: f32,
 }
@@ -101,6 +103,8 @@ pub enum ServerFrame {
         reason: RefuseReason,
         /// What to wait before trying again.
         retry_after: Span,
+        /// λ_pool, the congestion price.
+        price: f32,
     },
     /// The pool ends the connection.
     Goodbye(Goodbye),
@@ -140,6 +144,8 @@ pub struct VerdictFrame {
     pub nanojoules: u64,
     /// The same for the judged drafts only.
     pub paper_nanojoules: u64,
+    /// λ_pool, the congestion price.
+    pub price: f32,
 }
 
 /// Why the pool ends a connection.

@@ -33,7 +33,10 @@ mod tests {
         let ours = Hello { protocol: PROTOCOL_VERSION, tokenizer: [7; 32], vocab: 100 };
         let say = |hello: Hello| greet(&ours, 64, &ClientFrame::Hello(hello));
         assert!(say(ours.clone()).is_ok());
-        assert_eq!(say(Hello { protocol: 0, ..ours.clone() }), Err(Goodbye::Protocol { ours: 1, theirs: 0 }));
+        assert_eq!(
+            say(Hello { protocol: 0, ..ours.clone() }),
+            Err(Goodbye::Protocol { ours: PROTOCOL_VERSION, theirs: 0 })
+        );
         assert_eq!(say(Hello { tokenizer: [8; 32], ..ours.clone() }), Err(Goodbye::Tokenizer));
         assert_eq!(say(Hello { vocab: 99, ..ours.clone() }), Err(Goodbye::Tokenizer));
         assert_eq!(greet(&ours, 64, &ClientFrame::Close { session: 1 }), Err(Goodbye::OutOfOrder));

@@ -16,7 +16,7 @@ pub use frame::{ClientFrame, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFr
 pub use handshake::{greet, welcome_fits};
 
 /// Version of the frames; peers must agree on it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The ALPN of this version.
-pub const ALPN: &[u8] = b"specfleet/1";
+pub const ALPN: &[u8] = b"specfleet/2";

@@ -17,6 +17,8 @@ impl Row for BatchRecord {
         columns.integers(rows.iter().map(|row| row.verifier.0));
         columns.integers(rows.iter().map(|row| row.started));
         columns.integers(rows.iter().map(|row| row.compute));
+        columns.integers(rows.iter().map(|row| row.estimate));
+        columns.floats(rows.iter().map(|row| row.price));
         columns.integers(rows.iter().map(|row| row.sequences));
         columns.integers(rows.iter().map(|row| row.work));
         columns.integers(rows.iter().map(|row| row.catch_up));
@@ -33,6 +35,8 @@ impl Row for BatchRecord {
         let verifier = columns.integers()?;
         let started = columns.integers()?;
         let compute = columns.integers()?;
+        let estimate = columns.integers()?;
+        let price = columns.floats()?;
         let sequences = columns.integers()?;
         let work = columns.integers()?;
         let catch_up = columns.integers()?;
@@ -47,6 +51,8 @@ impl Row for BatchRecord {
             verifier: VerifierId(verifier[i]),
             started: started[i],
             compute: compute[i],
+            estimate: estimate[i],
+            price: price[i],
             sequences: sequences[i],
             work: work[i],
             catch_up: catch_up[i],
@@ -69,6 +75,7 @@ impl Row for VerifierRecord {
         columns.integers(rows.iter().map(|row| row.verifier.0));
         columns.integers(rows.iter().map(|row| row.busy));
         columns.integers(rows.iter().map(|row| row.idle));
+        columns.integers(rows.iter().map(|row| row.off));
         columns.integers(rows.iter().map(|row| row.idle_nanojoules));
         columns.integers(rows.iter().map(|row| row.restarts));
     }
@@ -78,6 +85,7 @@ impl Row for VerifierRecord {
         let verifier = columns.integers()?;
         let busy = columns.integers()?;
         let idle = columns.integers()?;
+        let off = columns.integers()?;
         let idle_nanojoules = columns.integers()?;
         let restarts = columns.integers()?;
         let verifier = |i: usize| VerifierRecord {
@@ -85,6 +93,7 @@ impl Row for VerifierRecord {
             verifier: VerifierId(verifier[i]),
             busy: busy[i],
             idle: idle[i],
+            off: off[i],
             idle_nanojoules: idle_nanojoules[i],
             restarts: restarts[i],
         };

@@ -30,6 +30,8 @@ impl Row for ClosedGeneration {
         columns.integers(records().map(|row| row.prompt_tokens));
         columns.integer_lists(records().map(|row| &row.tokens[..]));
         columns.dictionary(records().map(|row| row.finish));
+        columns.integers(records().map(|row| row.scheduled));
+        columns.integers(records().map(|row| row.latency_target));
         columns.integers(records().map(|row| row.started));
         columns.optional(records().map(|row| row.first_token));
         columns.integers(records().map(|row| row.ended));
@@ -68,6 +70,8 @@ impl Row for ClosedGeneration {
         let prompt_tokens = columns.integers()?;
         let mut tokens = columns.integer_lists()?;
         let finish = columns.dictionary()?;
+        let scheduled = columns.integers()?;
+        let latency_target = columns.integers()?;
         let started = columns.integers()?;
         let first_token = columns.optional()?;
         let ended = columns.integers()?;
@@ -105,6 +109,8 @@ impl Row for ClosedGeneration {
                 prompt_tokens: prompt_tokens[i],
                 tokens: std::mem::take(&mut tokens[i]),
                 finish: finish[i],
+                scheduled: scheduled[i],
+                latency_target: latency_target[i],
                 started: started[i],
                 first_token: first_token[i],
                 ended: ended[i],

@@ -93,6 +93,7 @@ impl Row for RoundRecord {
         columns.floats(rows.iter().map(|row| row.importance));
         columns.floats(rows.iter().map(|row| row.importance_threshold));
         columns.floats(rows.iter().map(|row| row.draft_probability));
+        columns.floats(rows.iter().map(|row| row.price));
         columns.integers(rows.iter().map(|row| row.committed_at));
         columns.integers(rows.iter().map(|row| row.attempts));
         columns.integers(rows.iter().map(|row| row.uplink_bits));
@@ -125,6 +126,7 @@ impl Row for RoundRecord {
         let importance = columns.floats()?;
         let importance_threshold = columns.floats()?;
         let draft_probability = columns.floats()?;
+        let price = columns.floats()?;
         let committed_at = columns.integers()?;
         let attempts = columns.integers()?;
         let uplink_bits = columns.integers()?;
@@ -150,6 +152,7 @@ impl Row for RoundRecord {
             importance: importance[i],
             importance_threshold: importance_threshold[i],
             draft_probability: draft_probability[i],
+            price: price[i],
             committed_at: committed_at[i],
             attempts: attempts[i],
             uplink_bits: uplink_bits[i],

@@ -75,7 +75,7 @@ pub(crate) fn any_id() -> impl Strategy<Value = GenerationId> {
 pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
     let decision = (short(), short(), short(), short(), source(), reason(), float(), float(), float(), float(), long());
     let costs = (short(), long(), short(), short(), float(), long(), long(), long());
-    (decision, costs, (long(), long(), short(), long(), long())).prop_map(|(a, b, c)| RoundRecord {
+    (decision, costs, (long(), long(), short(), long(), long(), float())).prop_map(|(a, b, c)| RoundRecord {
         position: a.0,
         token: a.1,
         draft: a.2,
@@ -86,6 +86,7 @@ pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
         importance: a.7,
         importance_threshold: a.8,
         draft_probability: a.9,
+        price: c.5,
         committed_at: Time(a.10),
         attempts: b.0,
         uplink_bits: b.1,
@@ -117,6 +118,8 @@ pub(crate) fn any_generation() -> impl Strategy<Value = GenerationRecord> {
             prompt_tokens: head.3,
             tokens: head.4,
             finish: rest.1,
+            scheduled: Time(times.0 / 2),
+            latency_target: Span(times.0 / 3),
             started: Time(times.0),
             first_token: times.1.map(Time),
             ended: Time(times.2),
@@ -148,7 +151,7 @@ pub(crate) fn any_generation() -> impl Strategy<Value = GenerationRecord> {
 }
 
 pub(crate) fn any_batch() -> impl Strategy<Value = BatchRecord> {
-    let counts = (short(), short(), short(), short(), long(), long(), long(), any::<bool>());
+    let counts = (short(), short(), short(), short(), long(), long(), long(), any::<bool>(), float());
     (any::<u16>(), long(), any::<u16>(), long(), long(), counts).prop_map(
         |(method, batch, verifier, started, compute, counts)| BatchRecord {
             method,
@@ -156,6 +159,8 @@ pub(crate) fn any_batch() -> impl Strategy<Value = BatchRecord> {
             verifier: VerifierId(verifier),
             started: Time(started),
             compute: Span(compute),
+            estimate: Span(compute / 2),
+            price: counts.8,
             sequences: counts.0,
             work: counts.1,
             catch_up: counts.2,
@@ -175,6 +180,7 @@ pub(crate) fn any_verifier() -> impl Strategy<Value = VerifierRecord> {
             verifier: VerifierId(verifier),
             busy: Span(busy),
             idle: Span(idle),
+            off: Span(idle / 2),
             idle_nanojoules,
             restarts,
         },
@@ -236,6 +242,7 @@ pub(crate) fn plausible_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> 
                 importance: f32::NAN,
                 importance_threshold: f32::NAN,
                 draft_probability: noise.share(),
+                price: f32::NAN,
                 committed_at: Time(now),
                 attempts: u32::from(upload),
                 uplink_bits: if upload { 65_536 } else { 0 },
@@ -266,6 +273,8 @@ pub(crate) fn plausible_generation(id: GenerationId, device: DeviceId, rounds: &
         prompt_tokens: 40,
         tokens: rounds.iter().map(|round| round.token).collect(),
         finish: FinishReason::Stop,
+        scheduled: started,
+        latency_target: Span::ZERO,
         started,
         first_token: rounds.first().map(|round| round.committed_at),
         ended,

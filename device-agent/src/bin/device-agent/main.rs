@@ -17,9 +17,10 @@ use device_agent::{
     Leave, Ready, Timer,
 };
 use specfleet_config::{ModelChoice, Precision as Stored, Settings};
-use specfleet_engine::device::{DeviceSettings, OnUnreachable};
+use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
+use specfleet_engine::time::Span;
 use specfleet_engine::wire::Limits;
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 use tokio::sync::mpsc;
@@ -183,6 +184,10 @@ fn settings(scenario: &Settings, drafter: &Model) -> Result<(DeviceSettings, Opt
         retry: scenario.device.retry,
         on_unreachable: scenario.run.on_unreachable,
         unreachable_after: scenario.run.unreachable_after,
+        on_refused: OnRefused::Retry,
+        latency_target: Span::ZERO,
+        battery_nanojoules: 0,
+        outages: None,
     };
     Ok((settings, notice))
 }
@@ -218,7 +223,7 @@ async fn answer(
     let failed = |error: anyhow::Error| Failure::Run(error);
     let mut meter = Meter::open();
     let generation = GenerationId { method: 0, prompt: 0, repetition: 0 };
-    let finished = device.send(Generate { generation, data_set: 0, prompt });
+    let finished = device.send(Generate { generation, data_set: 0, prompt, scheduled: None });
     let printed = show(arguments, tokenizer, &mut events, &mut meter);
     let (finished, printed) = tokio::join!(finished, printed);
     let finished: Result<GenerationRecord, AgentError> = finished.map_err(|gone| failed(gone.into()))?;

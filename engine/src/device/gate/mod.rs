@@ -69,7 +69,8 @@ pub fn needs_importance(gate: &Gate, signals: &Signals) -> bool {
         | Gate::Random { .. }
         | Gate::Uncertainty { .. }
         | Gate::Entropy { .. }
-        | Gate::MaxProbability { .. } => false,
+        | Gate::MaxProbability { .. }
+        | Gate::Price(_) => false,
     }
 }
 
@@ -97,6 +98,7 @@ pub fn decide(gate: &Gate, signals: &Signals, running: &RunningMoments) -> Decis
         Gate::MaxProbability { threshold } => {
             by_uncertainty(1.0 - signals.statistic < threshold || signals.statistic.is_nan())
         }
+        Gate::Price(_) => GateReason::Always,
         Gate::Joint { threshold, importance, join, .. } => {
             let uncertain = is_uncertain(signals.statistic, threshold);
             let important = || {
