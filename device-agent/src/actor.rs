@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::{Connection, Incoming, Outgoing};
 use crate::connector::Connector;
-use crate::drafter::{Draft, Drafter};
+use crate::drafter::{Drafter, Sequence};
+use crate::drafting::Draft;
 use crate::error::{AgentError, DraftError, LinkError};
 use crate::store::Store;
 use crate::timer::Timer;
@@ -131,7 +132,7 @@ pub struct Device {
     hello: Hello,
     origin: Instant,
     /// The running generation's tokens and drafts.
-    store: Option<Store>,
+    store: Option<Store<Sequence>>,
     /// Who waits for the running generation.
     caller: Option<oneshot::Sender<Result<GenerationRecord, AgentError>>>,
     /// What failed in it.

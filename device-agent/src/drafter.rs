@@ -8,14 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use specfleet_engine::device::gate::{AttentionRows, lookahead_importance};
-use specfleet_engine::device::payload::Payload;
-use specfleet_engine::device::{DraftSpec, Drafted, Lookback, draft_outcome};
-use specfleet_engine::method::ImportanceStatistic;
-use specfleet_engine::random::DrawKey;
-use specfleet_model::{KvArena, LogitRows, Model, ModelError, Output, SeqId, SeqStep};
+use specfleet_model::{Model, ModelError, SeqId};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::drafting::{Draft, Drafting};
 use crate::error::{AgentError, DraftError};
 
 /// Steps that may wait; a device that finds no room waits for it.
@@ -40,27 +36,7 @@ pub struct Drafter {
 pub(crate) struct Sequence(Arc<u64>);
 
 /// A draft step as the thread gets it.
-#[derive(Debug)]
-pub(crate) struct DraftJob {
-    pub(crate) sequence: Sequence,
-    /// Leading tokens of the cache that still hold; the rest is rolled back.
-    pub(crate) keep: usize,
-    /// Tokens to feed behind them; the draft follows the last one.
-    pub(crate) tokens: Vec<u32>,
-    pub(crate) spec: DraftSpec,
-    /// Key of the draft's position.
-    pub(crate) key: DrawKey,
-}
-
-/// What a step yields.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) drafted: Drafted,
-    /// The draft's distribution as it would travel.
-    pub(crate) payload: Payload,
-    pub(crate) payload_bits: u32,
-    pub(crate) lookback: Option<Lookback>,
-}
+type DraftJob = crate::drafting::DraftJob<Sequence>;
 
 enum Command {
     Step(DraftJob, Reply),
@@ -77,8 +53,8 @@ impl Drafter {
         let (commands, queue) = mpsc::channel(WAITING);
         // The vocabulary of any model fits: token ids are `u32`.
         let vocab = u32::try_from(model.shape().vocab).unwrap_or(u32::MAX);
-        let arena = KvArena::new(&model, kv_bytes).with_threads(threads);
-        let worker = Worker { model, arena, sequences: BTreeMap::new() };
+        let drafting = Drafting::new(model, kv_bytes, threads);
+        let worker = Worker { drafting, sequences: BTreeMap::new() };
         thread::Builder::new()
             .name("drafter".to_owned())
             .spawn(move || worker.run(queue))
@@ -117,8 +93,7 @@ impl Drafter {
 
 /// What the thread owns.
 struct Worker {
-    model: Model,
-    arena: KvArena,
+    drafting: Drafting,
     sequences: BTreeMap<u64, Cached>,
 }
 
@@ -167,9 +142,8 @@ impl Worker {
             return;
         }
         match self.forward(&prepared) {
-            Ok(output) => {
-                for (index, step) in prepared.into_iter().enumerate() {
-                    let draft = self.draft(&step.job, &output, index);
+            Ok(drafts) => {
+                for (step, draft) in prepared.into_iter().zip(drafts) {
                     // A device that has gone does not mind.
                     let _ = step.reply.send(Ok(draft));
                 }
@@ -189,19 +163,22 @@ impl Worker {
     }
 
     fn alone(&mut self, step: Prepared) {
-        let result = match self.forward(std::slice::from_ref(&step)) {
-            Ok(output) => Ok(self.draft(&step.job, &output, 0)),
-            Err(error) => Err(DraftError::Model(error)),
-        };
+        let result = self.forward(std::slice::from_ref(&step)).map_err(DraftError::Model);
+        let result = result.and_then(|mut drafts| drafts.pop().ok_or(DraftError::Stopped));
         let _ = step.reply.send(result);
     }
 
+    fn forward(&mut self, steps: &[Prepared]) -> Result<Vec<Draft>, Arc<ModelError>> {
+        let steps: Vec<_> = steps.iter().map(|step| (step.seq, &step.job)).collect();
+        self.drafting.compute(&steps).map_err(Arc::new)
+    }
+
     fn free_the_ownerless(&mut self) {
-        let arena = &mut self.arena;
+        let drafting = &mut self.drafting;
         self.sequences.retain(|_, cached| {
             let owned = cached.owner.strong_count() > 0;
             if !owned {
-                arena.close(cached.seq);
+                drafting.close(cached.seq);
             }
             owned
         });
@@ -209,61 +186,28 @@ impl Worker {
 
     /// Rolls the step's sequence back to where it starts.
     fn prepare(&mut self, job: DraftJob, reply: Reply) -> Option<Prepared> {
-        let Worker { arena, sequences, .. } = self;
+        let Worker { drafting, sequences } = self;
         let owner = &job.sequence.0;
         let cached =
-            sequences.entry(**owner).or_insert_with(|| Cached { seq: arena.open(), owner: Arc::downgrade(owner) });
+            sequences.entry(**owner).or_insert_with(|| Cached { seq: drafting.open(), owner: Arc::downgrade(owner) });
         let seq = cached.seq;
-        arena.truncate(seq, job.keep);
-        let held = arena.len(seq);
-        if held == job.keep {
-            return Some(Prepared { seq, job, reply });
-        }
-        let _ = reply.send(Err(DraftError::LostCache { held, wanted: job.keep }));
-        None
-    }
-
-    fn forward(&mut self, steps: &[Prepared]) -> Result<Output, Arc<ModelError>> {
-        let steps: Vec<SeqStep<'_>> = steps
-            .iter()
-            .map(|step| SeqStep {
-                seq: step.seq,
-                tokens: &step.job.tokens,
-                logits: LogitRows::Last(1),
-                attention: step.job.spec.importance.map(|rule| usize::from(rule.layer)),
-            })
-            .collect();
-        self.model.forward(&mut self.arena, &steps).map_err(Arc::new)
-    }
-
-    /// Everything that is read off one step's logits and attention.
-    fn draft(&self, job: &DraftJob, output: &Output, index: usize) -> Draft {
-        let shape = self.model.shape();
-        // The rows belong to the query at the last token fed, which is the position before the draft's.
-        let position = job.keep + job.tokens.len();
-        let attention = AttentionRows::new(shape.heads, position, output.attention(index));
-        let drafted = draft_outcome(output.logits(index), attention, job.key, &job.spec);
-        let lookback = match job.spec.importance {
-            Some(rule) if rule.statistic == ImportanceStatistic::Lookahead => {
-                attention.zip(position.checked_sub(2)).map(|(rows, received_at)| {
-                    let reading = lookahead_importance(rows, received_at);
-                    Lookback { importance: reading.value, threshold: reading.threshold(rule.kappa) }
-                })
+        match drafting.roll_back(seq, job.keep) {
+            Ok(()) => Some(Prepared { seq, job, reply }),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                None
             }
-            _ => None,
-        };
-        let payload = Payload::encode(&job.spec.payload, &drafted.distribution, drafted.token);
-        // At most V·32 bits, with V far below 2^27.
-        let payload_bits = u32::try_from(payload.nominal_bits(shape.vocab)).unwrap_or(u32::MAX);
-        Draft { drafted, payload, payload_bits, lookback }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use specfleet_engine::device::DraftSpec;
     use specfleet_engine::device::draft::GateStatistic;
     use specfleet_engine::method::{PayloadForm, ProbabilityBits, Sampling};
+    use specfleet_engine::random::DrawKey;
     use specfleet_model::{Embedded, Precision};
 
     fn drafter() -> Drafter {

@@ -15,6 +15,7 @@ mod actor;
 mod connection;
 mod connector;
 mod drafter;
+mod drafting;
 mod error;
 pub mod meters;
 mod store;
@@ -26,6 +27,8 @@ pub use actor::{
 };
 pub use connector::{Connector, ConnectorOptions};
 pub use drafter::Drafter;
+pub use drafting::{Draft, DraftJob, Drafting};
 pub use error::{AgentError, ConnectorError, DraftError, LinkError};
+pub use store::Store;
 pub use timer::Timer;
 pub use tls::{Identity, Trust};

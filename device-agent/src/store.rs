@@ -12,11 +12,12 @@ use specfleet_engine::random::DrawKey;
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{Job, Upload};
 
-use crate::drafter::{Draft, DraftJob, Sequence};
+use crate::drafting::{Draft, DraftJob};
 
 /// The session store of one generation. Positions count from the start of the prompt.
-pub(crate) struct Store {
-    pub(crate) generation: GenerationId,
+pub struct Store<H> {
+    /// Which one.
+    pub generation: GenerationId,
     seed: u64,
     spec: DraftSpec,
     /// Prompt, committed tokens and undecided drafts.
@@ -28,8 +29,8 @@ pub(crate) struct Store {
     laws: VecDeque<Law>,
     /// The law of the step that was computed last; it becomes one of `laws` if its draft is taken.
     fresh: Option<Law>,
-    /// Its place in the drafter's arena, freed when this is dropped.
-    sequence: Sequence,
+    /// Where its cache is.
+    sequence: H,
 }
 
 struct Law {
@@ -39,14 +40,9 @@ struct Law {
     payload: Payload,
 }
 
-impl Store {
-    pub(crate) fn new(
-        generation: GenerationId,
-        seed: u64,
-        spec: DraftSpec,
-        prompt: &[u32],
-        sequence: Sequence,
-    ) -> Store {
+impl<H: Clone> Store<H> {
+    /// An empty generation behind `prompt`.
+    pub fn new(generation: GenerationId, seed: u64, spec: DraftSpec, prompt: &[u32], sequence: H) -> Store<H> {
         Store {
             generation,
             seed,
@@ -61,7 +57,7 @@ impl Store {
     }
 
     /// What the drafter needs for a step.
-    pub(crate) fn job(&self, step: &Step) -> DraftJob {
+    pub fn job(&self, step: &Step) -> DraftJob<H> {
         let fed = step.keep as usize..step.position as usize;
         DraftJob {
             sequence: self.sequence.clone(),
@@ -74,7 +70,7 @@ impl Store {
     }
 
     /// Takes in what the drafter made of a step; the machine decides whether it becomes part of the text.
-    pub(crate) fn drafted(&mut self, step: &Step, draft: Draft) -> StepResult {
+    pub fn drafted(&mut self, step: &Step, draft: Draft) -> StepResult {
         let Draft { drafted, payload, payload_bits, lookback } = draft;
         let Step { generation, position, epoch, .. } = *step;
         let (token, signals) = (drafted.token, drafted.signals);
@@ -83,7 +79,7 @@ impl Store {
     }
 
     /// The token at `position` is now `token`, and nothing follows it.
-    pub(crate) fn set(&mut self, position: u32, token: u32) {
+    pub fn set(&mut self, position: u32, token: u32) {
         self.tokens.truncate(position as usize);
         self.tokens.push(token);
         while self.laws.back().is_some_and(|law| law.position >= position) {
@@ -95,7 +91,7 @@ impl Store {
     }
 
     /// The token number `generated` of the generation is final.
-    pub(crate) fn commit(&mut self, generated: u32) {
+    pub fn commit(&mut self, generated: u32) {
         let position = self.prompt as u32 + generated;
         self.committed = position as usize + 1;
         while self.laws.front().is_some_and(|law| law.position <= position) {
@@ -104,12 +100,12 @@ impl Store {
     }
 
     /// The generated tokens that are final.
-    pub(crate) fn generated(&self) -> Vec<u32> {
+    pub fn generated(&self) -> Vec<u32> {
         self.tokens[self.prompt..self.committed].to_vec()
     }
 
     /// The frame of an upload; `None` if a draft of it is not at hand, which the machine's order of calls rules out.
-    pub(crate) fn upload(&self, plan: &UploadPlan, patience: Span, wanted: Option<Span>) -> Option<Upload> {
+    pub fn upload(&self, plan: &UploadPlan, patience: Span, wanted: Option<Span>) -> Option<Upload> {
         let (base, committed) = (plan.base as usize, plan.committed as usize);
         let job = match plan.job {
             UploadJob::Judge { drafts, bonus } => {
@@ -137,9 +133,14 @@ impl Store {
 
     /// The replacement for the rejected draft at `position`, drawn from the verifier's law `y`; `None` if there is no such
     /// draft, or `y` is over another vocabulary.
-    pub(crate) fn resample(&self, position: u32, epoch: u32, y: &Distribution) -> Option<u32> {
+    pub fn resample(&self, position: u32, epoch: u32, y: &Distribution) -> Option<u32> {
         let x = &self.law(position)?.distribution;
         (x.len() == y.len()).then(|| resample_on_device(x, y, self.key(position, epoch)))
+    }
+
+    /// Where its cache is.
+    pub fn sequence(&self) -> H {
+        self.sequence.clone()
     }
 
     fn law(&self, position: u32) -> Option<&Law> {

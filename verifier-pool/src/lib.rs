@@ -28,6 +28,7 @@ mod connection;
 mod door;
 mod error;
 mod handle;
+mod judge;
 mod message;
 mod options;
 mod pool_actor;
@@ -41,5 +42,7 @@ mod verifier_actor;
 
 pub use error::PoolError;
 pub use handle::{PoolHandle, start};
+pub use judge::{ItemAnswer, Judge, JudgeError};
 pub use options::{Journal, PoolEvent, PoolOptions, TlsOptions};
 pub use status::{KvHeld, Outstanding, PoolStatus};
+pub use store::{SessionStore, Task};

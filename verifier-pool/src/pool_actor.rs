@@ -17,13 +17,14 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::PoolError;
+use crate::judge::ItemAnswer;
 use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Port, Request, Stop};
 use crate::options::{Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
 use crate::status::{Outstanding, PoolStatus};
 use crate::store::SessionStore;
 use crate::upload;
-use crate::verifier_actor::{Answer, BatchOrder, ItemAnswer, Order, VerifierFailed, span};
+use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed, span};
 
 /// Messages that may wait for the pool. A connection has at most one under way and waits until it is handled.
 const MAILBOX: usize = 64;

@@ -11,7 +11,7 @@ use specfleet_engine::wire::{Job, Upload};
 
 /// Tokens and pending uploads by session. Follows `Admitted`, `Verdict`, `Refused` and `Forget`.
 #[derive(Default)]
-pub(crate) struct SessionStore {
+pub struct SessionStore {
     sessions: BTreeMap<SessionKey, Stored>,
 }
 
@@ -32,7 +32,7 @@ struct Pending {
 }
 
 /// One item of a batch with all that the verifier needs for it.
-pub(crate) struct Task {
+pub struct Task {
     /// Its session.
     pub(crate) session: SessionKey,
     /// Leading tokens of the KV cache that still hold.
@@ -49,7 +49,7 @@ pub(crate) struct Task {
 
 impl SessionStore {
     /// `Admitted`: the session holds `base` tokens and what the upload brought.
-    pub(crate) fn admit(&mut self, session: SessionKey, mut upload: Box<Upload>) {
+    pub fn admit(&mut self, session: SessionKey, mut upload: Box<Upload>) {
         let stored = self.sessions.entry(session).or_default();
         stored.tokens.truncate(upload.base as usize);
         stored.tokens.append(&mut upload.tokens);
@@ -59,7 +59,7 @@ impl SessionStore {
 
     /// What the verifier needs for an item of a batch that starts now; `None` for a session without an upload, which
     /// the machine never puts into a batch.
-    pub(crate) fn task(&self, item: &BatchItem) -> Option<Task> {
+    pub fn task(&self, item: &BatchItem) -> Option<Task> {
         let stored = self.sessions.get(&item.session)?;
         let pending = stored.pending.as_ref().filter(|p| p.upload.upload == item.upload)?;
         let mut feed = stored.tokens.get(item.keep as usize..item.committed as usize)?.to_vec();
@@ -84,7 +84,7 @@ impl SessionStore {
 
     /// `Verdict`: the session keeps the accepted drafts and the next token. With `more`, the upload goes on writing at
     /// the next position.
-    pub(crate) fn commit(&mut self, session: SessionKey, accepted: u8, next: Option<u32>, more: bool) {
+    pub fn commit(&mut self, session: SessionKey, accepted: u8, next: Option<u32>, more: bool) {
         let Some(stored) = self.sessions.get_mut(&session) else { return };
         let Some(pending) = &mut stored.pending else { return };
         if let Job::Judge { drafts, .. } = &pending.upload.job {
@@ -98,14 +98,14 @@ impl SessionStore {
     }
 
     /// Nobody waits for this upload any more.
-    pub(crate) fn drop_upload(&mut self, session: SessionKey, upload: UploadId) {
+    pub fn drop_upload(&mut self, session: SessionKey, upload: UploadId) {
         if let Some(stored) = self.sessions.get_mut(&session) {
             stored.pending.take_if(|pending| pending.upload.upload == upload);
         }
     }
 
     /// `Forget`: the session is over.
-    pub(crate) fn forget(&mut self, session: SessionKey) {
+    pub fn forget(&mut self, session: SessionKey) {
         self.sessions.remove(&session);
     }
 }
