@@ -234,6 +234,40 @@ pub struct GenerationRecord {
     pub cloud_provenance: Provenance,
 }
 
+impl GenerationRecord {
+    /// The record of a request that was never started.
+    pub fn dropped(
+        id: GenerationId,
+        device: DeviceId,
+        data_set: u16,
+        scheduled: Time,
+        latency_target: Span,
+    ) -> GenerationRecord {
+        GenerationRecord {
+            id,
+            device,
+            data_set,
+            prompt_tokens: 0,
+            tokens: Vec::new(),
+            finish: FinishReason::Dropped,
+            scheduled,
+            latency_target,
+            started: scheduled,
+            first_token: None,
+            ended: scheduled,
+            times: DeviceTimes::default(),
+            airtime_up: Span::ZERO,
+            airtime_down: Span::ZERO,
+            counts: DeviceCounts::default(),
+            uploads: UploadCounts::default(),
+            energy: GenerationEnergy::default(),
+            device_provenance: Provenance::Constant,
+            radio_provenance: Provenance::Modelled,
+            cloud_provenance: Provenance::Modelled,
+        }
+    }
+}
+
 /// One verification batch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchRecord {

@@ -88,6 +88,12 @@ impl DeviceMachine {
         self.session
     }
 
+    /// Whether a draft step's declared time is all that the device waits for: nothing that others do can reach it before.
+    pub fn drafts_alone(&self) -> bool {
+        self.computing.as_ref().is_some_and(|computing| computing.held.is_some())
+            && self.generation.as_ref().is_some_and(|generation| matches!(generation.network, Network::Quiet))
+    }
+
     /// Bytes this device holds in memory, heap included.
     pub fn bytes(&self) -> usize {
         let generation = self

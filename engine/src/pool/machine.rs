@@ -107,7 +107,7 @@ struct RunningItem {
 }
 
 impl JobKind {
-    fn drafts(self) -> u32 {
+    pub(super) fn drafts(self) -> u32 {
         match self {
             JobKind::Judge { drafts, .. } => u32::from(drafts),
             JobKind::Write { .. } => 0,
@@ -115,7 +115,7 @@ impl JobKind {
     }
 
     /// Drafts that go through the model: the last one only matters to the token behind it.
-    fn fed_drafts(self) -> u32 {
+    pub(super) fn fed_drafts(self) -> u32 {
         match self {
             JobKind::Judge { drafts, bonus } => u32::from(drafts) - u32::from(!bonus && drafts > 0),
             JobKind::Write { .. } => 0,

@@ -199,6 +199,13 @@ pub struct BatchItem {
     pub kind: JobKind,
 }
 
+impl BatchItem {
+    /// Tokens that the verifier feeds for it.
+    pub fn work(&self) -> u32 {
+        self.committed - self.keep + self.kind.fed_drafts()
+    }
+}
+
 /// Why the pool would not take an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum RefuseReason {

@@ -1,0 +1,95 @@
+//! One phase's fleet: who runs what, under which settings.
+
+use std::sync::Arc;
+
+use specfleet_engine::device::link::LinkProfile;
+use specfleet_engine::device::{DeviceMachine, DeviceSettings, SettingsError};
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::load::{Churn, Load};
+use specfleet_engine::time::Time;
+
+use crate::host::Host;
+use crate::stub as load;
+
+/// One request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Which generation it makes.
+    pub generation: GenerationId,
+    /// Index into the run's list of data sets.
+    pub data_set: u16,
+}
+
+/// What a phase runs.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// Number of devices.
+    pub devices: u32,
+    /// When it starts.
+    pub start: Time,
+    /// Seed of the run.
+    pub seed: u64,
+    /// What devices run under, one entry per part of the fleet.
+    pub parts: Vec<Arc<DeviceSettings>>,
+    /// The parts of devices 0, 1, …, repeated.
+    pub pattern: Vec<u16>,
+    /// The requests.
+    pub jobs: Arc<[Job]>,
+    /// When they arrive.
+    pub load: Load,
+    /// When devices come and go.
+    pub churn: Churn,
+    /// What the host adds.
+    pub host: Host,
+}
+
+/// A [`Phase`] whose settings every machine takes.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    phase: Phase,
+    pub(crate) devices: u32,
+    pub(crate) start: Time,
+    pub(crate) seed: u64,
+}
+
+impl Fleet {
+    /// Checks the settings of all parts.
+    pub fn new(phase: Phase) -> Result<Fleet, SettingsError> {
+        for part in &phase.parts {
+            part.check()?;
+        }
+        Ok(Fleet { devices: phase.devices, start: phase.start, seed: phase.seed, phase })
+    }
+
+    pub(crate) fn machine(&self, device: DeviceId) -> DeviceMachine {
+        DeviceMachine::new(device, self.settings(device).clone()).expect("all parts were checked")
+    }
+
+    fn settings(&self, device: DeviceId) -> &Arc<DeviceSettings> {
+        let part = self.phase.pattern[device.0 as usize % self.phase.pattern.len()];
+        &self.phase.parts[usize::from(part)]
+    }
+
+    pub(crate) fn leaves(&self, device: DeviceId) -> Time {
+        match self.phase.churn.leaves(self.seed, device, self.devices) {
+            Some(at) => Time(self.start.0.saturating_add(at.0)),
+            None => Time(u64::MAX),
+        }
+    }
+
+    pub(crate) fn job(&self, index: u32) -> Job {
+        self.phase.jobs[index as usize]
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.phase.host
+    }
+
+    pub(crate) fn links(&self) -> impl Iterator<Item = &LinkProfile> {
+        self.phase.parts.iter().map(|part| &part.link)
+    }
+
+    pub(crate) fn load_machine(&self, shard: u32) -> load::LoadMachine {
+        load::LoadMachine::new(shard, self.devices, self.phase.jobs.len() as u32)
+    }
+}

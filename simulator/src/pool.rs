@@ -1,0 +1,337 @@
+//! The pool through one window of virtual time after another: its machine, and verifiers whose batches take what a cost
+//! model says.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use specfleet_engine::cost::{BatchCost, BatchWork};
+use specfleet_engine::device::Refusal;
+use specfleet_engine::id::VerifierId;
+use specfleet_engine::pool::{Batch, Input, ItemOutcome, Output, PoolMachine, PoolSettings, SessionKey};
+use specfleet_engine::random::{DrawKey, Purpose};
+use specfleet_engine::time::{Span, Time};
+
+use crate::answers::PoolAnswers;
+use crate::host::Host;
+use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool, VerdictBody};
+use crate::run::SHARDS;
+use crate::shard::device_of;
+use crate::sink::PoolSink;
+
+/// From the death of a replica to its successor [declared]: the weights are shared, so that only a thread starts anew.
+const RESTART: Span = Span::from_millis(1);
+
+/// A verifier that dies at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kill {
+    /// When.
+    pub at: Time,
+    /// Who.
+    pub verifier: VerifierId,
+}
+
+/// What a pool is made of.
+#[derive(Clone, Debug)]
+pub struct PoolSetup {
+    /// What its machine is told.
+    pub settings: PoolSettings,
+    /// What its batches take.
+    pub cost: BatchCost,
+    /// What the host adds.
+    pub host: Host,
+    /// Draws the spread of batch times.
+    pub seed: u64,
+    /// Verifiers that die.
+    pub kills: Vec<Kill>,
+}
+
+/// What is due for the pool; the order is the rank among events at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A verifier's batch of this number is over.
+    Done(u16, u64),
+    /// A verifier is there again.
+    Ready(u16),
+    /// A verifier dies of its batch.
+    Fail(u16),
+    /// A verifier is killed.
+    Kill(u16),
+}
+
+/// A batch under way.
+struct Running<V> {
+    batch: u64,
+    waited: Span,
+    compute: Span,
+    outcomes: Vec<ItemOutcome>,
+    verdicts: Vec<Option<V>>,
+}
+
+/// See the module's documentation.
+pub(crate) struct Pool<A: PoolAnswers, S> {
+    machine: PoolMachine,
+    pub(crate) answers: A,
+    pub(crate) sink: S,
+    cost: BatchCost,
+    host: Host,
+    seed: u64,
+    running: Vec<Option<Running<A::Verdict>>>,
+    computing: u16,
+    due: BinaryHeap<Reverse<(Time, Event)>>,
+    pub(crate) inbox: Vec<ToPool<A::Upload>>,
+    /// By shard.
+    pub(crate) outbox: Vec<Vec<ToDevice<A::Verdict>>>,
+    out: Vec<Output>,
+    pub(crate) killed: u32,
+    pub(crate) events: u64,
+    pub(crate) batches: u64,
+    /// Tokens fed in all batches.
+    pub(crate) work: u64,
+}
+
+impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
+    /// An empty pool at time zero.
+    pub(crate) fn new(setup: PoolSetup, answers: A, sink: S) -> Pool<A, S> {
+        let PoolSetup { settings, cost, host, seed, kills } = setup;
+        let replicas = settings.autoscale.map_or(settings.verifiers, |scale| scale.max).max(settings.verifiers);
+        Pool {
+            machine: PoolMachine::new(Time::ZERO, settings),
+            answers,
+            sink,
+            cost,
+            host,
+            seed,
+            running: (0..replicas).map(|_| None).collect(),
+            computing: 0,
+            due: kills.iter().map(|kill| Reverse((kill.at, Event::Kill(kill.verifier.0)))).collect(),
+            inbox: Vec::new(),
+            outbox: (0..SHARDS).map(|_| Vec::new()).collect(),
+            out: Vec::new(),
+            killed: 0,
+            events: 0,
+            batches: 0,
+            work: 0,
+        }
+    }
+
+    /// The account of the phase that ends at `now`; the next one writes under `method`.
+    pub(crate) fn next_phase(&mut self, now: Time, method: u16) {
+        let mut out = std::mem::take(&mut self.out);
+        self.machine.next_phase(now, method, &mut out);
+        self.out = out;
+        self.carry_out(now);
+    }
+
+    /// When something is due next, apart from faults, which alone keep nothing going.
+    pub(crate) fn next(&self) -> Option<Time> {
+        let events = self.due.iter().filter(|Reverse((_, event))| !matches!(event, Event::Kill(_)));
+        let own = events.map(|Reverse((at, _))| *at).min();
+        let waiting = if self.machine.outstanding().0 > 0 { self.machine.poll_timeout() } else { None };
+        own.into_iter().chain(waiting).min()
+    }
+
+    /// Whether nothing waits and nothing is computed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.computing == 0 && self.machine.outstanding().0 == 0 && self.inbox.is_empty()
+    }
+
+    /// Works off everything that is due before `end`.
+    pub(crate) fn window(&mut self, end: Time) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        // By time, then device, then the device's own order: whichever shard's messages came first.
+        inbox.sort_unstable_by_key(|message| (message.at, message.device, message.number));
+        let mut messages = inbox.drain(..).peekable();
+        loop {
+            let message = messages.peek().map(|message| message.at);
+            let own = self.due.peek().map(|Reverse((at, _))| *at);
+            let timer = self.machine.poll_timeout();
+            // At the same time own events go first and timers last, so that a batch is as full as it can be.
+            let Some(now) = [own, message, timer].into_iter().flatten().min().filter(|at| *at < end) else { break };
+            self.events += 1;
+            if own == Some(now) {
+                let Some(Reverse((_, event))) = self.due.pop() else { break };
+                self.happen(now, event);
+            } else if message == Some(now) {
+                let Some(message) = messages.next() else { break };
+                self.receive(now, message);
+            } else {
+                self.tell(now, Input::Timeout);
+            }
+        }
+        debug_assert!(messages.peek().is_none(), "uploads arrive within the window");
+        drop(messages);
+        self.inbox = inbox;
+    }
+
+    fn happen(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Done(verifier, batch) => {
+                let slot = &mut self.running[usize::from(verifier)];
+                let Some(mut done) = slot.take_if(|running| running.batch == batch) else { return };
+                self.computing -= 1;
+                let input = Input::BatchDone {
+                    verifier: VerifierId(verifier),
+                    batch,
+                    waited: done.waited,
+                    compute: done.compute,
+                    outcomes: std::mem::take(&mut done.outcomes),
+                };
+                self.delivered(now, input, &mut done.verdicts);
+            }
+            Event::Ready(verifier) => self.tell(now, Input::VerifierReady(VerifierId(verifier))),
+            Event::Fail(verifier) | Event::Kill(verifier) => {
+                if self.running[usize::from(verifier)].take().is_some() {
+                    self.computing -= 1;
+                }
+                self.killed += u32::from(matches!(event, Event::Kill(_)));
+                self.answers.lose_caches(verifier);
+                self.tell(now, Input::VerifierFailed(VerifierId(verifier)));
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Time, message: ToPool<A::Upload>) {
+        match message.body {
+            PoolBody::Upload(request, cargo) => {
+                let (session, upload) = (request.session, request.upload);
+                let mut out = std::mem::take(&mut self.out);
+                self.machine.handle(now, Input::Upload(request), &mut out);
+                self.out = out;
+                // The first output says whether it was taken.
+                if matches!(self.out.first(), Some(Output::Admitted { upload: taken, .. }) if *taken == upload) {
+                    self.answers.admitted(device_of(session), session, cargo);
+                }
+                self.carry_out(now);
+            }
+            PoolBody::Cancel(session, upload) => self.tell(now, Input::Cancel { session, upload }),
+            PoolBody::Close(session) => self.tell(now, Input::Close(session)),
+            PoolBody::Disconnected(connection) => self.tell(now, Input::Disconnected(connection)),
+        }
+    }
+
+    fn tell(&mut self, now: Time, input: Input) {
+        self.delivered(now, input, &mut []);
+    }
+
+    /// Tells the machine, with the verdicts at hand that it may want to send.
+    fn delivered(&mut self, now: Time, input: Input, verdicts: &mut [Option<A::Verdict>]) {
+        let outcomes = match &input {
+            Input::BatchDone { outcomes, .. } => outcomes.clone(),
+            _ => Vec::new(),
+        };
+        let mut out = std::mem::take(&mut self.out);
+        self.machine.handle(now, input, &mut out);
+        self.out = out;
+        self.carry_out_with(now, &outcomes, verdicts);
+    }
+
+    fn carry_out(&mut self, now: Time) {
+        self.carry_out_with(now, &[], &mut []);
+    }
+
+    fn carry_out_with(&mut self, now: Time, outcomes: &[ItemOutcome], verdicts: &mut [Option<A::Verdict>]) {
+        let mut out = std::mem::take(&mut self.out);
+        for output in out.drain(..) {
+            match output {
+                Output::Admitted { .. } => {}
+                Output::Refused { session, upload, reason, retry_after, price } => {
+                    let refusal = Refusal { upload, reason, retry_after, price };
+                    self.send(now, session, DeviceBody::Refused(refusal));
+                }
+                Output::Start(batch) => self.start(now, &batch),
+                Output::Verdict {
+                    session,
+                    upload,
+                    item,
+                    more,
+                    queue,
+                    batch,
+                    compute,
+                    work,
+                    nanojoules,
+                    paper_nanojoules,
+                    price,
+                } => {
+                    let item = item as usize;
+                    // The machine names items of the batch that it was just told of.
+                    let (Some(outcome), Some(Some(verdict))) =
+                        (outcomes.get(item), verdicts.get_mut(item).map(Option::take))
+                    else {
+                        continue;
+                    };
+                    self.answers.delivered(device_of(session), session, outcome, more);
+                    let body = VerdictBody {
+                        upload,
+                        accepted: outcome.accepted,
+                        more,
+                        queue,
+                        batch,
+                        compute,
+                        work,
+                        nanojoules,
+                        paper_nanojoules,
+                        price,
+                    };
+                    self.send(now, session, DeviceBody::Verdict(body, verdict));
+                }
+                Output::Forget(session) => self.answers.forget(device_of(session), session),
+                Output::DropKv { verifier, session } => self.answers.drop_cache(verifier.0, session),
+                Output::Restart(verifier) => self.due.push(Reverse((now + RESTART, Event::Ready(verifier.0)))),
+                Output::Record(record) => {
+                    self.batches += 1;
+                    self.work += u64::from(record.work);
+                    self.sink.batch(&record);
+                }
+                Output::VerifierRecord(record) => self.sink.verifier(&record),
+            }
+        }
+        self.out = out;
+    }
+
+    fn start(&mut self, now: Time, batch: &Batch) {
+        for session in &batch.evict {
+            self.answers.drop_cache(batch.verifier.0, *session);
+        }
+        let mut outcomes = Vec::with_capacity(batch.items.len());
+        let mut verdicts = Vec::with_capacity(batch.items.len());
+        if !self.answers.compute(batch, &device_of, &mut outcomes, &mut verdicts) {
+            self.due.push(Reverse((now, Event::Fail(batch.verifier.0))));
+            return;
+        }
+        let work = BatchWork {
+            tokens: batch.items.iter().map(|item| item.work()).sum(),
+            sequences: batch.items.len() as u32,
+            cached: batch.items.iter().map(|item| u64::from(item.keep)).sum(),
+            beside: self.computing,
+        };
+        let key = DrawKey {
+            seed: self.seed,
+            prompt: batch.batch as u32,
+            repetition: u16::MAX,
+            position: (batch.batch >> 32) as u32,
+            epoch: 0,
+        };
+        let compute = self.cost.span(&work, key.draws(Purpose::Simulation).uniform());
+        let waited = self.host.batch();
+        self.computing += 1;
+        self.running[usize::from(batch.verifier.0)] = Some(Running {
+            batch: batch.batch,
+            waited,
+            compute,
+            outcomes,
+            verdicts: verdicts.into_iter().map(Some).collect(),
+        });
+        self.due.push(Reverse((now + waited + compute, Event::Done(batch.verifier.0, batch.batch))));
+    }
+
+    fn send(&mut self, at: Time, session: SessionKey, body: DeviceBody<A::Verdict>) {
+        let device = device_of(session).0;
+        self.outbox[(device % SHARDS) as usize].push(ToDevice {
+            at,
+            device,
+            connection: session.connection,
+            session: session.session,
+            body,
+        });
+    }
+}

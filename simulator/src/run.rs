@@ -1,0 +1,320 @@
+//! Window after window until a phase is over, on any number of threads.
+
+use std::any::Any;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+
+use specfleet_engine::pool::PoolSettings;
+use specfleet_engine::record::BETWEEN_METHODS;
+use specfleet_engine::time::{Span, Time};
+
+use crate::answers::{DeviceAnswers, PoolAnswers};
+use crate::fleet::Fleet;
+use crate::pool::{Pool, PoolSetup};
+use crate::shard::Shard;
+use crate::sink::{DeviceSink, PoolSink};
+
+/// Parts that a fleet is divided into, whatever the number of threads: device d is in shard d mod `SHARDS`.
+pub const SHARDS: u32 = 64;
+
+/// What cannot be simulated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SimulationError {
+    /// A link that takes no virtual time.
+    #[error(
+        "link {link:?} has no modelled delay: a simulation needs an emulated link with a round trip of at least 4 ns"
+    )]
+    NoDelay {
+        /// Its name.
+        link: String,
+    },
+}
+
+/// How far a phase is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Virtual time since the start of the run.
+    pub now: Time,
+    /// Windows worked off in this phase.
+    pub windows: u64,
+    /// Generations that are over, dropped requests included.
+    pub ended: u64,
+    /// Tokens committed.
+    pub tokens: u64,
+    /// Events taken from all queues.
+    pub events: u64,
+}
+
+/// What a phase came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// At its end.
+    pub progress: Progress,
+    /// When its last generation ended.
+    pub last_end: Time,
+    /// Batches computed.
+    pub batches: u64,
+    /// Tokens fed in them.
+    pub work: u64,
+    /// Whether the observer ended it early.
+    pub stopped: bool,
+}
+
+/// Shows every shard's sink to a visitor.
+type Each<'a, S> = &'a mut dyn FnMut(&mut dyn FnMut(&mut S));
+
+/// The sinks between two windows.
+pub struct Sinks<'a, S, K> {
+    shards: Each<'a, S>,
+    /// The pool's.
+    pub pool: &'a mut K,
+}
+
+impl<S, K> Sinks<'_, S, K> {
+    /// Calls `visit` with each shard's sink, in the order of the shards.
+    pub fn each(&mut self, mut visit: impl FnMut(&mut S)) {
+        (self.shards)(&mut visit);
+    }
+}
+
+/// A run in virtual time: the pool, and one phase of devices after another.
+pub struct Simulation<A: PoolAnswers, K> {
+    pool: Mutex<Pool<A, K>>,
+    now: Time,
+    threads: usize,
+}
+
+impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
+    /// A pool at time zero. `threads`: at least 1; changes no result.
+    pub fn new(setup: PoolSetup, threads: usize, answers: A, sink: K) -> Simulation<A, K> {
+        let settings = PoolSettings { method: BETWEEN_METHODS, ..setup.settings };
+        let pool = Pool::new(PoolSetup { settings, ..setup }, answers, sink);
+        Simulation { pool: Mutex::new(pool), now: Time::ZERO, threads: threads.max(1) }
+    }
+
+    /// When the next phase would start.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Faults that have struck.
+    pub fn killed(&mut self) -> u32 {
+        lock(&self.pool).killed
+    }
+
+    /// The pool's sink, at the end.
+    pub fn into_sink(self) -> K {
+        self.pool.into_inner().unwrap_or_else(PoisonError::into_inner).sink
+    }
+
+    /// Runs `fleet` until every request is answered or dropped, or `observe` breaks off. `sides`: for each shard in order
+    /// its answers and its sink, which come back. `observe` is called between windows, on this thread.
+    pub fn phase<D, S>(
+        &mut self,
+        method: u16,
+        fleet: &Fleet,
+        sides: Vec<(D, S)>,
+        mut observe: impl FnMut(&Progress, Sinks<'_, S, K>) -> ControlFlow<()>,
+    ) -> Result<(Totals, Vec<S>), SimulationError>
+    where
+        D: DeviceAnswers<Upload = A::Upload, Verdict = A::Verdict>,
+        S: DeviceSink,
+    {
+        let window = window_of(fleet)?;
+        let start = fleet.start;
+        lock(&self.pool).next_phase(start, method);
+        let mut index = 0;
+        let shards: Vec<Mutex<Shard<D, S>>> = sides
+            .into_iter()
+            .map(|(answers, sink)| {
+                index += 1;
+                Mutex::new(Shard::new(index - 1, fleet, window, answers, sink))
+            })
+            .collect();
+        let work = Work {
+            fleet,
+            shards: &shards,
+            pool: &self.pool,
+            next: AtomicUsize::new(0),
+            span: Mutex::new((start, start, start)),
+            over: AtomicBool::new(false),
+            barrier: Barrier::new(self.threads),
+            panic: Mutex::new(None),
+        };
+        let totals = std::thread::scope(|scope| {
+            for _ in 1..self.threads {
+                scope.spawn(|| work.help());
+            }
+            let totals = catch_unwind(AssertUnwindSafe(|| work.lead(window, start, &mut observe)));
+            work.over.store(true, Ordering::Release);
+            work.barrier.wait();
+            totals.unwrap_or_else(|panic| resume_unwind(panic))
+        });
+        let end = totals.progress.now.max(totals.last_end);
+        lock(&self.pool).next_phase(end, BETWEEN_METHODS);
+        self.now = end;
+        let sinks =
+            shards.into_iter().map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner).sink).collect();
+        Ok((totals, sinks))
+    }
+}
+
+/// Half the smallest delay from the pool to a device: what the pool emits in one window is due two windows later at the
+/// earliest, which leaves one for devices and pool to work side by side.
+fn window_of(fleet: &Fleet) -> Result<Span, SimulationError> {
+    let mut window = Span(u64::MAX);
+    for link in fleet.links() {
+        let delay = if link.emulated { link.round_trip.0 / 2 } else { 0 };
+        if delay < 2 {
+            return Err(SimulationError::NoDelay { link: link.name.clone() });
+        }
+        window = window.min(Span(delay / 2));
+    }
+    Ok(window)
+}
+
+/// What the threads of a phase share.
+struct Work<'a, D: DeviceAnswers, S, A: PoolAnswers, K> {
+    fleet: &'a Fleet,
+    shards: &'a [Mutex<Shard<D, S>>],
+    pool: &'a Mutex<Pool<A, K>>,
+    /// The next task of this step: 0 is the pool, the others are shards.
+    next: AtomicUsize,
+    /// Start and end of the devices' window, and end of the pool's.
+    span: Mutex<(Time, Time, Time)>,
+    over: AtomicBool,
+    barrier: Barrier,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl<D, S, A, K> Work<'_, D, S, A, K>
+where
+    A: PoolAnswers,
+    D: DeviceAnswers<Upload = A::Upload, Verdict = A::Verdict>,
+    S: DeviceSink,
+    K: PoolSink,
+{
+    fn help(&self) {
+        loop {
+            self.barrier.wait();
+            if self.over.load(Ordering::Acquire) {
+                return;
+            }
+            self.tasks();
+            self.barrier.wait();
+        }
+    }
+
+    /// Takes tasks until none is left. A panic is kept for the leader: a thread that missed a barrier would leave the
+    /// others waiting for ever.
+    fn tasks(&self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks())) {
+            lock(&self.panic).get_or_insert(panic);
+        }
+    }
+
+    fn take_tasks(&self) {
+        let (start, end, pool_end) = *lock(&self.span);
+        loop {
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task == 0 {
+                lock(self.pool).window(pool_end);
+            } else if let Some(shard) = self.shards.get(task - 1) {
+                lock(shard).window(self.fleet, start, end);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn lead(
+        &self,
+        window: Span,
+        start: Time,
+        observe: &mut impl FnMut(&Progress, Sinks<'_, S, K>) -> ControlFlow<()>,
+    ) -> Totals {
+        // Windows are numbered from time zero, as calendars number them.
+        let mut number = start.0 / window.0;
+        let mut windows = 0;
+        loop {
+            let starts = Time(number * window.0);
+            *lock(&self.span) = (starts, starts + window, starts);
+            self.next.store(0, Ordering::Release);
+            self.barrier.wait();
+            self.tasks();
+            self.barrier.wait();
+            if let Some(panic) = lock(&self.panic).take() {
+                resume_unwind(panic);
+            }
+            windows += 1;
+            let (handed_over, next) = self.exchange(window);
+            let (mut progress, last_end, done) = self.look(starts + window, windows);
+            let flow = {
+                let pool = &mut *lock(self.pool);
+                let mut each = |visit: &mut dyn FnMut(&mut S)| {
+                    for shard in self.shards {
+                        visit(&mut lock(shard).sink);
+                    }
+                };
+                progress.events += pool.events;
+                observe(&progress, Sinks { shards: &mut each, pool: &mut pool.sink })
+            };
+            let idle = lock(self.pool).is_idle();
+            if flow.is_break() || (done && idle && !handed_over) {
+                let pool = lock(self.pool);
+                return Totals { progress, last_end, batches: pool.batches, work: pool.work, stopped: flow.is_break() };
+            }
+            number += 1;
+            // Nothing under way and nothing due for a while: skip the empty windows.
+            if !handed_over && let Some(next) = next {
+                number = number.max(next);
+            }
+        }
+    }
+
+    /// Hands over what shards and pool have sent each other. Returns whether there was anything, and the number of the
+    /// next window in which something is due.
+    fn exchange(&self, window: Span) -> (bool, Option<u64>) {
+        let mut pool = lock(self.pool);
+        let mut handed_over = false;
+        let mut next: Option<u64> = None;
+        for (index, shard) in self.shards.iter().enumerate() {
+            let mut shard = lock(shard);
+            handed_over |= !shard.outbox.is_empty() || !pool.outbox[index].is_empty();
+            pool.inbox.append(&mut shard.outbox);
+            std::mem::swap(&mut shard.inbox, &mut pool.outbox[index]);
+            if let Some(at) = shard.next() {
+                let number = at.0 / window.0;
+                next = Some(next.map_or(number, |next| next.min(number)));
+            }
+        }
+        // The pool is one window behind.
+        if let Some(at) = pool.next() {
+            let number = at.0 / window.0 + 1;
+            next = Some(next.map_or(number, |next| next.min(number)));
+        }
+        (handed_over, next)
+    }
+
+    fn look(&self, now: Time, windows: u64) -> (Progress, Time, bool) {
+        let mut progress = Progress { now, windows, ..Progress::default() };
+        let mut last_end = Time::ZERO;
+        let mut done = true;
+        for shard in self.shards {
+            let shard = lock(shard);
+            progress.ended += shard.ended;
+            progress.tokens += shard.tokens;
+            progress.events += shard.events;
+            last_end = last_end.max(shard.last_end);
+            done &= shard.is_done();
+        }
+        (progress, last_end, done)
+    }
+}
+
+/// A panic on one thread ends the phase: the scope passes it on. What it held is not used again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,466 @@
+//! The devices of one shard, through one window of virtual time after another.
+
+use crate::stub::{self as load, LoadMachine};
+use specfleet_engine::device::payload::token_bits;
+use specfleet_engine::device::{DeviceMachine, Input, Output, Start, Verdict, WakeReason};
+use specfleet_engine::device::{UploadJob, UploadPlan};
+use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
+use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
+use specfleet_engine::record::GenerationRecord;
+use specfleet_engine::time::{Span, Time};
+
+use crate::answers::DeviceAnswers;
+use crate::fleet::Fleet;
+use crate::host::Host;
+use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
+use crate::queue::{Calendar, Due};
+use crate::run::SHARDS;
+use crate::sink::DeviceSink;
+
+/// What is due for a shard. The order is the rank among events at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A connection stands.
+    Dialled(u32),
+    /// What lies at this place in [`Shard::arriving`] has come through the downlink.
+    Arrived(u32),
+    /// A generation is over.
+    Finished(u32),
+    /// The load machine wants to be woken.
+    Load,
+    /// A device's machine wants to be woken.
+    Timer(u32),
+}
+
+impl Event {
+    fn rank(self) -> u32 {
+        match self {
+            Event::Dialled(_) => 0,
+            Event::Arrived(_) => 1,
+            Event::Finished(_) => 2,
+            Event::Load => 3,
+            Event::Timer(_) => 4,
+        }
+    }
+}
+
+/// One device.
+struct Device {
+    machine: DeviceMachine,
+    /// The running (or last) generation.
+    generation: GenerationId,
+    /// The earliest wake that is queued for it.
+    timer: Time,
+    /// When it leaves; it never runs ahead of that.
+    leaves: Time,
+    /// Connections made so far; the last one stands if `connected`.
+    connections: u32,
+    connected: bool,
+    /// Draws of its host so far.
+    draws: u32,
+}
+
+/// Something on its way down.
+enum Arriving {
+    Verdict(Verdict),
+    Refused(specfleet_engine::device::Refusal),
+}
+
+/// See the module's documentation.
+pub(crate) struct Shard<A: DeviceAnswers, S> {
+    index: u32,
+    devices: Vec<Device>,
+    calendar: Calendar<Event>,
+    sequence: u32,
+    /// Verdicts and refusals in the downlinks, and which places are free.
+    arriving: Vec<Option<(u32, ConnectionId, Arriving)>>,
+    free: Vec<u32>,
+    load: LoadMachine,
+    /// The earliest wake that is queued for the load machine.
+    load_timer: Time,
+    /// What the load machine is still to be told.
+    news: Vec<(Time, load::Input)>,
+    load_out: Vec<load::Output>,
+    pub(crate) answers: A,
+    pub(crate) sink: S,
+    pub(crate) inbox: Vec<ToDevice<A::Verdict>>,
+    pub(crate) outbox: Vec<ToPool<A::Upload>>,
+    out: Vec<Output>,
+    /// Generations that have started and not ended.
+    pub(crate) running: u64,
+    /// Ended, dropped ones included.
+    pub(crate) ended: u64,
+    pub(crate) tokens: u64,
+    pub(crate) events: u64,
+    /// When the last generation ended.
+    pub(crate) last_end: Time,
+}
+
+impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
+    /// The devices of `fleet` that belong to shard `index`, at `start`, not yet joined.
+    pub(crate) fn new(index: u32, fleet: &Fleet, window: Span, answers: A, sink: S) -> Shard<A, S> {
+        let count = fleet.devices.saturating_sub(index).div_ceil(SHARDS);
+        let devices = (0..count)
+            .map(|slot| {
+                let device = DeviceId(slot * SHARDS + index);
+                Device {
+                    machine: fleet.machine(device),
+                    generation: GenerationId { method: 0, prompt: 0, repetition: 0 },
+                    timer: Time(u64::MAX),
+                    leaves: fleet.leaves(device),
+                    connections: 0,
+                    connected: false,
+                    draws: 0,
+                }
+            })
+            .collect();
+        let mut calendar = Calendar::new(window);
+        calendar.advance(fleet.start);
+        Shard {
+            index,
+            devices,
+            calendar,
+            sequence: 0,
+            arriving: Vec::new(),
+            free: Vec::new(),
+            load: fleet.load_machine(index),
+            load_timer: Time(u64::MAX),
+            news: vec![(fleet.start, load::Input::Begin)],
+            load_out: Vec::new(),
+            answers,
+            sink,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            out: Vec::new(),
+            running: 0,
+            ended: 0,
+            tokens: 0,
+            events: 0,
+            last_end: fleet.start,
+        }
+    }
+
+    /// When something is due next; `None` if nothing is.
+    pub(crate) fn next(&self) -> Option<Time> {
+        let news = self.news.first().map(|(at, _)| *at);
+        news.into_iter().chain(self.calendar.next()).min()
+    }
+
+    /// Whether every request of the phase has been answered or dropped.
+    pub(crate) fn is_done(&self) -> bool {
+        self.running == 0 && self.news.is_empty() && self.load.is_done()
+    }
+
+    /// Works off the window that ends at `end`, beginning with what the pool has sent.
+    pub(crate) fn window(&mut self, fleet: &Fleet, start: Time, end: Time) {
+        self.calendar.advance(start);
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for message in inbox.drain(..) {
+            self.receive(fleet, message);
+        }
+        self.inbox = inbox;
+        self.tell_load(fleet);
+        while let Some((due, event)) = self.calendar.pop_before(end) {
+            self.events += 1;
+            let now = due.at;
+            match event {
+                Event::Dialled(slot) => {
+                    let device = &mut self.devices[slot as usize];
+                    device.connected = true;
+                    self.tell(fleet, slot, now, Input::Connected);
+                }
+                Event::Arrived(place) => self.arrived(fleet, now, place),
+                Event::Finished(slot) => self.finished(slot, now),
+                Event::Load => {
+                    self.load_timer = Time(u64::MAX);
+                    self.news.push((now, load::Input::Timeout));
+                }
+                Event::Timer(slot) => {
+                    let device = &mut self.devices[slot as usize];
+                    device.timer = Time(u64::MAX);
+                    if device.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                        self.tell(fleet, slot, now, Input::Timeout);
+                    } else {
+                        self.set_timer(fleet, slot);
+                    }
+                }
+            }
+            self.tell_load(fleet);
+        }
+    }
+
+    fn push(&mut self, at: Time, event: Event) {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.calendar.push(Due { at, rank: event.rank(), sequence: self.sequence }, event);
+    }
+
+    // ---- load --------------------------------------------------------------------------------------------------
+
+    /// Tells the load machine what has happened, and starts what it says.
+    fn tell_load(&mut self, fleet: &Fleet) {
+        while let Some((now, input)) = self.news.pop() {
+            let mut out = std::mem::take(&mut self.load_out);
+            self.load.handle(now, input, &mut out);
+            for output in out.drain(..) {
+                self.start_or_stop(fleet, now, output);
+            }
+            self.load_out = out;
+            if let Some(at) = self.load.poll_timeout()
+                && at < self.load_timer
+            {
+                self.load_timer = at;
+                self.push(at.max(now), Event::Load);
+            }
+        }
+    }
+
+    fn start_or_stop(&mut self, fleet: &Fleet, now: Time, output: load::Output) {
+        let slot = |device: DeviceId| device.0 / SHARDS;
+        match output {
+            load::Output::Join(device) => self.tell(fleet, slot(device), now, Input::Join),
+            load::Output::Leave(device) => self.tell(fleet, slot(device), now, Input::Leave),
+            load::Output::Start { device, job, scheduled } => {
+                let work = fleet.job(job);
+                let slot = slot(device);
+                let prompt_tokens = self.answers.start(slot, device, work.generation, job);
+                let start = Start { generation: work.generation, data_set: work.data_set, prompt_tokens, scheduled };
+                self.devices[slot as usize].generation = work.generation;
+                self.running += 1;
+                self.tell(fleet, slot, now, Input::Start(start));
+            }
+            load::Output::Drop { device, job, scheduled } => {
+                let work = fleet.job(job);
+                let target = self.devices[slot(device) as usize].machine.settings().latency_target;
+                self.ended += 1;
+                self.sink.finished(GenerationRecord::dropped(
+                    work.generation,
+                    device,
+                    work.data_set,
+                    scheduled,
+                    target,
+                ));
+            }
+        }
+    }
+
+    // ---- devices -----------------------------------------------------------------------------------------------
+
+    /// Tells a device's machine what has happened and carries out what it asks for, until it waits for somebody else or
+    /// for a time that others may come before.
+    fn tell(&mut self, fleet: &Fleet, slot: u32, now: Time, input: Input) {
+        let mut now = now;
+        let mut out = std::mem::take(&mut self.out);
+        self.devices[slot as usize].machine.handle(now, input, &mut out);
+        loop {
+            let next = self.carry_out(slot, now, &mut out);
+            let device = &mut self.devices[slot as usize];
+            if let Some(input) = next {
+                device.machine.handle(now, input, &mut out);
+                continue;
+            }
+            // Local drafts: nobody can reach a device that waits for nobody, so its next step need not queue.
+            if !device.machine.drafts_alone() {
+                break;
+            }
+            let Some((at, reason)) = device.machine.poll_timeout() else { break };
+            let at = at.max(now) + late(fleet.host(), fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
+            if at >= device.leaves {
+                break;
+            }
+            now = at;
+            device.machine.handle(now, Input::Timeout, &mut out);
+        }
+        self.out = out;
+        self.set_timer(fleet, slot);
+    }
+
+    /// Carries out what the machine asks for; returns what it must be told at once.
+    fn carry_out(&mut self, slot: u32, now: Time, out: &mut Vec<Output>) -> Option<Input> {
+        let mut next = None;
+        let id = DeviceId(slot * SHARDS + self.index);
+        for output in out.drain(..) {
+            match output {
+                Output::Connect => {
+                    let device = &mut self.devices[slot as usize];
+                    device.connections += 1;
+                    self.sequence = self.sequence.wrapping_add(1);
+                    let event = Event::Dialled(slot);
+                    self.calendar.push(Due { at: now, rank: event.rank(), sequence: self.sequence }, event);
+                }
+                Output::Ready => self.news.push((now, load::Input::Ready(id))),
+                Output::Step(step) => {
+                    next = Some(match self.answers.step(slot, &step) {
+                        Some(result) => Input::StepDone(result),
+                        None => Input::StepFailed,
+                    });
+                }
+                Output::Set { position, token } => self.answers.set(slot, position, token),
+                Output::Upload(plan) => {
+                    let (cargo, bytes) = self.answers.upload(slot, &plan);
+                    let request = request(&plan, session(&self.devices[slot as usize], id));
+                    self.send(now, id, PoolBody::Upload(request, cargo));
+                    next = Some(Input::Sent { upload: plan.upload, bytes });
+                }
+                Output::Cancel(upload) => {
+                    let key = session(&self.devices[slot as usize], id);
+                    self.send(now, id, PoolBody::Cancel(key, upload));
+                }
+                Output::HangUp => {
+                    let key = session(&self.devices[slot as usize], id);
+                    self.devices[slot as usize].connected = false;
+                    self.send(now, id, PoolBody::Disconnected(key.connection));
+                }
+                Output::Gone => self.news.push((now, load::Input::Gone(id))),
+                Output::Record(record) => {
+                    self.tokens += 1;
+                    self.answers.commit(slot, record.position);
+                    self.sink.round(id, self.devices[slot as usize].generation, &record);
+                }
+                Output::Finished(mut record) => {
+                    self.answers.finish(slot, &mut record);
+                    self.last_end = self.last_end.max(record.ended);
+                    self.sink.finished(*record);
+                    self.push(now, Event::Finished(slot));
+                }
+            }
+        }
+        next
+    }
+
+    /// A generation that a device may have run ahead to the end of is over now for everybody else too.
+    fn finished(&mut self, slot: u32, now: Time) {
+        let id = DeviceId(slot * SHARDS + self.index);
+        self.running -= 1;
+        self.ended += 1;
+        let device = &self.devices[slot as usize];
+        if device.connected {
+            let key = SessionKey { connection: connection(device, id), session: device.machine.session() };
+            self.send(now, id, PoolBody::Close(key));
+        }
+        self.news.push((now, load::Input::Finished(id)));
+    }
+
+    fn set_timer(&mut self, fleet: &Fleet, slot: u32) {
+        let id = DeviceId(slot * SHARDS + self.index);
+        let device = &mut self.devices[slot as usize];
+        let Some((at, reason)) = device.machine.poll_timeout() else { return };
+        // What wakes it late draws only once per wake: a wake that is queued already is early enough.
+        if at >= device.timer {
+            return;
+        }
+        let at = at + late(fleet.host(), fleet.seed, device, reason, id);
+        device.timer = at;
+        self.push(at, Event::Timer(slot));
+    }
+
+    fn send(&mut self, at: Time, device: DeviceId, body: PoolBody<A::Upload>) {
+        let number = self.outbox.len() as u32;
+        self.outbox.push(ToPool { at, device: device.0, number, body });
+    }
+
+    // ---- from the pool -----------------------------------------------------------------------------------------
+
+    /// Sends what the pool has sent through the device's downlink.
+    fn receive(&mut self, fleet: &Fleet, message: ToDevice<A::Verdict>) {
+        let ToDevice { at, device: id, connection: from, session, body } = message;
+        let (slot, id) = (id / SHARDS, DeviceId(id));
+        let device = &mut self.devices[slot as usize];
+        // Of a connection that is gone, or a generation that is over.
+        if !device.connected || connection(device, id) != from || device.machine.session() != session {
+            return;
+        }
+        device.draws = device.draws.wrapping_add(1);
+        let at = at + fleet.host().way_down(fleet.seed, id, device.draws);
+        let (arrives, arriving) = match body {
+            DeviceBody::Refused(refusal) => {
+                let bits = token_bits(device.machine.settings().vocab as usize);
+                (device.machine.receive(at, bits).0, Arriving::Refused(refusal))
+            }
+            DeviceBody::Verdict(verdict, cargo) => {
+                let arrived = self.answers.verdict(slot, verdict.upload, verdict.accepted, cargo);
+                let (arrives, downlink) = device.machine.receive(at, arrived.bits);
+                let verdict = Verdict {
+                    upload: verdict.upload,
+                    accepted: verdict.accepted,
+                    next: arrived.next,
+                    more: verdict.more,
+                    queue: verdict.queue,
+                    batch: verdict.batch,
+                    compute: verdict.compute,
+                    work: verdict.work,
+                    nanojoules: verdict.nanojoules,
+                    paper_nanojoules: verdict.paper_nanojoules,
+                    price: verdict.price,
+                    bytes: arrived.bytes,
+                    downlink,
+                };
+                (arrives, Arriving::Verdict(verdict))
+            }
+        };
+        let entry = Some((slot, from, arriving));
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.arriving[place as usize] = entry;
+                place
+            }
+            None => {
+                self.arriving.push(entry);
+                (self.arriving.len() - 1) as u32
+            }
+        };
+        self.push(arrives, Event::Arrived(place));
+    }
+
+    fn arrived(&mut self, fleet: &Fleet, now: Time, place: u32) {
+        let Some((slot, from, arriving)) = self.arriving[place as usize].take() else { return };
+        self.free.push(place);
+        let device = &self.devices[slot as usize];
+        if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
+            return;
+        }
+        let input = match arriving {
+            Arriving::Verdict(verdict) => Input::Verdict(verdict),
+            Arriving::Refused(refusal) => Input::Refused(refusal),
+        };
+        self.tell(fleet, slot, now, input);
+    }
+}
+
+/// How much later than asked a device is woken.
+fn late(host: &Host, seed: u64, device: &mut Device, reason: WakeReason, id: DeviceId) -> Span {
+    device.draws = device.draws.wrapping_add(1);
+    host.wake(reason, seed, id, device.draws)
+}
+
+/// The number of a device's last connection: devices take turns, so that none is ever used twice and the device can be
+/// told from it.
+fn connection(device: &Device, id: DeviceId) -> ConnectionId {
+    ConnectionId(u64::from(device.connections) << 32 | u64::from(id.0))
+}
+
+fn session(device: &Device, id: DeviceId) -> SessionKey {
+    SessionKey { connection: connection(device, id), session: device.machine.session() }
+}
+
+/// Whose connection this is.
+pub(crate) fn device_of(session: SessionKey) -> DeviceId {
+    // The low half is the device.
+    DeviceId(session.connection.0 as u32)
+}
+
+fn request(plan: &UploadPlan, session: SessionKey) -> JobRequest {
+    let kind = match plan.job {
+        UploadJob::Judge { drafts, bonus } => JobKind::Judge { drafts, bonus },
+        UploadJob::Write { limit } => JobKind::Write { left: limit },
+    };
+    JobRequest {
+        session,
+        upload: plan.upload,
+        base: plan.base,
+        catch_up: plan.committed - plan.base,
+        kind,
+        risk: plan.risk,
+        deadline: plan.deadline,
+        wanted: plan.wanted,
+    }
+}
