@@ -53,7 +53,7 @@ pub async fn start(options: PoolOptions) -> Result<PoolHandle, PoolError> {
 
     let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads };
     let replicas: Result<Vec<Replica>, _> =
-        (0..options.settings.verifiers).map(|_| Replica::start(&blueprint).map_err(PoolError::Thread)).collect();
+        (0..options.settings.replicas()).map(|_| Replica::start(&blueprint).map_err(PoolError::Thread)).collect();
     let context = options.settings.context;
     let parts = Parts {
         settings: options.settings,

@@ -403,9 +403,11 @@ impl Handler<NextPhase> for Pool {
             if let Output::VerifierRecord(record) = output {
                 records.push(record);
             }
-            // A phase's end leads to nothing but records.
+            // Neither records nor orders to verifiers lead to a further input.
             self.carry_out(output, &mut Cargo::default(), ctx);
         }
+        self.send_orders(ctx);
+        self.set_timer(ctx);
         self.send_records(ctx);
         MessageResult(records)
     }

@@ -166,7 +166,7 @@ pub enum Output {
     Restart(VerifierId),
     /// A batch is over.
     Record(BatchRecord),
-    /// What a verifier did in this phase; answers [`super::PoolMachine::finish`].
+    /// What a verifier did in this phase; answers [`super::PoolMachine::next_phase`].
     VerifierRecord(VerifierRecord),
 }
 

@@ -1,8 +1,25 @@
 //! The pool: sessions, a bounded queue, batches across devices, placement on verifiers ([`PoolMachine`]).
 
+mod admission;
+mod batching;
+mod breaker;
+mod endings;
+mod estimate;
+mod failures;
+mod fair;
+mod index;
+mod job;
 mod machine;
 mod message;
+mod order;
+mod placement;
+mod price;
+mod queueing;
+mod results;
+mod scale;
+mod sessions;
 mod settings;
+mod verifier;
 
 pub use machine::PoolMachine;
 pub use message::{Batch, BatchItem, Input, ItemOutcome, JobKind, JobRequest, Output, RefuseReason, SessionKey};

@@ -95,3 +95,10 @@ pub struct PoolSettings {
     /// What batches cost.
     pub profile: VerifierProfile,
 }
+
+impl PoolSettings {
+    /// Verifier replicas that the driver has, at least 1.
+    pub fn replicas(&self) -> u16 {
+        self.autoscale.map_or(self.verifiers, |scale| scale.max.max(scale.min)).max(1)
+    }
+}
