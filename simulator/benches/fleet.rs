@@ -29,6 +29,7 @@ struct Count {
 }
 
 impl DeviceSink for Count {
+    fn started(&mut self, _: DeviceId, _: GenerationId, _: u16, _: Time, _: Span) {}
     fn round(&mut self, _: DeviceId, _: GenerationId, record: &RoundRecord) {
         self.rounds += 1;
         self.uploads += u64::from(record.attempts > 0);

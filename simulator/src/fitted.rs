@@ -53,9 +53,23 @@ enum Word {
 }
 
 impl Fitted {
-    /// min(1, y_d/x_d) as fitted, at an uncertainty.
-    pub fn acceptance_at(&self, uncertainty: f32) -> f64 {
-        let table = &self.distributions.uncertainty;
+    /// min(1, y_d/x_d) as fitted, at what the gate saw of a draft ([`RoundRecord::uncertainty`]); the mean where it did not
+    /// look.
+    ///
+    /// [`RoundRecord::uncertainty`]: specfleet_engine::record::RoundRecord::uncertainty
+    pub fn acceptance_at(&self, statistic: f32) -> f64 {
+        let tables = &self.distributions;
+        let table = match GateStatistic::from(&self.method.gate) {
+            GateStatistic::None => &[][..],
+            GateStatistic::Uncertainty(_) => &tables.uncertainty,
+            GateStatistic::Entropy => &tables.entropy,
+            GateStatistic::MaxProbability => &tables.doubt,
+        };
+        if table.is_empty() || statistic.is_nan() {
+            let all = &tables.acceptance;
+            return all.iter().map(|&share| f64::from(share)).sum::<f64>() / all.len().max(1) as f64;
+        }
+        let uncertainty = statistic;
         let below = table.partition_point(|&value| value < uncertainty);
         let upto = table.partition_point(|&value| value <= uncertainty);
         // In the middle of the ranks that have this value.

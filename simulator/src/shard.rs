@@ -219,13 +219,16 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
         match output {
             load::Output::Join(device) => self.tell(fleet, slot(device), now, Input::Join),
             load::Output::Leave(device) => self.tell(fleet, slot(device), now, Input::Leave),
-            load::Output::Start { device, job, scheduled } => {
+            load::Output::Start { device: id, job, scheduled } => {
                 let work = fleet.job(job);
-                let slot = slot(device);
-                let prompt_tokens = self.answers.start(slot, device, work.generation, job);
+                let slot = slot(id);
+                let prompt_tokens = self.answers.start(slot, id, work.generation, job);
                 let start = Start { generation: work.generation, data_set: work.data_set, prompt_tokens, scheduled };
-                self.devices[slot as usize].generation = work.generation;
+                let device = &mut self.devices[slot as usize];
+                device.generation = work.generation;
+                let target = device.machine.settings().latency_target;
                 self.running += 1;
+                self.sink.started(id, work.generation, work.data_set, scheduled, target);
                 self.tell(fleet, slot, now, Input::Start(start));
             }
             load::Output::Drop { device, job, scheduled } => {

@@ -2,9 +2,13 @@
 
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
+use specfleet_engine::time::{Span, Time};
 
 /// Takes in what the devices of one shard record. Calls come in an order that does not depend on the number of threads.
 pub trait DeviceSink: Send {
+    /// A generation starts. `target`: the latency per token that its user wants, zero for none.
+    fn started(&mut self, device: DeviceId, generation: GenerationId, data_set: u16, scheduled: Time, target: Span);
+
     /// A token is committed. A device's rounds come in order, and before its generation's end.
     fn round(&mut self, device: DeviceId, generation: GenerationId, record: &RoundRecord);
 
