@@ -9,8 +9,11 @@
 //!
 //! Start reading at [`Settings`].
 
+mod arrivals;
+mod check;
 mod error;
 mod fault;
+mod mode;
 mod overrides;
 mod precision;
 mod presets;
@@ -18,17 +21,23 @@ mod profile;
 mod read;
 mod scenario;
 mod settings;
+mod vary;
 mod workload;
 
+pub use check::{Check, CheckError, METRIC_ALIASES, Statistic};
 pub use error::ConfigError;
 pub use fault::{Fault, FaultError};
+pub use mode::Mode;
 pub use precision::Precision;
 pub use presets::Preset;
+pub use profile::{DeclaredModel, VerifierSpeed};
 pub use scenario::Scenario;
 pub use settings::{
-    CalibrationFile, CalibrationOptions, DeviceOptions, MethodChoice, ModelChoice, ModelOptions, PoolOptions,
-    RunOptions, Settings, Task, TlsFiles, WorkloadPart,
+    Assignment, CalibrationFile, CalibrationOptions, CostChoice, DeviceOptions, Fidelity, FleetPart, MethodChoice,
+    ModelChoice, ModelOptions, PoolOptions, RunOptions, RunPlace, Settings, SimulateOptions, Task, Threshold, TlsFiles,
+    WorkloadPart,
 };
+pub use vary::{Vary, VaryError};
 pub use workload::{Prompt, Workload};
 
 /// Calibrations of the embedded pair that ship, as JSON; each says in its key what it belongs to. How they are made stands

@@ -23,12 +23,14 @@ impl Preset {
     pub const SCENARIOS: &'static [Preset] = presets!("scenarios", "toml": "default", "paper", "reference");
     /// Device profiles.
     pub const DEVICES: &'static [Preset] =
-        presets!("devices", "toml": "host", "phone", "raspberry-pi-5", "jetson-orin-nano");
+        presets!("devices", "toml": "host", "phone", "phone-tinyllama", "raspberry-pi-5", "jetson-orin-nano");
     /// Link profiles.
     pub const LINKS: &'static [Preset] =
         presets!("links", "toml": "good", "fair", "poor", "wifi", "lte", "ethernet", "real");
     /// Verifier profiles.
-    pub const VERIFIERS: &'static [Preset] = presets!("verifiers", "toml": "host-cpu");
+    pub const VERIFIERS: &'static [Preset] = presets!("verifiers", "toml": "host-cpu", "a100", "h100", "h200");
+    /// Sizes of models.
+    pub const MODELS: &'static [Preset] = presets!("models", "toml": "llama-2-7b", "tinyllama-1.1b");
     /// Data sets.
     pub const WORKLOADS: &'static [Preset] = presets!("workloads", "jsonl": "word-problems", "gsm8k", "calibration");
 

@@ -76,6 +76,11 @@ impl Scenario {
         Ok(settings)
     }
 
+    /// The tree and where its keys came from.
+    pub(crate) fn document(&self) -> &Document {
+        &self.document
+    }
+
     /// Every key that a scenario may have.
     #[cfg(test)]
     fn keys(&self) -> Vec<String> {
@@ -91,4 +96,4 @@ fn parse_value(text: &str) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -55,9 +55,8 @@ impl Shared {
     /// What the devices of `method` run under; devices with the same profile and link share it.
     fn device_settings(&self, method: &Method) -> Vec<Arc<DeviceSettings>> {
         let Settings { run, device, .. } = &self.settings;
-        // By their place in the turn of links and profiles: two profiles may bear the same name.
-        let mut shared: BTreeMap<u32, Arc<DeviceSettings>> = BTreeMap::new();
-        let turn = (device.links.len() * device.profiles.len()) as u32;
+        // By their part of the fleet.
+        let mut shared: BTreeMap<usize, Arc<DeviceSettings>> = BTreeMap::new();
         (0..run.devices)
             .map(|number| {
                 let (profile, link) = (device.profile(DeviceId(number)), device.link(DeviceId(number)));
@@ -82,7 +81,7 @@ impl Shared {
                         outages: None,
                     })
                 };
-                shared.entry(number % turn).or_insert_with(make).clone()
+                shared.entry(device.part_index(DeviceId(number))).or_insert_with(make).clone()
             })
             .collect()
     }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use specfleet_config::Settings;
-use specfleet_engine::pool::{Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::time::Span;
 use specfleet_model::Model;
 use tokio::sync::mpsc;
@@ -27,27 +26,13 @@ impl PoolOptions {
         let shape = model.shape();
         let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
         PoolOptions {
-            settings: PoolSettings {
-                method: 0,
-                verifiers: settings.run.verifiers,
-                batch_tokens: pool.batch_tokens,
-                batch_sequences: pool.batch_sequences,
-                max_wait: pool.max_wait,
-                batch_time: Span::ZERO,
-                order: QueueOrder::Fifo,
-                breaker: Breaker { failures: 0, cooldown: Span::ZERO },
-                price: PriceUpdate { step: 0.0, target_load: 1.0, period: Span::from_millis(100) },
-                autoscale: None,
-                queue_jobs: pool.queue_jobs,
-                queue_tokens: pool.queue_tokens,
-                sessions_per_connection: pool.sessions_per_connection,
-                kv_tokens: (kv_bytes / shape.kv_bytes_per_token) as u64,
+            settings: pool.machine(
+                &settings.run,
+                (kv_bytes / shape.kv_bytes_per_token) as u64,
                 // A context beyond `u32` is longer than any token position.
-                context: u32::try_from(shape.context).unwrap_or(u32::MAX),
-                end_tokens: shape.eos.clone(),
-                retry_after: pool.retry_after,
-                profile: pool.profile.clone(),
-            },
+                u32::try_from(shape.context).unwrap_or(u32::MAX),
+                shape.eos.clone(),
+            ),
             listen: pool.listen,
             tls: TlsOptions::from_settings(pool),
             model,

@@ -2,8 +2,12 @@
 
 mod device;
 mod link;
+mod model;
 mod trace;
 mod verifier;
+
+pub use model::DeclaredModel;
+pub use verifier::VerifierSpeed;
 
 use std::path::Path;
 
@@ -17,26 +21,59 @@ use crate::read::{Document, Section, split_commas};
 
 type Reader<T> = fn(&Section<'_>) -> Result<T, ConfigError>;
 
+const DEVICES: Presets = ("devices", Preset::DEVICES);
+const LINKS: Presets = ("links", Preset::LINKS);
+
 /// Device profiles at `name`: one or several presets, files or tables.
 pub(crate) fn devices(section: &Section<'_>, name: &str, default: &str) -> Result<Vec<DeviceProfile>, ConfigError> {
-    several(section, name, default, ("devices", Preset::DEVICES), device::read)
+    several(section, name, default, DEVICES, device::read)
+}
+
+/// The device profile at `name`: a preset, a file or a table.
+pub(crate) fn device(section: &Section<'_>, name: &str, default: &str) -> Result<DeviceProfile, ConfigError> {
+    single(section, name, default, DEVICES, device::read)
 }
 
 /// Link profiles at `name`: one or several presets, files or tables.
 pub(crate) fn links(section: &Section<'_>, name: &str, default: &str) -> Result<Vec<LinkProfile>, ConfigError> {
-    several(section, name, default, ("links", Preset::LINKS), link::read)
+    several(section, name, default, LINKS, link::read)
 }
 
-/// The verifier profile at `name`: a preset, a file or a table.
-pub(crate) fn verifier(section: &Section<'_>, name: &str, default: &str) -> Result<VerifierProfile, ConfigError> {
-    let presets = ("verifiers", Preset::VERIFIERS);
-    match section.value(name) {
-        None => named(section, name, default, presets, verifier::read),
-        Some(value) => one(section, name, value, presets, verifier::read),
-    }
+/// The link profile at `name`: a preset, a file or a table.
+pub(crate) fn link(section: &Section<'_>, name: &str, default: &str) -> Result<LinkProfile, ConfigError> {
+    single(section, name, default, LINKS, link::read)
+}
+
+/// The verifier profile at `name`: a preset, a file or a table; with its speed, if that is declared.
+pub(crate) fn verifier(
+    section: &Section<'_>,
+    name: &str,
+    default: &str,
+) -> Result<(VerifierProfile, Option<VerifierSpeed>), ConfigError> {
+    single(section, name, default, ("verifiers", Preset::VERIFIERS), verifier::read)
+}
+
+/// The model sizes at `name`, which must be there: a preset, a file or a table.
+pub(crate) fn model(section: &Section<'_>, name: &str) -> Result<DeclaredModel, ConfigError> {
+    let valid = || format!("{}, a path to a .toml file or a table", Preset::names(Preset::MODELS));
+    let value = section.value(name).ok_or_else(|| section.missing(name, valid()))?;
+    one(section, name, value, ("models", Preset::MODELS), model::read)
 }
 
 type Presets = (&'static str, &'static [Preset]);
+
+fn single<T>(
+    section: &Section<'_>,
+    name: &str,
+    default: &str,
+    presets: Presets,
+    read: Reader<T>,
+) -> Result<T, ConfigError> {
+    match section.value(name) {
+        None => named(section, name, default, presets, read),
+        Some(value) => one(section, name, value, presets, read),
+    }
+}
 
 fn several<T>(
     section: &Section<'_>,
@@ -115,14 +152,17 @@ mod tests {
         let devices = load(("devices", Preset::DEVICES), device::read);
         let links = load(("links", Preset::LINKS), link::read);
         let verifiers = load(("verifiers", Preset::VERIFIERS), verifier::read);
+        let models = load(("models", Preset::MODELS), model::read);
         let names: Vec<&str> = devices
             .iter()
             .map(|profile| profile.name.as_str())
             .chain(links.iter().map(|profile| profile.name.as_str()))
-            .chain(verifiers.iter().map(|profile| profile.name.as_str()))
+            .chain(verifiers.iter().map(|(profile, _)| profile.name.as_str()))
+            .chain(models.iter().map(|model| model.size.name.as_str()))
             .collect();
-        let files = [Preset::DEVICES, Preset::LINKS, Preset::VERIFIERS].concat();
+        let files = [Preset::DEVICES, Preset::LINKS, Preset::VERIFIERS, Preset::MODELS].concat();
         assert_eq!(names, files.iter().map(|preset| preset.name).collect::<Vec<_>>());
         assert!(links.iter().all(|link| link.emulated == (link.name != "real")));
+        assert!(verifiers.iter().all(|(profile, speed)| speed.is_some() && profile.source.contains("declared")));
     }
 }

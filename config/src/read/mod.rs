@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+pub(crate) use nearest::nearest_of;
 pub(crate) use section::{Section, split_commas};
 
 use crate::ConfigError;
@@ -81,6 +82,29 @@ impl Document {
         Ok(())
     }
 
+    /// The dotted keys at `key` that stand in the tree: itself, or everything in it if it is a table.
+    pub(crate) fn given(&self, key: &str) -> Vec<String> {
+        let mut segments = key.split('.');
+        let first = segments.next().and_then(|name| self.table.get(name));
+        let found = segments.fold(first, |value, name| value?.as_table()?.get(name));
+        let mut keys = Vec::new();
+        if let Some(value) = found {
+            leaves(key, value, &mut keys);
+        }
+        keys
+    }
+
+    /// The keys at or in `key` that a flag set, the latest first.
+    pub(crate) fn flagged(&self, key: &str) -> Vec<String> {
+        let mut keys: Vec<String> = Vec::new();
+        for (set, _) in self.overrides.iter().rev() {
+            if is_within(set, key) && !keys.contains(set) {
+                keys.push(set.clone());
+            }
+        }
+        keys
+    }
+
     /// The whole tree as a section.
     pub(crate) fn root(&self) -> Section<'_> {
         Section::new(self, String::new(), Some(&self.table))
@@ -123,16 +147,13 @@ impl Document {
     }
 
     /// The flag that a key, or something in it, came from; or the document.
-    fn origin_of(&self, key: &str) -> String {
+    pub(crate) fn origin_of(&self, key: &str) -> String {
         self.override_of(key).unwrap_or(&self.origin).to_owned()
     }
 
     fn override_of(&self, key: &str) -> Option<&str> {
-        let within = |inner: &str, outer: &str| {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
         // A table that holds an overridden key may stand there only because of it.
-        let concerns = |set: &str| within(key, set) || within(set, key);
+        let concerns = |set: &str| is_within(key, set) || is_within(set, key);
         self.overrides.iter().rev().find(|(set, _)| concerns(set)).map(|(_, flag)| flag.as_str())
     }
 
@@ -152,6 +173,19 @@ impl Document {
 /// Reads a text file.
 pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// Whether one dotted key is the other or lies in it.
+fn is_within(inner: &str, outer: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Adds the keys of everything in `value` that is no table.
+fn leaves(key: &str, value: &Value, keys: &mut Vec<String>) {
+    match value {
+        Value::Table(table) => table.iter().for_each(|(name, inner)| leaves(&join(key, name), inner, keys)),
+        _ => keys.push(key.to_owned()),
+    }
 }
 
 /// `prefix.name`, or `name` at the root.

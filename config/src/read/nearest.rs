@@ -14,6 +14,16 @@ pub(super) fn nearest<'a>(key: &str, candidates: impl Iterator<Item = &'a String
         .map(|(.., candidate)| candidate.clone())
 }
 
+/// The candidate with the fewest edits, letters of the other case counting as equal, if that is less than half of its length.
+pub(crate) fn nearest_of<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    candidates
+        .map(|candidate| (edits(&name, &candidate.to_lowercase()), candidate))
+        .min_by_key(|(edits, _)| *edits)
+        .filter(|(edits, candidate)| 2 * edits < candidate.chars().count())
+        .map(|(_, candidate)| candidate)
+}
+
 /// Whether two names differ by at most two edits, and by less than half.
 pub(super) fn is_near(a: &str, b: &str) -> bool {
     let distance = edits(a, b);

@@ -66,6 +66,12 @@ impl<'a> Section<'a> {
         Ok(self.opt_integer(name, range)?.unwrap_or(default))
     }
 
+    /// A whole number in a range that must be there.
+    pub(crate) fn required_integer<T: TryFrom<u64>>(&self, name: &str, range: RangeInclusive<u64>) -> Read<T> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.opt_integer(name, range)?.ok_or_else(|| self.missing(name, expected))
+    }
+
     /// A number in a range, if present.
     pub(crate) fn opt_number(&self, name: &str, range: RangeInclusive<f64>) -> Read<Option<f64>> {
         let Some(value) = self.value(name) else { return Ok(None) };
@@ -92,14 +98,35 @@ impl<'a> Section<'a> {
         self.opt_number(name, range)?.ok_or_else(|| self.missing(name, expected))
     }
 
+    /// A number of milliseconds in a range, if present.
+    pub(crate) fn opt_millis(&self, name: &str, range: RangeInclusive<f64>) -> Read<Option<Span>> {
+        Ok(self.opt_number(name, range)?.map(|millis| Span::from_seconds(millis * 1e-3)))
+    }
+
     /// A number of milliseconds in a range.
     pub(crate) fn millis(&self, name: &str, range: RangeInclusive<f64>, default: f64) -> Read<Span> {
         Ok(Span::from_seconds(self.number(name, range, default)? * 1e-3))
     }
 
+    /// A number of seconds in a range, if present.
+    pub(crate) fn opt_seconds(&self, name: &str, range: RangeInclusive<f64>) -> Read<Option<Span>> {
+        Ok(self.opt_number(name, range)?.map(Span::from_seconds))
+    }
+
     /// A number of seconds in a range.
     pub(crate) fn seconds(&self, name: &str, range: RangeInclusive<f64>, default: f64) -> Read<Span> {
         Ok(Span::from_seconds(self.number(name, range, default)?))
+    }
+
+    /// Refuses whichever of `names` is present: what was chosen with `because`, such as `pattern = "closed"`, has no use
+    /// for it.
+    pub(crate) fn refuse_unused(&self, names: &[&str], because: &str) -> Read<()> {
+        // All are asked for, so that each is a known key.
+        let present: Vec<&str> = names.iter().copied().filter(|name| self.value(name).is_some()).collect();
+        match present.first() {
+            Some(name) => Err(self.conflict(name, format!("has no use with {because}"))),
+            None => Ok(()),
+        }
     }
 
     /// True or false, if present.
@@ -178,6 +205,12 @@ impl<'a> Section<'a> {
 
     pub(crate) fn conflict(&self, name: &str, problem: impl Into<String>) -> ConfigError {
         let (origin, key) = self.place(name);
+        ConfigError::Conflict { origin, key, problem: problem.into() }
+    }
+
+    /// As `conflict`, about this table itself.
+    pub(crate) fn conflict_here(&self, problem: impl Into<String>) -> ConfigError {
+        let (origin, key) = (self.document.origin_of(&self.path), self.path.clone());
         ConfigError::Conflict { origin, key, problem: problem.into() }
     }
 

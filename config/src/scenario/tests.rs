@@ -18,15 +18,15 @@ fn read(text: &str) -> Result<Settings, ConfigError> {
     Scenario::parse("my.toml", text, None)?.settings()
 }
 
-fn valid(text: &str) -> Settings {
+pub(crate) fn valid(text: &str) -> Settings {
     read(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn refused(text: &str, message: Expect) {
+pub(crate) fn refused(text: &str, message: Expect) {
     message.assert_eq(&read(text).expect_err(text).to_string());
 }
 
-fn refused_override(assignment: &str, message: Expect) {
+pub(crate) fn refused_override(assignment: &str, message: Expect) {
     let mut scenario = Scenario::shipped_default().expect("valid");
     let result = scenario.set(assignment).and_then(|()| scenario.settings());
     message.assert_eq(&result.expect_err(assignment).to_string());
@@ -47,7 +47,9 @@ fn the_default_scenario_and_the_reference_are_the_defaults() {
     assert_eq!(Scenario::load(Path::new("reference")).and_then(|s| s.settings()).expect("valid"), defaults);
     assert_eq!((defaults.run.devices, defaults.run.verifiers), (16, 2));
     assert_eq!(defaults.tasks().count(), 48);
-    assert_eq!(defaults.methods.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), METHOD_NAMES);
+    assert_eq!(defaults.methods.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), METHOD_NAMES[..11]);
+    assert_eq!(METHOD_NAMES[11..], ["price"]);
+    assert_eq!(valid("[run]\nmethods = \"price\"").methods[0].name, "price");
 }
 
 /// What is documented and what is read are the same keys.
@@ -59,7 +61,7 @@ fn the_reference_names_every_key() {
     let mut documented: Vec<String> = Vec::new();
     let text = Preset::find(Preset::SCENARIOS, "reference").expect("ships").text;
     for line in text.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = line.trim_start_matches("# ").strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = format!("{name}.");
         }
         let key = line.trim_start_matches("# ").split_once(" = ").map(|(key, _)| key);
@@ -68,7 +70,12 @@ fn the_reference_names_every_key() {
         }
     }
     documented.sort();
-    let keys = scenario.keys();
+    // There is no part of a fleet unless one is named.
+    let part = Scenario::parse("part", "[fleet.NAME]\nweight = 1", None).expect("valid");
+    part.settings().expect("valid");
+    let of_part = part.keys().into_iter().filter(|key| key.starts_with("fleet."));
+    let mut keys: Vec<String> = scenario.keys().into_iter().chain(of_part).collect();
+    keys.sort();
     let is_section = |key: &String| keys.iter().any(|other| other.starts_with(&format!("{key}.")));
     let read: Vec<String> =
         keys.iter().filter(|key| !key.starts_with("methods") && !is_section(key)).cloned().collect();
@@ -109,7 +116,7 @@ fn unknown_keys_name_the_nearest() {
 fn values_out_of_range_name_the_range() {
     refused("[run]\ndevices = 0", expect!["my.toml: run.devices = 0 is out of range: must lie in 1 to 1000000"]);
     refused("[run]\ndevices = -1", expect!["my.toml: run.devices = -1 is out of range: must lie in 1 to 1000000"]);
-    refused("[run]\nverifiers = 65", expect!["my.toml: run.verifiers = 65 is out of range: must lie in 1 to 64"]);
+    refused("[run]\nverifiers = 4097", expect!["my.toml: run.verifiers = 4097 is out of range: must lie in 1 to 4096"]);
     refused("[run]\nprompts = 0", expect!["my.toml: run.prompts = 0 is out of range: must lie in 1 to 10000000"]);
     refused("[run]\ntemperature = 5.5", expect!["my.toml: run.temperature = 5.5 is out of range: must lie in 0 to 5"]);
     refused(
@@ -172,13 +179,13 @@ fn unknown_names_list_the_valid_ones() {
     refused(
         "[run]\nmethods = [\"hlm\", \"ui-hml\"]",
         expect![[
-            r#"my.toml: run.methods = "ui-hml" is not known; valid: slm-only, llm-only, hlm, rand-hlm, u-hlm, ui-hlm, cu-hlm, dssd, block, entropy, max-prob, or all"#
+            r#"my.toml: run.methods = "ui-hml" is not known; valid: slm-only, llm-only, hlm, rand-hlm, u-hlm, ui-hlm, cu-hlm, dssd, block, entropy, max-prob, price, or all"#
         ]],
     );
     refused(
         "[methods.ui-hml]\nkappa = 1",
         expect![[
-            r#"my.toml: methods: "ui-hml" is no method; valid: slm-only, llm-only, hlm, rand-hlm, u-hlm, ui-hlm, cu-hlm, dssd, block, entropy, max-prob"#
+            r#"my.toml: methods: "ui-hml" is no method; valid: slm-only, llm-only, hlm, rand-hlm, u-hlm, ui-hlm, cu-hlm, dssd, block, entropy, max-prob, price"#
         ]],
     );
     refused(
@@ -344,8 +351,8 @@ fn files_of_ones_own() {
     let scenario = Scenario::load(&folder.path().join("my.toml")).expect("valid");
     let settings = scenario.settings().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(settings.workload[0].data_set, "data");
-    assert!(matches!(settings.device.links[0].rate, Rate::Fading { snr_db: 12.0, .. }));
-    assert!(matches!(&settings.device.links[1].rate, Rate::Trace { uplink, .. } if uplink[1] == 2e6));
+    assert!(matches!(settings.device.parts[0].link.rate, Rate::Fading { snr_db: 12.0, .. }));
+    assert!(matches!(&settings.device.parts[1].link.rate, Rate::Trace { uplink, .. } if uplink[1] == 2e6));
 
     assert_eq!(settings.calibration.file.as_ref().expect("named").text, "{}\n");
 
@@ -377,7 +384,7 @@ fn a_link_can_be_written_in_place_and_varied() {
     let mut scenario = Scenario::parse("my.toml", &text, None).expect("valid");
     scenario.set("device.link.snr_db=3").expect("valid");
     let settings = scenario.settings().expect("valid");
-    assert!(matches!(settings.device.links[0].rate, Rate::Fading { snr_db: 3.0, .. }));
+    assert!(matches!(settings.device.parts[0].link.rate, Rate::Fading { snr_db: 3.0, .. }));
 }
 
 #[test]

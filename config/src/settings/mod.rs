@@ -1,21 +1,32 @@
 //! Validated settings: what a run needs to know, with every number in its range.
 
+mod assignment;
 mod calibration;
 mod fleet;
+mod load;
 mod methods;
 mod model;
+mod pattern;
 mod pool;
 mod run;
+mod simulate;
+mod thresholds;
 mod work;
 
 use serde::{Deserialize, Serialize};
+use specfleet_engine::load::{Churn, Load};
 
+use assignment::Unanswered;
+
+pub use assignment::Assignment;
 pub use calibration::{CalibrationFile, CalibrationOptions};
-pub use fleet::DeviceOptions;
+pub use fleet::{DeviceOptions, FleetPart};
 pub use methods::MethodChoice;
 pub use model::{ModelChoice, ModelOptions};
 pub use pool::{PoolOptions, TlsFiles};
 pub use run::RunOptions;
+pub use simulate::{CostChoice, Fidelity, RunPlace, SimulateOptions};
+pub use thresholds::Threshold;
 pub use work::{Task, WorkloadPart};
 
 use crate::ConfigError;
@@ -40,6 +51,10 @@ pub struct Settings {
     pub model: ModelOptions,
     /// The fleet.
     pub device: DeviceOptions,
+    /// What makes devices start their generations.
+    pub load: Load,
+    /// When devices join and leave.
+    pub churn: Churn,
     /// The verifier pool.
     pub pool: PoolOptions,
     /// What thresholds are fitted on.
@@ -48,24 +63,40 @@ pub struct Settings {
     pub audit: bool,
     /// Faults to inject, in order of time.
     pub faults: Vec<Fault>,
+    /// What the run is held to.
+    pub thresholds: Vec<Threshold>,
+    /// How a simulation runs; a live run leaves it aside.
+    pub simulate: SimulateOptions,
 }
 
 impl Settings {
     /// Reads and checks everything.
     pub(crate) fn read(root: &Section<'_>) -> Result<Settings, ConfigError> {
         let run_section = root.section("run")?;
+        let fleet = root.section("fleet")?;
         let mut faults = faults(&root.section("faults")?)?;
         faults.sort();
+        let run = RunOptions::read(&run_section)?;
+        let methods = methods::read(root, &run_section)?;
+        let (workload, data_sets) = work::read(&run_section)?;
+        let device = DeviceOptions::read(&root.section("device")?, &fleet, &data_sets)?;
+        check_answered(&run_section, &fleet, &run, &device, &workload)?;
+        let pool = PoolOptions::read(&root.section("pool")?)?;
+        pool.check_verifiers(&run_section, run.verifiers)?;
         Ok(Settings {
-            run: RunOptions::read(&run_section)?,
-            methods: methods::read(root, &run_section)?,
-            workload: work::read(&run_section)?,
             model: ModelOptions::read(&root.section("model")?)?,
-            device: DeviceOptions::read(&root.section("device")?)?,
-            pool: PoolOptions::read(&root.section("pool")?)?,
+            load: load::read(&root.section("load")?)?,
+            churn: load::churn(&root.section("churn")?)?,
             calibration: CalibrationOptions::read(&root.section("calibration")?)?,
             audit: root.section("audit")?.opt_flag("enabled")?.unwrap_or(true),
             faults,
+            thresholds: thresholds::read(&root.section("thresholds")?, &methods)?,
+            simulate: SimulateOptions::read(&root.section("simulate")?, &pool)?,
+            run,
+            methods,
+            workload,
+            device,
+            pool,
         })
     }
 
@@ -95,6 +126,26 @@ impl Settings {
     pub fn scenario_hash(&self) -> String {
         sha256_hex(self.to_canonical_toml().as_bytes())
     }
+}
+
+/// Refuses a data set that no device answers.
+fn check_answered(
+    run_section: &Section<'_>,
+    fleet_section: &Section<'_>,
+    run: &RunOptions,
+    device: &DeviceOptions,
+    workload: &[WorkloadPart],
+) -> Result<(), ConfigError> {
+    let sets = workload.iter().map(|part| (part.data_set.as_str(), part.prompts));
+    Assignment::new(device, run.devices, sets).map(drop).map_err(|Unanswered { data_set, in_pattern }| {
+        if in_pattern {
+            run_section.conflict("devices", format!("{} leaves no device that answers {data_set:?}", run.devices))
+        } else {
+            fleet_section.conflict_here(format!(
+                "no device answers {data_set:?}: leave data out of one part, or give a part data = {data_set:?}"
+            ))
+        }
+    })
 }
 
 fn faults(section: &Section<'_>) -> Result<Vec<Fault>, ConfigError> {

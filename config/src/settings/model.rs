@@ -18,7 +18,7 @@ pub enum ModelChoice {
 }
 
 /// A path as text. What is no Unicode is replaced, because TOML cannot hold it.
-fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
 }
 

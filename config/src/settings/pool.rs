@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use specfleet_engine::device::energy::VerifierProfile;
+use specfleet_engine::pool::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::time::Span;
 
+use super::RunOptions;
+use super::run::MOST_VERIFIERS;
 use crate::ConfigError;
-use crate::profile;
+use crate::profile::{self, VerifierSpeed};
 use crate::read::Section;
 
 /// The pool.
@@ -20,6 +23,16 @@ pub struct PoolOptions {
     pub batch_sequences: u32,
     /// How long an idle verifier waits for more jobs after the first; 0 starts at once.
     pub max_wait: Span,
+    /// A batch is cut where the pool thinks that it would take longer than this; zero never cuts.
+    pub batch_time: Span,
+    /// In which order jobs leave the queue.
+    pub order: QueueOrder,
+    /// When a failing verifier gets no more work.
+    pub breaker: Breaker,
+    /// How the congestion price moves.
+    pub price: PriceUpdate,
+    /// How many verifiers are up; none keeps `run.verifiers` up.
+    pub autoscale: Option<Autoscale>,
     /// Most jobs in the queue.
     pub queue_jobs: u32,
     /// Most tokens of work in the queue.
@@ -38,6 +51,8 @@ pub struct PoolOptions {
     pub endpoints: u16,
     /// Power of one replica.
     pub profile: VerifierProfile,
+    /// Speed of one replica, where its profile declares one.
+    pub speed: Option<VerifierSpeed>,
     /// PEM files; without them a development certificate is made at start and pinned by the fleet.
     /// Not part of the canonical text: no result depends on it.
     #[serde(skip)]
@@ -57,10 +72,33 @@ pub struct TlsFiles {
 
 impl PoolOptions {
     pub(super) fn read(section: &Section<'_>) -> Result<PoolOptions, ConfigError> {
+        let (profile, speed) = profile::verifier(section, "profile", "host-cpu")?;
         Ok(PoolOptions {
             batch_tokens: section.integer("batch_tokens", 1..=1_048_576, 512)?,
             batch_sequences: section.integer("batch_sequences", 1..=65_536, 64)?,
             max_wait: section.millis("max_wait_ms", 0.0..=10_000.0, 1.0)?,
+            batch_time: section.millis("batch_time_ms", 0.0..=60_000.0, 0.0)?,
+            order: section
+                .opt_choice(
+                    "order",
+                    &[
+                        ("fifo", QueueOrder::Fifo),
+                        ("deadline", QueueOrder::Deadline),
+                        ("fair", QueueOrder::Fair),
+                        ("value", QueueOrder::Value),
+                    ],
+                )?
+                .unwrap_or(QueueOrder::Fifo),
+            breaker: Breaker {
+                failures: section.integer("breaker_failures", 0..=1_000, 3)?,
+                cooldown: section.millis("breaker_cooldown_ms", 1.0..=600_000.0, 1_000.0)?,
+            },
+            price: PriceUpdate {
+                step: section.number("price_step", 0.0..=100.0, 0.05)? as f32,
+                target_load: section.number("price_target_load", 0.01..=1.0, 0.8)? as f32,
+                period: section.millis("price_period_ms", 1.0..=60_000.0, 100.0)?,
+            },
+            autoscale: autoscale(&section.section("autoscale")?)?,
             queue_jobs: section.integer("queue_jobs", 1..=16_777_216, 4_096)?,
             queue_tokens: section.integer("queue_tokens", 1..=1 << 40, 262_144)?,
             sessions_per_connection: section.integer("sessions_per_connection", 1..=65_536, 8)?,
@@ -69,10 +107,67 @@ impl PoolOptions {
             shutdown_timeout: section.seconds("shutdown_timeout_seconds", 0.0..=3_600.0, 5.0)?,
             listen: listen(section)?,
             endpoints: section.integer("endpoints", 1..=64, 1)?,
-            profile: profile::verifier(section, "profile", "host-cpu")?,
+            profile,
+            speed,
             tls: tls(&section.section("tls")?)?,
         })
     }
+
+    /// Refuses to start with fewer or more verifiers than there may ever be. `run`: the section that their number stands in.
+    pub(super) fn check_verifiers(&self, run: &Section<'_>, verifiers: u16) -> Result<(), ConfigError> {
+        match &self.autoscale {
+            Some(scale) if !(scale.min..=scale.max).contains(&verifiers) => {
+                let range = format!("must lie in {} to {}, min and max of pool.autoscale", scale.min, scale.max);
+                Err(run.out_of_range("verifiers", &verifiers, range))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the pool's machine runs under, the same for the live pool and the simulated one.
+    ///
+    /// `kv_tokens`: tokens that one verifier's KV memory holds. `context`: its longest sequence, in tokens. `end_tokens`:
+    /// those that end a text.
+    pub fn machine(&self, run: &RunOptions, kv_tokens: u64, context: u32, end_tokens: Vec<u32>) -> PoolSettings {
+        PoolSettings {
+            method: 0,
+            verifiers: run.verifiers,
+            batch_tokens: self.batch_tokens,
+            batch_sequences: self.batch_sequences,
+            max_wait: self.max_wait,
+            batch_time: self.batch_time,
+            order: self.order,
+            breaker: self.breaker,
+            price: self.price,
+            autoscale: self.autoscale,
+            queue_jobs: self.queue_jobs,
+            queue_tokens: self.queue_tokens,
+            sessions_per_connection: self.sessions_per_connection,
+            kv_tokens,
+            context,
+            end_tokens,
+            retry_after: self.retry_after,
+            profile: self.profile.clone(),
+        }
+    }
+}
+
+/// `[pool.autoscale]`; a table that is absent or empty is none.
+fn autoscale(section: &Section<'_>) -> Result<Option<Autoscale>, ConfigError> {
+    let min = section.integer("min", 1..=MOST_VERIFIERS, 1)?;
+    let max = section.opt_integer("max", 1..=MOST_VERIFIERS)?;
+    let target_busy = section.number("target_busy", 0.01..=1.0, 0.7)? as f32;
+    let cold_start = section.millis("cold_start_ms", 0.0..=3_600_000.0, 5_000.0)?;
+    let period = section.millis("period_ms", 1.0..=3_600_000.0, 1_000.0)?;
+    if section.present().is_empty() {
+        return Ok(None);
+    }
+    let expected = || format!("a whole number from 1 to {MOST_VERIFIERS}");
+    let max = max.ok_or_else(|| section.missing("max", expected()))?;
+    if max < min {
+        return Err(section.conflict("max", "must not be below min"));
+    }
+    Ok(Some(Autoscale { min, max, target_busy, cold_start, period }))
 }
 
 fn listen(section: &Section<'_>) -> Result<SocketAddr, ConfigError> {

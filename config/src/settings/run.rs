@@ -1,12 +1,15 @@
 //! `[run]`: sizes and sampling.
 
 use serde::{Deserialize, Serialize};
-use specfleet_engine::device::OnUnreachable;
+use specfleet_engine::device::{OnRefused, OnUnreachable};
 use specfleet_engine::method::Sampling;
 use specfleet_engine::time::Span;
 
 use crate::ConfigError;
 use crate::read::Section;
+
+/// Most verifier replicas of a pool.
+pub(super) const MOST_VERIFIERS: u64 = 4_096;
 
 /// Sizes and sampling of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,7 +18,7 @@ pub struct RunOptions {
     pub seed: u64,
     /// Devices of the fleet, 1 to 1,000,000.
     pub devices: u32,
-    /// Verifier replicas of the pool, 1 to 64.
+    /// Verifier replicas of the pool, 1 to 4,096. A live run has a bound of its own.
     pub verifiers: u16,
     /// Most tokens of a generation, at least 1.
     pub max_new_tokens: u32,
@@ -25,6 +28,8 @@ pub struct RunOptions {
     pub on_unreachable: OnUnreachable,
     /// From when on the pool counts as out of reach.
     pub unreachable_after: Span,
+    /// What a device does with an upload that the pool refuses for now.
+    pub on_refused: OnRefused,
 }
 
 impl RunOptions {
@@ -33,7 +38,7 @@ impl RunOptions {
             // TOML's integers end here.
             seed: section.integer("seed", 0..=i64::MAX as u64, 1)?,
             devices: section.integer("devices", 1..=1_000_000, 16)?,
-            verifiers: section.integer("verifiers", 1..=64, 2)?,
+            verifiers: section.integer("verifiers", 1..=MOST_VERIFIERS, 2)?,
             max_new_tokens: section.integer("max_new_tokens", 1..=1_000_000, 96)?,
             sampling: Sampling {
                 temperature: temperature(section)?,
@@ -47,6 +52,12 @@ impl RunOptions {
                 )?
                 .unwrap_or(OnUnreachable::Wait),
             unreachable_after: section.millis("unreachable_after_ms", 1.0..=3_600_000.0, 2_000.0)?,
+            on_refused: section
+                .opt_choice(
+                    "on_refused",
+                    &[("retry", OnRefused::Retry), ("wait", OnRefused::Wait), ("local", OnRefused::Local)],
+                )?
+                .unwrap_or(OnRefused::Retry),
         })
     }
 }

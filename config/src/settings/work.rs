@@ -104,27 +104,32 @@ impl WorkloadPart {
 }
 
 impl Settings {
-    /// All generations of one method, in order. Task i belongs to device i mod N, under every method, so that methods
-    /// are compared on the same device and link.
+    /// All generations of one method, in order. [`Settings::assignment`] says whose they are.
     pub fn tasks(&self) -> impl Iterator<Item = Task<'_>> {
         self.workload.iter().flat_map(WorkloadPart::tasks)
     }
 }
 
-/// Reads the parts.
-pub(super) fn read(section: &Section<'_>) -> Result<Vec<WorkloadPart>, ConfigError> {
+/// Reads the parts, and the names of all data sets, also of those that a small total leaves without a prompt.
+pub(super) fn read(section: &Section<'_>) -> Result<(Vec<WorkloadPart>, Vec<String>), ConfigError> {
     let total: Option<u32> = section.opt_integer("prompts", 1..=MOST_PROMPTS)?;
     match section.value("workload") {
         Some(Value::Array(items)) => mix(section, items, total),
         _ => {
             let prompts = total.unwrap_or(DEFAULT_PROMPTS as u32);
-            Ok(vec![WorkloadPart::read_single(section, "workload", DEFAULT_WORKLOAD, prompts)?])
+            let part = WorkloadPart::read_single(section, "workload", DEFAULT_WORKLOAD, prompts)?;
+            let names = vec![part.data_set.clone()];
+            Ok((vec![part], names))
         }
     }
 }
 
 /// A list of tables `{ data, prompts }`. `run.prompts` beside it scales the mix to that total.
-fn mix(section: &Section<'_>, items: &[Value], total: Option<u32>) -> Result<Vec<WorkloadPart>, ConfigError> {
+fn mix(
+    section: &Section<'_>,
+    items: &[Value],
+    total: Option<u32>,
+) -> Result<(Vec<WorkloadPart>, Vec<String>), ConfigError> {
     let mut parts = Vec::new();
     let mut counts = Vec::new();
     for item in items {
@@ -150,6 +155,7 @@ fn mix(section: &Section<'_>, items: &[Value], total: Option<u32>) -> Result<Vec
         Some(total) => split(u64::from(total), &counts),
         None => counts.iter().map(|&count| u64::from(count)).collect(),
     };
+    let names = parts.iter().map(|data: &Workload| data.name.clone()).collect();
     let mut first_id = 0u32;
     let mut out = Vec::new();
     for (data, share) in parts.into_iter().zip(shares) {
@@ -162,7 +168,7 @@ fn mix(section: &Section<'_>, items: &[Value], total: Option<u32>) -> Result<Vec
             .checked_add(lines)
             .ok_or_else(|| section.conflict("workload", "the data sets have too many lines together"))?;
     }
-    Ok(out)
+    Ok((out, names))
 }
 
 fn part(section: &Section<'_>, data: Workload, prompts: u32, first_id: u32) -> Result<WorkloadPart, ConfigError> {

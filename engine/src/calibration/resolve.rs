@@ -7,6 +7,7 @@ use crate::method::{
     Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, MAX_BLOCK, METHOD_NAMES, Method, PayloadForm,
     ProbabilityBits, Writer,
 };
+use crate::time::Span;
 
 /// k of `cu-hlm` \[CU-HLM\], and of any sparse payload that is asked for without one.
 const DEFAULT_KEEP: Keep = Keep::Top(30);
@@ -85,6 +86,12 @@ pub struct MethodOverrides {
     pub entropy_threshold: Option<f32>,
     /// Threshold of `max-prob` in [0, 1]; by default the one that matches `ui-hlm`'s upload rate.
     pub max_probability_threshold: Option<f32>,
+    /// ω_E of `price`: accepted risk per joule of the uplink, ≥ 0.
+    pub risk_per_joule: Option<f32>,
+    /// ω_T of `price`: accepted risk per second of the uplink, ≥ 0.
+    pub risk_per_second: Option<f32>,
+    /// In what time λ_pool as last announced halves under `price`.
+    pub price_half_life: Option<Span>,
 }
 
 /// Why a method cannot be resolved.

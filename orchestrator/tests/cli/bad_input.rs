@@ -48,8 +48,8 @@ fn flags() {
         ],
     );
     refused(
-        &["--verifiers", "65"],
-        expect!["specfleet: --verifiers: run.verifiers = 65 is out of range: must lie in 1 to 64"],
+        &["--verifiers", "4097"],
+        expect!["specfleet: --verifiers: run.verifiers = 4097 is out of range: must lie in 1 to 4096"],
     );
     refused(
         &["--prompts", "0"],
@@ -82,7 +82,7 @@ fn flags() {
     refused(
         &["--methods", "hlm,ui-hml"],
         expect![[
-            r#"specfleet: --methods: run.methods = "ui-hml" is not known; valid: slm-only, llm-only, hlm, rand-hlm, u-hlm, ui-hlm, cu-hlm, dssd, block, entropy, max-prob, or all"#
+            r#"specfleet: --methods: run.methods = "ui-hml" is not known; valid: slm-only, llm-only, hlm, rand-hlm, u-hlm, ui-hlm, cu-hlm, dssd, block, entropy, max-prob, price, or all"#
         ]],
     );
     refused(&["--methods", ""], expect!["specfleet: --methods: run.methods: must name at least one method"]);

@@ -183,8 +183,8 @@ mod tests {
         let settings = arguments.settings().expect("valid");
         assert_eq!((settings.methods[0].name.as_str(), settings.run.seed), ("hlm", 9));
         assert_eq!(settings.run.sampling.temperature, 0.0);
-        assert_eq!(settings.device.profiles[0].name, "host");
-        assert_eq!(settings.device.links[0].name, "real");
+        assert_eq!(settings.device.parts[0].profile.name, "host");
+        assert_eq!(settings.device.parts[0].link.name, "real");
         assert_eq!(arguments.server().expect("an address").1, "127.0.0.1");
         assert!(matches!(arguments.trust().expect("digits"), Trust::Fingerprint(digest) if digest == [0xab; 32]));
     }
