@@ -7,6 +7,7 @@ mod agreement;
 mod balance;
 mod bootstrap;
 mod distribution;
+mod sketch;
 mod summary;
 mod text;
 
@@ -14,8 +15,9 @@ pub use agreement::{first_divergence, token_agreement};
 pub use balance::{Imbalance, check_energy_closes};
 pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
 pub use distribution::{Metric, Samples};
+pub use sketch::{RELATIVE_ERROR, Sketch};
 pub use summary::{
-    DataSet, GenerationView, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Summary, SummaryBuilder, SummaryError,
-    Validity,
+    DataSet, GenerationTally, GenerationView, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Scores, StreamSummary,
+    Summary, SummaryBuilder, SummaryError, Validity, metric_names,
 };
 pub use text::{exact_match, final_answer, rouge_l, strip_calculator_marks, words};
