@@ -7,6 +7,7 @@ mod agreement;
 mod balance;
 mod bootstrap;
 mod distribution;
+mod fit;
 mod sketch;
 mod summary;
 mod text;
@@ -15,6 +16,7 @@ pub use agreement::{first_divergence, token_agreement};
 pub use balance::{Imbalance, check_energy_closes};
 pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
 pub use distribution::{Metric, Samples};
+pub use fit::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};
 pub use sketch::{RELATIVE_ERROR, Sketch};
 pub use summary::{
     DataSet, GenerationTally, GenerationView, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Scores, StreamSummary,
