@@ -1,6 +1,6 @@
 //! Do the books close? What a generation says as a whole must follow from its rows (ARCHITECTURE.md has how).
 
-use specfleet_engine::record::{GenerationRecord, RoundRecord};
+use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use thiserror::Error;
 
 /// A figure of a generation that its rows contradict.
@@ -46,10 +46,7 @@ pub enum Imbalance {
 
 /// Checks one generation against its rounds: time, cloud energy in both accountings, uploads, tokens.
 pub fn check_energy_closes(generation: &GenerationRecord, rounds: &[RoundRecord]) -> Result<(), Imbalance> {
-    let (states, span) = (generation.times.total().0, generation.ended.since(generation.started).0);
-    if states != span {
-        return Err(Imbalance::Time { states, span });
-    }
+    check_totals(generation)?;
     let cloud = rounds.iter().map(|round| round.cloud_nanojoules).sum();
     let cloud_paper = rounds.iter().map(|round| round.cloud_paper_nanojoules).sum();
     for (account, rounds, generation) in
@@ -59,11 +56,6 @@ pub fn check_energy_closes(generation: &GenerationRecord, rounds: &[RoundRecord]
             return Err(Imbalance::Energy { account, rounds, generation });
         }
     }
-    let uploads = generation.uploads;
-    let ended = uploads.verdicts + uploads.refused + uploads.cancelled;
-    if uploads.sent != ended {
-        return Err(Imbalance::Uploads { sent: uploads.sent, ended });
-    }
     let agrees = |index: usize| {
         let (token, round) = (generation.tokens.get(index), rounds.get(index));
         token.zip(round).is_some_and(|(token, round)| round.token == *token && round.position as usize == index)
@@ -71,6 +63,25 @@ pub fn check_energy_closes(generation: &GenerationRecord, rounds: &[RoundRecord]
     let agreeing = (0..rounds.len()).take_while(|index| agrees(*index)).count();
     if agreeing != rounds.len() || agreeing != generation.tokens.len() {
         return Err(Imbalance::Tokens { tokens: generation.tokens.len(), agreeing, rounds: rounds.len() });
+    }
+    Ok(())
+}
+
+/// What a generation's record says about itself: its time and its uploads. One that was dropped was never started, so
+/// no device spent time on it, however long it had been due.
+pub(crate) fn check_totals(generation: &GenerationRecord) -> Result<(), Imbalance> {
+    let span = match generation.finish {
+        FinishReason::Dropped => 0,
+        _ => generation.ended.since(generation.started).0,
+    };
+    let states = generation.times.total().0;
+    if states != span {
+        return Err(Imbalance::Time { states, span });
+    }
+    let uploads = generation.uploads;
+    let ended = uploads.verdicts + uploads.refused + uploads.cancelled;
+    if uploads.sent != ended {
+        return Err(Imbalance::Uploads { sent: uploads.sent, ended });
     }
     Ok(())
 }

@@ -17,8 +17,8 @@ pub struct Metric {
     pub min: f64,
     /// Largest sample.
     pub max: f64,
-    /// Median. All percentiles are exact, by nearest rank: the smallest sample that at least p % of the samples do not
-    /// exceed.
+    /// Median. All percentiles are by nearest rank: the smallest sample that at least p % of the samples do not exceed.
+    /// [`Summary::quantiles`](crate::Summary::quantiles) says whether they are exact.
     pub p50: f64,
     /// 90th percentile.
     pub p90: f64,
@@ -57,6 +57,11 @@ impl Samples {
         if value.is_finite() {
             self.samples.push((value, weight));
         }
+    }
+
+    /// Adds `count` samples of the same value.
+    pub fn push_times(&mut self, value: f64, count: u32) {
+        (0..count).for_each(|_| self.push(value));
     }
 
     /// Adds all of another collection's samples.

@@ -3,19 +3,29 @@
 //!
 //! Start reading at [`SummaryBuilder`]: it turns the records of a run into the figures of its table.
 
+mod against;
 mod agreement;
 mod balance;
 mod bootstrap;
 mod distribution;
+mod fit;
+mod pareto;
+mod sketch;
+mod statistic;
 mod summary;
 mod text;
 
+pub use against::{AgainstRow, compare_summaries};
 pub use agreement::{first_divergence, token_agreement};
 pub use balance::{Imbalance, check_energy_closes};
 pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
 pub use distribution::{Metric, Samples};
+pub use fit::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};
+pub use pareto::pareto;
+pub use sketch::{RELATIVE_ERROR, Sketch};
+pub use statistic::{Statistic, UnknownStatistic, full_metric_name, nearest_metrics, value_of};
 pub use summary::{
-    DataSet, GenerationView, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Summary, SummaryBuilder, SummaryError,
-    Validity,
+    DataSet, GenerationTally, GenerationView, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Scores, StreamSummary,
+    Summary, SummaryBuilder, SummaryError, Validity, metric_names,
 };
 pub use text::{exact_match, final_answer, rouge_l, strip_calculator_marks, words};

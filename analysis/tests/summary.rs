@@ -1,109 +1,12 @@
 //! A small run whose every figure was computed by hand.
 
+mod common;
+
+use common::*;
 use specfleet_analysis::{
-    GenerationView, Imbalance, RunHeader, Summary, SummaryBuilder, SummaryError, Validity, check_energy_closes,
+    GenerationView, Imbalance, Summary, SummaryBuilder, SummaryError, Validity, check_energy_closes,
 };
-use specfleet_engine::device::gate::GateReason;
-use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Writer};
-use specfleet_engine::record::{
-    AuditRecord, DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord,
-    Source, UploadCounts,
-};
-use specfleet_engine::time::{Span, Time};
-
-const SECOND: u64 = 1_000_000_000;
-
-fn method(name: &str, writer: Writer, gate: Gate, block: u8, bonus: bool) -> Method {
-    Method {
-        name: name.to_owned(),
-        writer,
-        gate,
-        payload: PayloadForm::Full { bits: ProbabilityBits::B32 },
-        block,
-        bonus,
-        draft_ahead: false,
-    }
-}
-
-fn methods() -> Vec<Method> {
-    vec![
-        method("slm-only", Writer::Drafter, Gate::Never, 1, false),
-        method("llm-only", Writer::Verifier, Gate::Always, 1, false),
-        method("hlm", Writer::Drafter, Gate::Always, 1, false),
-        method("block", Writer::Drafter, Gate::Always, 3, true),
-        method("u-hlm", Writer::Drafter, Gate::Random { probability: 0.5 }, 1, false),
-    ]
-}
-
-fn round(position: u32, token: u32, source: Source, attempts: u32, cloud: u64) -> RoundRecord {
-    RoundRecord {
-        position,
-        token,
-        draft: token,
-        epoch: 0,
-        source,
-        reason: GateReason::Always,
-        uncertainty: f32::NAN,
-        importance: f32::NAN,
-        importance_threshold: f32::NAN,
-        draft_probability: 0.5,
-        price: f32::NAN,
-        committed_at: Time(u64::from(position + 1) * SECOND / 2),
-        attempts,
-        uplink_bits: 0,
-        uplink_bytes: 100 * attempts,
-        downlink_bytes: 0,
-        snr_db: f32::NAN,
-        uplink: Span::ZERO,
-        downlink: Span::ZERO,
-        queue: Span::ZERO,
-        batch: Span::ZERO,
-        compute: Span::ZERO,
-        work: 0,
-        cloud_nanojoules: cloud,
-        cloud_paper_nanojoules: cloud / 2,
-    }
-}
-
-/// A generation of these rounds that starts at 0, commits twice a second and ends with its last token; its device spends
-/// one joule, its radio two joules per upload.
-fn generation(method: u16, prompt: u32, data_set: u16, rounds: &[RoundRecord]) -> GenerationRecord {
-    let attempts: u64 = rounds.iter().map(|round| u64::from(round.attempts)).sum();
-    let verdicts = rounds.iter().filter(|round| round.attempts > 0).count() as u64;
-    let ended = rounds.last().map_or(Time(SECOND), |round| round.committed_at);
-    GenerationRecord {
-        id: GenerationId { method, prompt, repetition: 0 },
-        device: DeviceId(0),
-        data_set,
-        prompt_tokens: 7,
-        tokens: rounds.iter().map(|round| round.token).collect(),
-        finish: FinishReason::Stop,
-        scheduled: Time::ZERO,
-        latency_target: Span::ZERO,
-        started: Time::ZERO,
-        first_token: rounds.first().map(|round| round.committed_at),
-        ended,
-        times: DeviceTimes { draft: Span(ended.0 / 3), idle: Span(ended.0 - ended.0 / 3), ..DeviceTimes::default() },
-        airtime_up: Span::ZERO,
-        airtime_down: Span::ZERO,
-        counts: DeviceCounts::default(),
-        uploads: UploadCounts { sent: attempts, verdicts, refused: attempts - verdicts, cancelled: 0 },
-        energy: GenerationEnergy {
-            device: SECOND,
-            radio: 2 * SECOND * verdicts,
-            cloud: rounds.iter().map(|round| round.cloud_nanojoules).sum(),
-            cloud_paper: rounds.iter().map(|round| round.cloud_paper_nanojoules).sum(),
-        },
-        device_provenance: Provenance::Constant,
-        radio_provenance: Provenance::Modelled,
-        cloud_provenance: Provenance::Modelled,
-    }
-}
-
-fn header() -> RunHeader {
-    RunHeader { run: "r1".to_owned(), seed: 42, scenario_hash: "abc".to_owned(), faults_injected: 2 }
-}
+use specfleet_engine::record::{AuditRecord, FinishReason, GenerationRecord, RoundRecord, Source, UploadCounts};
 
 struct Entry {
     record: GenerationRecord,
@@ -287,7 +190,8 @@ fn the_summary_is_json_in_run_order_and_does_not_depend_on_the_order_of_generati
         place("slm-only") < place("llm-only") && place("llm-only") < place("hlm") && place("block") < place("u-hlm")
     );
     let value: serde_json::Value = serde_json::from_str(&json).expect("it parses");
-    assert_eq!(value["schema"], 1);
+    assert_eq!(value["schema"], 2);
+    assert_eq!(value["quantiles"], "exact");
     assert_eq!(value["state"], "VALID");
     assert_eq!(value["uploads"]["sent"], 8);
     for field in ["unit", "count", "mean", "std", "min", "max", "p50", "p90", "p95", "p99"] {
@@ -324,6 +228,12 @@ fn every_imbalance_has_its_name() {
     ));
     assert_eq!(check(|record, _| record.uploads.cancelled += 1), Imbalance::Uploads { sent: 3, ended: 4 });
     assert_eq!(check(|record, _| record.tokens.push(9)), Imbalance::Tokens { tokens: 3, agreeing: 2, rounds: 2 });
+    // What was dropped spent no time, however long it had been due; what else it claims to have done is found out.
+    let mut dropped = generation(2, 0, 0, &[]);
+    (dropped.finish, dropped.times) = (FinishReason::Dropped, Default::default());
+    assert_eq!(check_energy_closes(&dropped, &[]), Ok(()));
+    assert!(matches!(check_energy_closes(&dropped, &rounds), Err(Imbalance::Energy { .. })));
+    assert_eq!(check(|record, _| record.finish = FinishReason::Dropped), Imbalance::Time { states: span, span: 0 });
     assert_eq!(check(|_, rounds| rounds[1].position = 0), Imbalance::Tokens { tokens: 2, agreeing: 1, rounds: 2 });
     assert_eq!(check(|_, rounds| rounds[0].token = 0), Imbalance::Tokens { tokens: 2, agreeing: 0, rounds: 2 });
 }

@@ -1,27 +1,32 @@
 //! From the records of a run to its summary: per method, and per data set and method, the distribution of each metric of
 //! method.md §8.
 
+mod books;
+mod builder;
+mod collector;
+mod kind;
 mod ordered;
 mod pairs;
+mod phase;
 mod samples;
+mod stream;
+mod tally;
 
 use serde::{Deserialize, Serialize};
-use specfleet_engine::method::Method;
-use specfleet_engine::record::{AuditRecord, FinishReason, GenerationRecord, RoundRecord, UploadCounts};
+use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, UploadCounts};
 use thiserror::Error;
 
+pub use builder::SummaryBuilder;
+pub use kind::metric_names;
 pub use ordered::Ordered;
+pub use stream::StreamSummary;
+pub use tally::GenerationTally;
 
-use crate::balance::check_energy_closes;
 use crate::distribution::Metric;
-use pairs::{Outcome, Pairs};
-use samples::MethodSamples;
 
-/// Version of the summary's layout; it grows when a name or a unit changes its meaning.
-pub const SUMMARY_SCHEMA: u32 = 1;
-
-/// Problems that a summary lists in words; it counts the others.
-const LISTED_PROBLEMS: usize = 20;
+/// Version of the summary's layout; it grows when a name or a unit changes its meaning. 2: latencies count from the
+/// scheduled start.
+pub const SUMMARY_SCHEMA: u32 = 2;
 
 /// Metrics by name, in the order of the tables.
 pub type Metrics = Ordered<Metric>;
@@ -44,10 +49,18 @@ pub struct Summary {
     pub problems: Vec<String>,
     /// Faults that the scenario injected.
     pub faults_injected: u32,
-    /// Generations that entered.
+    /// How the percentiles were taken: `exact`, or `sketch, relative error 0.01`.
+    pub quantiles: String,
+    /// Generations that entered, the dropped ones included.
     pub generations: u64,
     /// Of these, those that ended without an answer. Their uploads and energy count, their texts are scored as they are.
     pub failed: u64,
+    /// Of these, those that were never started, because too many requests waited for their device.
+    pub dropped: u64,
+    /// Of these, those whose device left in the middle.
+    pub left: u64,
+    /// Of these, those whose device's battery was empty.
+    pub battery: u64,
     /// Upload attempts of all methods, by how they ended.
     pub uploads: UploadCounts,
     /// Metrics by method, methods in run order.
@@ -101,11 +114,20 @@ pub struct GenerationView<'a> {
     pub rouge_l: Option<f64>,
 }
 
-/// A generation that does not belong to the run.
+/// How good a generation's text is, as far as it was scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// Whether its final answer is the reference's.
+    pub exact_match: Option<bool>,
+    /// ROUGE-L against the reference.
+    pub rouge_l: Option<f64>,
+}
+
+/// A record that does not belong to the run.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SummaryError {
     /// Its method is not in the run's list.
-    #[error("a generation names method {index}, the run has {methods}")]
+    #[error("a record names method {index}, the run has {methods}")]
     UnknownMethod {
         /// The index.
         index: u16,
@@ -120,113 +142,12 @@ pub enum SummaryError {
         /// Data sets of the run.
         data_sets: usize,
     },
-}
-
-/// Collects a run generation by generation. The result does not depend on the order.
-///
-/// Memory: sixteen bytes per sample (one per generation and metric, one per token gap), and the tokens and the energy of
-/// each generation, which the pairings with `llm-only` and `hlm` need.
-#[derive(Debug)]
-pub struct SummaryBuilder {
-    header: RunHeader,
-    methods: Vec<Method>,
-    data_sets: Vec<String>,
-    /// By data set, then method.
-    samples: Vec<Vec<MethodSamples>>,
-    pairs: Pairs,
-    uploads: UploadCounts,
-    generations: u64,
-    failed: u64,
-    problems: Vec<String>,
-}
-
-impl SummaryBuilder {
-    /// A summary without generations. `methods` and `data_sets` are the run's lists: records name them by index.
-    pub fn new(header: RunHeader, methods: &[Method], data_sets: &[String]) -> SummaryBuilder {
-        SummaryBuilder {
-            header,
-            methods: methods.to_vec(),
-            data_sets: data_sets.to_vec(),
-            samples: vec![vec![MethodSamples::default(); methods.len()]; data_sets.len()],
-            pairs: Pairs::default(),
-            uploads: UploadCounts::default(),
-            generations: 0,
-            failed: 0,
-            problems: Vec::new(),
-        }
-    }
-
-    /// Adds a generation. If its books do not close, the summary is invalid and says why.
-    pub fn add(&mut self, view: GenerationView<'_>) -> Result<(), SummaryError> {
-        let record = view.record;
-        let (data_set, method) = (usize::from(record.data_set), usize::from(record.id.method));
-        if method >= self.methods.len() {
-            return Err(SummaryError::UnknownMethod { index: record.id.method, methods: self.methods.len() });
-        }
-        if data_set >= self.data_sets.len() {
-            return Err(SummaryError::UnknownDataSet { index: record.data_set, data_sets: self.data_sets.len() });
-        }
-        if let Err(imbalance) = check_energy_closes(record, view.rounds) {
-            let (prompt, repetition) = (record.id.prompt, record.id.repetition);
-            let name = &self.methods[method].name;
-            self.problems.push(format!("{name}, prompt {prompt}, repetition {repetition}: {imbalance}"));
-        }
-        self.samples[data_set][method].add(&self.methods[method], view);
-        self.pairs.add(record, Outcome { tokens: record.tokens.clone(), nanojoules: record.energy.total() });
-        self.uploads.sent += record.uploads.sent;
-        self.uploads.verdicts += record.uploads.verdicts;
-        self.uploads.refused += record.uploads.refused;
-        self.uploads.cancelled += record.uploads.cancelled;
-        self.generations += 1;
-        self.failed += u64::from(record.finish == FinishReason::Failed);
-        Ok(())
-    }
-
-    /// Declares the run invalid for a reason that lies outside its rows (it was interrupted, a pool was out of reach).
-    pub fn problem(&mut self, reason: impl Into<String>) {
-        self.problems.push(reason.into());
-    }
-
-    /// The summary.
-    pub fn finish(mut self) -> Summary {
-        self.pairs.fill(&self.methods, &mut self.samples);
-        let metrics = |samples: Vec<MethodSamples>| -> Ordered<Metrics> {
-            let named = self.methods.iter().zip(samples);
-            named
-                .filter(|(_, samples)| samples.any())
-                .map(|(method, samples)| (method.name.clone(), samples.metrics()))
-                .collect()
-        };
-        let mut overall = vec![MethodSamples::default(); self.methods.len()];
-        for data_set in &self.samples {
-            for (sum, samples) in overall.iter_mut().zip(data_set) {
-                sum.merge(samples);
-            }
-        }
-        let methods = metrics(overall);
-        let data_sets = self.data_sets.iter().cloned().zip(self.samples);
-        let data_sets = data_sets.map(|(name, samples)| (name, DataSet { methods: metrics(samples) }));
-        let data_sets = data_sets.filter(|(_, data_set)| !data_set.methods.is_empty()).collect();
-        let state = if self.problems.is_empty() { Validity::Valid } else { Validity::Invalid };
-        // Generations arrive in the order of their ends, which is not the run's own.
-        self.problems.sort();
-        if let Some(more) = self.problems.len().checked_sub(LISTED_PROBLEMS).filter(|more| *more > 0) {
-            self.problems.truncate(LISTED_PROBLEMS);
-            self.problems.push(format!("… and {more} more"));
-        }
-        Summary {
-            schema: SUMMARY_SCHEMA,
-            run: self.header.run,
-            seed: self.header.seed,
-            scenario_hash: self.header.scenario_hash,
-            state,
-            problems: self.problems,
-            faults_injected: self.header.faults_injected,
-            generations: self.generations,
-            failed: self.failed,
-            uploads: self.uploads,
-            methods,
-            data_sets,
-        }
-    }
+    /// Summaries of two runs, or of one with other methods or data sets, do not merge.
+    #[error("summaries of {run} and {other} were to be merged, which are not the same run")]
+    OtherRun {
+        /// The one that was to grow.
+        run: String,
+        /// The other one.
+        other: String,
+    },
 }

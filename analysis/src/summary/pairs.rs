@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use specfleet_engine::method::Method;
 use specfleet_engine::record::GenerationRecord;
 
-use super::samples::{Kind, MethodSamples};
+use super::books::Books;
+use super::kind::Kind;
 use crate::agreement::token_agreement;
+use crate::distribution::Samples;
 
 /// What a comparison needs of a generation.
 #[derive(Clone, Debug)]
@@ -34,20 +35,21 @@ impl Pairs {
 
     /// Adds the samples of both comparisons. A method is not compared with itself, and a task that lacks the standard's
     /// generation gives no sample.
-    pub(super) fn fill(&self, methods: &[Method], samples: &mut [Vec<MethodSamples>]) {
-        let index = |name: &str| methods.iter().position(|method| method.name == name).map(|index| index as u16);
+    pub(super) fn fill(&self, books: &mut Books<Samples>) {
+        let index =
+            |name: &str| books.methods().iter().position(|method| method.name == name).map(|index| index as u16);
         let (llm_only, hlm) = (index("llm-only"), index("hlm"));
         for ((data_set, ..), outcomes) in &self.outcomes {
             let text = llm_only.and_then(|method| outcomes.get(&method));
             let standard = hlm.and_then(|method| outcomes.get(&method));
             for (method, outcome) in outcomes {
-                let samples = &mut samples[usize::from(*data_set)][usize::from(*method)];
+                let samples = books.samples_at(*data_set, *method);
                 if let Some(text) = text.filter(|_| Some(*method) != llm_only) {
                     samples.sample(Kind::TokenAgreement, token_agreement(&outcome.tokens, &text.tokens));
                 }
                 if let Some(standard) = standard.filter(|_| Some(*method) != hlm) {
-                    let (spent, standard) = (outcome.nanojoules as f64, standard.nanojoules as f64);
-                    samples.ratio(Kind::EnergySaved, standard - spent, standard);
+                    let saved = standard.nanojoules as i64 - outcome.nanojoules as i64;
+                    samples.signed_ratio(Kind::EnergySaved, saved, standard.nanojoules);
                 }
             }
         }

@@ -1,162 +1,136 @@
-//! The samples of one method: how each metric of a summary is taken from a generation.
-//!
-//! | metric | sample of a generation | mean over generations |
-//! |---|---|---|
-//! | `tokens_per_second` | committed tokens / (end − start) | Σ tokens / Σ seconds |
-//! | `time_to_first_token_seconds` | first commit − start | plain |
-//! | `inter_token_latency_seconds` | one per pair of successive commits; tokens of one block follow each other at 0 | plain |
-//! | `upload_rate` | answered uploads / committed tokens | Σ / Σ |
-//! | `true_skip_rate`, `deviation_rate` | mean of min(1, y_d/x_d) over the audited skipped tokens; 1 − that | over all skipped tokens |
-//! | `rejection_rate` | rejected / judged drafts | Σ / Σ |
-//! | `mean_acceptance_length` | with bonus 1 + accepted drafts / verified blocks, else committed tokens / answered uploads | Σ / Σ |
-//! | `uplink_bytes_per_token` | bytes of the upload frames on the wire, resends included / committed tokens | Σ / Σ |
-//! | `energy_per_token_joules_*` | the part's joules / committed tokens | Σ / Σ |
-//! | `energy_saved_vs_hlm` | 1 − joules / `hlm`'s joules on the same prompt and repetition | 1 − Σ / Σ over the pairs |
-//! | `exact_match` | 1 or 0 | plain |
-//! | `token_agreement`, `rouge_l` | the score | plain |
-//!
-//! An *answered upload* is one that a verdict's first token pays for; resends of the same drafts count once.
+//! The samples of one method: how each metric of a generation is taken from its record and its tally. What they mean
+//! stands in `kind.rs`.
 
 use specfleet_engine::method::{Gate, Method, Writer};
-use specfleet_engine::record::{RoundRecord, Source};
+use specfleet_engine::record::{FinishReason, GenerationRecord};
+use specfleet_engine::time::Span;
 
-use super::{GenerationView, Metrics};
-use crate::distribution::Samples;
-
-const NANO: f64 = 1e-9;
-
-/// A metric; as a number, its place in the tables.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    TokensPerSecond,
-    TimeToFirstToken,
-    InterTokenLatency,
-    UploadRate,
-    TrueSkipRate,
-    DeviationRate,
-    RejectionRate,
-    AcceptanceLength,
-    UplinkBytes,
-    EnergyDevice,
-    EnergyRadio,
-    EnergyCloud,
-    EnergyCloudPaper,
-    EnergyTotal,
-    EnergySaved,
-    ExactMatch,
-    TokenAgreement,
-    RougeL,
-}
-
-/// Name and unit of each [`Kind`], in its order.
-const NAMES: [(&str, &str); 18] = [
-    ("tokens_per_second", "tokens/s"),
-    ("time_to_first_token_seconds", "s"),
-    ("inter_token_latency_seconds", "s"),
-    ("upload_rate", "uploads/token"),
-    ("true_skip_rate", "ratio"),
-    ("deviation_rate", "ratio"),
-    ("rejection_rate", "ratio"),
-    ("mean_acceptance_length", "tokens/upload"),
-    ("uplink_bytes_per_token", "B/token"),
-    ("energy_per_token_joules_device", "J/token"),
-    ("energy_per_token_joules_radio", "J/token"),
-    ("energy_per_token_joules_cloud", "J/token"),
-    ("energy_per_token_joules_cloud_paper", "J/token"),
-    ("energy_per_token_joules_total", "J/token"),
-    ("energy_saved_vs_hlm", "ratio"),
-    ("exact_match", "ratio"),
-    ("token_agreement", "ratio"),
-    ("rouge_l", "ratio"),
-];
+use super::collector::Collector;
+use super::kind::{KINDS, Kind};
+use super::tally::{GenerationTally, SHARE_STEPS};
+use super::{Metrics, Scores};
 
 /// The samples of one method, by [`Kind`].
-#[derive(Clone, Debug, Default)]
-pub(super) struct MethodSamples {
+#[derive(Clone, Debug)]
+pub(super) struct MethodSamples<C> {
     generations: u64,
-    samples: [Samples; NAMES.len()],
+    samples: [C; KINDS.len()],
 }
 
-impl MethodSamples {
+impl<C: Collector> MethodSamples<C> {
     /// Whether any generation was added.
     pub(super) fn any(&self) -> bool {
         self.generations > 0
     }
 
-    /// Takes the samples of a generation, all but the paired ones.
-    pub(super) fn add(&mut self, method: &Method, view: GenerationView<'_>) {
+    /// Takes the samples of a generation, all but the paired ones and those that its rounds left behind.
+    pub(super) fn add(&mut self, method: &Method, record: &GenerationRecord, tally: &GenerationTally, scores: Scores) {
         self.generations += 1;
-        self.add_latencies(view);
-        self.add_energy(method, view);
-        if method.writer == Writer::Drafter {
-            self.add_decisions(method, view);
+        if record.finish == FinishReason::Dropped {
+            return;
         }
-        if let Some(matched) = view.exact_match {
+        self.add_latencies(record, tally);
+        self.add_energy(method, record, tally);
+        self.add_decisions(method, tally);
+        self.add_waste(record, tally);
+        if let Some(matched) = scores.exact_match {
             self.sample(Kind::ExactMatch, f64::from(u8::from(matched)));
         }
-        if let Some(score) = view.rouge_l {
+        if let Some(score) = scores.rouge_l {
             self.sample(Kind::RougeL, score);
         }
     }
 
-    fn add_latencies(&mut self, GenerationView { record, rounds, .. }: GenerationView<'_>) {
-        self.ratio(Kind::TokensPerSecond, record.tokens.len() as f64, record.ended.since(record.started).seconds());
+    fn add_latencies(&mut self, record: &GenerationRecord, tally: &GenerationTally) {
+        let latency = record.ended.since(record.scheduled);
+        self.ratio(Kind::TokensPerSecond, u64::from(tally.tokens), latency.0);
         if let Some(first) = record.first_token {
-            self.sample(Kind::TimeToFirstToken, first.since(record.started).seconds());
+            self.nanoseconds(Kind::TimeToFirstToken, first.since(record.scheduled), 1);
         }
-        for pair in rounds.windows(2) {
-            self.sample(Kind::InterTokenLatency, pair[1].committed_at.since(pair[0].committed_at).seconds());
+        if matches!(record.finish, FinishReason::Stop | FinishReason::Length) {
+            self.nanoseconds(Kind::RequestLatency, latency, 1);
+        }
+        if tally.latency_target > Span::ZERO {
+            self.ratio(Kind::GoodputShare, u64::from(tally.in_time), u64::from(tally.tokens));
         }
     }
 
-    fn add_energy(&mut self, method: &Method, GenerationView { record, rounds, .. }: GenerationView<'_>) {
-        let tokens = record.tokens.len() as f64;
+    fn add_energy(&mut self, method: &Method, record: &GenerationRecord, tally: &GenerationTally) {
+        let tokens = u64::from(tally.tokens);
         let energy = record.energy;
-        self.ratio(Kind::EnergyDevice, energy.device as f64 * NANO, tokens);
-        self.ratio(Kind::EnergyTotal, energy.total() as f64 * NANO, tokens);
+        self.ratio(Kind::EnergyDevice, energy.device, tokens);
+        self.ratio(Kind::EnergyTotal, energy.total(), tokens);
         // A method that never asks the pool has no radio and no cloud, which is not the same as using none of it.
         if method.writer == Writer::Verifier || method.gate != Gate::Never {
-            self.ratio(Kind::EnergyRadio, energy.radio as f64 * NANO, tokens);
-            self.ratio(Kind::EnergyCloud, energy.cloud as f64 * NANO, tokens);
-            self.ratio(Kind::EnergyCloudPaper, energy.cloud_paper as f64 * NANO, tokens);
-            let bytes: u64 = rounds.iter().map(|round| u64::from(round.uplink_bytes)).sum();
-            self.ratio(Kind::UplinkBytes, bytes as f64, tokens);
+            self.ratio(Kind::EnergyRadio, energy.radio, tokens);
+            self.ratio(Kind::EnergyCloud, energy.cloud, tokens);
+            self.ratio(Kind::EnergyCloudPaper, energy.cloud_paper, tokens);
+            self.ratio(Kind::UplinkBytes, tally.uplink_bytes, tokens);
         }
     }
 
-    /// What became of the drafts: only methods whose text the drafter writes have them.
-    fn add_decisions(&mut self, method: &Method, GenerationView { record, rounds, audit, .. }: GenerationView<'_>) {
-        let tokens = record.tokens.len() as f64;
-        let count = |which: fn(&RoundRecord) -> bool| rounds.iter().filter(|round| which(round)).count() as f64;
-        let uploads = count(|round| {
-            round.attempts > 0 && matches!(round.source, Source::Accepted | Source::Replaced | Source::Bonus)
-        });
-        let accepted = count(|round| round.source == Source::Accepted);
-        let rejected = count(|round| round.source == Source::Replaced);
-        self.ratio(Kind::UploadRate, uploads, tokens);
-        self.ratio(Kind::RejectionRate, rejected, accepted + rejected);
-        let length = if method.bonus { uploads + accepted } else { tokens };
-        self.ratio(Kind::AcceptanceLength, length, uploads);
-        if let Some(audit) = audit {
-            let probabilities = || audit.accept_probabilities.iter().copied().map(f64::from).filter(|p| p.is_finite());
-            let (kept, skipped) = (probabilities().sum::<f64>(), probabilities().count() as f64);
-            self.ratio(Kind::TrueSkipRate, kept, skipped);
-            self.ratio(Kind::DeviationRate, skipped - kept, skipped);
+    /// What became of the drafts: all but the agreement only for methods whose text the drafter writes.
+    fn add_decisions(&mut self, method: &Method, tally: &GenerationTally) {
+        let [tokens, uploads, accepted, replaced, added, unseen, audited] =
+            [tally.tokens, tally.uploads, tally.accepted, tally.replaced, tally.added, tally.unseen(), tally.audited]
+                .map(u64::from);
+        // Of unseen tokens that the audit left out we know what it says about the others.
+        let kept = match audited {
+            0 if unseen > 0 => None,
+            0 => Some(0),
+            _ => Some((u128::from(tally.kept) * u128::from(unseen) / u128::from(audited)) as u64),
+        };
+        if let Some(kept) = kept {
+            self.ratio(Kind::VerifierAgreement, (accepted + replaced + added) * SHARE_STEPS + kept, tokens);
         }
+        if method.writer == Writer::Verifier {
+            return;
+        }
+        self.ratio(Kind::UploadRate, uploads, tokens);
+        self.ratio(Kind::RejectionRate, replaced, accepted + replaced);
+        self.ratio(Kind::AcceptanceLength, if method.bonus { uploads + accepted } else { tokens }, uploads);
+        self.ratio(Kind::TrueSkipRate, tally.kept, audited);
+        self.ratio(Kind::DeviationRate, audited * SHARE_STEPS - tally.kept, audited);
+    }
+
+    fn add_waste(&mut self, record: &GenerationRecord, tally: &GenerationTally) {
+        let (tokens, counts) = (u64::from(tally.tokens), record.counts);
+        if counts.draft_steps == 0 {
+            return;
+        }
+        self.ratio(Kind::WastedDrafts, counts.wasted_drafts, tokens);
+        self.ratio(Kind::StaleResults, counts.stale, tokens);
+        let share = |whole: u64, part: u64, of: u64| {
+            u64::try_from(u128::from(whole) * u128::from(part) / u128::from(of.max(1))).unwrap_or(u64::MAX)
+        };
+        let drafting = share(record.energy.device, record.times.draft.0, record.times.total().0);
+        let wasted = share(drafting, counts.wasted_drafts.min(counts.draft_steps), counts.draft_steps);
+        self.ratio(Kind::WastedJoulesDrafts, wasted, tokens);
     }
 
     /// Adds a plain sample of a metric.
     pub(super) fn sample(&mut self, kind: Kind, value: f64) {
-        self.samples[kind as usize].push(value);
+        self.samples[kind as usize].sample(value);
     }
 
-    /// Adds a ratio, weighted by its denominator.
-    pub(super) fn ratio(&mut self, kind: Kind, numerator: f64, denominator: f64) {
-        self.samples[kind as usize].push_ratio(numerator, denominator);
+    /// Adds `count` plain samples of a metric in seconds.
+    #[inline]
+    pub(super) fn nanoseconds(&mut self, kind: Kind, span: Span, count: u32) {
+        self.samples[kind as usize].nanoseconds(span.0, count);
+    }
+
+    /// Adds a ratio, weighted by its denominator; see the scales in [`KINDS`].
+    pub(super) fn ratio(&mut self, kind: Kind, numerator: u64, denominator: u64) {
+        self.signed_ratio(kind, i64::try_from(numerator).unwrap_or(i64::MAX), denominator);
+    }
+
+    /// The same where the numerator may lie below zero.
+    pub(super) fn signed_ratio(&mut self, kind: Kind, numerator: i64, denominator: u64) {
+        self.samples[kind as usize].ratio(numerator, denominator, KINDS[kind as usize].2);
     }
 
     /// Adds another collection's samples.
-    pub(super) fn merge(&mut self, other: &MethodSamples) {
+    pub(super) fn merge(&mut self, other: &MethodSamples<C>) {
         self.generations += other.generations;
         for (mine, others) in self.samples.iter_mut().zip(&other.samples) {
             mine.merge(others);
@@ -165,7 +139,15 @@ impl MethodSamples {
 
     /// The metrics that apply.
     pub(super) fn metrics(self) -> Metrics {
-        let metrics = NAMES.into_iter().zip(self.samples);
-        metrics.filter_map(|((name, unit), samples)| Some((name.to_owned(), samples.metric(unit)?))).collect()
+        let metrics = KINDS.into_iter().zip(self.samples);
+        metrics
+            .filter_map(|((name, unit, scale), samples)| Some((name.to_owned(), samples.metric(unit, scale)?)))
+            .collect()
+    }
+}
+
+impl<C: Collector> Default for MethodSamples<C> {
+    fn default() -> MethodSamples<C> {
+        MethodSamples { generations: 0, samples: std::array::from_fn(|_| C::default()) }
     }
 }

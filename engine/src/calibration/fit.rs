@@ -31,7 +31,7 @@ impl Calibration {
             Estimator::Expected => sample.u_expected,
             Estimator::Sampled => sample.u_sampled,
         };
-        let line = risk_line(samples.iter().map(|sample| (u(sample), sample.rejection)));
+        let line = RiskLine::fit(samples.iter().map(|sample| (u(sample), sample.rejection)));
         let delta = share(samples, |sample| sample.rejection > 0.0);
         let mut calibration = Calibration {
             samples: samples.len() as u64,
@@ -101,14 +101,17 @@ impl Calibration {
     }
 }
 
-/// Least squares of rejection on u; a flat line through the mean where u never varies.
-fn risk_line(pairs: impl Iterator<Item = (f32, f32)> + Clone) -> RiskLine {
-    let p = Pairs::of(pairs);
-    let a = if p.xx > 0.0 { p.xy / p.xx } else { 0.0 };
-    let b = p.mean_y - a * p.mean_x;
-    let r = p.correlation().unwrap_or(0.0);
-    let residual = (p.yy - a * p.xy).max(0.0);
-    RiskLine { a, b, r, r2: r * r, rmse: (residual / p.n.max(1) as f64).sqrt(), n: p.n as u64 }
+impl RiskLine {
+    /// Least squares over pairs of u and rejection (1 − min(1, y_d / x_d), or 0 and 1 for what the verifier did); a flat
+    /// line through the mean where u never varies. Pairs with a number that is not finite are left out.
+    pub fn fit(pairs: impl Iterator<Item = (f32, f32)> + Clone) -> RiskLine {
+        let p = Pairs::of(pairs);
+        let a = if p.xx > 0.0 { p.xy / p.xx } else { 0.0 };
+        let b = p.mean_y - a * p.mean_x;
+        let r = p.correlation().unwrap_or(0.0);
+        let residual = (p.yy - a * p.xy).max(0.0);
+        RiskLine { a, b, r, r2: r * r, rmse: (residual / p.n.max(1) as f64).sqrt(), n: p.n as u64 }
+    }
 }
 
 /// Every statistic at every layer that all samples measure.

@@ -20,6 +20,7 @@ use crate::method::{Estimator, ImportanceStatistic, PayloadForm, Sampling};
 pub use fit::{HARM_KEPT_TARGET, KAPPA_TENTHS};
 pub use fitted::{Distributions, HostOverheads};
 pub use resolve::{MethodError, MethodOverrides, PayloadName, ThresholdChoice, ThresholdName, resolve};
+pub use statistics::percentiles;
 
 /// What a calibration belongs to: with another of these it is another calibration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The few statistics that calibration is made of: percentiles, least squares, correlation, area under the ROC curve.
 
-/// Percentiles 0 ..= 100 of `values` by the nearest rank; empty if there are none.
-pub(super) fn percentiles(mut values: Vec<f32>) -> Vec<f32> {
+/// Percentiles 0 ..= 100 of `values` by the nearest rank; empty if there are none. What is not finite is left out.
+pub fn percentiles(mut values: Vec<f32>) -> Vec<f32> {
     values.retain(|value| value.is_finite());
     values.sort_unstable_by(f32::total_cmp);
     let Some(last) = values.len().checked_sub(1) else {

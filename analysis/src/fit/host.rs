@@ -1,0 +1,93 @@
+//! What the machine that emulates devices and pool adds to every declared time \[ours\].
+
+use specfleet_engine::calibration::{HostOverheads, percentiles};
+use specfleet_engine::method::{Method, Writer};
+use specfleet_engine::record::{FinishReason, RoundRecord, Source};
+use specfleet_engine::time::Span;
+
+use super::GenerationRows;
+
+/// Measures a live run's overheads; `None` without a generation that drafted. `methods` is the run's list.
+///
+/// * `step`: `overrun` per draft step, over the generations that drafted.
+/// * `upload`: what `waiting` holds beyond uplink, queue, batch, compute and downlink of the uploads, per upload. Only from
+///   generations that came to their end, whose uploads all got verdicts and whose device does nothing but wait
+///   meanwhile (no drafting ahead, no `llm-only`).
+/// * `batch` and the bytes: means over the answered uploads of the same methods.
+pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method]) -> Option<HostOverheads> {
+    let (mut steps, mut uploads) = (Mean::default(), Mean::default());
+    let (mut batch, mut uplink, mut downlink) = (Mean::default(), Mean::default(), Mean::default());
+    let mut measured = 0;
+    for GenerationRows { record, rounds, .. } in generations {
+        let Some(method) = methods.get(usize::from(record.id.method)) else { continue };
+        if method.writer == Writer::Verifier || record.counts.draft_steps == 0 {
+            continue;
+        }
+        measured += 1;
+        steps.add(record.times.overrun.0 as f64, record.counts.draft_steps);
+        let answered: Vec<&RoundRecord> = rounds.iter().filter(|round| is_answered(round)).collect();
+        for round in &answered {
+            batch.add(round.batch.0 as f64, 1);
+            downlink.add(f64::from(round.downlink_bytes), 1);
+            // Both counts include what was sent again.
+            let beyond = f64::from(round.uplink_bytes) - round.uplink_bits as f64 / 8.0;
+            uplink.add(beyond, u64::from(round.attempts));
+        }
+        let ended = matches!(record.finish, FinishReason::Stop | FinishReason::Length);
+        let all_answered = record.uploads.verdicts == record.uploads.sent && record.uploads.sent > 0;
+        if ended && all_answered && !method.draft_ahead {
+            let explained: u64 = answered.iter().map(|round| time_of(round).0).sum();
+            uploads.add(record.times.waiting.0 as f64 - explained as f64, record.uploads.verdicts);
+        }
+    }
+    (measured > 0).then(|| HostOverheads {
+        step: steps.span(),
+        step_spread: steps.spread(),
+        upload: uploads.span(),
+        upload_spread: uploads.spread(),
+        batch: batch.span(),
+        // `as` saturates: less than the nominal bits is no overhead.
+        uplink_bytes: uplink.mean().round() as u32,
+        downlink_bytes: downlink.mean().round() as u32,
+        generations: measured,
+    })
+}
+
+fn is_answered(round: &RoundRecord) -> bool {
+    round.attempts > 0 && matches!(round.source, Source::Accepted | Source::Replaced | Source::Bonus)
+}
+
+/// What the parts of an upload say it took.
+fn time_of(round: &RoundRecord) -> Span {
+    round.uplink + round.queue + round.batch + round.compute + round.downlink
+}
+
+/// A mean of sums, and how the means of the single sums spread.
+#[derive(Debug, Default)]
+struct Mean {
+    sum: f64,
+    count: u64,
+    each: Vec<f32>,
+}
+
+impl Mean {
+    fn add(&mut self, sum: f64, count: u64) {
+        if count > 0 {
+            self.sum += sum;
+            self.count += count;
+            self.each.push((sum / count as f64).max(0.0) as f32);
+        }
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
+
+    fn span(&self) -> Span {
+        Span(self.mean().round() as u64)
+    }
+
+    fn spread(self) -> Vec<f32> {
+        percentiles(self.each)
+    }
+}
