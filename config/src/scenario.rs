@@ -96,4 +96,6 @@ fn parse_value(text: &str) -> Value {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 pub(crate) mod tests;

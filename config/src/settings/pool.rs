@@ -188,3 +188,107 @@ fn tls(section: &Section<'_>) -> Result<Option<TlsFiles>, ConfigError> {
         (Some(_), None) => Err(section.missing("key", "a PEM file with the certificate's private key".into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::scenario::tests::{refused, refused_override, valid};
+
+    #[test]
+    fn scheduling_reaches_the_machine() {
+        let settings = valid(
+            "[run]\nverifiers = 3\n[pool]\norder = \"fair\"\nbatch_time_ms = 7.5\nbreaker_failures = 0\n\
+             breaker_cooldown_ms = 20\nprice_step = 0.25\nprice_target_load = 0.5\nprice_period_ms = 10\n\
+             [pool.autoscale]\nmin = 2\nmax = 5\ntarget_busy = 0.5\ncold_start_ms = 0\nperiod_ms = 40",
+        );
+        let machine = settings.pool.machine(&settings.run, 1_000, 128, vec![2]);
+        assert_eq!(
+            (machine.verifiers, machine.kv_tokens, machine.context, &machine.end_tokens[..]),
+            (3, 1_000, 128, &[2][..])
+        );
+        assert_eq!((machine.order, machine.batch_time), (QueueOrder::Fair, Span::from_seconds(0.0075)));
+        assert_eq!(machine.breaker, Breaker { failures: 0, cooldown: Span::from_millis(20) });
+        assert_eq!(machine.price, PriceUpdate { step: 0.25, target_load: 0.5, period: Span::from_millis(10) });
+        let scale =
+            Autoscale { min: 2, max: 5, target_busy: 0.5, cold_start: Span::ZERO, period: Span::from_millis(40) };
+        assert_eq!(machine.autoscale, Some(scale));
+        assert_eq!((machine.batch_tokens, machine.queue_jobs), (settings.pool.batch_tokens, settings.pool.queue_jobs));
+        for (name, order) in
+            [("fifo", QueueOrder::Fifo), ("deadline", QueueOrder::Deadline), ("value", QueueOrder::Value)]
+        {
+            assert_eq!(valid(&format!("[pool]\norder = \"{name}\"")).pool.order, order);
+        }
+    }
+
+    #[test]
+    fn autoscaling_is_off_unless_something_of_it_is_set() {
+        assert_eq!(valid("[pool.autoscale]").pool.autoscale, None);
+        let scale = valid("[pool.autoscale]\nmax = 4").pool.autoscale.expect("set");
+        assert_eq!((scale.min, scale.max, scale.period), (1, 4, Span::from_millis(1_000)));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        refused(
+            "[pool]\norder = \"lifo\"",
+            expect![[r#"my.toml: pool.order = "lifo" is not known; valid: fifo, deadline, fair, value"#]],
+        );
+        refused(
+            "[pool]\nbatch_time_ms = -1",
+            expect!["my.toml: pool.batch_time_ms = -1 is out of range: must lie in 0 to 60000"],
+        );
+        refused(
+            "[pool]\nbreaker_failures = 1001",
+            expect!["my.toml: pool.breaker_failures = 1001 is out of range: must lie in 0 to 1000"],
+        );
+        refused(
+            "[pool]\nbreaker_cooldown_ms = 0",
+            expect!["my.toml: pool.breaker_cooldown_ms = 0 is out of range: must lie in 1 to 600000"],
+        );
+        refused(
+            "[pool]\nprice_step = -1",
+            expect!["my.toml: pool.price_step = -1 is out of range: must lie in 0 to 100"],
+        );
+        refused(
+            "[pool]\nprice_target_load = 0",
+            expect!["my.toml: pool.price_target_load = 0 is out of range: must lie in 0.01 to 1"],
+        );
+        refused(
+            "[pool]\nprice_period_ms = 0",
+            expect!["my.toml: pool.price_period_ms = 0 is out of range: must lie in 1 to 60000"],
+        );
+        refused(
+            "[pool.autoscale]\nmin = 2",
+            expect!["my.toml: pool.autoscale.max is missing: a whole number from 1 to 4096"],
+        );
+        refused("[pool.autoscale]\nmin = 3\nmax = 2", expect!["my.toml: pool.autoscale.max: must not be below min"]);
+        refused(
+            "[pool.autoscale]\nmax = 4\ntarget_busy = 0",
+            expect!["my.toml: pool.autoscale.target_busy = 0 is out of range: must lie in 0.01 to 1"],
+        );
+        refused(
+            "[pool.autoscale]\nmax = 4\nperiod_ms = 0",
+            expect!["my.toml: pool.autoscale.period_ms = 0 is out of range: must lie in 1 to 3600000"],
+        );
+        refused(
+            "[pool.autoscale]\nmax = 4\ncold_start_ms = -1",
+            expect!["my.toml: pool.autoscale.cold_start_ms = -1 is out of range: must lie in 0 to 3600000"],
+        );
+        refused(
+            "[pool.autoscale]\nmaxx = 4",
+            expect!["my.toml: unknown key pool.autoscale.maxx; did you mean pool.autoscale.max?"],
+        );
+        refused(
+            "[run]\nverifiers = 9\n[pool.autoscale]\nmin = 2\nmax = 8",
+            expect!["my.toml: run.verifiers = 9 is out of range: must lie in 2 to 8, min and max of pool.autoscale"],
+        );
+        refused_override(
+            "pool.autoscale.max=1",
+            expect![
+                "the default scenario: run.verifiers = 2 is out of range: must lie in 1 to 1, min and max of pool.autoscale"
+            ],
+        );
+    }
+}
