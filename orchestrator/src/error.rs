@@ -99,6 +99,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Something that a simulation was asked for and cannot do.
+    #[error("{0}")]
+    Simulation(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -120,6 +123,7 @@ impl Error {
             | Error::Connector(_)
             | Error::Folder { .. }
             | Error::TooManyDevices { .. }
+            | Error::Simulation(_)
             | Error::Ledger(LedgerError::NotFound(_)) => 2,
             // `runs` on something that is no folder, or not ours to read.
             Error::Ledger(LedgerError::Io { source, .. })

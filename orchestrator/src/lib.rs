@@ -4,17 +4,27 @@
 //! [`calibrate`] where thresholds are missing), start the pool and the [`recorder`], send each method's fleet through the
 //! workload ([`fleet`]), audit what was skipped ([`audit`]), and sum up from the stored rows ([`results`]).
 
+pub mod against;
 pub mod audit;
 pub mod calibrate;
+pub mod capacity;
 pub mod error;
 pub mod fleet;
+pub mod interruption;
 pub mod methods;
 pub mod pair;
 pub mod paired;
+pub mod parts;
+pub mod point;
 pub mod precheck;
 pub mod progress;
 pub mod recorder;
+pub mod refit;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod simulate;
+pub mod sizes;
+pub mod sweep;
+pub mod thresholds;
 pub mod work;

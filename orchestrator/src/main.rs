@@ -8,10 +8,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use specfleet::error::Error;
+use specfleet::paired::Comparison;
+use specfleet::point::Bench;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
-use specfleet::{paired, report, run};
-use specfleet_config::Scenario;
+use specfleet::simulate::{SimulateOptions, Source, simulate};
+use specfleet::{against, capacity, interruption, paired, refit, report, run, sweep, thresholds};
+use specfleet_analysis::Summary;
+use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
 
 /// Fleets of devices that draft with a small model and ask a shared pool of large ones.
 #[derive(Parser)]
@@ -27,6 +31,23 @@ struct Cli {
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
     Run(Box<RunArgs>),
+    /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting
+    Simulate(Box<SimulateArgs>),
+    /// Fit batch costs, host overheads, risk line and distributions on a live run, into one calibration file
+    Calibrate {
+        /// The run: its name in the ledger, or its folder
+        run: PathBuf,
+        /// The file to write
+        #[arg(long, value_name = "FILE", default_value = "calibration.json")]
+        out: PathBuf,
+        /// Folder of all runs
+        #[arg(long, value_name = "DIR", default_value = LEDGER)]
+        ledger: PathBuf,
+    },
+    /// Find the largest fleet that holds latency and accuracy targets, by simulation
+    Capacity(Box<CapacityArgs>),
+    /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
+    Sweep(Box<SweepArgs>),
     /// List the runs in the ledger
     Runs {
         /// Folder of all runs
@@ -102,6 +123,49 @@ struct RunArgs {
     ui: Ui,
 }
 
+#[derive(Args)]
+struct SimulateArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Repeat this live run and print how far the simulation is from it; several runs of one scenario count by their
+    /// median
+    #[arg(long, value_name = "RUN")]
+    against: Vec<PathBuf>,
+    /// Who answers: model, trace or fitted
+    #[arg(long, value_name = "F")]
+    fidelity: Option<String>,
+    /// Threads; no result depends on them
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+}
+
+#[derive(Args)]
+struct CapacityArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// A target, such as inter_token_p95<250ms; may be repeated
+    #[arg(long, value_name = "TARGET", required = true)]
+    slo: Vec<String>,
+    /// Threads; no result depends on them
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+}
+
+#[derive(Args)]
+struct SweepArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// A key and its values: key=from..to:count or key=a,b,c; may be repeated
+    #[arg(long, value_name = "KEY=VALUES", required = true)]
+    vary: Vec<String>,
+    /// Write the rows here
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Threads; no result depends on them
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -115,6 +179,10 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         None => run_command(&cli.run),
         Some(Command::Run(args)) => run_command(&args),
+        Some(Command::Simulate(args)) => simulate_command(&args),
+        Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
+        Some(Command::Capacity(args)) => capacity_command(&args),
+        Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs { ledger, json }) => runs_command(&ledger, json),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
@@ -149,8 +217,11 @@ fn one_line(mistake: &clap::Error) -> String {
 }
 
 fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let scenario = args.scenario().map_err(Error::from)?;
+    let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
+    scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
+    thresholds::check_names(&settings)?;
+    let checks = settings.thresholds.clone();
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     let options = RunOptions {
         settings,
@@ -159,24 +230,166 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, comparisons, folder, notes } = actix::System::new().block_on(run::run(options))?;
-    if args.json {
-        print(serde_json::to_string_pretty(&summary).context("writing the summary")?)?;
-    } else {
-        print(report::method_table(&summary))?;
-        if !comparisons.is_empty() {
-            print(paired::table(&comparisons))?;
-        }
-        print(report::verdict_line(&summary))?;
-        for note in notes {
-            print(format!("note: {note}"))?;
-        }
+    let Finished { summary, comparisons, folder, notes, aborted } =
+        actix::System::new().block_on(run::run(options))?;
+    show(args, &summary, &comparisons, &notes)?;
+    if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;
         if let Some(out) = &args.out {
-            print(format!("generations.jsonl, summary.json and paired.json in {}", out.display()))?;
+            print(format!("generations.jsonl, summary.json, paired.json and run.json in {}", out.display()))?;
         }
     }
+    verdict(args, &checks, &summary, aborted.as_deref())
+}
+
+/// The figures of a run.
+fn show(args: &RunArgs, summary: &Summary, comparisons: &[Comparison], notes: &[String]) -> anyhow::Result<()> {
+    if args.json {
+        return print(serde_json::to_string_pretty(summary).context("writing the summary")?);
+    }
+    print(report::method_table(summary))?;
+    print(report::pool_table(summary))?;
+    if !comparisons.is_empty() {
+        print(paired::table(comparisons))?;
+    }
+    print(report::verdict_line(summary))?;
+    notes.iter().try_for_each(|note| print(format!("note: {note}")))
+}
+
+/// Exit code of a run that was held to thresholds and missed one.
+const MISSED: u8 = 99;
+
+/// Whether the run kept to its thresholds: one line each, and the exit code.
+fn verdict(args: &RunArgs, checks: &[Threshold], summary: &Summary, aborted: Option<&str>) -> anyhow::Result<ExitCode> {
+    let held = thresholds::evaluate(checks, summary);
+    if !args.json {
+        thresholds::lines(&held).into_iter().try_for_each(print)?;
+        aborted.map_or(Ok(()), |check| print(format!("ended early: {check}")))?;
+    }
+    let missed = aborted.is_some() || held.iter().any(|held| !held.holds);
+    Ok(if missed { ExitCode::from(MISSED) } else { ExitCode::SUCCESS })
+}
+
+fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
+    let SimulateArgs { run: args, against: live, fidelity, threads } = args;
+    let folders: Vec<PathBuf> = live.iter().map(|run| place(&args.ledger, run)).collect();
+    let mut scenario = match folders.first() {
+        Some(folder) if args.scenario.is_some() => {
+            let file = args.scenario.as_deref().unwrap_or(folder);
+            let why = format!("--against takes the scenario of the run; leave out {}", file.display());
+            return Err(Error::Simulation(why).into());
+        }
+        Some(folder) => args.over(against::scenario_of(folder)?).map_err(Error::from)?,
+        None => args.scenario(Scenario::shipped_default).map_err(Error::from)?,
+    };
+    if let Some(fidelity) = fidelity {
+        scenario.set_flag("--fidelity", "simulate.fidelity", fidelity.as_str()).map_err(Error::from)?;
+    }
+    scenario.refuse_in(Mode::Simulate).map_err(Error::from)?;
+    let settings = scenario.settings().map_err(Error::from)?;
+    thresholds::check_names(&settings)?;
+    let progress = Progress::new(if args.json { Ui::None } else { args.ui });
+    progress.say(&report::headline(&settings));
+    let source = Source::open(&settings, &args.ledger, &progress)?;
+    let options = SimulateOptions {
+        settings: &settings,
+        scenario: scenario.to_toml(),
+        ledger: Some(&args.ledger),
+        out: args.out.as_deref(),
+        threads: threads_of(*threads),
+        progress: &progress,
+        interrupted: interruption::flag(),
+    };
+    let simulated = simulate(&source, options)?;
+    let mut notes = simulated.notes.clone();
+    notes.push(format!(
+        "{:.1} s of virtual time in {:.1} s: {:.2} million tokens/s, {:.2} million events/s",
+        simulated.virtual_seconds,
+        simulated.wall_seconds,
+        simulated.tokens as f64 / simulated.wall_seconds * 1e-6,
+        simulated.events as f64 / simulated.wall_seconds * 1e-6,
+    ));
+    show(args, &simulated.summary, &simulated.comparisons, &notes)?;
+    if !args.json {
+        if !folders.is_empty() {
+            let summaries = against::live_summaries(&folders)?;
+            let rows = against::compare(&summaries, &simulated.summary);
+            print(against::table(&rows, summaries.len()))?;
+        }
+        if let Some(folder) = &simulated.folder {
+            print(format!("run {} in {}", simulated.summary.run, folder.display()))?;
+        }
+    }
+    verdict(args, &settings.thresholds, &simulated.summary, simulated.aborted.as_deref())
+}
+
+fn calibrate_command(run: &Path, out: &Path, ledger: &Path) -> anyhow::Result<ExitCode> {
+    let refit = refit::refit(&place(ledger, run), ledger, &|line| eprintln!("{line}"))?;
+    refit.lines.iter().try_for_each(print)?;
+    let text = serde_json::to_string_pretty(&refit.calibration).context("writing the calibration")?;
+    std::fs::write(out, text + "\n").map_err(|source| Error::Output { path: out.to_path_buf(), source })?;
+    print(format!("calibration in {}; a scenario names it with calibration.file", out.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn capacity_command(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
+    let scenario = args.run.scenario(Scenario::shipped_default).map_err(Error::from)?;
+    let targets = args
+        .slo
+        .iter()
+        .map(|text| text.parse::<Check>().map_err(|error| Error::Simulation(format!("--slo: {error}"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
+    let bench =
+        Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
+    let answers = capacity::capacity(&scenario, &targets, &bench, |method, trial| {
+        let values: Vec<String> = trial
+            .values
+            .iter()
+            .zip(&targets)
+            .map(|(value, target)| format!("{target}: {}", value.map_or("none".to_owned(), |value| format!("{value:.6}"))))
+            .collect();
+        let mark = if trial.holds { "holds" } else { "misses" };
+        progress.say(&format!("{method}: {} devices {mark}  {}", trial.devices, values.join(", ")));
+    })?;
+    if args.run.json {
+        print(serde_json::to_string_pretty(&answers).context("writing the answers")?)?;
+    } else {
+        print(capacity::table(&answers))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
+    let scenario = args.run.scenario(Scenario::shipped_default).map_err(Error::from)?;
+    let varied = args
+        .vary
+        .iter()
+        .map(|text| text.parse::<Vary>().map_err(|error| Error::Simulation(format!("--vary: {error}"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
+    let bench =
+        Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
+    let swept = sweep::sweep(&scenario, &varied, &bench, |line| progress.say(line))?;
+    if let Some(csv) = &args.csv {
+        sweep::write_csv(&swept, csv)?;
+    }
+    if args.run.json {
+        print(serde_json::to_string_pretty(&swept).context("writing the rows")?)?;
+    } else {
+        print(sweep::table(&swept))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A run by its name in the ledger, or by its folder.
+fn place(ledger: &Path, run: &Path) -> PathBuf {
+    let named = ledger.join(run);
+    if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() }
+}
+
+fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {
+    asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
 }
 
 fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -200,12 +413,16 @@ fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {
 }
 
 impl RunArgs {
-    /// The scenario with the flags on top; flags are keys like any other and obey the same ranges.
-    fn scenario(&self) -> Result<Scenario, specfleet_config::ConfigError> {
-        let mut scenario = match &self.scenario {
+    /// The scenario with the flags on top; without a scenario the default one.
+    fn scenario(&self, default: fn() -> Result<Scenario, ConfigError>) -> Result<Scenario, ConfigError> {
+        self.over(match &self.scenario {
             Some(path) => Scenario::load(path)?,
-            None => Scenario::shipped_default()?,
-        };
+            None => default()?,
+        })
+    }
+
+    /// A scenario with the flags on top; flags are keys like any other and obey the same ranges.
+    fn over(&self, mut scenario: Scenario) -> Result<Scenario, ConfigError> {
         let text = |path: &PathBuf| path.display().to_string();
         let mut flags: Vec<(&str, &str, Option<toml::Value>)> = vec![
             ("--devices", "run.devices", self.devices.map(Into::into)),

@@ -49,6 +49,15 @@ impl<'a> Calibrations<'a> {
         Ok(resolved)
     }
 
+    /// The calibration that a simulation of these methods takes batch costs and distributions from: the first that they
+    /// took numbers from, or the one for the scenario's sampling.
+    pub fn of_run(&self, resolved: &Resolved) -> Result<Calibration, Error> {
+        match resolved.calibrations.first() {
+            Some(calibration) => Ok(calibration.clone()),
+            None => self.find(self.key(&MethodOverrides::default())?),
+        }
+    }
+
     fn resolve_one(&self, choice: &MethodChoice, resolved: &mut Resolved) -> Result<Method, Error> {
         let layers = self.pair.drafter.shape().layers;
         if let Some(layer) = choice.overrides.layer.filter(|&layer| usize::from(layer) >= layers) {

@@ -28,6 +28,11 @@ pub fn fleet(settings: &Settings) -> Result<(), Error> {
 pub fn places(settings: &Settings, ledger: &Path, out: Option<&Path>) -> Result<(), Error> {
     port_is_free(settings)?;
     TlsOptions::from_settings(&settings.pool).check()?;
+    folders(ledger, out)
+}
+
+/// Refuses folders that cannot be written.
+pub fn folders(ledger: &Path, out: Option<&Path>) -> Result<(), Error> {
     writable("--ledger", ledger)?;
     out.map_or(Ok(()), |out| writable("--out", out))
 }

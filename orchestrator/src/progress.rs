@@ -1,11 +1,16 @@
 //! What a person sees while a run goes on: bars on a terminal, plain lines elsewhere, nothing if told so. It all goes to
 //! standard error; standard output is for results.
 
+use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use specfleet_engine::time::Span;
+
+/// Seconds between two lines about a simulation.
+const LINE_EVERY: f64 = 10.0;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,7 +42,10 @@ pub struct Phase {
     bar: Option<ProgressBar>,
     line: Option<(String, Instant)>,
     total: u64,
-    done: std::cell::Cell<u64>,
+    done: Cell<u64>,
+    simulated: Cell<Option<Span>>,
+    /// Seconds after which the last line was printed.
+    said: Cell<f64>,
 }
 
 impl Progress {
@@ -62,21 +70,28 @@ impl Progress {
     /// A method starts on `total` prompts.
     pub fn phase(&self, method: &str, total: usize) -> Phase {
         let total = total as u64;
-        let done = std::cell::Cell::new(0);
+        let phase = |bar, line| Phase {
+            bar,
+            line,
+            total,
+            done: Cell::new(0),
+            simulated: Cell::new(None),
+            said: Cell::new(0.0),
+        };
         match self.show {
-            Show::Nothing => Phase { bar: None, line: None, total, done },
-            Show::Lines => Phase { bar: None, line: Some((method.to_owned(), Instant::now())), total, done },
+            Show::Nothing => phase(None, None),
+            Show::Lines => phase(None, Some((method.to_owned(), Instant::now()))),
             Show::Bars => {
                 let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
                 // The template is a constant and valid; the default style would do as well.
                 if let Ok(style) =
-                    ProgressStyle::with_template("{prefix:<9} {bar:40} {pos:>5}/{len} prompts  {elapsed}")
+                    ProgressStyle::with_template("{prefix:<9} {bar:40} {pos:>5}/{len} prompts  {elapsed}  {msg}")
                 {
                     bar.set_style(style);
                 }
                 bar.set_prefix(method.to_owned());
                 bar.enable_steady_tick(Duration::from_millis(200));
-                Phase { bar: Some(bar), line: None, total, done }
+                phase(Some(bar), None)
             }
         }
     }
@@ -91,6 +106,24 @@ impl Phase {
         }
     }
 
+    /// So many requests are over, after so much virtual time.
+    pub fn set(&self, done: u64, simulated: Span) {
+        self.done.set(done);
+        self.simulated.set(Some(simulated));
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(format!("{:.1} s simulated", simulated.seconds()));
+        }
+        if let Some((method, started)) = &self.line {
+            let seconds = started.elapsed().as_secs_f64();
+            if seconds >= self.said.get() + LINE_EVERY {
+                self.said.set(seconds);
+                let simulated = simulated.seconds();
+                eprintln!("{method:<9} {done}/{} prompts, {simulated:.1} s simulated in {seconds:.0} s", self.total);
+            }
+        }
+    }
+
     /// The method is through.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
@@ -98,7 +131,9 @@ impl Phase {
         }
         if let Some((method, started)) = &self.line {
             let seconds = started.elapsed().as_secs_f64();
-            eprintln!("{method:<9} {}/{} prompts in {seconds:.1} s", self.done.get(), self.total);
+            let simulated =
+                self.simulated.get().map_or(String::new(), |span| format!(", {:.1} s simulated", span.seconds()));
+            eprintln!("{method:<9} {}/{} prompts in {seconds:.1} s{simulated}", self.done.get(), self.total);
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use specfleet_analysis::{GenerationView, RunHeader, Summary, SummaryBuilder, exact_match, rouge_l};
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, FinishReason, GenerationRecord, RoundRecord, Source};
-use specfleet_ledger::{Meta, RunReader, RunState};
+use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState};
 use specfleet_model::Tokenizer;
 
 use crate::error::Error;
@@ -42,8 +42,19 @@ struct Joules {
     cloud_paper: f64,
 }
 
-/// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl`, `summary.json` and `paired.json`
-/// there.
+/// What tells one run from another with the same results: `run.json`.
+#[derive(Debug, Serialize)]
+struct Identity<'a> {
+    run: &'a str,
+    started: u64,
+    wall_seconds: Option<f64>,
+    kind: &'a RunKind,
+    machine: &'a Machine,
+    versions: &'a BTreeMap<String, String>,
+}
+
+/// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl`, `summary.json`, `paired.json` and
+/// `run.json` there.
 pub fn results(
     run_dir: &Path,
     work: &Work,
@@ -86,6 +97,16 @@ pub fn results(
             lines.write(&line(meta, job, &record, &rounds, &text, exact_match))?;
         }
     }
+    for batch in reader.batches() {
+        if let Err(error) = summary.batch(&batch?) {
+            summary.problem(error.to_string());
+        }
+    }
+    for verifier in reader.verifiers() {
+        if let Err(error) = summary.verifier(&verifier?) {
+            summary.problem(error.to_string());
+        }
+    }
     let missing = (work.jobs.len() * meta.methods.len()).saturating_sub(reader.closed_generations());
     if missing > 0 {
         summary.problem(format!("{missing} generations are missing"));
@@ -105,7 +126,7 @@ pub fn results(
     let names: Vec<&str> = meta.methods.iter().map(|method| method.name.as_str()).collect();
     let comparisons = pairing.compare(&names, meta.seed);
     if let Some(lines) = lines {
-        lines.finish(&summary, &comparisons)?;
+        lines.finish(meta, &summary, &comparisons)?;
     }
     Ok((summary, comparisons))
 }
@@ -168,18 +189,39 @@ impl Lines {
             .map_err(|source| Error::Output { path: self.folder.join("generations.jsonl"), source })
     }
 
-    fn finish(mut self, summary: &Summary, comparisons: &[Comparison]) -> Result<(), Error> {
+    fn finish(mut self, meta: &Meta, summary: &Summary, comparisons: &[Comparison]) -> Result<(), Error> {
         let path = self.folder.join("generations.jsonl");
         self.generations.flush().map_err(|source| Error::Output { path, source })?;
-        self.document("summary.json", summary)?;
-        self.document("paired.json", &comparisons)
+        documents(&self.folder, meta, summary)?;
+        document(&self.folder, "paired.json", &comparisons)
     }
+}
 
-    fn document(&self, name: &str, content: &impl Serialize) -> Result<(), Error> {
-        let path = self.folder.join(name);
-        serde_json::to_string_pretty(content)
-            .map_err(std::io::Error::from)
-            .and_then(|text| fs::write(&path, text + "\n"))
-            .map_err(|source| Error::Output { path, source })
-    }
+/// The files of `--out` for a run whose rows are not all kept.
+pub fn streamed(folder: &Path, summary: &Summary, meta: &Meta, wall_seconds: f64) -> Result<(), Error> {
+    let failed = |source| Error::Output { path: folder.to_path_buf(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    documents(folder, &Meta { wall_seconds: Some(wall_seconds), ..meta.clone() }, summary)
+}
+
+/// `run.json`, and `summary.json` without what tells this run from another with the same results.
+fn documents(folder: &Path, meta: &Meta, summary: &Summary) -> Result<(), Error> {
+    document(folder, "summary.json", &Summary { run: String::new(), ..summary.clone() })?;
+    let identity = Identity {
+        run: &meta.run,
+        started: meta.started,
+        wall_seconds: meta.wall_seconds,
+        kind: &meta.kind,
+        machine: &meta.machine,
+        versions: &meta.versions,
+    };
+    document(folder, "run.json", &identity)
+}
+
+fn document(folder: &Path, name: &str, content: &impl Serialize) -> Result<(), Error> {
+    let path = folder.join(name);
+    serde_json::to_string_pretty(content)
+        .map_err(std::io::Error::from)
+        .and_then(|text| fs::write(&path, text + "\n"))
+        .map_err(|source| Error::Output { path, source })
 }

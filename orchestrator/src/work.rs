@@ -1,5 +1,6 @@
 //! The workload of a run: prompts as tokens, and which device answers which.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use specfleet_config::{Settings, Task};
@@ -32,20 +33,29 @@ pub struct Work {
     pub jobs: Vec<Job>,
     /// Names of the data sets.
     pub data_sets: Vec<String>,
+    /// Where each prompt and repetition stands among the jobs.
+    places: BTreeMap<(u32, u16), usize>,
 }
 
 impl Work {
     /// Reads and tokenises the scenario's workload. A prompt that leaves no room for an answer is an error.
     pub fn new(settings: &Settings, pair: &Pair) -> Result<Work, Error> {
-        let mut work = Work { jobs: Vec::new(), data_sets: Vec::new() };
+        let mut work = Work { jobs: Vec::new(), data_sets: Vec::new(), places: BTreeMap::new() };
         for part in &settings.workload {
             let data_set = work.data_set(&part.data_set);
             for task in part.tasks() {
                 let job = Job::new(&task, data_set, &part.data_set, pair)?;
+                work.places.insert((job.prompt_id, job.repetition), work.jobs.len());
                 work.jobs.push(job);
             }
         }
         Ok(work)
+    }
+
+    /// The tokens of a prompt.
+    pub fn tokens(&self, prompt_id: u32, repetition: u16) -> Option<&[u32]> {
+        let job = self.places.get(&(prompt_id, repetition))?;
+        Some(&self.jobs[*job].tokens)
     }
 
     fn data_set(&mut self, name: &str) -> u16 {

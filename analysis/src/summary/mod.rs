@@ -36,7 +36,8 @@ pub type Metrics = Ordered<Metric>;
 pub struct Summary {
     /// [`SUMMARY_SCHEMA`].
     pub schema: u32,
-    /// The run's name.
+    /// The run's name; empty in a file that two equal runs share byte for byte.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub run: String,
     /// Its seed.
     pub seed: u64,

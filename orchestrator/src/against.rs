@@ -1,0 +1,86 @@
+//! `specfleet simulate --against RUN…`: a live run repeated in virtual time, figure by figure.
+
+use std::path::Path;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use specfleet_analysis::{AgainstRow, Summary, compare_summaries};
+use specfleet_config::Scenario;
+use specfleet_ledger::{RunKind, RunReader};
+
+use crate::error::Error;
+use crate::pair::Pair;
+use crate::results::results;
+use crate::work::Work;
+
+/// The scenario that a run was made with.
+pub fn scenario_of(folder: &Path) -> Result<Scenario, Error> {
+    let reader = RunReader::open(folder)?;
+    let meta = reader.meta();
+    if meta.kind != RunKind::Live {
+        return Err(Error::Simulation(format!("--against: run {} was simulated itself; name a live run", meta.run)));
+    }
+    Ok(Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)?)
+}
+
+/// The figures of live runs, from their stored rows. All must be of one scenario.
+pub fn live_summaries(folders: &[std::path::PathBuf]) -> Result<Vec<Summary>, Error> {
+    let mut hash: Option<String> = None;
+    let mut summaries = Vec::new();
+    for folder in folders {
+        let meta = RunReader::open(folder)?.meta().clone();
+        if hash.get_or_insert_with(|| meta.scenario_hash.clone()) != &meta.scenario_hash {
+            return Err(Error::Simulation(format!("--against: run {} is of another scenario than the first", meta.run)));
+        }
+        let settings = scenario_of(folder)?.settings()?;
+        let pair = Pair::load(&settings.model)?;
+        let work = Work::new(&settings, &pair)?;
+        summaries.push(results(folder, &work, &pair.tokenizer, &[], None)?.0);
+    }
+    Ok(summaries)
+}
+
+/// Live, simulated and error, figure by figure.
+pub fn compare(live: &[Summary], simulated: &Summary) -> Vec<AgainstRow> {
+    compare_summaries(live, simulated)
+}
+
+/// The rows as a table.
+pub fn table(rows: &[AgainstRow], runs: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let live = if runs > 1 { format!("live, median of {runs}") } else { "live".to_owned() };
+    table.set_header(["method", "figure", "unit", &live, "live range", "simulated", "error %"]);
+    let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let mut method = "";
+    for row in rows {
+        // Each method is named once.
+        let name = if row.method == method { "" } else { &row.method };
+        method = &row.method;
+        let figure = if row.statistic == specfleet_analysis::Statistic::Mean {
+            row.metric.clone()
+        } else {
+            format!("{} {}", row.metric, row.statistic)
+        };
+        table.add_row([
+            Cell::new(name),
+            Cell::new(figure),
+            Cell::new(&row.unit),
+            cell(row.live.map_or(String::new(), significant)),
+            cell(row.live_range.filter(|_| runs > 1).map_or(String::new(), |(low, high)| {
+                format!("{} to {}", significant(low), significant(high))
+            })),
+            cell(row.simulated.map_or(String::new(), significant)),
+            cell(row.relative_error.map_or(String::new(), |error| format!("{:+.1}", error * 100.0))),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Four significant digits.
+fn significant(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = (3 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    format!("{value:.digits$}")
+}

@@ -1,0 +1,44 @@
+//! One simulation among many: the figures of a scenario with a few keys changed, and no run kept.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use specfleet_analysis::Summary;
+use specfleet_config::{Mode, Scenario};
+
+use crate::error::Error;
+use crate::progress::{Progress, Ui};
+use crate::simulate::{SimulateOptions, Simulated, Source, simulate};
+use crate::thresholds;
+
+/// What all simulations of a search or sweep share.
+pub struct Bench<'a> {
+    /// Where recorded runs and calibrations are found.
+    pub runs: &'a Path,
+    /// Threads of each simulation.
+    pub threads: usize,
+    /// Set from outside to end early.
+    pub interrupted: &'a AtomicBool,
+}
+
+impl Bench<'_> {
+    /// The figures of `scenario`.
+    pub fn figures(&self, scenario: &Scenario) -> Result<Summary, Error> {
+        scenario.refuse_in(Mode::Simulate)?;
+        let settings = scenario.settings()?;
+        thresholds::check_names(&settings)?;
+        let quiet = Progress::new(Ui::None);
+        let source = Source::open(&settings, self.runs, &quiet)?;
+        let options = SimulateOptions {
+            settings: &settings,
+            scenario: scenario.to_toml(),
+            ledger: None,
+            out: None,
+            threads: self.threads,
+            progress: &quiet,
+            interrupted: self.interrupted,
+        };
+        let Simulated { summary, .. } = simulate(&source, options)?;
+        Ok(summary)
+    }
+}

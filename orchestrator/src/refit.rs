@@ -1,0 +1,122 @@
+//! `specfleet calibrate RUN`: what a finished live run says about the pair, the pool's machine and its host, as one file
+//! that scenarios name with `calibration.file`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use specfleet_analysis::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};
+use specfleet_engine::calibration::Calibration;
+use specfleet_engine::id::GenerationId;
+use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord};
+use specfleet_ledger::{RunKind, RunReader};
+
+use crate::error::Error;
+use crate::methods::Calibrations;
+use crate::pair::Pair;
+
+/// What was fitted.
+#[derive(Debug)]
+pub struct Refit {
+    /// The file's contents.
+    pub calibration: Calibration,
+    /// How well batch costs were fitted.
+    pub cost: FitReport,
+    /// The fits in words, one line each.
+    pub lines: Vec<String>,
+}
+
+/// Fits everything on the run in `folder`. `runs`: the folder of all runs, beside which calibrations are cached.
+pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Error> {
+    let reader = RunReader::open(folder)?;
+    let meta = reader.meta();
+    let cannot = |why: &str| Error::Simulation(format!("run {}: {why}", meta.run));
+    if meta.kind != RunKind::Live {
+        return Err(cannot("it was simulated; only a live run measures anything"));
+    }
+    let settings =
+        specfleet_config::Scenario::parse("the run's scenario", &meta.scenario, None)?.settings()?;
+    let pair = Pair::load(&settings.model)?;
+    let known = meta.calibration.as_ref().and_then(|value| serde_json::from_value::<Vec<Calibration>>(value.clone()).ok());
+    let base = match known.and_then(|mut list| (!list.is_empty()).then(|| list.swap_remove(0))) {
+        Some(calibration) => calibration,
+        None => Calibrations::new(&settings, &pair, runs, say).of_run(&Default::default())?,
+    };
+
+    let rows = Rows::read(&reader)?;
+    let generations = rows.all();
+    let batches: Vec<BatchRecord> = reader.batches().collect::<Result<_, _>>()?;
+    let (batch_cost, cost) =
+        fit_batch_cost(&batches).ok_or_else(|| cannot("it has too few batches to fit what they take (twenty)"))?;
+    let host = fit_host(&generations, &meta.methods);
+    let distributions = fit_distributions(&generations, &meta.methods);
+    let line = refit_line(&generations, &meta.methods);
+
+    let mut lines = vec![format!(
+        "batches  {} batches: {:.1} us + {:.2} us/token + {:.2} us/sequence + {:.4} us/cached token; {:.1} % mean error, \
+         r2 {:.3}, {} outliers left out",
+        cost.batches,
+        batch_cost.base * 1e-3,
+        batch_cost.per_token * 1e-3,
+        batch_cost.per_sequence * 1e-3,
+        batch_cost.per_cached_token * 1e-3,
+        cost.relative_error * 100.0,
+        cost.r2,
+        cost.outliers
+    )];
+    let slowdowns: Vec<String> = batch_cost.contention.iter().map(|factor| format!("{factor:.2}")).collect();
+    lines.push(format!("         times {} beside 0, 1, … other verifiers that compute", slowdowns.join(", ")));
+    match &host {
+        Some(host) => lines.push(format!(
+            "host     {:.0} us late per draft step, {:.0} us per upload beyond link, queue and batch; {} generations",
+            host.step.seconds() * 1e6,
+            host.upload.seconds() * 1e6,
+            host.generations
+        )),
+        None => lines.push("host     nothing fitted: no generation whose uploads all got verdicts".to_owned()),
+    }
+    match (&line, &distributions) {
+        (Some(line), Some(distributions)) => lines.push(format!(
+            "risk     {:.3} u {:+.3}, correlation {:.2}, rmse {:.3}, {} drafts; distributions of {} drafts",
+            line.a, line.b, line.r, line.rmse, line.n, distributions.drafts
+        )),
+        _ => lines.push(
+            "risk     kept from the run's own calibration: no audited method with uncertainty (u-hlm, ui-hlm, cu-hlm)"
+                .to_owned(),
+        ),
+    }
+    let mut calibration =
+        Calibration { batch_cost: Some(batch_cost), host, distributions, ..base };
+    if let Some(line) = line {
+        calibration.risk_averse = line.risk_averse();
+        calibration.risk_prone = line.risk_prone(calibration.delta);
+        calibration.line = line;
+    }
+    lines.extend(calibration.fits_badly().map(|warning| format!("note     {warning}")));
+    Ok(Refit { calibration, cost, lines })
+}
+
+/// A run's generations with their rounds and audits.
+struct Rows {
+    generations: Vec<(GenerationRecord, Vec<RoundRecord>)>,
+    audits: BTreeMap<GenerationId, AuditRecord>,
+}
+
+impl Rows {
+    fn read(reader: &RunReader) -> Result<Rows, Error> {
+        let mut generations = Vec::new();
+        for record in reader.generations() {
+            let record = record?;
+            let rounds = reader.rounds(record.id)?;
+            generations.push((record, rounds));
+        }
+        let audits = reader.audits().map(|audit| audit.map(|audit| (audit.id, audit))).collect::<Result<_, _>>()?;
+        Ok(Rows { generations, audits })
+    }
+
+    fn all(&self) -> Vec<GenerationRows<'_>> {
+        self.generations
+            .iter()
+            .map(|(record, rounds)| GenerationRows { record, rounds, audit: self.audits.get(&record.id) })
+            .collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! A run in virtual time: the same scenario, methods, records, ledger and summary as a live run.
+
+mod model;
+mod phase;
+mod sinks;
+mod source;
+mod trace;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use specfleet_analysis::{RunHeader, StreamSummary, Summary};
+use specfleet_config::{CostChoice, Fidelity, Settings};
+use specfleet_ledger::{RunKind, RunState, RunWriter};
+
+use self::phase::Phases;
+pub use self::source::{Source, run_folder};
+use crate::error::Error;
+use crate::paired::Comparison;
+use crate::precheck;
+use crate::progress::Progress;
+use crate::results::{self, Identity};
+use crate::run;
+
+/// What a simulation needs beyond its scenario.
+pub struct SimulateOptions<'a> {
+    /// The scenario, validated, and fit for a simulation.
+    pub settings: &'a Settings,
+    /// Its text, for repeating the run.
+    pub scenario: String,
+    /// Folder of all runs; `None` keeps no run, only its figures.
+    pub ledger: Option<&'a Path>,
+    /// Where result files go, if anywhere.
+    pub out: Option<&'a Path>,
+    /// Threads; results do not depend on them.
+    pub threads: usize,
+    /// What the user sees meanwhile.
+    pub progress: &'a Progress,
+    /// Set from outside to end the simulation early.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// What a simulation left.
+#[derive(Debug)]
+pub struct Simulated {
+    /// The figures.
+    pub summary: Summary,
+    /// `ui-hlm` against the others, where texts were at hand.
+    pub comparisons: Vec<Comparison>,
+    /// The run's folder in the ledger, if it was kept.
+    pub folder: Option<PathBuf>,
+    /// Lines a reader of the figures should see.
+    pub notes: Vec<String>,
+    /// The failed threshold that ended it early, if one did.
+    pub aborted: Option<String>,
+    /// Virtual seconds.
+    pub virtual_seconds: f64,
+    /// Seconds that it took.
+    pub wall_seconds: f64,
+    /// Tokens committed.
+    pub tokens: u64,
+    /// Events worked off.
+    pub events: u64,
+}
+
+/// Runs the scenario in virtual time, answered by `source`, which was opened for it.
+pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulated, Error> {
+    let began = Instant::now();
+    let SimulateOptions { settings, scenario, ledger, out, threads, progress, interrupted } = options;
+    if let Some(ledger) = ledger {
+        precheck::folders(ledger, out)?;
+    }
+    let mut meta = run::meta(settings, scenario, &source.resolved, &source.data_sets);
+    meta.kind = RunKind::Simulated {
+        fidelity: fidelity(settings).to_owned(),
+        cost: cost(settings).to_owned(),
+        keep_every: settings.simulate.keep_every,
+    };
+    let header = RunHeader {
+        run: meta.run.clone(),
+        seed: meta.seed,
+        scenario_hash: meta.scenario_hash.clone(),
+        faults_injected: 0,
+    };
+    let empty = StreamSummary::new(header, &meta.methods, &meta.data_sets);
+    let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
+    let mut phases = Phases::new(settings, source, empty, writer, progress, interrupted, threads);
+    let outcome = phases.all();
+    let wall_seconds = began.elapsed().as_secs_f64();
+    let ended = phases.close(outcome, wall_seconds)?;
+
+    // Texts, and with them exact figures, are at hand where every row was kept.
+    let exact = ended.folder.as_deref().zip(source.work.as_deref()).zip(source.pair.as_ref());
+    let exact = exact.filter(|_| settings.simulate.keep_every == 1);
+    let mut notes = source.resolved.warnings.clone();
+    let (mut summary, comparisons) = match exact {
+        Some(((folder, work), pair)) => results::results(folder, work, &pair.tokenizer, &ended.problems, out)?,
+        None => {
+            let mut stream = ended.stream;
+            ended.problems.iter().for_each(|problem| stream.problem(problem.clone()));
+            let mut summary = stream.finish();
+            summary.faults_injected = ended.faults;
+            if let Some(out) = out {
+                results::streamed(out, &summary, &meta, wall_seconds)?;
+            }
+            let kept = settings.simulate.keep_every;
+            if kept > 1 && ended.folder.is_some() {
+                notes.push(format!(
+                    "the ledger holds every {kept}th device whole; the figures are of all devices, percentiles from \
+                     sketches with a relative error of 1 %"
+                ));
+            }
+            (summary, Vec::new())
+        }
+    };
+    summary.run.clone_from(&meta.run);
+    Ok(Simulated {
+        summary,
+        comparisons,
+        folder: ended.folder,
+        notes,
+        aborted: ended.aborted,
+        virtual_seconds: ended.end.0 as f64 * 1e-9,
+        wall_seconds,
+        tokens: ended.tokens,
+        events: ended.events,
+    })
+}
+
+/// As scenarios write it.
+pub fn fidelity(settings: &Settings) -> &'static str {
+    match settings.simulate.fidelity {
+        Fidelity::Model => "model",
+        Fidelity::Trace { .. } => "trace",
+        Fidelity::Fitted => "fitted",
+    }
+}
+
+/// As scenarios write it.
+pub fn cost(settings: &Settings) -> &'static str {
+    match settings.simulate.cost {
+        CostChoice::Measured => "measured",
+        CostChoice::Roofline { .. } => "roofline",
+        CostChoice::Fixed { .. } => "fixed",
+    }
+}
+
+/// A run that was broken off is kept, and says so.
+fn state(outcome: &Result<(), Error>) -> RunState {
+    match outcome {
+        Ok(()) => RunState::Completed,
+        Err(Error::Interrupted(_)) => RunState::Interrupted,
+        Err(error) => RunState::Failed { reason: error.to_string() },
+    }
+}

@@ -1,0 +1,228 @@
+//! What a simulation is answered by: the loaded pair, a recorded run, or the distributions of a calibration; and what the
+//! batches of its pool take.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use specfleet_config::{CALIBRATIONS, CostChoice, Fidelity, RunPlace, Settings};
+use specfleet_engine::calibration::Calibration;
+use specfleet_engine::cost::BatchCost;
+use specfleet_engine::method::Method;
+use specfleet_engine::record::{AuditRecord, GenerationRecord};
+use specfleet_ledger::RunReader;
+use specfleet_simulator::Host;
+
+use super::trace::Recorded;
+use crate::error::Error;
+use crate::methods::{Calibrations, Resolved};
+use crate::pair::Pair;
+use crate::progress::Progress;
+use crate::sizes::Sizes;
+use crate::work::Work;
+
+/// See the module's documentation.
+pub struct Source {
+    /// The models; absent where the scenario declares an emulated pair.
+    pub pair: Option<Pair>,
+    /// The prompts as tokens; absent for fitted answers, which need no text.
+    pub work: Option<Arc<Work>>,
+    /// Names of the data sets.
+    pub data_sets: Vec<String>,
+    /// The methods, every threshold a number.
+    pub resolved: Resolved,
+    /// What machines know of the pair.
+    pub sizes: Sizes,
+    /// What batches take.
+    pub cost: BatchCost,
+    /// What the host adds.
+    pub host: Host,
+    /// The calibration that distributions are taken from.
+    pub calibration: Option<Calibration>,
+    /// A recorded run's generations by method, and its audits.
+    pub trace: Option<Trace>,
+}
+
+/// A recorded run.
+pub struct Trace {
+    /// By method, then prompt and repetition.
+    pub generations: Vec<BTreeMap<(u32, u16), Recorded>>,
+    /// All of them.
+    pub audits: Vec<AuditRecord>,
+}
+
+impl Source {
+    /// Loads whatever the scenario's fidelity and cost need. `runs`: the ledger's folder.
+    pub fn open(settings: &Settings, runs: &Path, progress: &Progress) -> Result<Source, Error> {
+        let simulate = &settings.simulate;
+        let fitted = simulate.fidelity == Fidelity::Fitted;
+        let emulated = Sizes::emulated(settings);
+        if emulated.is_some() && !fitted {
+            return Err(Error::Simulation(
+                "simulate.cost = \"roofline\" declares an emulated pair, whose answers nobody knows: it needs \
+                 simulate.fidelity = \"fitted\""
+                    .to_owned(),
+            ));
+        }
+        let pair = if emulated.is_some() { None } else { Some(Pair::load(&settings.model)?) };
+        let work = match &pair {
+            Some(pair) if !fitted => Some(Arc::new(Work::new(settings, pair)?)),
+            _ => None,
+        };
+        let data_sets = data_sets(settings);
+        let mut resolved = match &pair {
+            Some(pair) => {
+                let announce = |text: &str| progress.say(text);
+                Calibrations::new(settings, pair, runs, &announce).resolve()?
+            }
+            None => resolve_emulated(settings)?,
+        };
+        let calibration = match &pair {
+            Some(pair) => Calibrations::new(settings, pair, runs, &|text| progress.say(text)).of_run(&resolved)?,
+            None => emulated_calibration(settings)?,
+        };
+        let missing = |what: &str| {
+            Error::Simulation(format!(
+                "the calibration has no {what}: fit one with `specfleet calibrate RUN` on a live run and name its file \
+                 with calibration.file"
+            ))
+        };
+        let cost = match simulate.cost.declared() {
+            Some(cost) => cost,
+            None => BatchCost::Measured(calibration.batch_cost.clone().ok_or_else(|| missing("batch cost"))?),
+        };
+        let host = match (simulate.host, calibration.host.clone()) {
+            (false, _) => Host::ideal(),
+            (true, Some(host)) => Host::measured(host),
+            (true, None) => return Err(missing("host overheads (or set simulate.host = false)")),
+        };
+        if fitted && calibration.distributions.is_none() {
+            return Err(missing("distributions"));
+        }
+        let trace = match &simulate.fidelity {
+            Fidelity::Trace { run } => Some(open_trace(settings, runs, run, &mut resolved)?),
+            Fidelity::Model | Fidelity::Fitted => None,
+        };
+        let sizes = match (&pair, emulated) {
+            (_, Some(sizes)) => sizes,
+            (Some(pair), None) => Sizes::of_pair(settings, pair),
+            (None, None) => unreachable!("a pair is loaded unless one is emulated"),
+        };
+        let calibration = Some(calibration);
+        Ok(Source { pair, work, data_sets, resolved, sizes, cost, host, calibration, trace })
+    }
+}
+
+fn data_sets(settings: &Settings) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for part in &settings.workload {
+        if !names.contains(&part.data_set) {
+            names.push(part.data_set.clone());
+        }
+    }
+    names
+}
+
+/// The methods of an emulated pair: it behaves as the calibration says, whichever pair that was made on.
+fn resolve_emulated(settings: &Settings) -> Result<Resolved, Error> {
+    let calibration = emulated_calibration(settings)?;
+    let methods = settings
+        .methods
+        .iter()
+        .map(|choice| calibration.resolve(&choice.name, &choice.overrides))
+        .collect::<Result<Vec<Method>, _>>()?;
+    let warnings = vec![format!(
+        "modelled: uncertainty and acceptance are those of the calibration's pair ({} samples), times those of the declared \
+         profiles",
+        calibration.samples
+    )];
+    Ok(Resolved { methods, calibrations: vec![calibration], warnings })
+}
+
+/// The scenario's file, or what ships for its temperature.
+fn emulated_calibration(settings: &Settings) -> Result<Calibration, Error> {
+    if let Some(file) = &settings.calibration.file {
+        let wrong = |why: String| Error::Calibration { path: file.path.clone(), why };
+        return serde_json::from_str(&file.text).map_err(|error| wrong(error.to_string()));
+    }
+    let greedy = settings.run.sampling.is_greedy();
+    let shipped = CALIBRATIONS.iter().filter_map(|text| serde_json::from_str::<Calibration>(text).ok());
+    shipped
+        .into_iter()
+        .find(|calibration| calibration.key.sampling.is_greedy() == greedy)
+        .ok_or_else(|| Error::Simulation("no calibration ships for this temperature: name a calibration.file".to_owned()))
+}
+
+/// The folder of a run that is named or placed.
+pub fn run_folder(runs: &Path, place: &RunPlace) -> PathBuf {
+    match place {
+        RunPlace::Name(name) => runs.join(name),
+        RunPlace::Folder(folder) => folder.clone(),
+    }
+}
+
+/// Reads a recorded run, which must have made the same generations: same seed, sampling, methods, workload and models.
+fn open_trace(settings: &Settings, runs: &Path, place: &RunPlace, resolved: &mut Resolved) -> Result<Trace, Error> {
+    let folder = run_folder(runs, place);
+    let reader = RunReader::open(&folder)?;
+    let meta = reader.meta();
+    let recorded = specfleet_config::Scenario::parse("the recorded run's scenario", &meta.scenario, None)?.settings()?;
+    let wrong = |what: &str| {
+        Error::Simulation(format!(
+            "simulate.trace: run {} has another {what} than this scenario, so its answers are not those that it asks for",
+            meta.run
+        ))
+    };
+    if recorded.run.seed != settings.run.seed {
+        return Err(wrong("seed"));
+    }
+    if recorded.run.sampling != settings.run.sampling || recorded.run.max_new_tokens != settings.run.max_new_tokens {
+        return Err(wrong("sampling or max_new_tokens"));
+    }
+    if recorded.workload != settings.workload {
+        return Err(wrong("workload"));
+    }
+    if recorded.model.drafter != settings.model.drafter || recorded.model.verifier != settings.model.verifier {
+        return Err(wrong("pair"));
+    }
+    // The recorded numbers are the ones that were decided with.
+    let mut generations = Vec::new();
+    for method in &mut resolved.methods {
+        let place = meta.methods.iter().position(|known| known.name == method.name);
+        let place = place.ok_or_else(|| wrong(&format!("list of methods ({} is missing)", method.name)))?;
+        if meta.methods[place] != *method {
+            return Err(wrong(&format!("setting of {}", method.name)));
+        }
+        let place = place as u16;
+        let mut by_prompt = BTreeMap::new();
+        for record in reader.generations() {
+            let record: GenerationRecord = record?;
+            if record.id.method == place && !record.tokens.is_empty() {
+                let rounds = reader.rounds(record.id)?;
+                by_prompt.insert(
+                    (record.id.prompt, record.id.repetition),
+                    Recorded { prompt_tokens: record.prompt_tokens, rounds },
+                );
+            }
+        }
+        for task in settings.tasks() {
+            if !by_prompt.contains_key(&(task.prompt_id, task.repetition)) {
+                return Err(wrong(&format!("set of finished generations ({} of prompt {})", method.name, task.prompt_id)));
+            }
+        }
+        generations.push(by_prompt);
+    }
+    let names: Vec<&String> = meta.methods.iter().map(|method| &method.name).collect();
+    let mut audits = Vec::new();
+    for audit in reader.audits() {
+        let mut audit = audit?;
+        let name = names.get(usize::from(audit.id.method));
+        // Numbered by this run's list.
+        if let Some(index) = resolved.methods.iter().position(|method| name == Some(&&method.name)) {
+            audit.id.method = index as u16;
+            audits.push(audit);
+        }
+    }
+    Ok(Trace { generations, audits })
+}
+

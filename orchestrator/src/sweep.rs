@@ -1,0 +1,172 @@
+//! Every combination of a few varied keys, simulated: a table, a CSV, and which points nobody beats.
+
+use std::io::Write;
+use std::path::Path;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+use specfleet_analysis::{Statistic, Summary, pareto, value_of};
+use specfleet_config::{Scenario, Vary};
+
+use crate::error::Error;
+use crate::point::Bench;
+
+/// Most points of a sweep: beyond it a range was mistyped.
+const MOST_POINTS: usize = 10_000;
+
+/// A figure of every row: heading, metric, statistic, factor to the unit shown, decimals.
+type Column = (&'static str, &'static str, Statistic, f64, usize);
+
+const COLUMNS: [Column; 9] = [
+    ("agreement %", "verifier_agreement", Statistic::Mean, 1e2, 2),
+    ("energy mJ/tok", "energy_per_token_joules_total", Statistic::Mean, 1e3, 2),
+    ("goodput tok/s", "goodput_tokens_per_second", Statistic::Mean, 1.0, 1),
+    ("in time %", "goodput_share", Statistic::Mean, 1e2, 1),
+    ("fleet tok/s", "fleet_tokens_per_second", Statistic::Mean, 1.0, 1),
+    ("gap p50 ms", "inter_token_latency_seconds", Statistic::P50, 1e3, 1),
+    ("gap p95 ms", "inter_token_latency_seconds", Statistic::P95, 1e3, 1),
+    ("upload %", "upload_rate", Statistic::Mean, 1e2, 1),
+    ("busy %", "verifier_busy_share", Statistic::Mean, 1e2, 1),
+];
+
+/// One method at one point.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The varied keys' values, in the order of the keys.
+    pub values: Vec<String>,
+    /// The method.
+    pub method: String,
+    /// The figures of the columns, in SI units; absent where one does not apply.
+    pub figures: Vec<Option<f64>>,
+    /// Whether no other row is at least as good in accuracy, energy and goodput, and better in one.
+    pub pareto: bool,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sweep {
+    /// The varied keys.
+    pub keys: Vec<String>,
+    /// Names of the figures' metrics.
+    pub metrics: Vec<&'static str>,
+    /// Every method at every point.
+    pub rows: Vec<Row>,
+}
+
+/// Simulates every combination; `say` is told before each.
+pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl Fn(&str)) -> Result<Sweep, Error> {
+    let points = varied.iter().try_fold(1usize, |points, vary| points.checked_mul(vary.values.len()));
+    let points = points.filter(|&points| points <= MOST_POINTS).ok_or_else(|| {
+        Error::Simulation(format!("--vary: the ranges have more than {MOST_POINTS} combinations"))
+    })?;
+    let mut rows = Vec::new();
+    for point in 0..points {
+        let values = values_at(varied, point);
+        let mut changed = scenario.clone();
+        for (vary, value) in varied.iter().zip(&values) {
+            changed.set(&format!("{}={value}", vary.key))?;
+        }
+        let place: Vec<String> = varied.iter().zip(&values).map(|(vary, value)| format!("{}={value}", vary.key)).collect();
+        say(&format!("{}/{points} {}", point + 1, place.join(" ")));
+        let summary = bench.figures(&changed)?;
+        rows.extend(rows_of(&values, &summary));
+    }
+    mark(&mut rows);
+    let keys = varied.iter().map(|vary| vary.key.clone()).collect();
+    Ok(Sweep { keys, metrics: COLUMNS.iter().map(|column| column.1).collect(), rows })
+}
+
+/// The values of one combination: the last key varies fastest.
+fn values_at(varied: &[Vary], point: usize) -> Vec<String> {
+    let mut rest = point;
+    let mut values: Vec<String> = varied
+        .iter()
+        .rev()
+        .map(|vary| {
+            let value = vary.values[rest % vary.values.len()].clone();
+            rest /= vary.values.len();
+            value
+        })
+        .collect();
+    values.reverse();
+    values
+}
+
+fn rows_of(values: &[String], summary: &Summary) -> Vec<Row> {
+    let row = |(name, metrics): (&str, &specfleet_analysis::Metrics)| Row {
+        values: values.to_vec(),
+        method: name.to_owned(),
+        figures: COLUMNS.iter().map(|column| value_of(metrics, column.1, column.2)).collect(),
+        pareto: false,
+    };
+    summary.methods.iter().map(row).collect()
+}
+
+/// Marks the rows that nobody beats in agreement, energy, and goodput (or throughput, where no latency is wanted).
+fn mark(rows: &mut [Row]) {
+    let at = |row: &Row, column: usize| row.figures[column];
+    let judged: Vec<usize> =
+        (0..rows.len()).filter(|&index| at(&rows[index], 0).is_some() && at(&rows[index], 1).is_some()).collect();
+    let points: Vec<[f64; 3]> = judged
+        .iter()
+        .map(|&index| {
+            let row = &rows[index];
+            let speed = at(row, 2).or(at(row, 4)).unwrap_or(0.0);
+            [at(row, 0).unwrap_or(0.0), at(row, 1).unwrap_or(f64::INFINITY), speed]
+        })
+        .collect();
+    for (index, unbeaten) in judged.into_iter().zip(pareto(&points, [true, false, true])) {
+        rows[index].pareto = unbeaten;
+    }
+}
+
+/// The rows as a table; a star marks the Pareto front.
+pub fn table(sweep: &Sweep) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let short = |key: &String| key.rsplit('.').next().unwrap_or(key).to_owned();
+    let mut header: Vec<String> = sweep.keys.iter().map(short).collect();
+    header.push("method".to_owned());
+    header.extend(COLUMNS.iter().map(|column| column.0.to_owned()));
+    header.push("front".to_owned());
+    table.set_header(header);
+    for row in &sweep.rows {
+        let mut cells: Vec<Cell> = row.values.iter().map(Cell::new).collect();
+        cells.push(Cell::new(&row.method));
+        cells.extend(row.figures.iter().zip(COLUMNS).map(|(figure, (.., factor, decimals))| {
+            let text = figure.map_or(String::new(), |figure| format!("{:.decimals$}", figure * factor));
+            Cell::new(text).set_alignment(CellAlignment::Right)
+        }));
+        cells.push(Cell::new(if row.pareto { "*" } else { "" }));
+        table.add_row(cells);
+    }
+    table.to_string()
+}
+
+/// Writes the rows as CSV, figures in SI units.
+pub fn write_csv(sweep: &Sweep, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Output { path: path.to_path_buf(), source };
+    let mut text = Vec::new();
+    let mut line = |cells: Vec<String>| writeln!(text, "{}", cells.join(",")).map_err(failed);
+    let mut header: Vec<String> = sweep.keys.iter().map(|key| quoted(key)).collect();
+    header.push("method".to_owned());
+    header.extend(COLUMNS.iter().map(|column| match column.2 {
+        Statistic::Mean => column.1.to_owned(),
+        statistic => format!("{}_{statistic}", column.1),
+    }));
+    header.push("pareto".to_owned());
+    line(header)?;
+    for row in &sweep.rows {
+        let mut cells: Vec<String> = row.values.iter().map(|value| quoted(value)).collect();
+        cells.push(row.method.clone());
+        cells.extend(row.figures.iter().map(|figure| figure.map_or(String::new(), |figure| figure.to_string())));
+        cells.push(row.pareto.to_string());
+        line(cells)?;
+    }
+    std::fs::write(path, text).map_err(failed)
+}
+
+/// A cell of a CSV.
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}

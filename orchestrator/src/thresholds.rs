@@ -1,0 +1,126 @@
+//! What a run is held to: checks on its figures, during the run and at its end.
+
+use specfleet_analysis::{Statistic, Summary, full_metric_name, metric_names, nearest_metrics, value_of};
+use specfleet_config::{self as config, Check, Settings, Threshold};
+use specfleet_engine::time::{Span, Time};
+
+use crate::error::Error;
+
+/// Virtual or real time between two evaluations of the checks that can end a run.
+const EVERY: Span = Span::from_millis(1_000);
+
+/// Refuses checks on metrics that no summary has.
+pub fn check_names(settings: &Settings) -> Result<(), Error> {
+    settings.thresholds.iter().try_for_each(|threshold| known("thresholds.checks", &threshold.check))
+}
+
+/// Refuses a check on a metric that no summary has. `place`: where it stands.
+pub fn known(place: &str, check: &Check) -> Result<(), Error> {
+    metric(place, &check.metric).map(drop)
+}
+
+/// The full name of a metric, or an error with the names that are like it.
+pub fn metric(place: &str, name: &str) -> Result<&'static str, Error> {
+    full_metric_name(name).ok_or_else(|| {
+        let near = nearest_metrics(name);
+        let advice = if near.is_empty() {
+            format!("valid: {}", metric_names().map(|(name, _)| name).collect::<Vec<_>>().join(", "))
+        } else {
+            format!("did you mean {}?", near.join(" or "))
+        };
+        Error::Simulation(format!("{place}: there is no metric {name:?}; {advice}"))
+    })
+}
+
+/// What became of a check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The method whose figure it is.
+    pub method: String,
+    /// The check.
+    pub check: String,
+    /// The figure; absent if the method has none, which fails the check.
+    pub value: Option<f64>,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+/// Holds a check against a method's figures.
+pub fn hold(check: &Check, method: &str, summary: &Summary) -> Held {
+    let value = summary.methods.get(method).and_then(|metrics| value_of(metrics, &check.metric, statistic(check.statistic)));
+    let holds = value.is_some_and(|value| check.holds(value));
+    Held { method: method.to_owned(), check: check.to_string(), value, holds }
+}
+
+/// Holds every threshold of a scenario against the figures of a run, method by method.
+pub fn evaluate(thresholds: &[Threshold], summary: &Summary) -> Vec<Held> {
+    let methods: Vec<&str> = summary.methods.iter().map(|(name, _)| name).collect();
+    thresholds
+        .iter()
+        .flat_map(|threshold| {
+            let of = threshold.method.as_deref();
+            let methods = methods.iter().filter(move |name| of.is_none_or(|of| of == **name));
+            methods.map(|name| hold(&threshold.check, name, summary))
+        })
+        .collect()
+}
+
+/// One line per check, for a person.
+pub fn lines(held: &[Held]) -> Vec<String> {
+    held.iter()
+        .map(|held| {
+            let mark = if held.holds { "met" } else { "MISSED" };
+            let value = held.value.map_or("no figure".to_owned(), |value| format!("{value:.6}"));
+            format!("threshold {mark:<6} {}: {} ({value})", held.method, held.check)
+        })
+        .collect()
+}
+
+/// The statistic of a check as analyses name it.
+pub fn statistic(statistic: config::Statistic) -> Statistic {
+    match statistic {
+        config::Statistic::Mean => Statistic::Mean,
+        config::Statistic::Min => Statistic::Min,
+        config::Statistic::Max => Statistic::Max,
+        config::Statistic::Percentile(50) => Statistic::P50,
+        config::Statistic::Percentile(90) => Statistic::P90,
+        config::Statistic::Percentile(95) => Statistic::P95,
+        // A check has one of four percentiles.
+        config::Statistic::Percentile(_) => Statistic::P99,
+    }
+}
+
+/// Watches one method's phase for the checks that end a run when they fail.
+pub struct Watch<'a> {
+    thresholds: Vec<&'a Threshold>,
+    method: String,
+    started: Time,
+    next: Time,
+}
+
+impl<'a> Watch<'a> {
+    /// For a phase of `method` that starts at `started`.
+    pub fn new(thresholds: &'a [Threshold], method: &str, started: Time) -> Watch<'a> {
+        let mine = |threshold: &&Threshold| {
+            threshold.abort_on_fail && threshold.method.as_deref().is_none_or(|name| name == method)
+        };
+        let thresholds: Vec<&Threshold> = thresholds.iter().filter(mine).collect();
+        let first = thresholds.iter().map(|threshold| threshold.delay).min().unwrap_or(Span::ZERO);
+        Watch { thresholds, method: method.to_owned(), started, next: started + first + EVERY }
+    }
+
+    /// Whether there is anything to evaluate now.
+    pub fn is_due(&self, now: Time) -> bool {
+        !self.thresholds.is_empty() && now >= self.next
+    }
+
+    /// The first check that fails on what the phase has so far, as a line. A figure that is not there yet does not fail.
+    pub fn failed(&mut self, now: Time, summary: &Summary) -> Option<String> {
+        self.next = now + EVERY;
+        self.thresholds.iter().filter(|threshold| now >= self.started + threshold.delay).find_map(|threshold| {
+            let held = hold(&threshold.check, &self.method, summary);
+            let value = held.value?;
+            (!held.holds).then(|| format!("{}: {} failed with {value:.6}", held.method, held.check))
+        })
+    }
+}
