@@ -89,8 +89,8 @@ pub(crate) fn check_row<R: Row>(row: &R) -> Result<(), LedgerError> {
 /// Lists of this length fit a chunk whatever they hold: two columns of at most 32 bits per element, and the rest.
 pub(crate) const SHORT_LIST: usize = 7000;
 
-/// The rows of a chunk.
-pub(crate) fn read<R: Row>(chunk: &[u8]) -> Result<Vec<R>, Malformed> {
+/// The rows of a chunk of a store of this schema.
+pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malformed> {
     if chunk.len() < HEADER || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
@@ -108,7 +108,7 @@ pub(crate) fn read<R: Row>(chunk: &[u8]) -> Result<Vec<R>, Malformed> {
     if rows > MAX_ROWS {
         return Err(Malformed("it claims more rows than a chunk can hold"));
     }
-    let mut columns = Decoder::new(&chunk[HEADER..], rows);
+    let mut columns = Decoder::new(&chunk[HEADER..], rows, schema);
     let rows = R::decode(rows, &mut columns)?;
     columns.finish()?;
     Ok(rows)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LedgerError;
 use crate::lock;
-use crate::meta::{self, META_FILE, Progress};
+use crate::meta::{self, META_FILE, Progress, RunKind};
 
 /// Where a run stands, as a listing tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +54,8 @@ pub struct RunListing {
     /// Where it stands.
     #[serde(flatten)]
     pub state: ListedState,
+    /// Live, or simulated.
+    pub kind: RunKind,
     /// When it started, in seconds since 1970; 0 if unreadable.
     pub started: u64,
     /// When it ended, in seconds since 1970.
@@ -79,6 +81,8 @@ struct Head {
     state: String,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    kind: RunKind,
     started: u64,
     #[serde(default)]
     ended: Option<u64>,
@@ -133,6 +137,7 @@ fn listing(dir: &Path) -> Result<RunListing, LedgerError> {
         run: head.run,
         dir: dir.to_path_buf(),
         state,
+        kind: head.kind,
         started: head.started,
         ended: head.ended,
         scenario_hash: head.scenario_hash,
@@ -159,6 +164,7 @@ fn unreadable(dir: PathBuf, error: &LedgerError) -> RunListing {
         run: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         dir,
         state: ListedState::Unreadable { reason: error.to_string() },
+        kind: RunKind::default(),
         started: 0,
         ended: None,
         scenario_hash: String::new(),

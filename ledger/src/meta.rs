@@ -1,4 +1,5 @@
-//! The plain files beside a store: what a run is (`meta.json`) and how far it got (`progress.json`).
+//! The plain files beside a store: what a run is (`meta.json`), how far it got (`progress.json`), and what became of it as
+//! a whole if the rows do not say (`summary.json`).
 //!
 //! They are read before, and often instead of, the store: a listing opens nothing else, and a store of a newer schema
 //! is refused before sled could touch it. Both are replaced by writing a new file and renaming it over the old one, so a
@@ -15,12 +16,13 @@ use specfleet_engine::method::Method;
 
 use crate::error::LedgerError;
 
-/// The schema that this program writes, and the newest that it reads. It grows when a stored row or a plain file
+/// The schema that this program writes, and the newest that it reads; it reads the older ones too. It grows when a stored row or a plain file
 /// changes its meaning; a field that older programs may ignore does not change it.
 pub const SCHEMA: u32 = 2;
 
 pub(crate) const META_FILE: &str = "meta.json";
 pub(crate) const PROGRESS_FILE: &str = "progress.json";
+pub(crate) const SUMMARY_FILE: &str = "summary.json";
 
 /// Where a run stands, as its writer wrote it. A run whose writer died stays `running` in the file; who reads it through
 /// [`crate::list()`] or [`crate::RunReader`] is told `Interrupted`.
@@ -38,6 +40,34 @@ pub enum RunState {
         /// The error's words.
         reason: String,
     },
+}
+
+/// How a run's rows came about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunKind {
+    /// Devices and a pool in real time.
+    #[default]
+    Live,
+    /// The same machines in virtual time: times of rows are virtual.
+    Simulated {
+        /// What answered in place of the models: `model`, `trace` or `fitted`.
+        fidelity: String,
+        /// What the times of batches came from: `measured`, `roofline` or `fixed`.
+        cost: String,
+        /// The rows hold every n-th device whole; with more than 1, `summary.json` beside them holds what all devices did.
+        keep_every: u32,
+    },
+}
+
+impl RunKind {
+    /// The word for tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            RunKind::Live => "live",
+            RunKind::Simulated { .. } => "simulated",
+        }
+    }
 }
 
 /// The machine that a run ran on.
@@ -92,6 +122,9 @@ pub struct Meta {
     /// Where it stands.
     #[serde(flatten)]
     pub state: RunState,
+    /// Live, or simulated.
+    #[serde(default)]
+    pub kind: RunKind,
     /// Process that wrote it.
     pub pid: u32,
     /// When it started, in seconds since 1970.
@@ -129,6 +162,9 @@ pub struct Meta {
     /// Faults that the scenario injected so far.
     #[serde(default)]
     pub faults_injected: u32,
+    /// What a simulation took in real time, in seconds.
+    #[serde(default)]
+    pub wall_seconds: Option<f64>,
 }
 
 impl Meta {
@@ -193,17 +229,32 @@ impl Progress {
 /// Replaces `dir/name` by `value` as JSON: all or nothing. `durable` also waits for the disk, for files whose loss in a
 /// power cut would matter.
 pub(crate) fn replace_json(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), LedgerError> {
+    let text =
+        serde_json::to_vec_pretty(value).map_err(|source| LedgerError::DamagedFile { path: dir.join(name), source })?;
+    replace_text(dir, name, &text, durable)
+}
+
+/// The same with a text.
+pub(crate) fn replace_text(dir: &Path, name: &str, text: &[u8], durable: bool) -> Result<(), LedgerError> {
     let path = dir.join(name);
     let fresh = dir.join(format!("{name}.new"));
-    let text =
-        serde_json::to_vec_pretty(value).map_err(|source| LedgerError::DamagedFile { path: path.clone(), source })?;
     let write = || {
         let mut file = File::create(&fresh)?;
-        file.write_all(&text)?;
+        file.write_all(text)?;
         if durable {
             file.sync_all()?;
         }
         fs::rename(&fresh, &path)
     };
     write().map_err(|error| LedgerError::io(&path, error))
+}
+
+/// A plain file as text; `None` if there is none.
+pub(crate) fn read_text(dir: &Path, name: &str) -> Result<Option<String>, LedgerError> {
+    let path = dir.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LedgerError::io(&path, error)),
+    }
 }

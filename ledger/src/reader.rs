@@ -11,7 +11,7 @@ use crate::chunk::{self, Row};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::lock;
-use crate::meta::{Meta, RunState};
+use crate::meta::{self, Meta, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::store;
 use crate::table::Table;
@@ -26,6 +26,7 @@ const CACHED_CHUNKS: usize = 32;
 /// what already the opening found.
 #[derive(Debug)]
 pub struct RunReader {
+    run_dir: PathBuf,
     meta: Meta,
     store_dir: PathBuf,
     store: sled::Db,
@@ -88,6 +89,7 @@ impl RunReader {
         }
         let store = store::open(&store_dir)?;
         let mut reader = RunReader {
+            run_dir: run_dir.to_path_buf(),
             meta,
             store_dir,
             store,
@@ -103,6 +105,11 @@ impl RunReader {
     /// The run's description; never in state [`RunState::Running`].
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The summary that its writer put beside the rows; `None` if there is none, and the rows say everything.
+    pub fn stored_summary(&self) -> Result<Option<String>, LedgerError> {
+        meta::read_text(&self.run_dir, SUMMARY_FILE)
     }
 
     /// Damage that was found when the run was opened: chunks of the tables that say which generations there are.
@@ -241,7 +248,8 @@ impl RunReader {
             let sequence = R::TABLE.sequence(&key).ok_or_else(|| {
                 self.damage(R::TABLE, u64::MAX, format!("its key {:02x?} is none of this table's", &key[..]))
             })?;
-            let rows = chunk::read(&value).map_err(|error| self.damage(R::TABLE, sequence, error.0.to_owned()))?;
+            let rows = chunk::read(&value, self.meta.schema)
+                .map_err(|error| self.damage(R::TABLE, sequence, error.0.to_owned()))?;
             Ok((sequence, rows))
         })
     }
@@ -257,7 +265,8 @@ impl RunReader {
             let value = self.store.get(Table::Rounds.key(sequence));
             let value = value.map_err(|error| LedgerError::store(&self.store_dir, error))?;
             let value = value.ok_or_else(|| self.damage(Table::Rounds, sequence, "it is missing".to_owned()))?;
-            let rows = chunk::read(&value).map_err(|error| self.damage(Table::Rounds, sequence, error.0.to_owned()))?;
+            let rows = chunk::read(&value, self.meta.schema)
+                .map_err(|error| self.damage(Table::Rounds, sequence, error.0.to_owned()))?;
             if cache.len() == CACHED_CHUNKS {
                 cache.remove(0);
             }

@@ -13,7 +13,7 @@ use crate::chunk::{self, Row, SHORT_LIST};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::lock::RunLock;
-use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA};
+use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_relative};
 use crate::store;
 use crate::table::Table;
@@ -145,6 +145,12 @@ impl RunWriter {
     pub fn update_meta(&mut self, change: impl FnOnce(&mut Meta)) -> Result<(), LedgerError> {
         change(&mut self.meta);
         meta::replace_json(&self.run_dir, META_FILE, &self.meta, true)
+    }
+
+    /// Puts a summary beside the rows, as `summary.json`: for a run whose rows are a part of what happened, and cannot say
+    /// what the whole was. Replaces an earlier one.
+    pub fn put_summary(&mut self, json: &str) -> Result<(), LedgerError> {
+        meta::replace_text(&self.run_dir, SUMMARY_FILE, json.as_bytes(), true)
     }
 
     /// Adds the next rounds of an open generation, in the order of their commits.

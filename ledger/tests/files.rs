@@ -6,7 +6,7 @@ use std::fs;
 
 use common::*;
 use specfleet_engine::id::DeviceId;
-use specfleet_ledger::{LedgerError, ListedState, Meta, RunReader, RunState, RunWriter, Table, list};
+use specfleet_ledger::{LedgerError, ListedState, Meta, RunKind, RunReader, RunState, RunWriter, Table, list};
 use tempfile::tempdir;
 
 /// A finished run of `generations` generations.
@@ -56,12 +56,12 @@ fn a_newer_schema_is_refused_untouched() {
     let run_dir = finished(dir.path(), "r", 1);
     let text = fs::read_to_string(run_dir.join("meta.json")).expect("meta.json");
     // Whatever else the newer program put there.
-    let newer = text.replace("\"schema\": 1", "\"schema\": 2").replace("\"methods\": []", "\"methods\": 17");
+    let newer = text.replace("\"schema\": 2", "\"schema\": 3").replace("\"methods\": []", "\"methods\": 17");
     assert_ne!(text, newer);
     fs::write(run_dir.join("meta.json"), newer).expect("a file");
     let before = fs::metadata(run_dir.join("store/db")).expect("the store").modified().expect("its time");
     let error = RunReader::open(&run_dir).expect_err("it is newer");
-    assert!(matches!(error, LedgerError::NewerSchema { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, LedgerError::NewerSchema { found: 3, supported: 2, .. }), "{error}");
     assert_eq!(fs::metadata(run_dir.join("store/db")).expect("the store").modified().expect("its time"), before);
 }
 
@@ -77,6 +77,7 @@ fn unknown_fields_are_ignored_and_optional_ones_may_miss() {
     let meta = Meta::read(dir.path()).expect("it parses");
     assert_eq!(meta.state, RunState::Failed { reason: "x".to_owned() });
     assert_eq!((meta.devices, meta.methods.len()), (0, 0));
+    assert_eq!((meta.kind, meta.wall_seconds), (RunKind::Live, None));
 }
 
 #[test]
@@ -87,6 +88,29 @@ fn meta_changes_are_seen_at_once() {
     assert_eq!(Meta::read(writer.run_dir()).expect("meta.json"), *writer.meta());
     assert_eq!(writer.meta().faults_injected, 2);
     assert!(!writer.run_dir().join("meta.json.new").exists());
+}
+
+#[test]
+fn a_simulation_says_so_and_may_leave_a_summary() {
+    let dir = tempdir().expect("a temporary folder");
+    let kind = RunKind::Simulated { fidelity: "fitted".to_owned(), cost: "roofline".to_owned(), keep_every: 100 };
+    let mut writer = RunWriter::create(dir.path(), Meta { kind: kind.clone(), ..meta("r") }).expect("a new run");
+    writer.put_summary("{\"first\": 1}").expect("a file");
+    writer.put_summary("{\"schema\": 2}").expect("another in its place");
+    writer.update_meta(|meta| meta.wall_seconds = Some(1.5)).expect("a change");
+    let run_dir = writer.run_dir().to_path_buf();
+    writer.finish(RunState::Completed).expect("an end");
+    let listed = list(dir.path()).expect("a listing").remove(0);
+    assert_eq!((listed.kind.name(), &listed.kind), ("simulated", &kind));
+    let json = serde_json::to_value(&listed).expect("it serialises");
+    assert_eq!((&json["kind"]["simulated"]["keep_every"], &json["state"]), (&100.into(), &"completed".into()));
+    let reader = RunReader::open(&run_dir).expect("the run");
+    assert_eq!((&reader.meta().kind, reader.meta().wall_seconds), (&kind, Some(1.5)));
+    assert_eq!(reader.stored_summary().expect("a file").as_deref(), Some("{\"schema\": 2}"));
+
+    let live = finished(dir.path(), "live", 1);
+    assert_eq!(RunReader::open(&live).expect("the run").stored_summary().expect("no file, no error"), None);
+    assert!(fs::read_to_string(live.join("meta.json")).expect("meta.json").contains("\"kind\": \"live\""));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use specfleet_config::{Fault, Settings};
 use specfleet_engine::id::VerifierId;
 use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
 use specfleet_engine::wire::Limits;
-use specfleet_ledger::{Machine, Meta, RunState, RunWriter, SCHEMA};
+use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use tokio::sync::watch;
 use verifier_pool::{PoolHandle, PoolOptions};
 
@@ -246,6 +246,7 @@ fn meta(settings: &Settings, scenario: String, resolved: &Resolved, work: &Work)
         schema: SCHEMA,
         run: run_name(now),
         state: RunState::Running,
+        kind: RunKind::Live,
         pid: std::process::id(),
         started: now.as_secs(),
         ended: None,
@@ -260,6 +261,7 @@ fn meta(settings: &Settings, scenario: String, resolved: &Resolved, work: &Work)
         verifiers: u32::from(settings.run.verifiers),
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),
         faults_injected: 0,
+        wall_seconds: None,
     }
 }
 

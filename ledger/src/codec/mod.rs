@@ -141,12 +141,18 @@ impl Encoder {
 pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
     rows: usize,
+    schema: u32,
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder of a payload of `rows` rows.
-    pub(crate) fn new(payload: &'a [u8], rows: usize) -> Decoder<'a> {
-        Decoder { rest: payload, rows }
+    /// A decoder of a payload of `rows` rows, as a store of this schema holds them.
+    pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32) -> Decoder<'a> {
+        Decoder { rest: payload, rows, schema }
+    }
+
+    /// Schema of the store.
+    pub(crate) fn schema(&self) -> u32 {
+        self.schema
     }
 
     /// Checks that everything was read.
@@ -162,6 +168,16 @@ impl<'a> Decoder<'a> {
     /// A column of floats.
     pub(crate) fn floats(&mut self) -> Result<Vec<f32>, Malformed> {
         floats(block::decode(&mut self.rest, self.rows)?)
+    }
+
+    /// A column of integers that older schemas than `since` lack, where each row has the `default`.
+    pub(crate) fn integers_since<T: Integer>(&mut self, since: u32, default: T) -> Result<Vec<T>, Malformed> {
+        if self.schema < since { Ok(vec![default; self.rows]) } else { self.integers() }
+    }
+
+    /// The same of floats.
+    pub(crate) fn floats_since(&mut self, since: u32, default: f32) -> Result<Vec<f32>, Malformed> {
+        if self.schema < since { Ok(vec![default; self.rows]) } else { self.floats() }
     }
 
     /// A column of optional integers.

@@ -2,6 +2,7 @@
 
 use specfleet_engine::id::VerifierId;
 use specfleet_engine::record::{BatchRecord, VerifierRecord};
+use specfleet_engine::time::Span;
 
 use crate::chunk::Row;
 use crate::codec::{Decoder, Encoder, Malformed};
@@ -35,8 +36,8 @@ impl Row for BatchRecord {
         let verifier = columns.integers()?;
         let started = columns.integers()?;
         let compute = columns.integers()?;
-        let estimate = columns.integers()?;
-        let price = columns.floats()?;
+        let estimate = columns.integers_since(2, Span::ZERO)?;
+        let price = columns.floats_since(2, f32::NAN)?;
         let sequences = columns.integers()?;
         let work = columns.integers()?;
         let catch_up = columns.integers()?;
@@ -85,7 +86,7 @@ impl Row for VerifierRecord {
         let verifier = columns.integers()?;
         let busy = columns.integers()?;
         let idle = columns.integers()?;
-        let off = columns.integers()?;
+        let off = columns.integers_since(2, Span::ZERO)?;
         let idle_nanojoules = columns.integers()?;
         let restarts = columns.integers()?;
         let verifier = |i: usize| VerifierRecord {

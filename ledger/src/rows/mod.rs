@@ -1,4 +1,5 @@
-//! The columns of each table. The order of the columns is the format: a change here is a new [`crate::SCHEMA`].
+//! The columns of each table. The order of the columns is the format: a change here is a new [`crate::SCHEMA`], and
+//! a column that came later names the schema since which it is there.
 
 mod batches;
 mod energy;

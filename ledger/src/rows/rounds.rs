@@ -126,7 +126,7 @@ impl Row for RoundRecord {
         let importance = columns.floats()?;
         let importance_threshold = columns.floats()?;
         let draft_probability = columns.floats()?;
-        let price = columns.floats()?;
+        let price = columns.floats_since(2, f32::NAN)?;
         let committed_at = columns.integers()?;
         let attempts = columns.integers()?;
         let uplink_bits = columns.integers()?;

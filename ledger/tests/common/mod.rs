@@ -9,13 +9,14 @@ use specfleet_engine::record::{
     RoundRecord, Source, UploadCounts, VerifierRecord,
 };
 use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{Machine, Meta, RunState, SCHEMA};
+use specfleet_ledger::{Machine, Meta, RunKind, RunState, SCHEMA};
 
 pub(crate) fn meta(run: &str) -> Meta {
     Meta {
         schema: SCHEMA,
         run: run.to_owned(),
         state: RunState::Running,
+        kind: RunKind::Live,
         pid: 0,
         started: 1_700_000_000,
         ended: None,
@@ -30,6 +31,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         verifiers: 2,
         calibration: Some(serde_json::json!({ "a": 0.82 })),
         faults_injected: 0,
+        wall_seconds: None,
     }
 }
 
@@ -53,7 +55,7 @@ fn short() -> impl Strategy<Value = u32> {
 
 fn source() -> impl Strategy<Value = Source> {
     use Source::*;
-    prop::sample::select(vec![Skipped, Accepted, Replaced, Bonus, Verifier, Fallback])
+    prop::sample::select(vec![Skipped, Accepted, Replaced, Bonus, Verifier, Fallback, Refused])
 }
 
 fn reason() -> impl Strategy<Value = GateReason> {
@@ -107,7 +109,8 @@ pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
 pub(crate) fn any_generation() -> impl Strategy<Value = GenerationRecord> {
     let head = (any_id(), short(), any::<u16>(), short(), prop::collection::vec(short(), 0..40));
     let times = (long(), prop::option::of(long()), long(), prop::array::uniform8(long()));
-    let ends = prop::sample::select(vec![FinishReason::Stop, FinishReason::Length, FinishReason::Failed]);
+    use FinishReason::{Battery, Dropped, Failed, Left, Length, Stop};
+    let ends = prop::sample::select(vec![Stop, Length, Failed, Battery, Left, Dropped]);
     let rest = (prop::array::uniform14(long()), ends, provenance(), provenance(), provenance());
     (head, times, rest).prop_map(|(head, times, rest)| {
         let (t, n) = (times.3, rest.0);
@@ -290,17 +293,29 @@ pub(crate) fn plausible_generation(id: GenerationId, device: DeviceId, rounds: &
     }
 }
 
+/// Batches by their bits.
+pub(crate) fn batch_bits(batches: &[BatchRecord]) -> Vec<impl PartialEq + std::fmt::Debug + use<>> {
+    batches.iter().map(|batch| (BatchRecord { price: 0.0, ..*batch }, batch.price.to_bits())).collect()
+}
+
 /// Rounds by their bits: `==` says no to every NaN.
 pub(crate) fn bits(rounds: &[RoundRecord]) -> Vec<impl PartialEq + std::fmt::Debug + use<>> {
     let bits = |round: &RoundRecord| {
-        let floats =
-            [round.uncertainty, round.importance, round.importance_threshold, round.draft_probability, round.snr_db]
-                .map(f32::to_bits);
+        let floats = [
+            round.uncertainty,
+            round.importance,
+            round.importance_threshold,
+            round.draft_probability,
+            round.price,
+            round.snr_db,
+        ]
+        .map(f32::to_bits);
         let rest = RoundRecord {
             uncertainty: 0.0,
             importance: 0.0,
             importance_threshold: 0.0,
             draft_probability: 0.0,
+            price: 0.0,
             snr_db: 0.0,
             ..*round
         };
