@@ -8,18 +8,25 @@ use std::thread;
 use std::time::Duration;
 
 use device_agent::DeviceEvent;
+use specfleet_analysis::{Scores, StreamSummary};
+use specfleet_config::Threshold;
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{AuditRecord, Provenance, RoundRecord, Source};
+use specfleet_engine::record::{AuditRecord, GenerationRecord, Provenance, RoundRecord, Source};
+use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use verifier_pool::PoolEvent;
 
 use crate::error::Error;
+use crate::thresholds::Watch;
 
 /// Records that may wait.
 const QUEUE: usize = 16 * 1024;
 /// How often the rounds of open generations are handed to the ledger and everything is put on the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the checks that can end a run are looked at.
+const CHECK_EVERY: Span = Span::from_millis(1_000);
 
 /// A finished generation, as the audit needs it.
 #[derive(Clone, Debug)]
@@ -48,12 +55,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the thread over an open run.
-    pub fn start(writer: RunWriter) -> Result<Recorder, Error> {
+    /// Starts the thread over an open run. `held`: the checks that can end it early, if there are any.
+    pub fn start(writer: RunWriter, held: Option<Held>) -> Result<Recorder, Error> {
         let (devices, device_events) = mpsc::channel(QUEUE);
         let (pool, pool_events) = mpsc::channel(QUEUE);
         let (commands, orders) = mpsc::channel(64);
-        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new() };
+        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held };
         let thread = thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
@@ -122,6 +129,62 @@ struct Worker {
     /// Rounds of open generations that are not stored yet, and what was skipped in them so far.
     open: BTreeMap<GenerationId, Open>,
     finished: Vec<Finished>,
+    held: Option<Held>,
+}
+
+/// Holds a running run to the checks that can end it, on what its finished generations show.
+pub struct Held {
+    thresholds: Vec<Threshold>,
+    methods: Vec<String>,
+    summary: StreamSummary,
+    /// Rounds of open generations.
+    rounds: BTreeMap<GenerationId, Vec<RoundRecord>>,
+    /// Since when each method runs, as far as its first generation shows.
+    started: BTreeMap<u16, Time>,
+    /// Not before this time again: a summary costs more than a generation.
+    next: Time,
+    /// Told of the first check that fails.
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Held {
+    /// Nothing seen yet; `empty` is a summary of the run, `failed` is told of the first check that fails.
+    pub fn new(
+        thresholds: Vec<Threshold>,
+        methods: Vec<String>,
+        empty: StreamSummary,
+        failed: watch::Sender<Option<String>>,
+    ) -> Held {
+        Held { thresholds, methods, summary: empty, rounds: BTreeMap::new(), started: BTreeMap::new(), next: Time::ZERO, failed }
+    }
+
+    fn round(&mut self, generation: GenerationId, record: RoundRecord) {
+        self.rounds.entry(generation).or_default().push(record);
+    }
+
+    fn finished(&mut self, record: &GenerationRecord) {
+        let id = record.id;
+        let rounds = self.rounds.remove(&id).unwrap_or_default();
+        // Methods and data sets are those of the run's own lists.
+        let Ok(mut tally) =
+            self.summary.start(id.method, record.data_set, record.scheduled, record.latency_target)
+        else {
+            return;
+        };
+        rounds.iter().for_each(|round| tally.round(round, &mut self.summary));
+        self.summary.generation(record, &tally, Scores::default());
+        let started = self.started.entry(id.method).or_insert(record.started);
+        *started = (*started).min(record.started);
+        if self.failed.borrow().is_some() || record.ended < self.next {
+            return;
+        }
+        self.next = record.ended + CHECK_EVERY;
+        let Some(method) = self.methods.get(usize::from(id.method)) else { return };
+        let mut watch = Watch::new(&self.thresholds, method, *started);
+        if watch.is_due(record.ended) && let Some(check) = watch.failed(record.ended, &self.summary.clone().finish()) {
+            self.failed.send_replace(Some(check));
+        }
+    }
 }
 
 #[derive(Default)]
@@ -178,8 +241,14 @@ impl Worker {
                     open.skipped.push((record.position, record.draft_probability));
                 }
                 open.waiting.push(record);
+                if let Some(held) = &mut self.held {
+                    held.round(generation, record);
+                }
             }
             DeviceEvent::Finished(record) => {
+                if let Some(held) = &mut self.held {
+                    held.finished(&record);
+                }
                 let open = self.open.remove(&record.id).unwrap_or_default();
                 self.finished.push(Finished { id: record.id, tokens: record.tokens.clone(), skipped: open.skipped });
                 self.writer.close_generation(*record, &open.waiting)?;

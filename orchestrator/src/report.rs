@@ -28,6 +28,22 @@ const COLUMNS: [Column; 17] = [
     ("ROUGE-L\n%", "rouge_l", |m| m.mean, 1e2, 1),
 ];
 
+/// The same for the shared pool and what the users of the fleet notice.
+const POOL_COLUMNS: [Column; 12] = [
+    ("fleet\ntok/s", "fleet_tokens_per_second", |m| m.mean, 1.0, 1),
+    ("goodput\ntok/s", "goodput_tokens_per_second", |m| m.mean, 1.0, 1),
+    ("in time\n%", "goodput_share", |m| m.mean, 1e2, 1),
+    ("request\ns", "request_latency_seconds", |m| m.p50, 1.0, 2),
+    ("fairness\nJain", "fairness_jain", |m| m.mean, 1.0, 3),
+    ("queue p50\nms", "queue_seconds", |m| m.p50, 1e3, 2),
+    ("queue p95\nms", "queue_seconds", |m| m.p95, 1e3, 2),
+    ("batch\nseqs", "batch_sequences", |m| m.mean, 1.0, 2),
+    ("busy\n%", "verifier_busy_share", |m| m.mean, 1e2, 1),
+    ("wasted\ndrafts/tok", "wasted_drafts_per_token", |m| m.mean, 1.0, 3),
+    ("wasted\nmJ/tok", "wasted_joules_per_token_drafts", |m| m.mean, 1e3, 2),
+    ("agree\n%", "verifier_agreement", |m| m.mean, 1e2, 1),
+];
+
 /// What is run, in one line.
 pub fn headline(settings: &Settings) -> String {
     let names: Vec<&str> = settings.methods.iter().map(|method| method.name.as_str()).collect();
@@ -42,13 +58,25 @@ pub fn headline(settings: &Settings) -> String {
     )
 }
 
-/// One row per method; a metric that does not apply stays empty.
+/// One row per method: latency, uploads, energy, accuracy. A metric that does not apply stays empty.
 pub fn method_table(summary: &Summary) -> String {
+    table_of(summary, &COLUMNS)
+}
+
+/// One row per method: throughput, goodput and fairness of the fleet, queue, batches and waste of the pool.
+pub fn pool_table(summary: &Summary) -> String {
+    table_of(summary, &POOL_COLUMNS)
+}
+
+fn table_of(summary: &Summary, columns: &[Column]) -> String {
+    // A column that no method has a figure for says nothing.
+    let columns: Vec<&Column> =
+        columns.iter().filter(|column| summary.methods.iter().any(|(_, metrics)| metrics.get(column.1).is_some())).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(std::iter::once("method").chain(COLUMNS.iter().map(|column| column.0)));
+    table.set_header(std::iter::once("method").chain(columns.iter().map(|column| column.0)));
     for (name, metrics) in summary.methods.iter() {
-        let cells = COLUMNS.iter().map(|&(_, metric, statistic, factor, decimals)| {
+        let cells = columns.iter().map(|&&(_, metric, statistic, factor, decimals)| {
             let text = metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic(m) * factor));
             Cell::new(text).set_alignment(CellAlignment::Right)
         });

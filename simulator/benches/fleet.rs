@@ -12,7 +12,7 @@ use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, Veri
 use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::load::{Churn, Load};
+use specfleet_engine::load::{Churn, Load, Turns};
 use specfleet_engine::method::{Estimator, Gate, Method, PayloadForm, ProbabilityBits, Sampling, Writer};
 use specfleet_engine::pool::{Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
@@ -169,6 +169,7 @@ fn main() {
         parts: vec![Arc::new(settings)],
         pattern: vec![0],
         jobs,
+        assignment: Arc::new(Turns { jobs: u64::from(devices), devices }),
         load: Load::Closed { think: Span::ZERO },
         churn: Churn { join_over: Span::ZERO, stay: None },
         host: Host::ideal(),

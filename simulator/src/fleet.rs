@@ -5,11 +5,11 @@ use std::sync::Arc;
 use specfleet_engine::device::link::LinkProfile;
 use specfleet_engine::device::{DeviceMachine, DeviceSettings, SettingsError};
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::load::{Churn, Load};
+use specfleet_engine::load::{self, Churn, Dispatch, Jobs, Load};
 use specfleet_engine::time::Time;
 
 use crate::host::Host;
-use crate::stub as load;
+use crate::run::SHARDS;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Job {
 }
 
 /// What a phase runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Phase {
     /// Number of devices.
     pub devices: u32,
@@ -35,6 +35,8 @@ pub struct Phase {
     pub pattern: Vec<u16>,
     /// The requests.
     pub jobs: Arc<[Job]>,
+    /// Whose they are, by their places in `jobs`.
+    pub assignment: Arc<dyn Jobs + Send + Sync>,
     /// When they arrive.
     pub load: Load,
     /// When devices come and go.
@@ -44,7 +46,7 @@ pub struct Phase {
 }
 
 /// A [`Phase`] whose settings every machine takes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Fleet {
     phase: Phase,
     pub(crate) devices: u32,
@@ -65,7 +67,7 @@ impl Fleet {
         DeviceMachine::new(device, self.settings(device).clone()).expect("all parts were checked")
     }
 
-    fn settings(&self, device: DeviceId) -> &Arc<DeviceSettings> {
+    pub(crate) fn settings(&self, device: DeviceId) -> &Arc<DeviceSettings> {
         let part = self.phase.pattern[device.0 as usize % self.phase.pattern.len()];
         &self.phase.parts[usize::from(part)]
     }
@@ -89,7 +91,32 @@ impl Fleet {
         self.phase.parts.iter().map(|part| &part.link)
     }
 
-    pub(crate) fn load_machine(&self, shard: u32) -> load::LoadMachine {
-        load::LoadMachine::new(shard, self.devices, self.phase.jobs.len() as u32)
+    pub(crate) fn dispatch(&self, shard: u32) -> Dispatch<'_, Assigned<'_>> {
+        let phase = load::Phase {
+            load: &self.phase.load,
+            churn: self.phase.churn,
+            seed: self.seed,
+            devices: self.devices,
+            start: self.start,
+        };
+        Dispatch::new(phase, Assigned(&*self.phase.assignment), load::Shard { index: shard, of: SHARDS })
+    }
+}
+
+/// Whose the requests of a phase are.
+#[derive(Clone, Copy)]
+pub(crate) struct Assigned<'a>(&'a (dyn Jobs + Send + Sync));
+
+impl Jobs for Assigned<'_> {
+    fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    fn device(&self, job: u64) -> DeviceId {
+        self.0.device(job)
+    }
+
+    fn nth(&self, device: DeviceId, n: u32) -> Option<u64> {
+        self.0.nth(device, n)
     }
 }

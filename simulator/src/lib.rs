@@ -21,7 +21,6 @@ mod queue;
 mod run;
 mod shard;
 mod sink;
-mod stub;
 
 pub use fleet::{Fleet, Job, Phase};
 pub use host::Host;

@@ -126,7 +126,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
         let start = fleet.start;
         lock(&self.pool).next_phase(start, method);
         let mut index = 0;
-        let shards: Vec<Mutex<Shard<D, S>>> = sides
+        let shards: Vec<Mutex<Shard<'_, D, S>>> = sides
             .into_iter()
             .map(|(answers, sink)| {
                 index += 1;
@@ -134,7 +134,6 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
             })
             .collect();
         let work = Work {
-            fleet,
             shards: &shards,
             pool: &self.pool,
             next: AtomicUsize::new(0),
@@ -177,8 +176,7 @@ fn window_of(fleet: &Fleet) -> Result<Span, SimulationError> {
 
 /// What the threads of a phase share.
 struct Work<'a, D: DeviceAnswers, S, A: PoolAnswers, K> {
-    fleet: &'a Fleet,
-    shards: &'a [Mutex<Shard<D, S>>],
+    shards: &'a [Mutex<Shard<'a, D, S>>],
     pool: &'a Mutex<Pool<A, K>>,
     /// The next task of this step: 0 is the pool, the others are shards.
     next: AtomicUsize,
@@ -222,7 +220,7 @@ where
             if task == 0 {
                 lock(self.pool).window(pool_end);
             } else if let Some(shard) = self.shards.get(task - 1) {
-                lock(shard).window(self.fleet, start, end);
+                lock(shard).window(start, end);
             } else {
                 return;
             }

@@ -1,16 +1,18 @@
 //! The devices of one shard, through one window of virtual time after another.
 
-use crate::stub::{self as load, LoadMachine};
+use std::collections::VecDeque;
+
 use specfleet_engine::device::payload::token_bits;
 use specfleet_engine::device::{DeviceMachine, Input, Output, Start, Verdict, WakeReason};
 use specfleet_engine::device::{UploadJob, UploadPlan};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
+use specfleet_engine::load::{self, Dispatch, Order};
 use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
-use specfleet_engine::record::GenerationRecord;
+use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_engine::time::{Span, Time};
 
 use crate::answers::DeviceAnswers;
-use crate::fleet::Fleet;
+use crate::fleet::{Assigned, Fleet};
 use crate::host::Host;
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
 use crate::queue::{Calendar, Due};
@@ -26,8 +28,8 @@ enum Event {
     Arrived(u32),
     /// A generation is over.
     Finished(u32),
-    /// The load machine wants to be woken.
-    Load,
+    /// The dispatch wants to be woken.
+    Dispatch,
     /// A device's machine wants to be woken.
     Timer(u32),
 }
@@ -38,7 +40,7 @@ impl Event {
             Event::Dialled(_) => 0,
             Event::Arrived(_) => 1,
             Event::Finished(_) => 2,
-            Event::Load => 3,
+            Event::Dispatch => 3,
             Event::Timer(_) => 4,
         }
     }
@@ -49,6 +51,8 @@ struct Device {
     machine: DeviceMachine,
     /// The running (or last) generation.
     generation: GenerationId,
+    /// How it ended.
+    finish: FinishReason,
     /// The earliest wake that is queued for it.
     timer: Time,
     /// When it leaves; it never runs ahead of that.
@@ -67,7 +71,8 @@ enum Arriving {
 }
 
 /// See the module's documentation.
-pub(crate) struct Shard<A: DeviceAnswers, S> {
+pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
+    fleet: &'a Fleet,
     index: u32,
     devices: Vec<Device>,
     calendar: Calendar<Event>,
@@ -75,12 +80,12 @@ pub(crate) struct Shard<A: DeviceAnswers, S> {
     /// Verdicts and refusals in the downlinks, and which places are free.
     arriving: Vec<Option<(u32, ConnectionId, Arriving)>>,
     free: Vec<u32>,
-    load: LoadMachine,
-    /// The earliest wake that is queued for the load machine.
-    load_timer: Time,
-    /// What the load machine is still to be told.
-    news: Vec<(Time, load::Input)>,
-    load_out: Vec<load::Output>,
+    dispatch: Dispatch<'a, Assigned<'a>>,
+    /// The earliest wake that is queued for it.
+    dispatch_timer: Time,
+    /// What it is still to be told, the first thing first.
+    news: VecDeque<(Time, load::Event)>,
+    orders: Vec<Order>,
     pub(crate) answers: A,
     pub(crate) sink: S,
     pub(crate) inbox: Vec<ToDevice<A::Verdict>>,
@@ -96,9 +101,9 @@ pub(crate) struct Shard<A: DeviceAnswers, S> {
     pub(crate) last_end: Time,
 }
 
-impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
+impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// The devices of `fleet` that belong to shard `index`, at `start`, not yet joined.
-    pub(crate) fn new(index: u32, fleet: &Fleet, window: Span, answers: A, sink: S) -> Shard<A, S> {
+    pub(crate) fn new(index: u32, fleet: &'a Fleet, window: Span, answers: A, sink: S) -> Shard<'a, A, S> {
         let count = fleet.devices.saturating_sub(index).div_ceil(SHARDS);
         let devices = (0..count)
             .map(|slot| {
@@ -106,6 +111,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
                 Device {
                     machine: fleet.machine(device),
                     generation: GenerationId { method: 0, prompt: 0, repetition: 0 },
+                    finish: FinishReason::Length,
                     timer: Time(u64::MAX),
                     leaves: fleet.leaves(device),
                     connections: 0,
@@ -117,16 +123,17 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
         let mut calendar = Calendar::new(window);
         calendar.advance(fleet.start);
         Shard {
+            fleet,
             index,
             devices,
             calendar,
             sequence: 0,
             arriving: Vec::new(),
             free: Vec::new(),
-            load: fleet.load_machine(index),
-            load_timer: Time(u64::MAX),
-            news: vec![(fleet.start, load::Input::Begin)],
-            load_out: Vec::new(),
+            dispatch: fleet.dispatch(index),
+            dispatch_timer: Time(u64::MAX),
+            news: VecDeque::new(),
+            orders: Vec::new(),
             answers,
             sink,
             inbox: Vec::new(),
@@ -142,24 +149,24 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
 
     /// When something is due next; `None` if nothing is.
     pub(crate) fn next(&self) -> Option<Time> {
-        let news = self.news.first().map(|(at, _)| *at);
-        news.into_iter().chain(self.calendar.next()).min()
+        let waiting = self.dispatch.poll_timeout().filter(|_| !self.dispatch.is_done());
+        waiting.into_iter().chain(self.calendar.next()).min()
     }
 
     /// Whether every request of the phase has been answered or dropped.
     pub(crate) fn is_done(&self) -> bool {
-        self.running == 0 && self.news.is_empty() && self.load.is_done()
+        self.running == 0 && self.dispatch.is_done()
     }
 
     /// Works off the window that ends at `end`, beginning with what the pool has sent.
-    pub(crate) fn window(&mut self, fleet: &Fleet, start: Time, end: Time) {
+    pub(crate) fn window(&mut self, start: Time, end: Time) {
         self.calendar.advance(start);
         let mut inbox = std::mem::take(&mut self.inbox);
         for message in inbox.drain(..) {
-            self.receive(fleet, message);
+            self.receive(message);
         }
         self.inbox = inbox;
-        self.tell_load(fleet);
+        self.set_dispatch_timer(start);
         while let Some((due, event)) = self.calendar.pop_before(end) {
             self.events += 1;
             let now = due.at;
@@ -167,25 +174,25 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
                 Event::Dialled(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.connected = true;
-                    self.tell(fleet, slot, now, Input::Connected);
+                    self.tell(slot, now, Input::Connected);
                 }
-                Event::Arrived(place) => self.arrived(fleet, now, place),
+                Event::Arrived(place) => self.arrived(now, place),
                 Event::Finished(slot) => self.finished(slot, now),
-                Event::Load => {
-                    self.load_timer = Time(u64::MAX);
-                    self.news.push((now, load::Input::Timeout));
+                Event::Dispatch => {
+                    self.dispatch_timer = Time(u64::MAX);
+                    self.news.push_back((now, load::Event::Timeout));
                 }
                 Event::Timer(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.timer = Time(u64::MAX);
                     if device.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
-                        self.tell(fleet, slot, now, Input::Timeout);
+                        self.tell(slot, now, Input::Timeout);
                     } else {
-                        self.set_timer(fleet, slot);
+                        self.set_timer(slot);
                     }
                 }
             }
-            self.tell_load(fleet);
+            self.tell_dispatch();
         }
     }
 
@@ -196,52 +203,51 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
 
     // ---- load --------------------------------------------------------------------------------------------------
 
-    /// Tells the load machine what has happened, and starts what it says.
-    fn tell_load(&mut self, fleet: &Fleet) {
-        while let Some((now, input)) = self.news.pop() {
-            let mut out = std::mem::take(&mut self.load_out);
-            self.load.handle(now, input, &mut out);
-            for output in out.drain(..) {
-                self.start_or_stop(fleet, now, output);
+    /// Tells the dispatch what has happened, and starts and stops what it says.
+    fn tell_dispatch(&mut self) {
+        while let Some((now, event)) = self.news.pop_front() {
+            let mut orders = std::mem::take(&mut self.orders);
+            self.dispatch.handle(now, event, &mut orders);
+            for order in orders.drain(..) {
+                self.carry_out_order(now, order);
             }
-            self.load_out = out;
-            if let Some(at) = self.load.poll_timeout()
-                && at < self.load_timer
-            {
-                self.load_timer = at;
-                self.push(at.max(now), Event::Load);
-            }
+            self.orders = orders;
+            self.set_dispatch_timer(now);
         }
     }
 
-    fn start_or_stop(&mut self, fleet: &Fleet, now: Time, output: load::Output) {
-        let slot = |device: DeviceId| device.0 / SHARDS;
-        match output {
-            load::Output::Join(device) => self.tell(fleet, slot(device), now, Input::Join),
-            load::Output::Leave(device) => self.tell(fleet, slot(device), now, Input::Leave),
-            load::Output::Start { device: id, job, scheduled } => {
-                let work = fleet.job(job);
-                let slot = slot(id);
-                let prompt_tokens = self.answers.start(slot, id, work.generation, job);
-                let start = Start { generation: work.generation, data_set: work.data_set, prompt_tokens, scheduled };
+    fn set_dispatch_timer(&mut self, now: Time) {
+        if let Some(at) = self.dispatch.poll_timeout().filter(|&at| at < self.dispatch_timer)
+            && !self.dispatch.is_done()
+        {
+            self.dispatch_timer = at;
+            self.push(at.max(now), Event::Dispatch);
+        }
+    }
+
+    fn carry_out_order(&mut self, now: Time, order: Order) {
+        match order {
+            Order::Join(id) => self.tell(id.0 / SHARDS, now, Input::Join),
+            Order::Leave(id) => self.tell(id.0 / SHARDS, now, Input::Leave),
+            Order::Start { device: id, job, scheduled } => {
+                // Jobs are numbered by the phase's own list.
+                let work = self.fleet.job(job as u32);
+                let slot = id.0 / SHARDS;
+                let prompt_tokens = self.answers.start(slot, id, work.generation, job as u32);
                 let device = &mut self.devices[slot as usize];
                 device.generation = work.generation;
-                let target = device.machine.settings().latency_target;
                 self.running += 1;
+                let target = device.machine.settings().latency_target;
                 self.sink.started(id, work.generation, work.data_set, scheduled, target);
-                self.tell(fleet, slot, now, Input::Start(start));
+                let start = Start { generation: work.generation, data_set: work.data_set, prompt_tokens, scheduled };
+                self.tell(slot, now, Input::Start(start));
             }
-            load::Output::Drop { device, job, scheduled } => {
-                let work = fleet.job(job);
-                let target = self.devices[slot(device) as usize].machine.settings().latency_target;
+            Order::Drop { device: id, job, scheduled } => {
+                let work = self.fleet.job(job as u32);
+                let settings = self.fleet.settings(id);
+                let record = GenerationRecord::dropped(work.generation, id, work.data_set, 0, scheduled, settings);
                 self.ended += 1;
-                self.sink.finished(GenerationRecord::dropped(
-                    work.generation,
-                    device,
-                    work.data_set,
-                    scheduled,
-                    target,
-                ));
+                self.sink.finished(record);
             }
         }
     }
@@ -250,7 +256,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
 
     /// Tells a device's machine what has happened and carries out what it asks for, until it waits for somebody else or
     /// for a time that others may come before.
-    fn tell(&mut self, fleet: &Fleet, slot: u32, now: Time, input: Input) {
+    fn tell(&mut self, slot: u32, now: Time, input: Input) {
         let mut now = now;
         let mut out = std::mem::take(&mut self.out);
         self.devices[slot as usize].machine.handle(now, input, &mut out);
@@ -266,7 +272,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
                 break;
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
-            let at = at.max(now) + late(fleet.host(), fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
+            let at = at.max(now) + late(self.fleet.host(), self.fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
             if at >= device.leaves {
                 break;
             }
@@ -274,7 +280,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
             device.machine.handle(now, Input::Timeout, &mut out);
         }
         self.out = out;
-        self.set_timer(fleet, slot);
+        self.set_timer(slot);
     }
 
     /// Carries out what the machine asks for; returns what it must be told at once.
@@ -290,7 +296,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
                     let event = Event::Dialled(slot);
                     self.calendar.push(Due { at: now, rank: event.rank(), sequence: self.sequence }, event);
                 }
-                Output::Ready => self.news.push((now, load::Input::Ready(id))),
+                Output::Ready => self.news.push_back((now, load::Event::Ready(id))),
                 Output::Step(step) => {
                     next = Some(match self.answers.step(slot, &step) {
                         Some(result) => Input::StepDone(result),
@@ -313,7 +319,8 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
                     self.devices[slot as usize].connected = false;
                     self.send(now, id, PoolBody::Disconnected(key.connection));
                 }
-                Output::Gone => self.news.push((now, load::Input::Gone(id))),
+                // The dispatch knows from the last generation's end.
+                Output::Gone => {}
                 Output::Record(record) => {
                     self.tokens += 1;
                     self.answers.commit(slot, record.position);
@@ -322,7 +329,9 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
                 Output::Finished(mut record) => {
                     self.answers.finish(slot, &mut record);
                     self.last_end = self.last_end.max(record.ended);
+                    let finish = record.finish;
                     self.sink.finished(*record);
+                    self.devices[slot as usize].finish = finish;
                     self.push(now, Event::Finished(slot));
                 }
             }
@@ -340,10 +349,11 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
             let key = SessionKey { connection: connection(device, id), session: device.machine.session() };
             self.send(now, id, PoolBody::Close(key));
         }
-        self.news.push((now, load::Input::Finished(id)));
+        let finish = device.finish;
+        self.news.push_back((now, load::Event::Finished { device: id, finish }));
     }
 
-    fn set_timer(&mut self, fleet: &Fleet, slot: u32) {
+    fn set_timer(&mut self, slot: u32) {
         let id = DeviceId(slot * SHARDS + self.index);
         let device = &mut self.devices[slot as usize];
         let Some((at, reason)) = device.machine.poll_timeout() else { return };
@@ -351,7 +361,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
         if at >= device.timer {
             return;
         }
-        let at = at + late(fleet.host(), fleet.seed, device, reason, id);
+        let at = at + late(self.fleet.host(), self.fleet.seed, device, reason, id);
         device.timer = at;
         self.push(at, Event::Timer(slot));
     }
@@ -364,7 +374,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
     // ---- from the pool -----------------------------------------------------------------------------------------
 
     /// Sends what the pool has sent through the device's downlink.
-    fn receive(&mut self, fleet: &Fleet, message: ToDevice<A::Verdict>) {
+    fn receive(&mut self, message: ToDevice<A::Verdict>) {
         let ToDevice { at, device: id, connection: from, session, body } = message;
         let (slot, id) = (id / SHARDS, DeviceId(id));
         let device = &mut self.devices[slot as usize];
@@ -373,7 +383,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
             return;
         }
         device.draws = device.draws.wrapping_add(1);
-        let at = at + fleet.host().way_down(fleet.seed, id, device.draws);
+        let at = at + self.fleet.host().way_down(self.fleet.seed, id, device.draws);
         let (arrives, arriving) = match body {
             DeviceBody::Refused(refusal) => {
                 let bits = token_bits(device.machine.settings().vocab as usize);
@@ -414,7 +424,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
         self.push(arrives, Event::Arrived(place));
     }
 
-    fn arrived(&mut self, fleet: &Fleet, now: Time, place: u32) {
+    fn arrived(&mut self, now: Time, place: u32) {
         let Some((slot, from, arriving)) = self.arriving[place as usize].take() else { return };
         self.free.push(place);
         let device = &self.devices[slot as usize];
@@ -425,7 +435,7 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<A, S> {
             Arriving::Verdict(verdict) => Input::Verdict(verdict),
             Arriving::Refused(refusal) => Input::Refused(refusal),
         };
-        self.tell(fleet, slot, now, input);
+        self.tell(slot, now, input);
     }
 }
 

@@ -244,7 +244,7 @@ impl<'a> Phases<'a> {
         let mut failure: Option<LedgerError> = None;
         let (mut aborted, mut broken_off) = (None, false);
         let writer = &mut self.writer;
-        let (source, empty, jobs_are) = (self.source, &self.empty, &self.stream);
+        let (source, empty) = (self.source, &self.empty);
         let interrupted = self.interrupted;
         let outcome = simulation.phase(index, fleet, sides, |progress, mut sinks| {
             if interrupted.load(Ordering::Relaxed) {
@@ -276,7 +276,6 @@ impl<'a> Phases<'a> {
             }
             if failure.is_some() || aborted.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let _ = jobs_are;
         let (totals, sinks) = outcome.map_err(|error| Error::Simulation(error.to_string()))?;
         for mut sink in sinks {
             for kept in sink.take() {
@@ -368,6 +367,7 @@ impl<'a> Phases<'a> {
             parts: device_settings(self.settings, &self.source.sizes, method),
             pattern: self.settings.device.pattern.clone(),
             jobs: jobs.collect(),
+            assignment: Arc::new(Tasks(self.assignment.clone())),
             load: self.settings.load.clone(),
             churn: self.settings.churn,
             host: self.source.host.clone(),
