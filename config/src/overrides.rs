@@ -51,6 +51,9 @@ impl MethodTable {
             draft_ahead: section.opt_flag("draft_ahead")?,
             entropy_threshold: number("entropy_threshold", 0.0..=20.0)?,
             max_probability_threshold: number("max_probability_threshold", 0.0..=1.0)?,
+            risk_per_joule: None,
+            risk_per_second: None,
+            price_half_life: None,
         };
         let matches = section.opt_choice("match", &[("ui-hlm", ())])?.is_some();
         if matches && overrides.probability.is_some() {
@@ -83,6 +86,9 @@ impl MethodTable {
             draft_ahead: own.draft_ahead.or(other.draft_ahead),
             entropy_threshold: own.entropy_threshold.or(other.entropy_threshold),
             max_probability_threshold: own.max_probability_threshold.or(other.max_probability_threshold),
+            risk_per_joule: own.risk_per_joule.or(other.risk_per_joule),
+            risk_per_second: own.risk_per_second.or(other.risk_per_second),
+            price_half_life: own.price_half_life.or(other.price_half_life),
         }
     }
 }

@@ -230,5 +230,7 @@ pub struct Method {
 }
 
 /// The presets of method.md §4 that this version runs, in the order in which reports list them.
-pub const METHOD_NAMES: [&str; 11] =
-    ["slm-only", "llm-only", "hlm", "rand-hlm", "u-hlm", "ui-hlm", "cu-hlm", "dssd", "block", "entropy", "max-prob"];
+pub const METHOD_NAMES: [&str; 12] = [
+    "slm-only", "llm-only", "hlm", "rand-hlm", "u-hlm", "ui-hlm", "cu-hlm", "dssd", "block", "entropy", "max-prob",
+    "price",
+];

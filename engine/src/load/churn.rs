@@ -26,7 +26,6 @@ impl Churn {
     pub fn leaves(&self, seed: u64, device: DeviceId, devices: u32) -> Option<Time> {
         let stay = self.stay?;
         let key = DrawKey { seed, prompt: device.0, repetition: 0, position: 1, epoch: 0 };
-        let lasts = -(1.0 - key.draws(Purpose::Load).uniform()).ln() * stay.seconds();
-        Some(self.joins(device, devices) + Span::from_seconds(lasts))
+        Some(self.joins(device, devices) + key.draws(Purpose::Load).exponential(stay))
     }
 }
