@@ -190,8 +190,7 @@ impl World {
     }
 
     fn finish(self) -> Outcome {
-        let ended = self.outcome.generations.len() + self.outcome.left_over.len();
-        assert_eq!(ended, self.setup.prompts.len(), "every prompt ends");
+        assert_eq!(self.ended(), self.setup.prompts.len(), "every prompt ends");
         // All permits are back, all sessions gone, every arrival ended once.
         let machine = &self.pool.machine;
         assert_eq!(machine.outstanding(), (0, 0, 0));
@@ -200,6 +199,11 @@ impl World {
         assert_eq!(counts.sent, counts.verdicts + counts.refused + counts.cancelled, "{counts:?}");
         assert!(self.pool.sessions.is_empty() && self.pool.waiting.is_empty());
         self.outcome
+    }
+
+    /// Prompts that have come to their end.
+    fn ended(&self) -> usize {
+        self.outcome.generations.len() + self.outcome.left_over.len()
     }
 
     fn at(&mut self, at: Time, event: Event) {
@@ -301,7 +305,8 @@ impl World {
         }
         let machine = &self.devices[device as usize].machine;
         self.outcome.device_bytes = self.outcome.device_bytes.max(machine.bytes());
-        if let Some((at, _)) = machine.poll_timeout() {
+        // When all is done, links would still be lost and come back for ever.
+        if let Some((at, _)) = machine.poll_timeout().filter(|_| self.ended() < self.setup.prompts.len()) {
             self.at(at.max(self.now), Event::DeviceTimer { device });
         }
     }
