@@ -117,7 +117,7 @@ pub struct CutConnection;
 #[rtype(result = "Option<LinkError>")]
 pub struct LastLinkError;
 
-/// End gracefully. A generation under way is given up.
+/// End gracefully. A generation under way ends as `left`, and its record says so.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Leave;
@@ -140,11 +140,14 @@ pub struct Device {
     /// The upload last sent, which a verdict's position is counted from.
     plan: Option<UploadPlan>,
     link: Option<Link>,
-    /// Connections are numbered, so that what an earlier one still delivers is told apart.
-    links: u32,
+    /// Attempts to connect are numbered, and hanging up counts as one, so that what an earlier one still delivers is told
+    /// apart.
+    attempt: u32,
     last_link_error: Option<LinkError>,
     /// Why no generation can be run any more.
     fatal: Option<AgentError>,
+    /// The machine is done for good: the actor stops when everything is handed over.
+    gone: bool,
     ready: bool,
     wait_until_ready: Vec<oneshot::Sender<Result<(), AgentError>>>,
     /// Inputs that carrying out outputs has brought about.
@@ -194,9 +197,10 @@ impl Device {
             failure: None,
             plan: None,
             link: None,
-            links: 0,
+            attempt: 0,
             last_link_error: None,
             fatal: None,
+            gone: false,
             ready: false,
             wait_until_ready: Vec::new(),
             inbox: VecDeque::new(),
@@ -267,8 +271,8 @@ impl Device {
                 }
             }
             Output::Finished(record) => self.finish(*record, ctx),
-            // Placeholder until outages and departures are handled.
-            Output::HangUp | Output::Gone => {}
+            Output::HangUp => self.hang_up(LinkError::Outage, ctx),
+            Output::Gone => self.gone = true,
         }
     }
 
@@ -319,8 +323,13 @@ impl Device {
             return;
         }
         let (connector, device, hello) = (self.connector.clone(), self.device, self.hello.clone());
+        self.attempt += 1;
+        let number = self.attempt;
         let attempt = async move { connector.connect(device, hello).await };
-        ctx.spawn(attempt.into_actor(self).map(|result, device, ctx| match result {
+        ctx.spawn(attempt.into_actor(self).map(move |result, device, ctx| match result {
+            // The machine has hung up meanwhile and hears nothing of it.
+            Ok(connection) if device.attempt != number => connection.outgoing.cut(),
+            Err(_) if device.attempt != number => {}
             Ok(connection) => device.connected(connection, ctx),
             Err(error) => device.lost(error, ctx),
         }));
@@ -328,8 +337,7 @@ impl Device {
 
     fn connected(&mut self, connection: Connection, ctx: &mut Context<Self>) {
         let Connection { outgoing, incoming } = connection;
-        self.links += 1;
-        let number = self.links;
+        let number = self.attempt;
         let listening = self.listen(number, incoming, ctx);
         self.link = Some(Link { number, outgoing, listening });
         self.last_link_error = None;
@@ -338,12 +346,13 @@ impl Device {
 
     /// The connection, or the attempt to make one, has ended.
     fn lost(&mut self, error: LinkError, ctx: &mut Context<Self>) {
-        self.unlink(error, ctx);
+        self.hang_up(error, ctx);
         self.tell(Input::Disconnected, ctx);
     }
 
-    /// Ends the connection; the machine has yet to be told.
-    fn unlink(&mut self, error: LinkError, ctx: &mut Context<Self>) {
+    /// Ends the connection, or the attempt to make one, without a word to the machine.
+    fn hang_up(&mut self, error: LinkError, ctx: &mut Context<Self>) {
+        self.attempt += 1;
         if let Some(link) = self.link.take() {
             ctx.cancel_future(link.listening);
             link.outgoing.cut();
@@ -475,7 +484,7 @@ impl Device {
         match self.link.as_ref()?.outgoing.send(frame) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                self.unlink(error, ctx);
+                self.hang_up(error, ctx);
                 self.inbox.push_back(Input::Disconnected);
                 None
             }
@@ -556,6 +565,12 @@ impl Device {
                     }
                 }
             }
+        }
+        if self.gone && !self.full {
+            self.give_up(AgentError::Left);
+            // Dropping the link ends the connection once everything queued has gone out.
+            self.link = None;
+            ctx.stop();
         }
     }
 }
@@ -649,12 +664,6 @@ impl Handler<Leave> for Device {
     type Result = ();
 
     fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) {
-        if self.store.is_some() {
-            self.send(&ClientFrame::Close { session: self.machine.session() }, ctx);
-        }
-        self.give_up(AgentError::Left);
-        // Dropping the link ends the connection once everything queued has gone out.
-        self.link = None;
-        ctx.stop();
+        self.tell(Input::Leave, ctx);
     }
 }

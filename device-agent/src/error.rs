@@ -47,7 +47,7 @@ pub enum AgentError {
         /// The longest sequence.
         context: u32,
     },
-    /// The device was told to leave before it had finished.
+    /// The device has left, or its battery is empty.
     #[error("the device has left")]
     Left,
 }
@@ -98,6 +98,9 @@ pub enum LinkError {
     /// Cut on purpose.
     #[error("the connection was cut")]
     Cut,
+    /// The emulated link is lost for a while.
+    #[error("the link is out")]
+    Outage,
 }
 
 impl LinkError {
@@ -111,7 +114,8 @@ impl LinkError {
             | LinkError::Protocol(_)
             | LinkError::Wire(_)
             | LinkError::Stuck
-            | LinkError::Cut => false,
+            | LinkError::Cut
+            | LinkError::Outage => false,
         }
     }
 }

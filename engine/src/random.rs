@@ -8,6 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::time::Span;
+
 /// What a sequence of draws is for. Different purposes of one [`DrawKey`] give independent draws.
 ///
 /// The numbers enter the random key: they are never changed or reused.
@@ -83,6 +85,11 @@ impl Draws {
     /// The next draw from [0, 1), with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+    }
+
+    /// An exponential length with this mean, by inversion.
+    pub fn exponential(&mut self, mean: Span) -> Span {
+        Span::from_seconds(-(1.0 - self.uniform()).ln() * mean.seconds())
     }
 
     /// The next draw from [0, 1) that an `f32` holds exactly (24 bits): rounding a 53-bit draw could give 1.

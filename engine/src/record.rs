@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceSettings;
 use crate::device::gate::GateReason;
 use crate::id::{DeviceId, GenerationId, VerifierId};
 use crate::time::{Span, Time};
@@ -185,8 +186,15 @@ pub enum FinishReason {
     Battery,
     /// The device left the fleet.
     Left,
-    /// Never started: too many requests waited for its device.
+    /// Never started: too many requests waited for its device, or the device had gone.
     Dropped,
+}
+
+impl FinishReason {
+    /// Whether the device is gone for good with it.
+    pub fn is_last(self) -> bool {
+        matches!(self, FinishReason::Battery | FinishReason::Left)
+    }
 }
 
 /// One finished generation.
@@ -235,23 +243,24 @@ pub struct GenerationRecord {
 }
 
 impl GenerationRecord {
-    /// The record of a request that was never started.
+    /// The record of a request that no device took: nothing happened, at the time at which it was due.
     pub fn dropped(
         id: GenerationId,
         device: DeviceId,
         data_set: u16,
+        prompt_tokens: u32,
         scheduled: Time,
-        latency_target: Span,
+        settings: &DeviceSettings,
     ) -> GenerationRecord {
         GenerationRecord {
             id,
             device,
             data_set,
-            prompt_tokens: 0,
+            prompt_tokens,
             tokens: Vec::new(),
             finish: FinishReason::Dropped,
             scheduled,
-            latency_target,
+            latency_target: settings.latency_target,
             started: scheduled,
             first_token: None,
             ended: scheduled,
@@ -261,7 +270,7 @@ impl GenerationRecord {
             counts: DeviceCounts::default(),
             uploads: UploadCounts::default(),
             energy: GenerationEnergy::default(),
-            device_provenance: Provenance::Constant,
+            device_provenance: settings.profile.provenance(),
             radio_provenance: Provenance::Modelled,
             cloud_provenance: Provenance::Modelled,
         }

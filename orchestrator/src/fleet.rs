@@ -1,21 +1,20 @@
-//! The fleet: one method's devices, connected, sent through their prompts one after another (closed loop), and dismissed.
+//! The fleet: one method's devices, connected, given their prompts as the load says, and dismissed.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use device_agent::{
-    AgentError, AgentOptions, Connector, CutConnection, Device, DeviceEvent, DraftError, Drafter, Generate, Leave,
-    Ready, Timer,
+    AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, Leave, Ready, Timer,
 };
 use specfleet_config::Settings;
 use specfleet_engine::device::{DeviceSettings, OnRefused};
 use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::load::{self, Churn, Dispatch, Event, Jobs, Load, Order, Shard, Turns};
 use specfleet_engine::method::Method;
-use specfleet_engine::time::Span;
+use specfleet_engine::record::{FinishReason, GenerationRecord};
+use specfleet_engine::time::{Span, Time};
 use specfleet_model::ModelError;
 use tokio::sync::mpsc;
 
@@ -26,6 +25,9 @@ use crate::work::{Job, Work};
 
 /// Devices that connect at a time: a thousand handshakes at once would only time each other out.
 const WAVE: usize = 64;
+
+/// Events that may wait to be dispatched; a device whose event waits has nothing else to do.
+const EVENTS: usize = 1024;
 
 /// What all fleets of a run share.
 pub struct Shared {
@@ -39,6 +41,10 @@ pub struct Shared {
     pub connector: Connector,
     /// What wakes devices.
     pub timer: Timer,
+    /// When they start generations.
+    pub load: Load,
+    /// When they come and go.
+    pub churn: Churn,
     /// Where they report.
     pub events: mpsc::Sender<DeviceEvent>,
     /// Time zero.
@@ -46,9 +52,14 @@ pub struct Shared {
 }
 
 /// The devices of one method's phase.
-pub struct Fleet {
-    devices: Vec<Addr<Device>>,
+pub struct Fleet<'a> {
+    shared: &'a Shared,
+    work: &'a Work,
     method: u16,
+    /// What each runs under, by number.
+    settings: Vec<Arc<DeviceSettings>>,
+    /// Those that have been switched on.
+    devices: BTreeMap<DeviceId, Addr<Device>>,
 }
 
 impl Shared {
@@ -87,94 +98,163 @@ impl Shared {
     }
 }
 
-impl Fleet {
-    /// Starts the devices and waits until every one is ready. Only devices that have something to do are started.
-    pub async fn assemble(shared: &Shared, index: u16, method: &Method, work: &Work) -> Result<Fleet, Error> {
+impl<'a> Fleet<'a> {
+    /// Starts the devices that are there from the beginning and waits until every one is ready. Only devices that have
+    /// something to do are started.
+    pub async fn assemble(shared: &'a Shared, index: u16, method: &Method, work: &'a Work) -> Result<Fleet<'a>, Error> {
         let settings = shared.device_settings(method);
-        let mut devices: Vec<Addr<Device>> = Vec::new();
-        for wave in settings[..settings.len().min(work.jobs.len())].chunks(WAVE) {
-            let first = devices.len();
-            for settings in wave {
-                let device = devices.len() as u32;
-                let options = AgentOptions {
-                    device: DeviceId(device),
-                    settings: settings.clone(),
-                    drafter: shared.drafter.clone(),
-                    connector: shared.connector.clone(),
-                    timer: shared.timer.clone(),
-                    tokenizer_digest: shared.pair.tokenizer.digest(),
-                    events: shared.events.clone(),
-                    origin: shared.origin,
-                    journal: None,
-                };
-                devices.push(Device::start(options).map_err(|source| Error::Agent { device, source })?);
-            }
-            for (offset, device) in devices[first..].iter().enumerate() {
-                let ready = device.send(Ready).await.map_err(|_| Error::Stopped("a device"))?;
-                ready.map_err(|source| Error::Agent { device: (first + offset) as u32, source })?;
+        let count = settings.len() as u32;
+        let mut fleet = Fleet { shared, work, method: index, settings, devices: BTreeMap::new() };
+        let jobs = fleet.jobs();
+        let present: Vec<DeviceId> = (0..count)
+            .map(DeviceId)
+            .filter(|&device| jobs.nth(device, 0).is_some() && shared.churn.joins(device, count) == Time::ZERO)
+            .collect();
+        for wave in present.chunks(WAVE) {
+            let started = wave.iter().map(|&device| fleet.switch_on(device)).collect::<Result<Vec<_>, Error>>()?;
+            for (&number, device) in wave.iter().zip(started) {
+                ready(device, number).await?;
             }
         }
-        Ok(Fleet { devices, method: index })
+        Ok(fleet)
     }
 
-    /// Sends every device through its prompts, one after another; ends when all are answered, or with the first failure.
-    pub async fn run(&self, work: &Work, phase: Phase) -> Result<(), Error> {
-        let phase = Rc::new(phase);
-        let failure: Rc<RefCell<Option<Error>>> = Rc::default();
-        let mut tasks = Vec::new();
-        for (number, device) in self.devices.iter().enumerate() {
-            let jobs: Vec<Job> = work.jobs.iter().skip(number).step_by(self.devices.len()).cloned().collect();
-            let (device, method, phase, failure) = (device.clone(), self.method, phase.clone(), failure.clone());
-            tasks.push(actix::spawn(async move {
-                for job in jobs {
-                    if failure.borrow().is_some() {
-                        return;
-                    }
-                    if let Err(error) = generate(&device, method, &job, number as u32).await {
-                        failure.borrow_mut().get_or_insert(error);
-                        return;
-                    }
-                    phase.tick();
+    /// Job i belongs to device i mod N, under every method.
+    fn jobs(&self) -> Turns {
+        Turns { jobs: self.work.jobs.len() as u64, devices: self.settings.len() as u32 }
+    }
+
+    /// Sends the jobs through the fleet as the load says; ends when all are done, or with the first failure.
+    pub async fn run(&mut self, progress: Phase) -> Result<(), Error> {
+        let Shared { load, churn, settings, .. } = self.shared;
+        let phase = load::Phase {
+            load,
+            churn: *churn,
+            seed: settings.run.seed,
+            devices: self.settings.len() as u32,
+            start: self.now(),
+        };
+        let mut dispatch = Dispatch::new(phase, self.jobs(), Shard::WHOLE);
+        // A device reports once that it is ready, and once per generation; neither is lost where nobody listens.
+        let (tell, mut happened) = mpsc::channel(EVENTS);
+        let mut orders = Vec::new();
+        while !dispatch.is_done() {
+            let wake = dispatch.poll_timeout().map(|at| self.shared.origin + Duration::from_nanos(at.0));
+            let event = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Event::Timeout,
+                Some(event) = happened.recv() => event?,
+            };
+            if matches!(event, Event::Finished { .. }) {
+                progress.tick();
+            }
+            dispatch.handle(self.now(), event, &mut orders);
+            for order in orders.drain(..) {
+                self.carry_out(order, &tell).await?;
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, order: Order, tell: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
+        let tell = tell.clone();
+        match order {
+            Order::Join(number) => {
+                let device = self.switch_on(number)?;
+                actix::spawn(async move {
+                    let event = ready(device, number).await.map(|()| Event::Ready(number));
+                    // Nobody listens to a phase that has failed.
+                    let _ = tell.send(event).await;
+                });
+            }
+            Order::Start { device: number, job, scheduled } => {
+                let Some(device) = self.devices.get(&number).cloned() else { return Ok(()) };
+                let (generation, job) = (self.generation(job), self.job(job));
+                let (data_set, prompt) = (job.data_set, job.tokens.clone());
+                let message = Generate { generation, data_set, prompt, scheduled: Some(scheduled) };
+                actix::spawn(async move {
+                    let finish = generate(device, message, number).await;
+                    let _ = tell.send(finish.map(|finish| Event::Finished { device: number, finish })).await;
+                });
+            }
+            Order::Drop { device, job: number, scheduled } => {
+                let job = self.job(number);
+                let (id, prompt_tokens) = (self.generation(number), job.tokens.len() as u32);
+                let settings = &self.settings[device.0 as usize];
+                let record = GenerationRecord::dropped(id, device, job.data_set, prompt_tokens, scheduled, settings);
+                let event = DeviceEvent::Finished(Box::new(record));
+                self.shared.events.send(event).await.map_err(|_| Error::Stopped("the recorder"))?;
+            }
+            Order::Leave(device) => {
+                if let Some(device) = self.devices.get(&device) {
+                    // It may have left by itself.
+                    let _ = device.send(Leave).await;
                 }
-            }));
+            }
         }
-        for task in tasks {
-            task.await.map_err(|_| Error::Stopped("a device's task"))?;
-        }
-        phase.finish();
-        match failure.borrow_mut().take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Cuts the connection of one device at once.
-    pub async fn cut_connection(&self, device: usize) {
-        if let Some(device) = self.devices.get(device) {
-            // A device that is gone has no connection either.
-            let _ = device.send(CutConnection).await;
+    /// The device's actor, started if it was not yet.
+    fn switch_on(&mut self, number: DeviceId) -> Result<Addr<Device>, Error> {
+        if let Some(device) = self.devices.get(&number) {
+            return Ok(device.clone());
         }
+        let shared = self.shared;
+        let options = AgentOptions {
+            device: number,
+            settings: self.settings[number.0 as usize].clone(),
+            drafter: shared.drafter.clone(),
+            connector: shared.connector.clone(),
+            timer: shared.timer.clone(),
+            tokenizer_digest: shared.pair.tokenizer.digest(),
+            events: shared.events.clone(),
+            origin: shared.origin,
+            journal: None,
+        };
+        let device = Device::start(options).map_err(|source| Error::Agent { device: number.0, source })?;
+        self.devices.insert(number, device.clone());
+        Ok(device)
+    }
+
+    fn job(&self, number: u64) -> &'a Job {
+        &self.work.jobs[number as usize]
+    }
+
+    fn generation(&self, number: u64) -> GenerationId {
+        let Job { prompt_id, repetition, .. } = *self.job(number);
+        GenerationId { method: self.method, prompt: prompt_id, repetition }
+    }
+
+    /// Nanoseconds since the start of the run.
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.shared.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Lets the devices go.
-    pub async fn dismiss(self, connector: &Connector) {
-        for device in &self.devices {
+    pub async fn dismiss(self) {
+        for device in self.devices.values() {
             let _ = device.send(Leave).await;
         }
-        connector.drain().await;
+        self.shared.connector.drain().await;
     }
 }
 
-async fn generate(device: &Addr<Device>, method: u16, job: &Job, number: u32) -> Result<(), Error> {
-    let generation = GenerationId { method, prompt: job.prompt_id, repetition: job.repetition };
-    let message = Generate { generation, data_set: job.data_set, prompt: job.tokens.clone(), scheduled: None };
+async fn ready(device: Addr<Device>, number: DeviceId) -> Result<(), Error> {
+    let ready = device.send(Ready).await.map_err(|_| Error::Stopped("a device"))?;
+    ready.map_err(|source| Error::Agent { device: number.0, source })
+}
+
+async fn generate(device: Addr<Device>, message: Generate, number: DeviceId) -> Result<FinishReason, Error> {
+    let DeviceId(device_number) = number;
     let answered = device.send(message).await.map_err(|_| Error::Stopped("a device"))?;
     match answered {
-        Ok(_) => Ok(()),
+        Ok(record) => Ok(record.finish),
         // `on_unreachable = fail` and a full arena end a generation, and its record says so; anything else is an error.
-        Err(AgentError::Refused(_)) => Ok(()),
-        Err(source) if is_out_of_memory(&source) => Err(Error::DrafterMemory { device: number, source }),
-        Err(source) => Err(Error::Agent { device: number, source }),
+        Err(AgentError::Refused(_)) => Ok(FinishReason::Failed),
+        Err(source) if is_out_of_memory(&source) => Err(Error::DrafterMemory { device: device_number, source }),
+        Err(source) => Err(Error::Agent { device: device_number, source }),
     }
 }
 

@@ -8,7 +8,9 @@ use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
 use specfleet_analysis::Summary;
 use specfleet_config::{Fault, Settings};
 use specfleet_engine::id::VerifierId;
+use specfleet_engine::load::{Churn, Load};
 use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
+use specfleet_engine::time::Span;
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use tokio::sync::watch;
@@ -169,17 +171,19 @@ async fn phases(
         drafter,
         connector,
         timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
+        load: Load::Closed { think: Span::ZERO },
+        churn: Churn::NONE,
         events: recorder.device_events(),
         origin,
     };
     let mut idle = (0.0, 0.0);
     for (index, method) in resolved.methods.iter().enumerate() {
         let index = index as u16;
-        let fleet = Fleet::assemble(&shared, index, method, work).await?;
+        let mut fleet = Fleet::assemble(&shared, index, method, work).await?;
         // The account of the phase starts when the fleet stands.
         pool.next_phase(index).await?;
-        let outcome = fleet.run(work, progress.phase(&method.name, work.jobs.len())).await;
-        fleet.dismiss(&shared.connector).await;
+        let outcome = fleet.run(progress.phase(&method.name, work.jobs.len())).await;
+        fleet.dismiss().await;
         outcome?;
         for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(BETWEEN_METHODS).await? {
             idle.0 += span.seconds();

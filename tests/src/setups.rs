@@ -4,8 +4,8 @@ use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, Veri
 use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::method::{
-    Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, Method, PayloadForm, ProbabilityBits, Sampling,
-    Writer,
+    Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, Method, PayloadForm, PriceRule, ProbabilityBits,
+    Sampling, Writer,
 };
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
@@ -75,6 +75,21 @@ pub fn zoo() -> Vec<Method> {
         block(4, true),
         Method { name: "entropy".into(), gate: Gate::Entropy { threshold: 1.0 }, ..hlm() },
     ]
+}
+
+/// The rule of `price`, with weights at which the toy pair does everything. Its decisions depend on timing.
+pub fn price(statistic: ImportanceStatistic) -> Method {
+    let rule = PriceRule {
+        estimator: Estimator::Expected,
+        a: 0.8,
+        b: 0.0,
+        importance: ImportanceRule { statistic, layer: 0, kappa: 0.0 },
+        percentiles: std::array::from_fn(|twentieth| twentieth as f32 / 20.0),
+        risk_per_joule: 1e4,
+        risk_per_second: 1e4,
+        half_life: Span(20_000),
+    };
+    Method { name: "price".into(), gate: Gate::Price(rule), ..hlm() }
 }
 
 /// A few devices and two verifiers under `method`, without faults.

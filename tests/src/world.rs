@@ -14,7 +14,7 @@ use specfleet_engine::device::{
 };
 use specfleet_engine::distribution::Distribution;
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, VerifierId};
-use specfleet_engine::method::{Gate, ImportanceStatistic};
+use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::pool::{self, Batch, ItemOutcome, JobKind, JobRequest, PoolMachine, PoolSettings, SessionKey};
 use specfleet_engine::random::{DrawKey, Draws, Purpose};
 use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord};
@@ -35,6 +35,8 @@ pub enum Fault {
     /// What the pool sends to this device gets lost until it uploads again. (Single frames cannot get lost: they travel on
     /// one ordered stream.)
     LoseVerdict(u32),
+    /// A device leaves for good.
+    Leave(u32),
 }
 
 /// How the world is set up.
@@ -63,6 +65,8 @@ pub struct Setup {
 pub struct Outcome {
     /// By prompt number: the generation and its rounds.
     pub generations: BTreeMap<u32, (GenerationRecord, Vec<RoundRecord>)>,
+    /// Prompts of devices that had gone before they came to them.
+    pub left_over: Vec<u32>,
     /// All batches.
     pub batches: Vec<BatchRecord>,
     /// Largest size of a device machine in bytes.
@@ -76,7 +80,7 @@ enum Event {
     Deliver { device: u32, connection: ConnectionId, frame: Box<VerdictFrame>, bytes: u32, downlink: Span },
     StepDone { device: u32, step: Step, session: u32 },
     DeviceTimer { device: u32 },
-    Dial { device: u32 },
+    Dial { device: u32, attempt: u32 },
     BatchDone { verifier: VerifierId, batch: u64 },
     PoolTimer,
     VerifierReady(VerifierId),
@@ -91,6 +95,9 @@ struct Simulated {
     rounds: Vec<RoundRecord>,
     queue: Vec<u32>,
     connection: Option<ConnectionId>,
+    /// Attempts to connect so far, and lost links: an attempt that an outage has cut off is told by its number.
+    attempt: u32,
+    gone: bool,
     decoder: FrameDecoder<ServerFrame>,
     /// Key of the upload under way, to resample with.
     sent_key: DrawKey,
@@ -140,6 +147,8 @@ impl World {
                 rounds: Vec::new(),
                 queue: (0..setup.prompts.len() as u32).filter(|p| p % setup.devices == device).rev().collect(),
                 connection: None,
+                attempt: 0,
+                gone: false,
                 decoder: FrameDecoder::new(LIMITS),
                 sent_key: key(0, 0, 0, 0),
                 deaf: false,
@@ -181,7 +190,7 @@ impl World {
     }
 
     fn finish(self) -> Outcome {
-        assert_eq!(self.outcome.generations.len(), self.setup.prompts.len(), "every prompt ends");
+        assert_eq!(self.ended(), self.setup.prompts.len(), "every prompt ends");
         // All permits are back, all sessions gone, every arrival ended once.
         let machine = &self.pool.machine;
         assert_eq!(machine.outstanding(), (0, 0, 0));
@@ -190,6 +199,11 @@ impl World {
         assert_eq!(counts.sent, counts.verdicts + counts.refused + counts.cancelled, "{counts:?}");
         assert!(self.pool.sessions.is_empty() && self.pool.waiting.is_empty());
         self.outcome
+    }
+
+    /// Prompts that have come to their end.
+    fn ended(&self) -> usize {
+        self.outcome.generations.len() + self.outcome.left_over.len()
     }
 
     fn at(&mut self, at: Time, event: Event) {
@@ -220,7 +234,10 @@ impl World {
                     self.device(device, device::Input::Timeout);
                 }
             }
-            Event::Dial { device } => {
+            Event::Dial { device, attempt } => {
+                if self.devices[device as usize].attempt != attempt {
+                    return;
+                }
                 self.next_connection += 1;
                 let connection = ConnectionId(self.next_connection);
                 self.pool.decoders.insert(connection, (device, FrameDecoder::new(LIMITS)));
@@ -250,18 +267,31 @@ impl World {
         match fault {
             Fault::KillVerifier(verifier) => self.pool(pool::Input::VerifierFailed(VerifierId(verifier))),
             Fault::CutConnection(device) => {
-                let Some(connection) = self.devices.get_mut(device as usize).and_then(|d| d.connection.take()) else {
-                    return;
-                };
-                self.pool.decoders.remove(&connection);
-                self.pool(pool::Input::Disconnected(connection));
-                self.device(device, device::Input::Disconnected);
+                if self.devices.get(device as usize).is_some_and(|d| d.connection.is_some()) {
+                    self.hang_up(device);
+                    self.device(device, device::Input::Disconnected);
+                }
+            }
+            Fault::Leave(device) => {
+                if (device as usize) < self.devices.len() {
+                    self.device(device, device::Input::Leave);
+                }
             }
             Fault::LoseVerdict(device) => {
                 if let Some(simulated) = self.devices.get_mut(device as usize) {
                     simulated.deaf = true;
                 }
             }
+        }
+    }
+
+    /// The connection of this device is no more, nor the attempt to make one; the pool learns of it.
+    fn hang_up(&mut self, device: u32) {
+        let simulated = &mut self.devices[device as usize];
+        simulated.attempt += 1;
+        if let Some(connection) = simulated.connection.take() {
+            self.pool.decoders.remove(&connection);
+            self.pool(pool::Input::Disconnected(connection));
         }
     }
 
@@ -275,7 +305,8 @@ impl World {
         }
         let machine = &self.devices[device as usize].machine;
         self.outcome.device_bytes = self.outcome.device_bytes.max(machine.bytes());
-        if let Some((at, _)) = machine.poll_timeout() {
+        // When all is done, links would still be lost and come back for ever.
+        if let Some((at, _)) = machine.poll_timeout().filter(|_| self.ended() < self.setup.prompts.len()) {
             self.at(at.max(self.now), Event::DeviceTimer { device });
         }
     }
@@ -283,7 +314,11 @@ impl World {
     fn device_output(&mut self, device: u32, output: device::Output) {
         let simulated = &mut self.devices[device as usize];
         match output {
-            device::Output::Connect => self.soon(3_000, Event::Dial { device }),
+            device::Output::Connect => {
+                simulated.attempt += 1;
+                let attempt = simulated.attempt;
+                self.soon(3_000, Event::Dial { device, attempt });
+            }
             device::Output::Ready => self.next_prompt(device),
             device::Output::Step(step) => {
                 let session = simulated.machine.session();
@@ -300,10 +335,15 @@ impl World {
                 self.send(device, &ClientFrame::Cancel { session, upload });
             }
             device::Output::Record(record) => simulated.rounds.push(record),
-            // Placeholder until outages and departures are handled.
-            device::Output::HangUp | device::Output::Gone => {}
+            device::Output::HangUp => self.hang_up(device),
+            device::Output::Gone => {
+                assert!(!simulated.gone, "a device goes once");
+                simulated.gone = true;
+                self.outcome.left_over.extend(simulated.queue.drain(..));
+                self.hang_up(device);
+            }
             device::Output::Finished(mut record) => {
-                let session = simulated.machine.session();
+                let (session, last) = (simulated.machine.session(), record.finish.is_last());
                 simulated.tokens.truncate(record.prompt_tokens as usize + simulated.rounds.len());
                 record.tokens = simulated.tokens.split_off(record.prompt_tokens as usize);
                 let rounds = std::mem::take(&mut simulated.rounds);
@@ -311,7 +351,9 @@ impl World {
                 let earlier = self.outcome.generations.insert(record.id.prompt, (*record, rounds));
                 assert!(earlier.is_none(), "a prompt ends once");
                 self.send(device, &ClientFrame::Close { session });
-                self.next_prompt(device);
+                if !last {
+                    self.next_prompt(device);
+                }
             }
         }
     }
@@ -345,8 +387,8 @@ impl World {
         let logits = self.setup.drafter.logits(context);
         let drafted = draft_outcome(&logits, rows, key, &settings.draft_spec());
         let payload = Payload::encode(&settings.method.payload, &drafted.distribution, drafted.token);
-        let lookback = match settings.method.gate {
-            Gate::Joint { importance, .. } if importance.statistic == ImportanceStatistic::Lookahead => {
+        let lookback = match settings.draft_spec().importance {
+            Some(importance) if importance.statistic == ImportanceStatistic::Lookahead => {
                 (step.position >= 2).then(|| {
                     let row = AttentionRows::new(1, length, &attention).expect("one row");
                     let reading = lookahead_importance(row, step.position as usize - 2);

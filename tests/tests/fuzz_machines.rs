@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use specfleet_engine::device::{
-    self, DeviceMachine, Lookback, NextToken, Refusal, Signals, Start, Step, StepResult, Verdict,
+    self, DeviceMachine, Lookback, NextToken, OnRefused, Outages, Refusal, Signals, Start, Step, StepResult, Verdict,
 };
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, UploadId, VerifierId};
+use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::pool::{self, ItemOutcome, JobKind, JobRequest, PoolMachine, RefuseReason, SessionKey};
 use specfleet_engine::time::{Span, Time};
-use specfleet_tests::setups::{small, zoo};
+use specfleet_tests::setups::{price, small, zoo};
 
 fn token() -> impl Strategy<Value = Option<u32>> {
     proptest::option::of(0u32..6)
@@ -120,6 +121,7 @@ fn device_input() -> impl Strategy<Value = Feed> {
         6 => Just(Feed::Say(device::Input::Timeout)),
         1 => Just(Feed::Say(device::Input::StepFailed)),
         1 => Just(Feed::Say(device::Input::Join)),
+        1 => prop_oneof![9 => Just(Feed::Say(device::Input::Timeout)), 1 => Just(Feed::Say(device::Input::Leave))],
         1 => (0u32..12, any::<u32>()).prop_map(|(upload, bytes)| Feed::Say(device::Input::Sent { upload: UploadId(upload), bytes })),
     ]
 }
@@ -160,14 +162,22 @@ proptest! {
 
     #[test]
     fn a_device_takes_anything(
-        method in 0usize..11,
+        method in 0usize..12,
+        refused in prop_oneof![Just(OnRefused::Retry), Just(OnRefused::Wait), Just(OnRefused::Local)],
+        battery in prop_oneof![Just(0u64), 1u64..200_000],
+        outages in proptest::option::of((1u64..50_000, 1u64..50_000)),
         inputs in proptest::collection::vec((device_input(), 0u64..5_000), 0..150),
     ) {
-        let mut settings = small(zoo()[method].clone(), 0, 20).device;
+        let method = zoo().into_iter().nth(method).unwrap_or_else(|| price(ImportanceStatistic::Lookahead));
+        let mut settings = small(method, 0, 20).device;
+        (settings.on_refused, settings.battery_nanojoules) = (refused, battery);
+        settings.outages = outages.map(|(every, length)| Outages { every: Span(every), length: Span(length) });
+        settings.latency_target = Span(battery);
         settings.end_tokens = vec![5];
         settings.vocab = 6;
         let mut machine = DeviceMachine::new(DeviceId(0), Arc::new(settings)).expect("valid");
         let (mut now, mut asked): (Time, Option<Step>) = (Time(0), None);
+        let mut gone = false;
         for (feed, elapsed) in inputs {
             now = now + Span(elapsed);
             let input = match feed {
@@ -194,6 +204,7 @@ proptest! {
             let mut out = Vec::new();
             machine.handle(now, input, &mut out);
             prop_assert!(out.len() < 64, "a bounded answer to one input");
+            prop_assert!(!gone || out.is_empty() && machine.poll_timeout().is_none(), "what is gone is silent");
             prop_assert!(machine.bytes() <= 1024);
             for output in out {
                 match output {
@@ -201,6 +212,7 @@ proptest! {
                         prop_assert!(step.keep < step.position);
                         asked = Some(step);
                     }
+                    device::Output::Gone => gone = true,
                     device::Output::Finished(record) => {
                         let uploads = record.uploads;
                         prop_assert_eq!(uploads.sent, uploads.verdicts + uploads.refused + uploads.cancelled);

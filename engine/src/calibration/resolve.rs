@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Calibration;
+use super::{Calibration, ImportanceFit};
 use crate::method::{
     Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, MAX_BLOCK, METHOD_NAMES, Method, PayloadForm,
-    ProbabilityBits, Writer,
+    PriceRule, ProbabilityBits, Writer,
 };
 use crate::time::Span;
 
@@ -14,6 +14,13 @@ const DEFAULT_KEEP: Keep = Keep::Top(30);
 
 /// γ of `block`.
 const DEFAULT_BLOCK: u8 = 4;
+
+/// ω_E and ω_T of `price` \[ours\]: DEFAULTS_DOC
+const DEFAULT_RISK_PER_JOULE: f32 = 1.0;
+const DEFAULT_RISK_PER_SECOND: f32 = 1.0;
+
+/// How long `price` takes to believe half of the pool's last price \[ours\].
+const DEFAULT_HALF_LIFE: Span = Span::from_millis(1_000);
 
 /// An uncertainty threshold by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,11 +93,11 @@ pub struct MethodOverrides {
     pub entropy_threshold: Option<f32>,
     /// Threshold of `max-prob` in [0, 1]; by default the one that matches `ui-hlm`'s upload rate.
     pub max_probability_threshold: Option<f32>,
-    /// ω_E of `price`: accepted risk per joule of the uplink, ≥ 0.
+    /// ω_E of `price`, ≥ 0: accepted risk per joule of the uplink.
     pub risk_per_joule: Option<f32>,
-    /// ω_T of `price`: accepted risk per second of the uplink, ≥ 0.
+    /// ω_T of `price`, ≥ 0: accepted risk per second of the uplink.
     pub risk_per_second: Option<f32>,
-    /// In what time λ_pool as last announced halves under `price`.
+    /// In what time `price` forgets half of the pool's last price, > 0.
     pub price_half_life: Option<Span>,
 }
 
@@ -173,6 +180,7 @@ pub fn resolve(
             join: overrides.join.unwrap_or(Join::And),
         },
         "entropy" => Gate::Entropy { threshold: preset.entropy_threshold()? },
+        "price" => Gate::Price(preset.price()?),
         "max-prob" => Gate::MaxProbability { threshold: preset.max_probability_threshold()? },
         // hlm, dssd, block: whatever METHOD_NAMES lists besides uploads every token.
         _ => Gate::Always,
@@ -201,6 +209,16 @@ impl Preset<'_> {
         self.calibration.ok_or_else(|| self.missing(parameter, "there is no calibration"))
     }
 
+    /// The calibration, if its risk line speaks of this method's estimator.
+    fn calibrated_line(&self, parameter: &'static str) -> Result<&Calibration, MethodError> {
+        let calibration = self.calibrated(parameter)?;
+        if calibration.key.estimator == self.estimator() {
+            Ok(calibration)
+        } else {
+            Err(self.missing(parameter, "the calibration was made with the other estimator"))
+        }
+    }
+
     fn missing(&self, parameter: &'static str, why: &'static str) -> MethodError {
         MethodError::Missing { method: self.name.to_owned(), parameter, why }
     }
@@ -227,10 +245,7 @@ impl Preset<'_> {
             Some(ThresholdChoice::Named(name)) => name,
             None => ThresholdName::RiskAverse,
         };
-        let calibration = self.calibrated(KEY)?;
-        if calibration.key.estimator != self.estimator() {
-            return Err(self.missing(KEY, "the calibration was made with the other estimator"));
-        }
+        let calibration = self.calibrated_line(KEY)?;
         let threshold = match name {
             ThresholdName::RiskAverse => calibration.risk_averse,
             ThresholdName::RiskProne => calibration.risk_prone,
@@ -246,6 +261,13 @@ impl Preset<'_> {
         if let (Some(statistic), Some(layer), Some(kappa)) = (statistic, layer, kappa) {
             return Ok(ImportanceRule { statistic, layer, kappa });
         }
+        let fit = self.importance_fit()?;
+        Ok(ImportanceRule { statistic: fit.statistic, layer: fit.layer, kappa: kappa.unwrap_or(fit.kappa) })
+    }
+
+    /// What the calibration knows about the importance asked for, or about the best.
+    fn importance_fit(&self) -> Result<&ImportanceFit, MethodError> {
+        let MethodOverrides { statistic, layer, .. } = *self.overrides;
         let calibration = self.calibrated("statistic, layer and kappa")?;
         let fit = match (statistic, layer) {
             (Some(statistic), Some(layer)) => calibration.importance_at(statistic, layer),
@@ -255,8 +277,40 @@ impl Preset<'_> {
             }
             (None, None) => calibration.best_importance(),
         };
-        let fit = fit.ok_or_else(|| self.missing("kappa", "the calibration holds no such importance statistic"))?;
-        Ok(ImportanceRule { statistic: fit.statistic, layer: fit.layer, kappa: kappa.unwrap_or(fit.kappa) })
+        fit.ok_or_else(|| self.missing("kappa", "the calibration holds no such importance statistic"))
+    }
+
+    fn price(&self) -> Result<PriceRule, MethodError> {
+        let MethodOverrides { risk_per_joule, risk_per_second, price_half_life, .. } = *self.overrides;
+        let weight = |key, value: Option<f32>, default| match value.unwrap_or(default) {
+            weight if weight >= 0.0 && weight.is_finite() => Ok(weight),
+            weight => Err(self.out_of_range(key, &weight, "0 or more")),
+        };
+        let risk_per_joule = weight("risk_per_joule", risk_per_joule, DEFAULT_RISK_PER_JOULE)?;
+        let risk_per_second = weight("risk_per_second", risk_per_second, DEFAULT_RISK_PER_SECOND)?;
+        let half_life = price_half_life.unwrap_or(DEFAULT_HALF_LIFE);
+        if half_life == Span::ZERO {
+            return Err(self.out_of_range("price_half_life", &0, "more than 0"));
+        }
+        let line = &self.calibrated_line("a risk line")?.line;
+        if line.a <= 0.0 {
+            return Err(self.missing("a risk line", "the calibration's does not rise"));
+        }
+        let fit = self.importance_fit()?;
+        if fit.percentiles.len() != 101 {
+            return Err(self.missing("importance percentiles", "the calibration does not hold all 101"));
+        }
+        let percentiles = std::array::from_fn(|twentieth| fit.percentiles[5 * twentieth]);
+        Ok(PriceRule {
+            estimator: self.estimator(),
+            a: line.a as f32,
+            b: line.b as f32,
+            importance: ImportanceRule { statistic: fit.statistic, layer: fit.layer, kappa: fit.kappa },
+            percentiles,
+            risk_per_joule,
+            risk_per_second,
+            half_life,
+        })
     }
 
     fn probability(&self) -> Result<f32, MethodError> {

@@ -4,6 +4,7 @@
 use super::draft::Signals;
 use super::energy::Charge;
 use super::gate::{GateReason, RunningMoments};
+use super::machine::NEVER;
 use super::message::{Lookback, Verdict};
 use super::settings::{DeviceSettings, LOOKAHEAD};
 use crate::id::{DeviceId, GenerationId, UploadId};
@@ -33,11 +34,16 @@ pub(super) struct Generation {
     pub(super) network: Network,
     /// Why the drafts under way are uploaded.
     pub(super) upload_reason: GateReason,
+    /// λ_link + λ_pool of the last decision; NaN without a price.
+    pub(super) price: f32,
     pub(super) cost: UploadCost,
     pub(super) ending: Option<FinishReason>,
     pub(super) scheduled: Time,
     pub(super) started: Time,
-    pub(super) first_token: Option<Time>,
+    /// [`NEVER`] before there is one: an `Option` would cost eight bytes more.
+    pub(super) first_token: Time,
+    /// When the last token was committed; before there is one, when the generation was due.
+    pub(super) last_token: Time,
     pub(super) times: DeviceTimes,
     pub(super) airtime_up: Span,
     pub(super) airtime_down: Span,
@@ -161,7 +167,8 @@ impl Generation {
         drafted: Option<Pending>,
         bill: Option<&Verdict>,
     ) -> RoundRecord {
-        let cost = if bill.is_some() { std::mem::replace(&mut self.cost, UploadCost::NONE) } else { UploadCost::NONE };
+        // An upload's costs stand on the first token that it led to; where none is under way there are none.
+        let cost = std::mem::replace(&mut self.cost, UploadCost::NONE);
         let signals = drafted.map(|d| d.signals);
         RoundRecord {
             position: position - self.prompt,
@@ -174,7 +181,7 @@ impl Generation {
             importance: signals.map_or(f32::NAN, |s| s.importance),
             importance_threshold: signals.map_or(f32::NAN, |s| s.importance_threshold),
             draft_probability: signals.map_or(f32::NAN, |s| s.draft_probability),
-            price: f32::NAN,
+            price: drafted.map_or(f32::NAN, |_| self.price),
             committed_at: now,
             attempts: cost.attempts,
             uplink_bits: cost.bits,
@@ -192,13 +199,18 @@ impl Generation {
         }
     }
 
-    pub(super) fn close(self, now: Time, device: DeviceId, settings: &DeviceSettings) -> GenerationRecord {
-        let energy = GenerationEnergy {
+    /// What it has taken so far, without the step under way's idle time.
+    pub(super) fn energy(&self, settings: &DeviceSettings) -> GenerationEnergy {
+        GenerationEnergy {
             device: settings.profile.energy(&self.counts, &self.times),
             radio: settings.link.energy(self.airtime_up, self.airtime_down),
             cloud: self.cloud,
             cloud_paper: self.cloud_paper,
-        };
+        }
+    }
+
+    pub(super) fn close(self, now: Time, device: DeviceId, settings: &DeviceSettings) -> GenerationRecord {
+        let energy = self.energy(settings);
         GenerationRecord {
             id: self.id,
             device,
@@ -209,7 +221,7 @@ impl Generation {
             scheduled: self.scheduled,
             latency_target: settings.latency_target,
             started: self.started,
-            first_token: self.first_token,
+            first_token: Some(self.first_token).filter(|&at| at != NEVER),
             ended: now,
             times: self.times,
             airtime_up: self.airtime_up,

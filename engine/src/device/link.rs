@@ -110,6 +110,15 @@ pub struct Transfer {
     pub outages: u32,
 }
 
+/// What sending a payload would take at the present rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SendingCost {
+    /// Energy of the radio.
+    pub(super) joules: f64,
+    /// Time until the last bit has arrived, propagation included.
+    pub(super) seconds: f64,
+}
+
 /// The state of one device's link: until when each direction is taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkState {
@@ -155,9 +164,9 @@ impl LinkProfile {
         let mut snr_db = f32::NAN;
         let mut outages = 0;
         for block_number in 0..MAX_BLOCKS {
-            let (rate, block_snr, block_ends) = self.block(seed, device, direction, at);
+            let (rate, snr, block_ends) = self.block(seed, device, direction, at);
             if block_number == 0 {
-                snr_db = block_snr;
+                snr_db = (10.0 * snr.log10()) as f32;
             }
             let room = block_ends.since(at);
             if rate > 0.0 {
@@ -175,8 +184,36 @@ impl LinkProfile {
         Transfer { arrives: at, airtime: at.since(start), snr_db, outages }
     }
 
-    /// Rate in bits per second (0 in an outage), SNR in dB and end of the block that `at` lies in.
-    fn block(&self, seed: u64, device: DeviceId, direction: Direction, at: Time) -> (f64, f32, Time) {
+    /// What sending `bits` would take at the rate of the coherence block that `at` lies in, were it to stay so; a block
+    /// that is an outage counts as the lowest rate.
+    pub(super) fn sending_now(
+        &self,
+        seed: u64,
+        device: DeviceId,
+        direction: Direction,
+        at: Time,
+        bits: u64,
+    ) -> SendingCost {
+        let (rate, _, _) = self.block(seed, device, direction, at);
+        let rate = if rate > 0.0 { rate } else { self.lowest_rate(direction) };
+        let airtime = bits as f64 / rate;
+        let propagation = Span(self.round_trip.0 / 2).seconds();
+        SendingCost { joules: airtime * self.transmit_watts, seconds: airtime + propagation }
+    }
+
+    /// The lowest rate at which anything gets through, in bits per second.
+    fn lowest_rate(&self, direction: Direction) -> f64 {
+        match &self.rate {
+            Rate::Fading { min_bits_per_second, .. } => *min_bits_per_second,
+            Rate::Trace { uplink, downlink, .. } => {
+                let rates = if direction == Direction::Up { uplink } else { downlink };
+                rates.iter().copied().filter(|&rate| rate > 0.0).fold(f64::INFINITY, f64::min)
+            }
+        }
+    }
+
+    /// Rate in bits per second (0 in an outage), SNR as a ratio (NaN for a trace) and end of the block that `at` lies in.
+    fn block(&self, seed: u64, device: DeviceId, direction: Direction, at: Time) -> (f64, f64, Time) {
         match &self.rate {
             Rate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => {
                 let index = at.0 / coherence.0.max(1);
@@ -185,14 +222,14 @@ impl LinkProfile {
                 let hertz = if direction == Direction::Up { uplink_hz } else { downlink_hz };
                 let rate = hertz * (1.0 + snr).log2();
                 let ends = Time((index + 1).saturating_mul(coherence.0.max(1)));
-                (if rate < *min_bits_per_second { 0.0 } else { rate }, (10.0 * snr.log10()) as f32, ends)
+                (if rate < *min_bits_per_second { 0.0 } else { rate }, snr, ends)
             }
             Rate::Trace { step, uplink, downlink } => {
                 let rates = if direction == Direction::Up { uplink } else { downlink };
                 let index = at.0 / step.0.max(1);
                 // An empty trace is refused when a scenario is read; zero here would be an endless outage.
                 let rate = rates.get((index % rates.len().max(1) as u64) as usize).copied().unwrap_or(f64::INFINITY);
-                (rate, f32::NAN, Time((index + 1).saturating_mul(step.0.max(1))))
+                (rate, f64::NAN, Time((index + 1).saturating_mul(step.0.max(1))))
             }
         }
     }

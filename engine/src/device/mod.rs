@@ -3,6 +3,7 @@
 
 pub mod draft;
 pub mod energy;
+mod extras;
 pub mod gate;
 mod generation;
 pub mod link;

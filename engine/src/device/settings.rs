@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::draft::DraftSpec;
 use super::energy::DeviceProfile;
 use super::link::LinkProfile;
-use crate::method::{Gate, ImportanceStatistic, MAX_BLOCK, Method, Sampling};
+use crate::method::{Gate, ImportanceStatistic, MAX_BLOCK, Method, PriceRule, Sampling, Writer};
 use crate::time::Span;
 
 /// What a device does with a token it wants to upload while the pool is out of reach.
@@ -145,12 +145,17 @@ impl DeviceSettings {
     }
 
     pub(super) fn estimates_uncertainty(&self) -> bool {
-        matches!(self.method.gate, Gate::Uncertainty { .. } | Gate::Joint { .. })
+        matches!(self.method.gate, Gate::Uncertainty { .. } | Gate::Joint { .. } | Gate::Price(_))
+    }
+
+    /// Whether its method ever asks the pool.
+    pub(super) fn connects(&self) -> bool {
+        self.method.writer == Writer::Verifier || self.method.gate != Gate::Never
     }
 
     pub(super) fn importance_statistic(&self) -> Option<ImportanceStatistic> {
         match self.method.gate {
-            Gate::Joint { importance, .. } => Some(importance.statistic),
+            Gate::Joint { importance, .. } | Gate::Price(PriceRule { importance, .. }) => Some(importance.statistic),
             _ => None,
         }
     }

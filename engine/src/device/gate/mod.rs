@@ -1,6 +1,7 @@
 //! Upload or commit locally: the decision that every method of method.md §4 makes from a draft's [`Signals`].
 
 mod importance;
+mod price;
 mod uncertainty;
 
 pub use importance::{AttentionRows, ImportanceReading, RunningMoments, concentration, lookahead_importance};
@@ -32,6 +33,10 @@ pub enum GateReason {
     Unimportant = 6,
     /// Uploaded on importance: uncertain and important under `and`, certain but important under `or`.
     Important = 7,
+    /// Skipped: what is at risk is less than what an upload costs now.
+    TooDear = 8,
+    /// Uploaded: what is at risk is worth what an upload costs now.
+    Worth = 9,
 }
 
 impl GateReason {
@@ -69,17 +74,17 @@ pub fn needs_importance(gate: &Gate, signals: &Signals) -> bool {
         | Gate::Random { .. }
         | Gate::Uncertainty { .. }
         | Gate::Entropy { .. }
-        | Gate::MaxProbability { .. }
-        | Gate::Price(_) => false,
+        | Gate::MaxProbability { .. } => false,
+        Gate::Price(_) => true,
     }
 }
 
 /// Decides about one draft.
 ///
 /// `running` are the moments of this generation's earlier concentration values: call `decide` first, then
-/// [`RunningMoments::push`] this draft's value. Other gates ignore it. A statistic that is missing (NaN) counts as
-/// uncertain or important: in doubt the verifier is asked.
-pub fn decide(gate: &Gate, signals: &Signals, running: &RunningMoments) -> Decision {
+/// [`RunningMoments::push`] this draft's value. `price` is λ_link + λ_pool of an upload now. Gates that do not look at
+/// them ignore them. A statistic that is missing (NaN) counts as uncertain or important: in doubt the verifier is asked.
+pub fn decide(gate: &Gate, signals: &Signals, running: &RunningMoments, price: f32) -> Decision {
     let by_uncertainty = |uncertain| if uncertain { GateReason::Uncertain } else { GateReason::Certain };
     let reason = match *gate {
         Gate::Never => GateReason::Never,
@@ -98,7 +103,7 @@ pub fn decide(gate: &Gate, signals: &Signals, running: &RunningMoments) -> Decis
         Gate::MaxProbability { threshold } => {
             by_uncertainty(1.0 - signals.statistic < threshold || signals.statistic.is_nan())
         }
-        Gate::Price(_) => GateReason::Always,
+        Gate::Price(rule) => rule.weigh(signals, price),
         Gate::Joint { threshold, importance, join, .. } => {
             let uncertain = is_uncertain(signals.statistic, threshold);
             let important = || {
@@ -145,7 +150,7 @@ mod tests {
     }
 
     fn reason(gate: &Gate, signals: &Signals) -> GateReason {
-        decide(gate, signals, &RunningMoments::default()).reason
+        decide(gate, signals, &RunningMoments::default(), f32::NAN).reason
     }
 
     #[test]
@@ -190,12 +195,12 @@ mod tests {
         let gate = joint(ImportanceStatistic::Concentration, Join::And);
         let s = signals(0.9, 0.1, f32::NAN);
         let mut running = RunningMoments::default();
-        assert!(decide(&gate, &s, &running).upload);
+        assert!(decide(&gate, &s, &running, f32::NAN).upload);
         running.push(0.2);
-        assert!(decide(&gate, &s, &running).upload);
+        assert!(decide(&gate, &s, &running, f32::NAN).upload);
         running.push(0.4); // mean 0.3, std 0.1
-        assert!(!decide(&gate, &s, &running).upload);
-        assert!(decide(&gate, &signals(0.9, 0.41, f32::NAN), &running).upload);
+        assert!(!decide(&gate, &s, &running, f32::NAN).upload);
+        assert!(decide(&gate, &signals(0.9, 0.41, f32::NAN), &running, f32::NAN).upload);
     }
 
     #[test]
