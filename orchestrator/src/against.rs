@@ -29,7 +29,10 @@ pub fn live_summaries(folders: &[std::path::PathBuf]) -> Result<Vec<Summary>, Er
     for folder in folders {
         let meta = RunReader::open(folder)?.meta().clone();
         if hash.get_or_insert_with(|| meta.scenario_hash.clone()) != &meta.scenario_hash {
-            return Err(Error::Simulation(format!("--against: run {} is of another scenario than the first", meta.run)));
+            return Err(Error::Simulation(format!(
+                "--against: run {} is of another scenario than the first",
+                meta.run
+            )));
         }
         let settings = scenario_of(folder)?.settings()?;
         let pair = Pair::load(&settings.model)?;
@@ -66,9 +69,11 @@ pub fn table(rows: &[AgainstRow], runs: usize) -> String {
             Cell::new(figure),
             Cell::new(&row.unit),
             cell(row.live.map_or(String::new(), significant)),
-            cell(row.live_range.filter(|_| runs > 1).map_or(String::new(), |(low, high)| {
-                format!("{} to {}", significant(low), significant(high))
-            })),
+            cell(
+                row.live_range
+                    .filter(|_| runs > 1)
+                    .map_or(String::new(), |(low, high)| format!("{} to {}", significant(low), significant(high))),
+            ),
             cell(row.simulated.map_or(String::new(), significant)),
             cell(row.relative_error.map_or(String::new(), |error| format!("{:+.1}", error * 100.0))),
         ]);

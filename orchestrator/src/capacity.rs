@@ -51,7 +51,9 @@ impl Capacity {
 /// Refuses targets that no run can meet, and those on metrics that do not exist.
 pub fn check_targets(targets: &[Check]) -> Result<(), Error> {
     if targets.is_empty() {
-        return Err(Error::Simulation("--slo: name at least one target, such as --slo 'inter_token_p95<250ms'".to_owned()));
+        return Err(Error::Simulation(
+            "--slo: name at least one target, such as --slo 'inter_token_p95<250ms'".to_owned(),
+        ));
     }
     for target in targets {
         let name = thresholds::metric("--slo", &target.metric)?;
@@ -130,7 +132,8 @@ impl Search<'_> {
     fn holds(&mut self, devices: u32, say: &mut impl FnMut(&str, &Trial)) -> Result<bool, Error> {
         let scenario = scaled(self.scenario, devices, self.method)?;
         let summary = self.bench.figures(&scenario)?;
-        let held: Vec<Held> = self.targets.iter().map(|target| thresholds::hold(target, self.method, &summary)).collect();
+        let held: Vec<Held> =
+            self.targets.iter().map(|target| thresholds::hold(target, self.method, &summary)).collect();
         let trial = Trial {
             devices,
             values: held.iter().map(|held| held.value).collect(),

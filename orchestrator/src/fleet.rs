@@ -9,18 +9,21 @@ use device_agent::{
     AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, Leave, Ready, Timer,
 };
 use specfleet_config::Settings;
-use specfleet_engine::device::{DeviceSettings, OnRefused};
+use specfleet_engine::device::DeviceSettings;
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::load::{self, Churn, Dispatch, Event, Jobs, Load, Order, Shard, Turns};
+use specfleet_engine::load::{self, Dispatch, Event, Jobs, Order, Shard};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
-use specfleet_engine::time::{Span, Time};
+use specfleet_engine::time::Time;
 use specfleet_model::ModelError;
 use tokio::sync::mpsc;
 
 use crate::error::Error;
 use crate::pair::Pair;
+use crate::parts::device_settings;
 use crate::progress::Phase;
+use crate::sizes::Sizes;
+use crate::tasks::Tasks;
 use crate::work::{Job, Work};
 
 /// Devices that connect at a time: a thousand handshakes at once would only time each other out.
@@ -41,10 +44,6 @@ pub struct Shared {
     pub connector: Connector,
     /// What wakes devices.
     pub timer: Timer,
-    /// When they start generations.
-    pub load: Load,
-    /// When they come and go.
-    pub churn: Churn,
     /// Where they report.
     pub events: mpsc::Sender<DeviceEvent>,
     /// Time zero.
@@ -56,59 +55,26 @@ pub struct Fleet<'a> {
     shared: &'a Shared,
     work: &'a Work,
     method: u16,
-    /// What each runs under, by number.
-    settings: Vec<Arc<DeviceSettings>>,
+    /// What each part of the fleet runs under.
+    parts: Vec<Arc<DeviceSettings>>,
+    tasks: Tasks,
     /// Those that have been switched on.
     devices: BTreeMap<DeviceId, Addr<Device>>,
-}
-
-impl Shared {
-    /// What the devices of `method` run under; devices with the same profile and link share it.
-    fn device_settings(&self, method: &Method) -> Vec<Arc<DeviceSettings>> {
-        let Settings { run, device, .. } = &self.settings;
-        // By their part of the fleet.
-        let mut shared: BTreeMap<usize, Arc<DeviceSettings>> = BTreeMap::new();
-        (0..run.devices)
-            .map(|number| {
-                let (profile, link) = (device.profile(DeviceId(number)), device.link(DeviceId(number)));
-                let make = || {
-                    Arc::new(DeviceSettings {
-                        method: method.clone(),
-                        sampling: run.sampling,
-                        seed: run.seed,
-                        max_new_tokens: run.max_new_tokens,
-                        context: self.pair.context() as u32,
-                        vocab: self.pair.verifier.shape().vocab as u32,
-                        end_tokens: self.pair.end_tokens(),
-                        profile: profile.clone(),
-                        link: link.clone(),
-                        verdict_timeout: device.verdict_timeout,
-                        retry: device.retry,
-                        on_unreachable: run.on_unreachable,
-                        unreachable_after: run.unreachable_after,
-                        on_refused: OnRefused::Retry,
-                        latency_target: Span::ZERO,
-                        battery_nanojoules: 0,
-                        outages: None,
-                    })
-                };
-                shared.entry(device.part_index(DeviceId(number))).or_insert_with(make).clone()
-            })
-            .collect()
-    }
 }
 
 impl<'a> Fleet<'a> {
     /// Starts the devices that are there from the beginning and waits until every one is ready. Only devices that have
     /// something to do are started.
     pub async fn assemble(shared: &'a Shared, index: u16, method: &Method, work: &'a Work) -> Result<Fleet<'a>, Error> {
-        let settings = shared.device_settings(method);
-        let count = settings.len() as u32;
-        let mut fleet = Fleet { shared, work, method: index, settings, devices: BTreeMap::new() };
-        let jobs = fleet.jobs();
+        let sizes = Sizes::of_pair(&shared.settings, &shared.pair);
+        let parts = device_settings(&shared.settings, &sizes, method);
+        let count = shared.settings.run.devices;
+        let tasks = Tasks(shared.settings.assignment());
+        let mut fleet = Fleet { shared, work, method: index, parts, tasks, devices: BTreeMap::new() };
+        let jobs = &fleet.tasks;
         let present: Vec<DeviceId> = (0..count)
             .map(DeviceId)
-            .filter(|&device| jobs.nth(device, 0).is_some() && shared.churn.joins(device, count) == Time::ZERO)
+            .filter(|&device| jobs.nth(device, 0).is_some() && shared.settings.churn.joins(device, count) == Time::ZERO)
             .collect();
         for wave in present.chunks(WAVE) {
             let started = wave.iter().map(|&device| fleet.switch_on(device)).collect::<Result<Vec<_>, Error>>()?;
@@ -119,22 +85,17 @@ impl<'a> Fleet<'a> {
         Ok(fleet)
     }
 
-    /// Job i belongs to device i mod N, under every method.
-    fn jobs(&self) -> Turns {
-        Turns { jobs: self.work.jobs.len() as u64, devices: self.settings.len() as u32 }
-    }
-
     /// Sends the jobs through the fleet as the load says; ends when all are done, or with the first failure.
     pub async fn run(&mut self, progress: Phase) -> Result<(), Error> {
-        let Shared { load, churn, settings, .. } = self.shared;
+        let settings = &self.shared.settings;
         let phase = load::Phase {
-            load,
-            churn: *churn,
+            load: &settings.load,
+            churn: settings.churn,
             seed: settings.run.seed,
-            devices: self.settings.len() as u32,
+            devices: settings.run.devices,
             start: self.now(),
         };
-        let mut dispatch = Dispatch::new(phase, self.jobs(), Shard::WHOLE);
+        let mut dispatch = Dispatch::new(phase, self.tasks.clone(), Shard::WHOLE);
         // A device reports once that it is ready, and once per generation; neither is lost where nobody listens.
         let (tell, mut happened) = mpsc::channel(EVENTS);
         let mut orders = Vec::new();
@@ -181,7 +142,7 @@ impl<'a> Fleet<'a> {
             Order::Drop { device, job: number, scheduled } => {
                 let job = self.job(number);
                 let (id, prompt_tokens) = (self.generation(number), job.tokens.len() as u32);
-                let settings = &self.settings[device.0 as usize];
+                let settings = &self.parts[self.shared.settings.device.part_index(device)];
                 let record = GenerationRecord::dropped(id, device, job.data_set, prompt_tokens, scheduled, settings);
                 let event = DeviceEvent::Finished(Box::new(record));
                 self.shared.events.send(event).await.map_err(|_| Error::Stopped("the recorder"))?;
@@ -204,7 +165,7 @@ impl<'a> Fleet<'a> {
         let shared = self.shared;
         let options = AgentOptions {
             device: number,
-            settings: self.settings[number.0 as usize].clone(),
+            settings: self.parts[shared.settings.device.part_index(number)].clone(),
             drafter: shared.drafter.clone(),
             connector: shared.connector.clone(),
             timer: shared.timer.clone(),

@@ -26,5 +26,6 @@ pub mod run;
 pub mod simulate;
 pub mod sizes;
 pub mod sweep;
+pub mod tasks;
 pub mod thresholds;
 pub mod work;

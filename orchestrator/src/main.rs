@@ -230,8 +230,7 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, comparisons, folder, notes, aborted } =
-        actix::System::new().block_on(run::run(options))?;
+    let Finished { summary, comparisons, folder, notes, aborted } = actix::System::new().block_on(run::run(options))?;
     show(args, &summary, &comparisons, &notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;
@@ -340,14 +339,15 @@ fn capacity_command(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         .map(|text| text.parse::<Check>().map_err(|error| Error::Simulation(format!("--slo: {error}"))))
         .collect::<Result<Vec<_>, _>>()?;
     let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
-    let bench =
-        Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
+    let bench = Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
     let answers = capacity::capacity(&scenario, &targets, &bench, |method, trial| {
         let values: Vec<String> = trial
             .values
             .iter()
             .zip(&targets)
-            .map(|(value, target)| format!("{target}: {}", value.map_or("none".to_owned(), |value| format!("{value:.6}"))))
+            .map(|(value, target)| {
+                format!("{target}: {}", value.map_or("none".to_owned(), |value| format!("{value:.6}")))
+            })
             .collect();
         let mark = if trial.holds { "holds" } else { "misses" };
         progress.say(&format!("{method}: {} devices {mark}  {}", trial.devices, values.join(", ")));
@@ -368,8 +368,7 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         .map(|text| text.parse::<Vary>().map_err(|error| Error::Simulation(format!("--vary: {error}"))))
         .collect::<Result<Vec<_>, _>>()?;
     let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
-    let bench =
-        Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
+    let bench = Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
     let swept = sweep::sweep(&scenario, &varied, &bench, |line| progress.say(line))?;
     if let Some(csv) = &args.csv {
         sweep::write_csv(&swept, csv)?;

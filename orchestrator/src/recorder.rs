@@ -42,7 +42,7 @@ pub struct Finished {
 enum Command {
     Audits(Vec<AuditRecord>),
     TakeFinished(oneshot::Sender<Vec<Finished>>),
-    Faults(u32),
+    Ended(u32, f64),
     Close(RunState, oneshot::Sender<Meta>),
 }
 
@@ -97,9 +97,9 @@ impl Recorder {
         self.order(Command::Audits(audits)).await
     }
 
-    /// Notes how many faults have been injected so far.
-    pub async fn faults(&self, injected: u32) -> Result<(), Error> {
-        self.order(Command::Faults(injected)).await
+    /// Notes how many faults were injected, and how many seconds the run took.
+    pub async fn ended(&self, injected: u32, wall_seconds: f64) -> Result<(), Error> {
+        self.order(Command::Ended(injected, wall_seconds)).await
     }
 
     /// Stores what is left and ends the run.
@@ -155,7 +155,15 @@ impl Held {
         empty: StreamSummary,
         failed: watch::Sender<Option<String>>,
     ) -> Held {
-        Held { thresholds, methods, summary: empty, rounds: BTreeMap::new(), started: BTreeMap::new(), next: Time::ZERO, failed }
+        Held {
+            thresholds,
+            methods,
+            summary: empty,
+            rounds: BTreeMap::new(),
+            started: BTreeMap::new(),
+            next: Time::ZERO,
+            failed,
+        }
     }
 
     fn round(&mut self, generation: GenerationId, record: RoundRecord) {
@@ -166,8 +174,7 @@ impl Held {
         let id = record.id;
         let rounds = self.rounds.remove(&id).unwrap_or_default();
         // Methods and data sets are those of the run's own lists.
-        let Ok(mut tally) =
-            self.summary.start(id.method, record.data_set, record.scheduled, record.latency_target)
+        let Ok(mut tally) = self.summary.start(id.method, record.data_set, record.scheduled, record.latency_target)
         else {
             return;
         };
@@ -181,7 +188,9 @@ impl Held {
         self.next = record.ended + CHECK_EVERY;
         let Some(method) = self.methods.get(usize::from(id.method)) else { return };
         let mut watch = Watch::new(&self.thresholds, method, *started);
-        if watch.is_due(record.ended) && let Some(check) = watch.failed(record.ended, &self.summary.clone().finish()) {
+        if watch.is_due(record.ended)
+            && let Some(check) = watch.failed(record.ended, &self.summary.clone().finish())
+        {
             self.failed.send_replace(Some(check));
         }
     }
@@ -220,7 +229,10 @@ impl Worker {
                         // Nobody waiting is not the recorder's business.
                         let _ = answer.send(std::mem::take(&mut self.finished));
                     }
-                    Some(Command::Faults(injected)) => self.writer.update_meta(|meta| meta.faults_injected = injected)?,
+                    Some(Command::Ended(injected, wall_seconds)) => self.writer.update_meta(|meta| {
+                        meta.faults_injected = injected;
+                        meta.wall_seconds = Some(wall_seconds);
+                    })?,
                     Some(Command::Close(state, answer)) => {
                         self.flush()?;
                         let _ = answer.send(self.writer.finish(state)?);

@@ -33,10 +33,10 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     if meta.kind != RunKind::Live {
         return Err(cannot("it was simulated; only a live run measures anything"));
     }
-    let settings =
-        specfleet_config::Scenario::parse("the run's scenario", &meta.scenario, None)?.settings()?;
+    let settings = specfleet_config::Scenario::parse("the run's scenario", &meta.scenario, None)?.settings()?;
     let pair = Pair::load(&settings.model)?;
-    let known = meta.calibration.as_ref().and_then(|value| serde_json::from_value::<Vec<Calibration>>(value.clone()).ok());
+    let known =
+        meta.calibration.as_ref().and_then(|value| serde_json::from_value::<Vec<Calibration>>(value.clone()).ok());
     let base = match known.and_then(|mut list| (!list.is_empty()).then(|| list.swap_remove(0))) {
         Some(calibration) => calibration,
         None => Calibrations::new(&settings, &pair, runs, say).of_run(&Default::default())?,
@@ -84,8 +84,7 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
                 .to_owned(),
         ),
     }
-    let mut calibration =
-        Calibration { batch_cost: Some(batch_cost), host, distributions, ..base };
+    let mut calibration = Calibration { batch_cost: Some(batch_cost), host, distributions, ..base };
     if let Some(line) = line {
         calibration.risk_averse = line.risk_averse();
         calibration.risk_prone = line.risk_prone(calibration.delta);

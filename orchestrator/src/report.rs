@@ -70,8 +70,10 @@ pub fn pool_table(summary: &Summary) -> String {
 
 fn table_of(summary: &Summary, columns: &[Column]) -> String {
     // A column that no method has a figure for says nothing.
-    let columns: Vec<&Column> =
-        columns.iter().filter(|column| summary.methods.iter().any(|(_, metrics)| metrics.get(column.1).is_some())).collect();
+    let columns: Vec<&Column> = columns
+        .iter()
+        .filter(|column| summary.methods.iter().any(|(_, metrics)| metrics.get(column.1).is_some()))
+        .collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(std::iter::once("method").chain(columns.iter().map(|column| column.0)));

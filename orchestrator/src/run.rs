@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
-use specfleet_analysis::Summary;
-use specfleet_config::{Fault, Settings};
+use specfleet_analysis::{RunHeader, StreamSummary, Summary};
+use specfleet_config::{Fault, Settings, Threshold};
 use specfleet_engine::id::VerifierId;
-use specfleet_engine::load::{Churn, Load};
 use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
-use specfleet_engine::time::Span;
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use tokio::sync::watch;
@@ -24,7 +22,7 @@ use crate::pair::Pair;
 use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
-use crate::recorder::Recorder;
+use crate::recorder::{Held, Recorder};
 use crate::report;
 use crate::results::results;
 use crate::work::Work;
@@ -57,7 +55,12 @@ pub struct Finished {
     pub folder: PathBuf,
     /// Lines a reader of the figures should see.
     pub notes: Vec<String>,
+    /// The failed threshold that ended it early, if one did.
+    pub aborted: Option<String>,
 }
+
+/// The verifiers' idle seconds and joules, if the run got to its end, and what ended it early otherwise.
+type Ended = (Option<(f64, f64)>, Option<String>);
 
 /// Runs the scenario: every method's fleet through the whole workload, one method after another.
 ///
@@ -75,19 +78,23 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         progress.say(&format!("note: {warning}"));
     }
 
-    let writer = RunWriter::create(ledger, meta(&settings, scenario, &resolved, &work))?;
+    let began = Instant::now();
+    let meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    let (failed, mut watched) = watch::channel(None);
+    let held = held(&settings, &meta, failed);
+    let writer = RunWriter::create(ledger, meta)?;
     let folder = writer.run_dir().to_path_buf();
-    let recorder = Recorder::start(writer)?;
-    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress).await;
+    let recorder = Recorder::start(writer, held)?;
+    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched).await;
     let state = match &outcome {
         Ok(_) => RunState::Completed,
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
-    recorder.faults(injected).await?;
+    recorder.ended(injected, began.elapsed().as_secs_f64()).await?;
     recorder.close(state).await?;
-    let idle = match outcome {
-        Ok(idle) => idle,
+    let (idle, aborted) = match outcome {
+        Ok(ended) => ended,
         Err(Error::Interrupted(_)) => return Err(Error::Interrupted(folder)),
         Err(error) => return Err(error),
     };
@@ -97,14 +104,45 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         let planned = settings.faults.len();
         problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
     }
+    problems.extend(aborted.iter().map(|check| format!("ended early: {check}")));
     let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
     let mut notes = resolved.warnings;
-    notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
-    Ok(Finished { summary, comparisons, folder, notes })
+    if let Some(idle) = idle {
+        notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
+    }
+    Ok(Finished { summary, comparisons, folder, notes, aborted })
 }
 
-/// Starts everything, runs every method, stops everything. Returns the verifiers' idle seconds and joules, and how many
-/// faults were injected, whatever the outcome.
+/// The checks that can end the run, for the recorder; `None` if there are none.
+fn held(settings: &Settings, meta: &Meta, failed: watch::Sender<Option<String>>) -> Option<Held> {
+    let thresholds: Vec<Threshold> =
+        settings.thresholds.iter().filter(|threshold| threshold.abort_on_fail).cloned().collect();
+    let header = RunHeader {
+        run: meta.run.clone(),
+        seed: meta.seed,
+        scenario_hash: meta.scenario_hash.clone(),
+        faults_injected: 0,
+    };
+    let names = meta.methods.iter().map(|method| method.name.clone()).collect();
+    let empty = StreamSummary::new(header, &meta.methods, &meta.data_sets);
+    (!thresholds.is_empty()).then(|| Held::new(thresholds, names, empty, failed))
+}
+
+/// Resolves when a check has failed that ends the run.
+async fn early_end(watched: &mut watch::Receiver<Option<String>>) -> String {
+    loop {
+        if let Some(check) = watched.borrow_and_update().clone() {
+            return check;
+        }
+        if watched.changed().await.is_err() {
+            // Nobody watches.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Starts everything, runs every method, stops everything. Returns how it ended, and how many faults were injected,
+/// whatever the outcome.
 async fn drive(
     settings: &Settings,
     pair: &Pair,
@@ -112,7 +150,8 @@ async fn drive(
     resolved: &Resolved,
     recorder: &Recorder,
     progress: &Progress,
-) -> (Result<(f64, f64), Error>, u32) {
+    watched: &mut watch::Receiver<Option<String>>,
+) -> (Result<Ended, Error>, u32) {
     let origin = Instant::now();
     let mut options = PoolOptions::from_settings(
         settings,
@@ -129,7 +168,10 @@ async fn drive(
     let (injected, watch_injected) = watch::channel(0);
     let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
     let outcome = tokio::select! {
-        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin) => outcome,
+        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin) => {
+            outcome.map(|idle| (Some(idle), None))
+        }
+        check = early_end(watched) => Ok((None, Some(check))),
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(PathBuf::new())),
     };
     faults.abort();
@@ -171,8 +213,6 @@ async fn phases(
         drafter,
         connector,
         timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
-        load: Load::Closed { think: Span::ZERO },
-        churn: Churn::NONE,
         events: recorder.device_events(),
         origin,
     };
@@ -244,7 +284,8 @@ fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
         .collect()
 }
 
-fn meta(settings: &Settings, scenario: String, resolved: &Resolved, work: &Work) -> Meta {
+/// What is known of a run before it begins; a live one unless the caller says otherwise.
+pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, data_sets: &[String]) -> Meta {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Meta {
         schema: SCHEMA,
@@ -260,7 +301,7 @@ fn meta(settings: &Settings, scenario: String, resolved: &Resolved, work: &Work)
         versions: [("specfleet", env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         machine: Machine::detect(),
         methods: resolved.methods.clone(),
-        data_sets: work.data_sets.clone(),
+        data_sets: data_sets.to_vec(),
         devices: settings.run.devices,
         verifiers: u32::from(settings.run.verifiers),
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),

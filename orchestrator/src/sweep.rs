@@ -56,9 +56,9 @@ pub struct Sweep {
 /// Simulates every combination; `say` is told before each.
 pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl Fn(&str)) -> Result<Sweep, Error> {
     let points = varied.iter().try_fold(1usize, |points, vary| points.checked_mul(vary.values.len()));
-    let points = points.filter(|&points| points <= MOST_POINTS).ok_or_else(|| {
-        Error::Simulation(format!("--vary: the ranges have more than {MOST_POINTS} combinations"))
-    })?;
+    let points = points
+        .filter(|&points| points <= MOST_POINTS)
+        .ok_or_else(|| Error::Simulation(format!("--vary: the ranges have more than {MOST_POINTS} combinations")))?;
     let mut rows = Vec::new();
     for point in 0..points {
         let values = values_at(varied, point);
@@ -66,7 +66,8 @@ pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl 
         for (vary, value) in varied.iter().zip(&values) {
             changed.set(&format!("{}={value}", vary.key))?;
         }
-        let place: Vec<String> = varied.iter().zip(&values).map(|(vary, value)| format!("{}={value}", vary.key)).collect();
+        let place: Vec<String> =
+            varied.iter().zip(&values).map(|(vary, value)| format!("{}={value}", vary.key)).collect();
         say(&format!("{}/{points} {}", point + 1, place.join(" ")));
         let summary = bench.figures(&changed)?;
         rows.extend(rows_of(&values, &summary));

@@ -47,7 +47,8 @@ pub struct Held {
 
 /// Holds a check against a method's figures.
 pub fn hold(check: &Check, method: &str, summary: &Summary) -> Held {
-    let value = summary.methods.get(method).and_then(|metrics| value_of(metrics, &check.metric, statistic(check.statistic)));
+    let value =
+        summary.methods.get(method).and_then(|metrics| value_of(metrics, &check.metric, statistic(check.statistic)));
     let holds = value.is_some_and(|value| check.holds(value));
     Held { method: method.to_owned(), check: check.to_string(), value, holds }
 }

@@ -175,8 +175,8 @@ fn window_of(fleet: &Fleet) -> Result<Span, SimulationError> {
 }
 
 /// What the threads of a phase share.
-struct Work<'a, D: DeviceAnswers, S, A: PoolAnswers, K> {
-    shards: &'a [Mutex<Shard<'a, D, S>>],
+struct Work<'a, 'f, D: DeviceAnswers, S, A: PoolAnswers, K> {
+    shards: &'a [Mutex<Shard<'f, D, S>>],
     pool: &'a Mutex<Pool<A, K>>,
     /// The next task of this step: 0 is the pool, the others are shards.
     next: AtomicUsize,
@@ -187,7 +187,7 @@ struct Work<'a, D: DeviceAnswers, S, A: PoolAnswers, K> {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl<D, S, A, K> Work<'_, D, S, A, K>
+impl<D, S, A, K> Work<'_, '_, D, S, A, K>
 where
     A: PoolAnswers,
     D: DeviceAnswers<Upload = A::Upload, Verdict = A::Verdict>,

@@ -272,7 +272,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 break;
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
-            let at = at.max(now) + late(self.fleet.host(), self.fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
+            let at = at.max(now)
+                + late(self.fleet.host(), self.fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
             if at >= device.leaves {
                 break;
             }
@@ -345,11 +346,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         self.running -= 1;
         self.ended += 1;
         let device = &self.devices[slot as usize];
-        if device.connected {
-            let key = SessionKey { connection: connection(device, id), session: device.machine.session() };
+        let (connected, finish, key) = (device.connected, device.finish, session(device, id));
+        if connected {
             self.send(now, id, PoolBody::Close(key));
         }
-        let finish = device.finish;
         self.news.push_back((now, load::Event::Finished { device: id, finish }));
     }
 

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
-use crate::results::{self, Identity};
+use crate::results;
 use crate::run;
 
 /// What a simulation needs beyond its scenario.

@@ -18,7 +18,7 @@ use crate::work::Work;
 use std::sync::Arc;
 
 /// What all shards of a phase share.
-pub struct ModelPhase {
+pub(super) struct ModelPhase {
     /// The drafter.
     pub drafter: Model,
     /// The prompts.
@@ -36,7 +36,7 @@ pub struct ModelPhase {
 }
 
 /// The drafter's half, for one shard.
-pub struct ModelDevices {
+pub(super) struct ModelDevices {
     phase: Arc<ModelPhase>,
     spec: DraftSpec,
     drafting: Drafting,
@@ -47,7 +47,7 @@ pub struct ModelDevices {
 
 impl ModelDevices {
     /// The answers of a shard with this many devices.
-    pub fn new(phase: Arc<ModelPhase>, devices: usize) -> ModelDevices {
+    pub(super) fn new(phase: Arc<ModelPhase>, devices: usize) -> ModelDevices {
         let drafting = Drafting::new(phase.drafter.clone(), phase.kv_bytes, 1);
         let spec = DraftSpec::of(&phase.method, phase.sampling);
         ModelDevices { phase, spec, drafting, slots: (0..devices).map(|_| None).collect(), scratch: Vec::new() }
@@ -98,13 +98,11 @@ impl DeviceAnswers for ModelDevices {
             *last = Some(*plan);
             store.upload(plan, Span::ZERO, plan.wanted.map(|_| Span::ZERO))
         });
-        let Some(upload) = held else {
-            unreachable!("the machine uploads drafts that it was given")
-        };
+        let Some(upload) = held else { unreachable!("the machine uploads drafts that it was given") };
         self.scratch.clear();
         let frame = ClientFrame::Upload(Box::new(upload));
         // An upload of a pair fits the limits that are made for the pair.
-        let bytes = encode(&frame, self.phase.limits, &mut self.scratch).map_or(0, |()| self.scratch.len() as u32);
+        let bytes = encode(&frame, self.phase.limits, &mut self.scratch).map_or(0, |bytes| bytes as u32);
         let ClientFrame::Upload(upload) = frame else { unreachable!("it was made one line above") };
         (upload, bytes)
     }
@@ -155,12 +153,12 @@ impl ModelDevices {
             paper_nanojoules: energy,
             price: 0.0,
         }));
-        encode(&frame, self.phase.limits, &mut self.scratch).map_or(0, |()| self.scratch.len() as u32)
+        encode(&frame, self.phase.limits, &mut self.scratch).map_or(0, |bytes| bytes as u32)
     }
 }
 
 /// The verifier's half: the pool's session store, and one judge per replica.
-pub struct ModelPool {
+pub(super) struct ModelPool {
     store: SessionStore,
     judges: Vec<Judge>,
     verifier: Model,
@@ -170,7 +168,7 @@ pub struct ModelPool {
 
 impl ModelPool {
     /// `replicas` verifiers with arenas of `kv_bytes`; a pass runs on up to `threads` threads, which changes no bit.
-    pub fn new(verifier: Model, replicas: usize, kv_bytes: usize, threads: usize) -> ModelPool {
+    pub(super) fn new(verifier: Model, replicas: usize, kv_bytes: usize, threads: usize) -> ModelPool {
         let judges = (0..replicas).map(|_| Judge::new(verifier.clone(), kv_bytes, threads)).collect();
         ModelPool { store: SessionStore::default(), judges, verifier, kv_bytes, threads }
     }

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Assignment, Fault, Fidelity, Settings};
-use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
-use specfleet_engine::load::Jobs;
+use specfleet_engine::id::{GenerationId, VerifierId};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{AuditRecord, Source as Origin};
 use specfleet_engine::time::Time;
@@ -27,6 +26,7 @@ use crate::audit::{self, Case};
 use crate::error::Error;
 use crate::parts::device_settings;
 use crate::progress::Progress;
+use crate::tasks::Tasks;
 use crate::thresholds::Watch;
 
 /// Windows between two looks at the sinks: a fixed number, so that rows are stored in the same order on any machine.
@@ -202,8 +202,7 @@ impl<'a> Phases<'a> {
             let sides = (0..SHARDS)
                 .map(|shard| {
                     let count = settings.run.devices.saturating_sub(shard).div_ceil(SHARDS) as usize;
-                    let sink =
-                        ShardSink::new(self.empty.clone(), count, settings.simulate.keep_every, fitted.clone());
+                    let sink = ShardSink::new(self.empty.clone(), count, settings.simulate.keep_every, fitted.clone());
                     (devices(method, index, count), sink)
                 })
                 .collect();
@@ -434,23 +433,4 @@ fn case(work: &crate::work::Work, kept: &Kept) -> Option<Case> {
 fn to_json(summary: &Summary) -> Result<String, Error> {
     serde_json::to_string_pretty(summary)
         .map_err(|error| Error::Output { path: "summary.json".into(), source: error.into() })
-}
-
-/// A run's tasks by their devices.
-#[derive(Clone, Debug)]
-pub struct Tasks(pub Assignment);
-
-impl Jobs for Tasks {
-    fn count(&self) -> u64 {
-        u64::from(self.0.tasks())
-    }
-
-    fn device(&self, job: u64) -> DeviceId {
-        // Jobs are numbered below `count`.
-        self.0.device(job as u32)
-    }
-
-    fn nth(&self, device: DeviceId, n: u32) -> Option<u64> {
-        self.0.nth_task(device, n).map(u64::from)
-    }
 }

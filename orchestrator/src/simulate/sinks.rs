@@ -15,7 +15,7 @@ use specfleet_simulator::fitted::Fitted;
 use specfleet_simulator::{DeviceSink, PoolSink, SHARDS};
 
 /// A generation with everything that was recorded of it.
-pub struct Kept {
+pub(super) struct Kept {
     /// The generation.
     pub record: GenerationRecord,
     /// Its rounds.
@@ -23,7 +23,7 @@ pub struct Kept {
 }
 
 /// What one shard records.
-pub struct ShardSink {
+pub(super) struct ShardSink {
     /// The figures of all its devices.
     pub summary: StreamSummary,
     /// By slot.
@@ -40,13 +40,13 @@ pub struct ShardSink {
 
 impl ShardSink {
     /// A sink for a shard of `devices`.
-    pub fn new(summary: StreamSummary, devices: usize, keep_every: u32, fitted: Option<Arc<Fitted>>) -> ShardSink {
+    pub(super) fn new(summary: StreamSummary, devices: usize, keep_every: u32, fitted: Option<Arc<Fitted>>) -> ShardSink {
         let tallies = vec![None; devices];
         ShardSink { summary, tallies, keep_every, open: BTreeMap::new(), done: Vec::new(), fitted }
     }
 
     /// The kept generations that have ended since the last call, in the order of their ends on this shard.
-    pub fn take(&mut self) -> Vec<Kept> {
+    pub(super) fn take(&mut self) -> Vec<Kept> {
         std::mem::take(&mut self.done)
     }
 
@@ -94,7 +94,7 @@ impl DeviceSink for ShardSink {
 }
 
 /// What the pool records.
-pub struct PoolRows {
+pub(super) struct PoolRows {
     /// The figures.
     pub summary: StreamSummary,
     batches: Vec<BatchRecord>,
@@ -105,12 +105,12 @@ pub struct PoolRows {
 
 impl PoolRows {
     /// A sink that keeps every n-th batch.
-    pub fn new(summary: StreamSummary, keep_every: u32) -> PoolRows {
+    pub(super) fn new(summary: StreamSummary, keep_every: u32) -> PoolRows {
         PoolRows { summary, batches: Vec::new(), verifiers: Vec::new(), keep_every: u64::from(keep_every) }
     }
 
     /// Hands what was kept to the ledger.
-    pub fn store(&mut self, writer: &mut RunWriter) -> Result<(), LedgerError> {
+    pub(super) fn store(&mut self, writer: &mut RunWriter) -> Result<(), LedgerError> {
         for batch in self.batches.drain(..) {
             writer.append_batch(batch)?;
         }
@@ -137,7 +137,7 @@ impl PoolSink for PoolRows {
 }
 
 /// What the fitted verifier says about the tokens of a generation that it has not seen.
-pub fn fitted_audit(fitted: &Fitted, kept: &Kept) -> Option<AuditRecord> {
+pub(super) fn fitted_audit(fitted: &Fitted, kept: &Kept) -> Option<AuditRecord> {
     let unseen = || kept.rounds.iter().filter(|round| is_unseen(round.source));
     let positions: Vec<u32> = unseen().map(|round| round.position).collect();
     let probabilities = unseen().map(|round| fitted.acceptance_at(round.uncertainty) as f32);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use specfleet_config::{CALIBRATIONS, CostChoice, Fidelity, RunPlace, Settings};
+use specfleet_config::{CALIBRATIONS, Fidelity, RunPlace, Settings};
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::method::Method;
@@ -147,10 +147,9 @@ fn emulated_calibration(settings: &Settings) -> Result<Calibration, Error> {
     }
     let greedy = settings.run.sampling.is_greedy();
     let shipped = CALIBRATIONS.iter().filter_map(|text| serde_json::from_str::<Calibration>(text).ok());
-    shipped
-        .into_iter()
-        .find(|calibration| calibration.key.sampling.is_greedy() == greedy)
-        .ok_or_else(|| Error::Simulation("no calibration ships for this temperature: name a calibration.file".to_owned()))
+    shipped.into_iter().find(|calibration| calibration.key.sampling.is_greedy() == greedy).ok_or_else(|| {
+        Error::Simulation("no calibration ships for this temperature: name a calibration.file".to_owned())
+    })
 }
 
 /// The folder of a run that is named or placed.
@@ -166,7 +165,8 @@ fn open_trace(settings: &Settings, runs: &Path, place: &RunPlace, resolved: &mut
     let folder = run_folder(runs, place);
     let reader = RunReader::open(&folder)?;
     let meta = reader.meta();
-    let recorded = specfleet_config::Scenario::parse("the recorded run's scenario", &meta.scenario, None)?.settings()?;
+    let recorded =
+        specfleet_config::Scenario::parse("the recorded run's scenario", &meta.scenario, None)?.settings()?;
     let wrong = |what: &str| {
         Error::Simulation(format!(
             "simulate.trace: run {} has another {what} than this scenario, so its answers are not those that it asks for",
@@ -207,7 +207,10 @@ fn open_trace(settings: &Settings, runs: &Path, place: &RunPlace, resolved: &mut
         }
         for task in settings.tasks() {
             if !by_prompt.contains_key(&(task.prompt_id, task.repetition)) {
-                return Err(wrong(&format!("set of finished generations ({} of prompt {})", method.name, task.prompt_id)));
+                return Err(wrong(&format!(
+                    "set of finished generations ({} of prompt {})",
+                    method.name, task.prompt_id
+                )));
             }
         }
         generations.push(by_prompt);
@@ -225,4 +228,3 @@ fn open_trace(settings: &Settings, runs: &Path, place: &RunPlace, resolved: &mut
     }
     Ok(Trace { generations, audits })
 }
-

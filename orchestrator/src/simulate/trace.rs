@@ -20,7 +20,7 @@ const FRAME: u32 = 48;
 
 /// One recorded generation.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub(super) struct Recorded {
     /// Tokens of its prompt.
     pub prompt_tokens: u32,
     /// Its rounds.
@@ -28,7 +28,7 @@ pub struct Recorded {
 }
 
 /// One method's recorded generations, by prompt and repetition.
-pub struct TracePhase {
+pub(super) struct TracePhase {
     /// The generations.
     pub generations: BTreeMap<(u32, u16), Recorded>,
     /// The method.
@@ -42,7 +42,7 @@ pub struct TracePhase {
 }
 
 /// The drafter's half, for one shard.
-pub struct TraceDevices {
+pub(super) struct TraceDevices {
     phase: Arc<TracePhase>,
     /// By slot: the running generation and how many tokens it has.
     slots: Vec<Option<(GenerationId, u32)>>,
@@ -51,7 +51,7 @@ pub struct TraceDevices {
 
 impl TraceDevices {
     /// The answers of a shard with this many devices.
-    pub fn new(phase: Arc<TracePhase>, devices: usize) -> TraceDevices {
+    pub(super) fn new(phase: Arc<TracePhase>, devices: usize) -> TraceDevices {
         let entries = match phase.method.payload {
             PayloadForm::TopK { keep: Keep::Top(k), .. } | PayloadForm::SparseExact { keep: Keep::Top(k), .. } => k,
             _ => 30,
@@ -96,7 +96,8 @@ impl DeviceAnswers for TraceDevices {
         let round = recorded.rounds.get(at as usize);
         let lookback = at.checked_sub(2).and_then(|at| recorded.rounds.get(at as usize)).filter(|_| self.lookahead());
         // Behind the text's end drafts were made ahead in vain; and before a bonus token none was made at all.
-        let token = round.map_or(0, |round| if round.draft == u32::MAX { self.other(round.token) } else { round.draft });
+        let token =
+            round.map_or(0, |round| if round.draft == u32::MAX { self.other(round.token) } else { round.draft });
         let figure = |of: fn(&RoundRecord) -> f32| round.map_or(f32::NAN, of);
         let by_round = !self.lookahead();
         Some(StepResult {
@@ -131,12 +132,8 @@ impl DeviceAnswers for TraceDevices {
         let end = self.phase.end_token.unwrap_or(0);
         let last = recorded.prompt_tokens + (recorded.rounds.len() as u32).saturating_sub(1);
         let ends = recorded.rounds.last().is_some_and(|round| Some(round.token) == self.phase.end_token);
-        let mut drawn = Drawn {
-            last: if ends { last } else { u32::MAX },
-            plain: self.other(end),
-            end,
-            ..Drawn::default()
-        };
+        let mut drawn =
+            Drawn { last: if ends { last } else { u32::MAX }, plain: self.other(end), end, ..Drawn::default() };
         let catch_up = (plan.committed - plan.base) * 2;
         let UploadJob::Judge { drafts, bonus } = plan.job else { return (drawn, FRAME + catch_up) };
         let bytes = FRAME + catch_up + u32::from(drafts) * self.payload_bits.div_ceil(8);
