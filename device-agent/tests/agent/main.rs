@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use device_agent::{AgentError, Call, CutConnection, DraftError, Drafter, Journal, LinkError, Ready, Trust};
+use device_agent::{AgentError, Call, CutConnection, DraftError, Drafter, Journal, Leave, LinkError, Ready, Trust};
 use specfleet_engine::calibration::{MethodOverrides, ThresholdChoice};
-use specfleet_engine::device::{DeviceMachine, Input, OnUnreachable};
+use specfleet_engine::device::{DeviceMachine, Input, OnRefused, OnUnreachable, Outages};
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::record::{FinishReason, Source};
@@ -108,6 +108,71 @@ fn a_cut_connection_changes_no_token() {
             assert!(record.uploads.cancelled > 0, "never in mid-round: {:?}", record.uploads);
             assert!(pool.state.connections.load(Ordering::Relaxed) > 1);
         }
+    });
+}
+
+/// The link is lost again and again; the device hangs up by itself and comes back, and its text stays.
+#[test]
+fn outages_change_no_token() {
+    system(async {
+        let (whole, _) = run_one(settings("hlm", &plain(), 1.0), Behaviour::default(), 3).await;
+        let pool = FakePool::start(Behaviour { delay: Duration::from_millis(5), ..Behaviour::default() });
+        let mut unlucky = settings("hlm", &plain(), 1.0);
+        unlucky.outages = Some(Outages { every: Span::from_millis(60), length: Span::from_millis(20) });
+        let mut rig = Rig::start(unlucky, &drafter(), pool.connector(), 0);
+        let record = rig.generate(3).await.0.unwrap();
+        assert_eq!(record.tokens, whole.tokens);
+        assert!(record.uploads.cancelled > 0, "never in mid-round: {:?}", record.uploads);
+        assert!(pool.state.connections.load(Ordering::Relaxed) > 1);
+    });
+}
+
+/// Whoever is told to leave ends what it does with a record, and is gone.
+#[test]
+fn a_device_that_leaves_ends_its_generation() {
+    system(async {
+        let pool = FakePool::start(Behaviour { delay: Duration::from_millis(20), ..Behaviour::default() });
+        let mut rig = Rig::start(settings("hlm", &plain(), 1.0), &drafter(), pool.connector(), 0);
+        rig.device.send(Ready).await.unwrap().unwrap();
+        let device = rig.device.clone();
+        actix::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(110)).await;
+            device.send(Leave).await.unwrap();
+        });
+        let (record, rounds) = rig.generate(3).await;
+        let record = record.unwrap();
+        assert_eq!((record.finish, record.tokens.len()), (FinishReason::Left, rounds.len()));
+        assert_eq!(record.uploads.cancelled, 1, "{:?}", record.uploads);
+        assert!(rig.events.recv().await.is_none(), "the actor has stopped");
+        assert!(rig.device.send(Ready).await.is_err());
+    });
+}
+
+#[test]
+fn an_empty_battery_ends_a_device() {
+    system(async {
+        let (whole, _) = run_one(settings("hlm", &plain(), 1.0), Behaviour::default(), 3).await;
+        let pool = FakePool::start(Behaviour::default());
+        let mut weak = settings("hlm", &plain(), 1.0);
+        weak.battery_nanojoules = (whole.energy.device + whole.energy.radio) / 4;
+        let mut rig = Rig::start(weak, &drafter(), pool.connector(), 0);
+        let record = rig.generate(3).await.0.unwrap();
+        assert_eq!(record.finish, FinishReason::Battery);
+        assert!(whole.tokens.starts_with(&record.tokens) && record.tokens.len() < whole.tokens.len());
+        assert!(rig.events.recv().await.is_none(), "the actor has stopped");
+    });
+}
+
+#[test]
+fn a_refused_upload_can_end_locally() {
+    system(async {
+        let mut local = settings("hlm", &plain(), 1.0);
+        local.on_refused = OnRefused::Local;
+        let refusing = Behaviour { refuse_every: Some(3), ..Behaviour::default() };
+        let (record, rounds) = run_one(local, refusing, 4).await;
+        let refused = rounds.iter().filter(|round| round.source == Source::Refused).count();
+        assert!(refused > 0 && refused as u64 == record.uploads.refused);
+        assert!(rounds.iter().all(|round| round.attempts == 1));
     });
 }
 

@@ -1,6 +1,7 @@
 //! What only some settings need of a device: an account of its battery, the outages of its link, the pool's last price.
 
 use super::energy::nanojoules;
+use super::machine::NEVER;
 use super::settings::{DeviceSettings, Outages};
 use crate::id::DeviceId;
 use crate::method::{Gate, PriceRule};
@@ -12,8 +13,8 @@ use crate::time::{Span, Time};
 pub(super) struct Extras {
     /// What finished generations, their radio included, and the rest between them have drawn, in nanojoules.
     drawn: u64,
-    /// Since when the device rests; `None` before it joins and while a generation runs.
-    resting: Option<Time>,
+    /// Since when the device rests; [`NEVER`] before it joins and while a generation runs.
+    resting: Time,
     /// The outage that comes next or lasts; `None` before the device joins, and if there are none.
     outage: Option<Outage>,
     /// λ_pool as last announced, and when.
@@ -37,12 +38,12 @@ impl Extras {
     pub(super) fn of(settings: &DeviceSettings) -> Option<Extras> {
         let outages = settings.outages.is_some() && settings.connects();
         let needed = settings.battery_nanojoules > 0 || outages || matches!(settings.method.gate, Gate::Price(_));
-        needed.then_some(Extras { drawn: 0, resting: None, outage: None, price: 0.0, announced: Time::ZERO })
+        needed.then_some(Extras { drawn: 0, resting: NEVER, outage: None, price: 0.0, announced: Time::ZERO })
     }
 
     /// The device is there from now on.
     pub(super) fn joined(&mut self, settings: &DeviceSettings, device: DeviceId, now: Time) {
-        self.resting = Some(now);
+        self.resting = now;
         let Some(outages) = settings.outages.filter(|_| settings.connects()) else { return };
         let mut outage = outages.first(settings.seed, device);
         while outage.to <= now {
@@ -67,15 +68,14 @@ impl Extras {
 
     /// A generation starts: books the rest before it.
     pub(super) fn rested(&mut self, settings: &DeviceSettings, now: Time) {
-        if let Some(since) = self.resting.take() {
-            self.drawn = self.drawn.saturating_add(nanojoules(settings.profile.idle_watts, now.since(since)));
-        }
+        let rest = now.since(std::mem::replace(&mut self.resting, NEVER));
+        self.drawn = self.drawn.saturating_add(nanojoules(settings.profile.idle_watts, rest));
     }
 
     /// A generation is over and has drawn this much.
     pub(super) fn worked(&mut self, now: Time, nanojoules: u64) {
         self.drawn = self.drawn.saturating_add(nanojoules);
-        self.resting = Some(now);
+        self.resting = now;
     }
 
     /// What is booked, in nanojoules.
