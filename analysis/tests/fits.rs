@@ -190,7 +190,7 @@ fn overheads_are_what_the_parts_do_not_explain() {
     let rows: Vec<GenerationRows<'_>> =
         generations.iter().map(|(record, rounds)| GenerationRows { record, rounds, audit: None }).collect();
 
-    let host = fit_host(&rows, &methods()).expect("they drafted");
+    let host = fit_host(&rows, &methods(), Span::ZERO).expect("they drafted");
     assert_eq!((host.step, host.upload, host.batch), (Span(20_000), Span(1_000_000), Span(40_000)));
     assert_eq!((host.uplink_bytes, host.downlink_bytes, host.generations), (70, 66, 11));
     assert_eq!((host.step_spread[0], host.step_spread[100]), (20_000.0, 20_000.0));
@@ -199,10 +199,10 @@ fn overheads_are_what_the_parts_do_not_explain() {
 
     // A device that drafts ahead waits less than its uploads take: that says nothing about them.
     let ahead: Vec<Method> = methods().into_iter().map(|method| Method { draft_ahead: true, ..method }).collect();
-    let host = fit_host(&rows, &ahead).expect("they drafted");
+    let host = fit_host(&rows, &ahead, Span::ZERO).expect("they drafted");
     assert_eq!((host.step, host.upload, host.upload_spread.len()), (Span(20_000), Span::ZERO, 0));
     let streaming: Vec<Method> = methods().into_iter().map(|m| Method { writer: Writer::Verifier, ..m }).collect();
-    assert!(fit_host(&rows, &streaming).is_none());
+    assert!(fit_host(&rows, &streaming, Span::ZERO).is_none());
 }
 
 // ---- distributions and the risk line -------------------------------------------------------------------------------

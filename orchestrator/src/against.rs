@@ -5,6 +5,7 @@ use std::path::Path;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use specfleet_analysis::{AgainstRow, Summary, compare_summaries};
 use specfleet_config::Scenario;
+use specfleet_engine::method::Method;
 use specfleet_ledger::{RunKind, RunReader};
 
 use crate::error::Error;
@@ -20,6 +21,13 @@ pub fn scenario_of(folder: &Path) -> Result<Scenario, Error> {
         return Err(Error::Simulation(format!("--against: run {} was simulated itself; name a live run", meta.run)));
     }
     Ok(Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)?)
+}
+
+/// The methods that a run was made with, every threshold a number, in the order of `names`; `None` if it lacks one.
+pub fn methods_of(folder: &Path, names: &[&str]) -> Result<Option<Vec<Method>>, Error> {
+    let reader = RunReader::open(folder)?;
+    let method = |name: &&str| reader.meta().methods.iter().find(|method| method.name == *name).cloned();
+    Ok(names.iter().map(method).collect())
 }
 
 /// The figures of live runs, from their stored rows. All must be of one scenario.

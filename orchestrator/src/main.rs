@@ -289,7 +289,9 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     thresholds::check_names(&settings)?;
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     progress.say(&report::headline(&settings));
-    let source = Source::open(&settings, &args.ledger, &progress)?;
+    let names: Vec<&str> = settings.methods.iter().map(|choice| choice.name.as_str()).collect();
+    let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
+    let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
     let options = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
@@ -302,11 +304,11 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let simulated = simulate(&source, options)?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
-        "{:.1} s of virtual time in {:.1} s: {:.2} million tokens/s, {:.2} million events/s",
+        "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
         simulated.virtual_seconds,
         simulated.wall_seconds,
-        simulated.tokens as f64 / simulated.wall_seconds * 1e-6,
-        simulated.events as f64 / simulated.wall_seconds * 1e-6,
+        simulated.tokens as f64 / simulated.wall_seconds,
+        simulated.events as f64 / simulated.wall_seconds,
     ));
     show(args, &simulated.summary, &simulated.comparisons, &notes)?;
     if !args.json {

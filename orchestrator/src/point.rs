@@ -28,7 +28,7 @@ impl Bench<'_> {
         let settings = scenario.settings()?;
         thresholds::check_names(&settings)?;
         let quiet = Progress::new(Ui::None);
-        let source = Source::open(&settings, self.runs, &quiet)?;
+        let source = Source::open(&settings, None, self.runs, &quiet)?;
         let options = SimulateOptions {
             settings: &settings,
             scenario: scenario.to_toml(),

@@ -47,7 +47,7 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     let batches: Vec<BatchRecord> = reader.batches().collect::<Result<_, _>>()?;
     let (batch_cost, cost) =
         fit_batch_cost(&batches).ok_or_else(|| cannot("it has too few batches to fit what they take (twenty)"))?;
-    let host = fit_host(&generations, &meta.methods);
+    let host = fit_host(&generations, &meta.methods, settings.pool.max_wait);
     let distributions = fit_distributions(&generations, &meta.methods);
     let line = refit_line(&generations, &meta.methods);
 
@@ -67,9 +67,11 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     lines.push(format!("         times {} beside 0, 1, … other verifiers that compute", slowdowns.join(", ")));
     match &host {
         Some(host) => lines.push(format!(
-            "host     {:.0} us late per draft step, {:.0} us per upload beyond link, queue and batch; {} generations",
+            "host     {:.0} us late per draft step, {:.0} us per upload beyond link, queue and batch, {:.0} us late per wake of the \
+             pool; {} generations",
             host.step.seconds() * 1e6,
             host.upload.seconds() * 1e6,
+            host.wake.seconds() * 1e6,
             host.generations
         )),
         None => lines.push("host     nothing fitted: no generation whose uploads all got verdicts".to_owned()),

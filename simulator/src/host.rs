@@ -11,11 +11,12 @@ use specfleet_engine::time::Span;
 #[derive(Clone, Debug, Default)]
 pub struct Host(Option<HostOverheads>);
 
-/// Which of the two an event adds to.
+/// What an event adds to.
 #[derive(Clone, Copy)]
 enum Kind {
     Step,
     Upload,
+    Wake,
 }
 
 impl Host {
@@ -44,6 +45,11 @@ impl Host {
         Span(self.draw(Kind::Upload, seed, device, number).0.div_ceil(2))
     }
 
+    /// How much later than asked the pool is woken for the `number`-th time.
+    pub(crate) fn pool_wake(&self, seed: u64, number: u32) -> Span {
+        self.draw(Kind::Wake, seed, DeviceId(u32::MAX), number)
+    }
+
     /// From a batch's order to the start of its computation.
     pub(crate) fn batch(&self) -> Span {
         self.0.as_ref().map_or(Span::ZERO, |host| host.batch)
@@ -54,6 +60,7 @@ impl Host {
         let (mean, spread) = match kind {
             Kind::Step => (host.step, &host.step_spread),
             Kind::Upload => (host.upload, &host.upload_spread),
+            Kind::Wake => (host.wake, &host.wake_spread),
         };
         let key = DrawKey { seed, prompt: device.0, repetition: kind as u16, position: number, epoch: 0 };
         match quantile(spread, key.draws(Purpose::Simulation).uniform()) {

@@ -82,6 +82,9 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     /// By shard.
     pub(crate) outbox: Vec<Vec<ToDevice<A::Verdict>>>,
     out: Vec<Output>,
+    /// The wake that the machine last asked for, and when it comes.
+    wake: (Time, Time),
+    wakes: u32,
     pub(crate) killed: u32,
     pub(crate) events: u64,
     pub(crate) batches: u64,
@@ -107,6 +110,8 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             inbox: Vec::new(),
             outbox: (0..SHARDS).map(|_| Vec::new()).collect(),
             out: Vec::new(),
+            wake: (Time(u64::MAX), Time(u64::MAX)),
+            wakes: 0,
             killed: 0,
             events: 0,
             batches: 0,
@@ -126,7 +131,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
     pub(crate) fn next(&self) -> Option<Time> {
         let events = self.due.iter().filter(|Reverse((_, event))| !matches!(event, Event::Kill(_)));
         let own = events.map(|Reverse((at, _))| *at).min();
-        let waiting = if self.machine.outstanding().0 > 0 { self.machine.poll_timeout() } else { None };
+        let waiting = if self.machine.outstanding().0 > 0 { self.asked_wake() } else { None };
         own.into_iter().chain(waiting).min()
     }
 
@@ -144,7 +149,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         loop {
             let message = messages.peek().map(|message| message.at);
             let own = self.due.peek().map(|Reverse((at, _))| *at);
-            let timer = self.machine.poll_timeout();
+            let timer = self.wake_at();
             // At the same time own events go first and timers last, so that a batch is as full as it can be.
             let Some(now) = [own, message, timer].into_iter().flatten().min().filter(|at| *at < end) else { break };
             self.events += 1;
@@ -161,6 +166,22 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         debug_assert!(messages.peek().is_none(), "uploads arrive within the window");
         drop(messages);
         self.inbox = inbox;
+    }
+
+    /// When the machine is woken: the host is late by a draw for each time that it asks for.
+    fn wake_at(&mut self) -> Option<Time> {
+        let asked = self.machine.poll_timeout()?;
+        if self.wake.0 != asked {
+            self.wakes = self.wakes.wrapping_add(1);
+            self.wake = (asked, asked + self.host.pool_wake(self.seed, self.wakes));
+        }
+        Some(self.wake.1)
+    }
+
+    /// The same, without asking again.
+    fn asked_wake(&self) -> Option<Time> {
+        let asked = self.machine.poll_timeout()?;
+        Some(if self.wake.0 == asked { self.wake.1 } else { asked })
     }
 
     fn happen(&mut self, now: Time, event: Event) {

@@ -13,10 +13,14 @@ use super::GenerationRows;
 /// * `upload`: what `waiting` holds beyond uplink, queue, batch, compute and downlink of the uploads, per upload. Only from
 ///   generations that came to their end, whose uploads all got verdicts and whose device does nothing but wait
 ///   meanwhile (no drafting ahead, no `llm-only`).
+/// * `wake`: by how much jobs of verifiers that had nothing else to do waited longer than `max_wait`. Whether a verifier
+///   was idle is not recorded; a job that waited between `max_wait` and three times as long counts as such.
 /// * `batch` and the bytes: means over the answered uploads of the same methods.
-pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method]) -> Option<HostOverheads> {
+pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method], max_wait: Span) -> Option<HostOverheads> {
     let (mut steps, mut uploads) = (Mean::default(), Mean::default());
     let (mut batch, mut uplink, mut downlink) = (Mean::default(), Mean::default(), Mean::default());
+    let mut wake = Mean::default();
+    let waited_alone = max_wait.0..=max_wait.0.saturating_mul(3);
     let mut measured = 0;
     for GenerationRows { record, rounds, .. } in generations {
         let Some(method) = methods.get(usize::from(record.id.method)) else { continue };
@@ -28,6 +32,9 @@ pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method]) -> Optio
         let answered: Vec<&RoundRecord> = rounds.iter().filter(|round| is_answered(round)).collect();
         for round in &answered {
             batch.add(round.batch.0 as f64, 1);
+            if max_wait > Span::ZERO && waited_alone.contains(&round.queue.0) {
+                wake.add((round.queue - max_wait).0 as f64, 1);
+            }
             downlink.add(f64::from(round.downlink_bytes), 1);
             // Both counts include what was sent again.
             let beyond = f64::from(round.uplink_bytes) - round.uplink_bits as f64 / 8.0;
@@ -45,6 +52,8 @@ pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method]) -> Optio
         step_spread: steps.spread(),
         upload: uploads.span(),
         upload_spread: uploads.spread(),
+        wake: wake.span(),
+        wake_spread: wake.spread(),
         batch: batch.span(),
         // `as` saturates: less than the nominal bits is no overhead.
         uplink_bytes: uplink.mean().round() as u32,

@@ -45,6 +45,12 @@ pub struct HostOverheads {
     pub upload: Span,
     /// Percentiles 0 to 100 of the same, in ns, by generation.
     pub upload_spread: Vec<f32>,
+    /// Mean time by which the pool's wake at the end of a batch's longest wait came late.
+    #[serde(default)]
+    pub wake: Span,
+    /// Percentiles 0 to 100 of the same, in ns, by batch.
+    #[serde(default)]
+    pub wake_spread: Vec<f32>,
     /// Mean time from a batch's order to the start of its computation.
     pub batch: Span,
     /// Bytes of an upload's frame beyond its nominal bits.

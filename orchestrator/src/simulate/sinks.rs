@@ -40,7 +40,12 @@ pub(super) struct ShardSink {
 
 impl ShardSink {
     /// A sink for a shard of `devices`.
-    pub(super) fn new(summary: StreamSummary, devices: usize, keep_every: u32, fitted: Option<Arc<Fitted>>) -> ShardSink {
+    pub(super) fn new(
+        summary: StreamSummary,
+        devices: usize,
+        keep_every: u32,
+        fitted: Option<Arc<Fitted>>,
+    ) -> ShardSink {
         let tallies = vec![None; devices];
         ShardSink { summary, tallies, keep_every, open: BTreeMap::new(), done: Vec::new(), fitted }
     }

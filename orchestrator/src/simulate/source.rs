@@ -53,7 +53,14 @@ pub struct Trace {
 
 impl Source {
     /// Loads whatever the scenario's fidelity and cost need. `runs`: the ledger's folder.
-    pub fn open(settings: &Settings, runs: &Path, progress: &Progress) -> Result<Source, Error> {
+    ///
+    /// `methods`: the run's own, where a recorded run is repeated, so that no threshold moves with the calibration.
+    pub fn open(
+        settings: &Settings,
+        methods: Option<&[Method]>,
+        runs: &Path,
+        progress: &Progress,
+    ) -> Result<Source, Error> {
         let simulate = &settings.simulate;
         let fitted = simulate.fidelity == Fidelity::Fitted;
         let emulated = Sizes::emulated(settings);
@@ -77,6 +84,9 @@ impl Source {
             }
             None => resolve_emulated(settings)?,
         };
+        if let Some(methods) = methods {
+            resolved.methods.clone_from_slice(methods);
+        }
         let calibration = match &pair {
             Some(pair) => Calibrations::new(settings, pair, runs, &|text| progress.say(text)).of_run(&resolved)?,
             None => emulated_calibration(settings)?,

@@ -20,7 +20,7 @@ const FRAME: u32 = 48;
 
 /// One recorded generation.
 #[derive(Clone, Debug)]
-pub(super) struct Recorded {
+pub struct Recorded {
     /// Tokens of its prompt.
     pub prompt_tokens: u32,
     /// Its rounds.
