@@ -339,7 +339,7 @@ impl World {
             device::Output::Gone => {
                 assert!(!simulated.gone, "a device goes once");
                 simulated.gone = true;
-                self.outcome.left_over.extend(simulated.queue.drain(..));
+                self.outcome.left_over.append(&mut simulated.queue);
                 self.hang_up(device);
             }
             device::Output::Finished(mut record) => {
