@@ -64,10 +64,12 @@ impl NormalEquations {
             if rows[pivot][pivot] < SINGULAR {
                 return None;
             }
-            for row in pivot + 1..n {
-                let factor = rows[row][pivot] / rows[pivot][pivot];
-                for column in pivot..=n {
-                    rows[row][column] -= factor * rows[pivot][column];
+            let (upper, below) = rows.split_at_mut(pivot + 1);
+            let first = &upper[pivot];
+            for row in below {
+                let factor = row[pivot] / first[pivot];
+                for (value, &other) in row.iter_mut().zip(first).skip(pivot) {
+                    *value -= factor * other;
                 }
             }
         }

@@ -17,7 +17,6 @@
 //!
 //! By (2) a client that is away with a counter of m or less would be lifted anyway; it is forgotten.
 
-use std::collections::btree_map::Iter;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::ConnectionId;
@@ -25,55 +24,53 @@ use crate::id::ConnectionId;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Fair {
-    clients: BTreeMap<ConnectionId, Client>,
-    /// Those with jobs: counter, number of the oldest job, who.
+    /// Counters of the clients, also of those that are away and not forgotten.
+    counters: BTreeMap<ConnectionId, u64>,
+    /// Slots of the jobs, by client and number.
+    jobs: BTreeMap<(ConnectionId, u64), u32>,
+    /// Clients with jobs: counter, number of the oldest job, who.
     waiting: BTreeSet<(u64, u64, ConnectionId)>,
     /// Those without, by counter.
     away: BTreeSet<(u64, ConnectionId)>,
 }
 
-#[derive(Debug, Default)]
-struct Client {
-    counter: u64,
-    /// Slots by number.
-    jobs: BTreeMap<u64, u32>,
-}
-
-impl Client {
-    fn oldest(&self) -> Option<u64> {
-        self.jobs.first_key_value().map(|(&number, _)| number)
-    }
-}
-
 impl Fair {
+    /// The first job of `who` from `number` on.
+    fn next_job(&self, who: ConnectionId, number: u64) -> Option<u64> {
+        self.jobs.range((who, number)..=(who, u64::MAX)).next().map(|(&(_, number), _)| number)
+    }
+
     pub(super) fn insert(&mut self, who: ConnectionId, number: u64, slot: u32) {
         let least = self.waiting.first().map_or(0, |&(counter, ..)| counter);
-        let client = self.clients.entry(who).or_default();
-        match client.oldest() {
+        let oldest = self.next_job(who, 0);
+        self.jobs.insert((who, number), slot);
+        let counter = self.counters.entry(who).or_insert(least);
+        match oldest {
+            Some(oldest) if oldest < number => return,
             Some(oldest) => {
-                self.waiting.remove(&(client.counter, oldest, who));
+                self.waiting.remove(&(*counter, oldest, who));
             }
             None => {
-                self.away.remove(&(client.counter, who));
-                client.counter = client.counter.max(least);
+                self.away.remove(&(*counter, who));
+                *counter = least.max(*counter);
             }
         }
-        client.jobs.insert(number, slot);
-        self.waiting.extend(client.oldest().map(|oldest| (client.counter, oldest, who)));
+        self.waiting.insert((*counter, number, who));
     }
 
     /// Takes a job out and charges its client with `tokens`: what is dispatched, or 0 if it only leaves.
     pub(super) fn remove(&mut self, who: ConnectionId, number: u64, tokens: u32) {
-        let Some(client) = self.clients.get_mut(&who) else { return };
-        let Some(oldest) = client.oldest() else { return };
-        if client.jobs.remove(&number).is_none() {
+        let Some(oldest) = self.next_job(who, 0) else { return };
+        let Some(counter) = self.counters.get_mut(&who) else { return };
+        if self.jobs.remove(&(who, number)).is_none() {
             return;
         }
-        self.waiting.remove(&(client.counter, oldest, who));
-        client.counter += u64::from(tokens);
-        match client.oldest() {
-            Some(oldest) => self.waiting.insert((client.counter, oldest, who)),
-            None => self.away.insert((client.counter, who)),
+        self.waiting.remove(&(*counter, oldest, who));
+        *counter += u64::from(tokens);
+        let counter = *counter;
+        match self.next_job(who, 0) {
+            Some(oldest) => self.waiting.insert((counter, oldest, who)),
+            None => self.away.insert((counter, who)),
         };
         let Some(&(least, ..)) = self.waiting.first() else {
             *self = Fair::default();
@@ -81,7 +78,7 @@ impl Fair {
         };
         while let Some(&(counter, who)) = self.away.first().filter(|(counter, _)| *counter <= least) {
             self.away.remove(&(counter, who));
-            self.clients.remove(&who);
+            self.counters.remove(&who);
         }
     }
 
@@ -89,25 +86,19 @@ impl Fair {
     /// the job's tokens.
     pub(super) fn scan(&self, mut take: impl FnMut(u32) -> Option<u32>) {
         let mut untouched = self.waiting.iter().copied().peekable();
-        // Clients that have had a job taken, with the counter they would have then, and the rest of their jobs.
-        let mut again: BTreeMap<(u64, u64, ConnectionId), Iter<'_, u64, u32>> = BTreeMap::new();
+        // Clients that have had a job taken: the counter they would have then, their next job, who.
+        let mut again: BTreeSet<(u64, u64, ConnectionId)> = BTreeSet::new();
         loop {
-            let first_again = again.first_key_value().map(|(&key, _)| key);
-            let (counter, who, mut jobs) = match (untouched.peek().copied(), first_again) {
-                (Some(key), other) if other.is_none_or(|other| key < other) => {
-                    untouched.next();
-                    let Some(client) = self.clients.get(&key.2) else { return };
-                    (key.0, key.2, client.jobs.iter())
-                }
-                _ => {
-                    let Some((key, jobs)) = again.pop_first() else { return };
-                    (key.0, key.2, jobs)
-                }
+            let from_again = match (untouched.peek(), again.first()) {
+                (Some(one), Some(other)) => other < one,
+                (None, Some(_)) => true,
+                (_, None) => false,
             };
-            let Some(tokens) = jobs.next().and_then(|(_, &slot)| take(slot)) else { return };
-            if let Some((&next, _)) = jobs.clone().next() {
-                again.insert((counter + u64::from(tokens), next, who), jobs);
-            }
+            let next = if from_again { again.pop_first() } else { untouched.next() };
+            let Some((counter, number, who)) = next else { return };
+            let Some(tokens) = self.jobs.get(&(who, number)).and_then(|&slot| take(slot)) else { return };
+            let following = self.next_job(who, number + 1);
+            again.extend(following.map(|number| (counter + u64::from(tokens), number, who)));
         }
     }
 }

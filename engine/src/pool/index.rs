@@ -1,58 +1,149 @@
-//! A lookup by key that nobody can iterate over, so that a hash table's order never reaches a decision.
-#![expect(clippy::disallowed_types, reason = "only looked up, never iterated: its order cannot be seen")]
+//! A hash table of slot numbers whose keys lie with the slots. It can be searched, not iterated, so that its order never
+//! reaches a decision; and one search touches four bytes here beside the slot itself.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+/// Stands for an empty cell.
+const EMPTY: u32 = u32::MAX;
 
-/// See the module.
+/// Cells that a table starts with.
+const FEWEST: usize = 16;
+
+/// Open addressing with linear probing, at most half full. Who calls says what the hash of a slot's key is; the hashes of
+/// the slots in the table must not change.
 #[derive(Debug)]
-pub(super) struct Index<K, V>(HashMap<K, V, BuildHasherDefault<Mixer>>);
+pub(super) struct Index {
+    /// A power of two.
+    cells: Vec<u32>,
+    len: usize,
+}
 
-impl<K: Eq + Hash, V: Copy> Index<K, V> {
-    pub(super) fn new() -> Self {
-        Index(HashMap::default())
-    }
+/// Mixes two numbers by wide multiplications; the upper bits are good. The keys are numbers that the pool itself gives
+/// out, and a few more per connection: nobody outside can make many of them collide.
+pub(super) fn hash(a: u64, b: u32) -> u64 {
+    // 2⁶⁴ / golden ratio: odd, and without a pattern in its bits.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = |x: u64| {
+        let wide = u128::from(x) * u128::from(FACTOR);
+        wide as u64 ^ (wide >> 64) as u64
+    };
+    fold(fold(a ^ FACTOR) ^ u64::from(b))
+}
 
-    pub(super) fn get(&self, key: K) -> Option<V> {
-        self.0.get(&key).copied()
-    }
-
-    pub(super) fn insert(&mut self, key: K, value: V) {
-        self.0.insert(key, value);
-    }
-
-    pub(super) fn remove(&mut self, key: K) {
-        self.0.remove(&key);
+impl Index {
+    pub(super) fn new() -> Index {
+        Index { cells: vec![EMPTY; FEWEST], len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.len
+    }
+
+    /// The cell where the search for `hash` begins.
+    fn home(&self, hash: u64) -> usize {
+        (hash >> (64 - self.cells.len().ilog2())) as usize
+    }
+
+    fn next(&self, cell: usize) -> usize {
+        (cell + 1) & (self.cells.len() - 1)
+    }
+
+    /// The slot of this hash for which `is` holds.
+    pub(super) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
+        self.cell(hash, is).map(|cell| self.cells[cell])
+    }
+
+    fn cell(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<usize> {
+        let mut cell = self.home(hash);
+        while self.cells[cell] != EMPTY {
+            if is(self.cells[cell]) {
+                return Some(cell);
+            }
+            cell = self.next(cell);
+        }
+        None
+    }
+
+    /// Adds `slot`, which must not be in it.
+    pub(super) fn insert(&mut self, slot: u32, hash_of: impl Fn(u32) -> u64) {
+        if 2 * (self.len + 1) > self.cells.len() {
+            let larger = vec![EMPTY; 2 * self.cells.len()];
+            for slot in std::mem::replace(&mut self.cells, larger).into_iter().filter(|&slot| slot != EMPTY) {
+                self.put(slot, hash_of(slot));
+            }
+        }
+        self.len += 1;
+        self.put(slot, hash_of(slot));
+    }
+
+    fn put(&mut self, slot: u32, hash: u64) {
+        let mut cell = self.home(hash);
+        while self.cells[cell] != EMPTY {
+            cell = self.next(cell);
+        }
+        self.cells[cell] = slot;
+    }
+
+    /// Puts `new` in the place of `old`, whose key it has.
+    pub(super) fn replace(&mut self, old: u32, new: u32, hash: u64) {
+        if let Some(cell) = self.cell(hash, |slot| slot == old) {
+            self.cells[cell] = new;
+        }
+    }
+
+    /// Takes `slot` out.
+    pub(super) fn remove(&mut self, slot: u32, hash_of: impl Fn(u32) -> u64) {
+        let Some(mut hole) = self.cell(hash_of(slot), |other| other == slot) else { return };
+        self.len -= 1;
+        // What follows moves up into the hole, unless its search begins behind it.
+        let mut cell = self.next(hole);
+        while self.cells[cell] != EMPTY {
+            let mask = self.cells.len() - 1;
+            let from_home = cell.wrapping_sub(self.home(hash_of(self.cells[cell]))) & mask;
+            if from_home >= cell.wrapping_sub(hole) & mask {
+                self.cells[hole] = self.cells[cell];
+                hole = cell;
+            }
+            cell = self.next(cell);
+        }
+        self.cells[hole] = EMPTY;
     }
 }
 
-/// Folds each number into the hash by one wide multiplication. Keys are numbers that the pool itself gives out, and a few
-/// more per connection: nobody outside can make many of them collide.
-#[derive(Debug, Default)]
-pub(super) struct Mixer(u64);
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-/// 2⁶⁴ / golden ratio: odd, and without a pattern in its bits.
-const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    use super::*;
+    use proptest::prelude::*;
 
-impl Hasher for Mixer {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    proptest! {
+        /// With a hash that collides all the time, and lies at the table's end.
+        #[test]
+        fn what_is_in_it_is_found(ops in proptest::collection::vec((any::<bool>(), 0u32..60), 0..300), spread in 1u64..9) {
+            let hash_of = |slot: u32| u64::MAX - ((u64::from(slot) % spread) << 58);
+            let (mut index, mut naive) = (Index::new(), BTreeSet::new());
+            for (add, slot) in ops {
+                if add {
+                    if naive.insert(slot) {
+                        index.insert(slot, hash_of);
+                    }
+                } else {
+                    naive.remove(&slot);
+                    index.remove(slot, hash_of);
+                }
+                prop_assert_eq!(index.len(), naive.len());
+                for slot in 0..60 {
+                    let found = index.find(hash_of(slot), |other| other == slot);
+                    prop_assert_eq!(found.is_some(), naive.contains(&slot));
+                }
+            }
+        }
     }
 
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let wide = u128::from(self.0 ^ number ^ FACTOR) * u128::from(FACTOR);
-        self.0 = wide as u64 ^ (wide >> 64) as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+    #[test]
+    fn hashes_spread() {
+        let mut cells = BTreeSet::new();
+        (0..1000u64).for_each(|a| (0..4).for_each(|b| assert!(cells.insert(hash(a, b)))));
+        let upper: BTreeSet<u64> = cells.iter().map(|hash| hash >> 52).collect();
+        assert!(upper.len() > 2300, "4000 numbers fall into {} of 4096 cells; by chance it were 2550", upper.len());
     }
 }

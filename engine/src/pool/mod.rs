@@ -12,6 +12,8 @@ mod job;
 mod machine;
 mod message;
 mod order;
+#[cfg(test)]
+mod order_tests;
 mod placement;
 mod price;
 mod queueing;

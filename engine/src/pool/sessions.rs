@@ -3,7 +3,7 @@
 //! A slot stays taken while a batch computes for its session, even if the session closes meanwhile: then it can no longer
 //! be found, and is freed when the batch is over. So whoever computes may keep the slot's number.
 
-use super::index::Index;
+use super::index::{Index, hash};
 use super::job::Queued;
 use super::message::SessionKey;
 use crate::id::{ConnectionId, UploadId};
@@ -29,9 +29,10 @@ pub(super) struct Session {
     pub(super) closed: bool,
     /// Is about to enter the batch that is being formed.
     pub(super) chosen: bool,
-    /// The other sessions of its connection.
+    /// The other sessions of its connection, in a list, and how many there are in all; only the first one knows.
     before: u32,
     after: u32,
+    siblings: u32,
 }
 
 /// See the module.
@@ -39,16 +40,18 @@ pub(super) struct Session {
 pub(super) struct Sessions {
     slots: Vec<Session>,
     free: Vec<u32>,
-    by_key: Index<SessionKey, u32>,
-    by_connection: Index<ConnectionId, Siblings>,
+    by_key: Index,
+    /// The first session of each connection.
+    by_connection: Index,
 }
 
-/// The sessions of one connection.
-#[derive(Clone, Copy, Debug)]
-struct Siblings {
-    /// The latest, first of a list.
-    first: u32,
-    count: u32,
+fn key_hash(slots: &[Session], slot: u32) -> u64 {
+    let key = slots[slot as usize].key;
+    hash(key.connection.0, key.session)
+}
+
+fn connection_hash(slots: &[Session], slot: u32) -> u64 {
+    hash(slots[slot as usize].key.connection.0, 0)
 }
 
 impl Sessions {
@@ -57,7 +60,7 @@ impl Sessions {
     }
 
     pub(super) fn find(&self, key: SessionKey) -> Option<u32> {
-        self.by_key.get(key)
+        self.by_key.find(hash(key.connection.0, key.session), |slot| self[slot].key == key)
     }
 
     /// Sessions that can be found.
@@ -65,14 +68,18 @@ impl Sessions {
         self.by_key.len()
     }
 
+    fn first_of(&self, connection: ConnectionId) -> Option<u32> {
+        self.by_connection.find(hash(connection.0, 0), |slot| self[slot].key.connection == connection)
+    }
+
     /// How many sessions `connection` has open.
     pub(super) fn count_of(&self, connection: ConnectionId) -> u32 {
-        self.by_connection.get(connection).map_or(0, |siblings| siblings.count)
+        self.first_of(connection).map_or(0, |first| self[first].siblings)
     }
 
     /// The keys of `connection`'s sessions, in order.
     pub(super) fn keys_of(&self, connection: ConnectionId) -> Vec<SessionKey> {
-        let mut next = self.by_connection.get(connection).map_or(NONE, |siblings| siblings.first);
+        let mut next = self.first_of(connection).unwrap_or(NONE);
         let mut keys = Vec::new();
         while next != NONE {
             keys.push(self[next].key);
@@ -84,7 +91,8 @@ impl Sessions {
 
     /// A new session without tokens. `key` must be unknown.
     pub(super) fn open(&mut self, key: SessionKey) -> u32 {
-        let (after, count) = self.by_connection.get(key.connection).map_or((NONE, 0), |s| (s.first, s.count));
+        let first = self.first_of(key.connection);
+        let siblings = first.map_or(0, |first| self[first].siblings) + 1;
         let session = Session {
             key,
             length: 0,
@@ -96,7 +104,8 @@ impl Sessions {
             closed: false,
             chosen: false,
             before: NONE,
-            after,
+            after: first.unwrap_or(NONE),
+            siblings,
         };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -109,11 +118,14 @@ impl Sessions {
                 (self.slots.len() - 1) as u32
             }
         };
-        if after != NONE {
-            self[after].before = slot;
+        match first {
+            Some(first) => {
+                self[first].before = slot;
+                self.by_connection.replace(first, slot, hash(key.connection.0, 0));
+            }
+            None => self.by_connection.insert(slot, |slot| connection_hash(&self.slots, slot)),
         }
-        self.by_connection.insert(key.connection, Siblings { first: slot, count: count + 1 });
-        self.by_key.insert(key, slot);
+        self.by_key.insert(slot, |slot| key_hash(&self.slots, slot));
         slot
     }
 
@@ -121,21 +133,20 @@ impl Sessions {
     pub(super) fn close(&mut self, slot: u32) {
         let Session { key, before, after, .. } = self[slot];
         self[slot].closed = true;
-        self.by_key.remove(key);
+        self.by_key.remove(slot, |slot| key_hash(&self.slots, slot));
         if after != NONE {
             self[after].before = before;
         }
         if before != NONE {
             self[before].after = after;
-        }
-        let Some(mut siblings) = self.by_connection.get(key.connection) else { return };
-        siblings.count -= 1;
-        if before == NONE {
-            siblings.first = after;
-        }
-        match siblings.count {
-            0 => self.by_connection.remove(key.connection),
-            _ => self.by_connection.insert(key.connection, siblings),
+            if let Some(first) = self.first_of(key.connection) {
+                self[first].siblings -= 1;
+            }
+        } else if after != NONE {
+            self[after].siblings = self[slot].siblings - 1;
+            self.by_connection.replace(slot, after, hash(key.connection.0, 0));
+        } else {
+            self.by_connection.remove(slot, |slot| connection_hash(&self.slots, slot));
         }
     }
 
