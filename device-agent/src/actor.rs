@@ -14,6 +14,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{ClientFrame, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
+use specfleet_timer::Timer;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::{Connection, Incoming, Outgoing};
@@ -22,7 +23,6 @@ use crate::drafter::{Drafter, Sequence};
 use crate::drafting::Draft;
 use crate::error::{AgentError, DraftError, LinkError};
 use crate::store::Store;
-use crate::timer::Timer;
 
 /// What a device is made of.
 #[derive(Clone)]

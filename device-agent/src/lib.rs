@@ -19,7 +19,6 @@ mod drafting;
 mod error;
 pub mod meters;
 mod store;
-mod timer;
 mod tls;
 
 pub use actor::{
@@ -29,6 +28,6 @@ pub use connector::{Connector, ConnectorOptions};
 pub use drafter::Drafter;
 pub use drafting::{Draft, DraftJob, Drafting};
 pub use error::{AgentError, ConnectorError, DraftError, LinkError};
+pub use specfleet_timer::Timer;
 pub use store::Store;
-pub use timer::Timer;
 pub use tls::{Identity, Trust};

@@ -128,14 +128,16 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 8] = [
+const DIRECTIONS: [(&str, &[&str]); 10] = [
     ("specfleet-engine", &[]),
     ("specfleet-model", &[]),
+    ("specfleet-timer", &[]),
     ("specfleet-config", &["specfleet-engine"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
-    ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config"]),
-    ("verifier-pool", &["specfleet-engine", "specfleet-model", "specfleet-config"]),
+    ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
+    ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer"]),
+    ("verifier-pool", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer"]),
     (
         "specfleet",
         &[
@@ -144,6 +146,7 @@ const DIRECTIONS: [(&str, &[&str]); 8] = [
             "specfleet-config",
             "specfleet-ledger",
             "specfleet-analysis",
+            "specfleet-simulator",
             "device-agent",
             "verifier-pool",
         ],

@@ -11,6 +11,7 @@ use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::VerifierRecord;
 use specfleet_engine::wire::{Goodbye, Hello, Limits, PROTOCOL_VERSION};
 use specfleet_model::{KvArena, ModelShape};
+use specfleet_timer::Timer;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -60,6 +61,7 @@ pub async fn start(options: PoolOptions) -> Result<PoolHandle, PoolError> {
         origin: options.origin,
         blueprint,
         replicas: replicas?,
+        clock: Timer::start().map_err(PoolError::Thread)?,
         events: options.events,
         journal: options.journal,
     };

@@ -13,6 +13,7 @@ use specfleet_engine::id::{ConnectionId, VerifierId};
 use specfleet_engine::pool::{Input, Output, PoolMachine, PoolSettings, SessionKey};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{Goodbye, ServerFrame, Upload, VerdictFrame};
+use specfleet_timer::Timer;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,6 +54,8 @@ pub(crate) struct Pool {
     blueprint: Blueprint,
     /// The running timer and what it waits for.
     timer: Option<(Time, SpawnHandle)>,
+    /// What rings at that time.
+    clock: Timer,
     events: mpsc::Sender<PoolEvent>,
     /// Records of the input at hand.
     records: VecDeque<PoolEvent>,
@@ -67,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) origin: Instant,
     pub(crate) blueprint: Blueprint,
     pub(crate) replicas: Vec<Replica>,
+    pub(crate) clock: Timer,
     pub(crate) events: mpsc::Sender<PoolEvent>,
     pub(crate) journal: Option<Journal>,
 }
@@ -91,6 +95,7 @@ impl Pool {
             replicas: parts.replicas,
             blueprint: parts.blueprint,
             timer: None,
+            clock: parts.clock,
             events: parts.events,
             records: VecDeque::new(),
             journal: parts.journal,
@@ -299,11 +304,12 @@ impl Pool {
             ctx.cancel_future(handle);
         }
         self.timer = wanted.map(|at| {
-            let wait = Duration::from_nanos(at.since(time_since(self.origin)).0);
-            let handle = ctx.run_later(wait, |pool, ctx| {
+            let instant = self.origin + Duration::from_nanos(at.0);
+            let alarm = self.clock.at(instant).into_actor(self).map(|(), pool, ctx| {
                 pool.timer = None;
                 pool.feed(Input::Timeout, Cargo::default(), ctx);
             });
+            let handle = ctx.spawn(alarm);
             (at, handle)
         });
     }

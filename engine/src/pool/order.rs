@@ -63,17 +63,17 @@ pub(super) struct Ready {
 
 #[derive(Debug)]
 enum Rank {
-    ByNumber,
-    ByKey(BTreeMap<(u64, u64), u32>),
-    ByClient(Fair),
+    Number,
+    Key(BTreeMap<(u64, u64), u32>),
+    Client(Fair),
 }
 
 impl Ready {
     pub(super) fn new(order: QueueOrder) -> Ready {
         let rank = match order {
-            QueueOrder::Fifo => Rank::ByNumber,
-            QueueOrder::Deadline | QueueOrder::Value => Rank::ByKey(BTreeMap::new()),
-            QueueOrder::Fair => Rank::ByClient(Fair::default()),
+            QueueOrder::Fifo => Rank::Number,
+            QueueOrder::Deadline | QueueOrder::Value => Rank::Key(BTreeMap::new()),
+            QueueOrder::Fair => Rank::Client(Fair::default()),
         };
         Ready { by_number: BTreeMap::new(), tokens: 0, rank }
     }
@@ -102,11 +102,11 @@ impl Ready {
         self.by_number.insert(ticket.number, ticket.slot);
         self.tokens += u64::from(ticket.tokens);
         match &mut self.rank {
-            Rank::ByNumber => {}
-            Rank::ByKey(jobs) => {
+            Rank::Number => {}
+            Rank::Key(jobs) => {
                 jobs.insert((ticket.key, ticket.number), ticket.slot);
             }
-            Rank::ByClient(fair) => fair.insert(ticket.client, ticket.number, ticket.slot),
+            Rank::Client(fair) => fair.insert(ticket.client, ticket.number, ticket.slot),
         }
     }
 
@@ -123,7 +123,7 @@ impl Ready {
     /// The same job, with another amount of work; it keeps its place where that does not depend on the work.
     pub(super) fn rebook(&mut self, old: &Ticket, new: &Ticket) {
         self.tokens = self.tokens - u64::from(old.tokens) + u64::from(new.tokens);
-        if let Rank::ByKey(jobs) = &mut self.rank {
+        if let Rank::Key(jobs) = &mut self.rank {
             jobs.remove(&(old.key, old.number));
             jobs.insert((new.key, new.number), new.slot);
         }
@@ -134,12 +134,12 @@ impl Ready {
         debug_assert_eq!(found, Some(ticket.slot), "tickets are given back as they were");
         self.tokens -= u64::from(ticket.tokens);
         match &mut self.rank {
-            Rank::ByNumber => {}
-            Rank::ByKey(jobs) => {
+            Rank::Number => {}
+            Rank::Key(jobs) => {
                 let found = jobs.remove(&(ticket.key, ticket.number));
                 debug_assert_eq!(found, Some(ticket.slot), "tickets are given back as they were");
             }
-            Rank::ByClient(fair) => fair.remove(ticket.client, ticket.number, charge),
+            Rank::Client(fair) => fair.remove(ticket.client, ticket.number, charge),
         }
     }
 
@@ -148,16 +148,16 @@ impl Ready {
     /// wanted before it goes behind the rest; 0 in the others.
     pub(super) fn scan(&self, turn: u64, horizon: u64, mut take: impl FnMut(u32) -> Option<u32>) {
         match &self.rank {
-            Rank::ByNumber => {
+            Rank::Number => {
                 let _ = self.by_number.values().try_for_each(|&slot| take(slot).map(drop));
             }
-            Rank::ByKey(jobs) => {
+            Rank::Key(jobs) => {
                 let oldest = self.oldest().filter(|_| turn % OLDEST_EVERY == OLDEST_EVERY - 1).map(|(_, slot)| slot);
                 let in_order = jobs.range((horizon, 0)..).chain(jobs.range(..(horizon, 0))).map(|(_, &slot)| slot);
                 let in_order = in_order.filter(|&slot| Some(slot) != oldest);
                 let _ = oldest.into_iter().chain(in_order).try_for_each(|slot| take(slot).map(drop));
             }
-            Rank::ByClient(fair) => fair.scan(take),
+            Rank::Client(fair) => fair.scan(take),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! tokio's timers tick in milliseconds and round up, which is too coarse for emulated times of a few milliseconds:
 //! whatever a device sleeps too long is booked as `overrun` or `waiting`. One thread per process that waits on a condition
-//! variable is late by some 0.15 ms (tokio: 1.2 ms, medians on two busy cores), without spinning.
+//! variable is late by some 0.15 ms (tokio: 1.2 ms, medians on two busy cores), without spinning. Devices use it for their
+//! emulated times, the pool for the longest wait of a batch.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -36,7 +37,7 @@ struct Alarms {
 }
 
 /// A future that is ready at its instant, never before it. Dropping it takes the alarm back.
-pub(crate) struct Alarm {
+pub struct Alarm {
     shared: Arc<Shared>,
     key: (Instant, u64),
     rung: oneshot::Receiver<()>,
@@ -52,7 +53,7 @@ impl Timer {
     }
 
     /// Rings at `at`.
-    pub(crate) fn at(&self, at: Instant) -> Alarm {
+    pub fn at(&self, at: Instant) -> Alarm {
         let shared = Arc::clone(&self.0.0);
         let (ring, rung) = oneshot::channel();
         let mut alarms = shared.lock();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     /// Not a test of correctness but the figure that the module's documentation quotes:
-    /// `cargo test --release -p device-agent overshoot -- --ignored --nocapture`.
+    /// `cargo test --release -p specfleet-timer overshoot -- --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
     fn overshoot() {
