@@ -15,9 +15,13 @@ const DEFAULT_KEEP: Keep = Keep::Top(30);
 /// γ of `block`.
 const DEFAULT_BLOCK: u8 = 4;
 
-/// ω_E and ω_T of `price` \[ours\]: DEFAULTS_DOC
-const DEFAULT_RISK_PER_JOULE: f32 = 1.0;
-const DEFAULT_RISK_PER_SECOND: f32 = 1.0;
+/// ω_E of `price` \[ours\]. This and [`DEFAULT_RISK_PER_SECOND`] are chosen so that on the embedded pair's calibration
+/// positions at T = 1, on link `fair` with a pool that announces no price, `price` uploads as often as `ui-hlm` does (30 %),
+/// and that joules and seconds have equal parts in the median price, some 0.005.
+const DEFAULT_RISK_PER_JOULE: f32 = 0.18;
+
+/// ω_T of `price` \[ours\].
+const DEFAULT_RISK_PER_SECOND: f32 = 0.14;
 
 /// How long `price` takes to believe half of the pool's last price \[ours\].
 const DEFAULT_HALF_LIFE: Span = Span::from_millis(1_000);

@@ -179,6 +179,26 @@ fn every_preset_resolves() {
 }
 
 #[test]
+fn price_takes_its_numbers_from_the_calibration() {
+    let c = fitted();
+    let resolve = |toml: &str| c.resolve("price", &toml::from_str(toml).unwrap());
+    let Gate::Price(rule) = resolve("").unwrap().gate else { panic!() };
+    let best = c.best_importance().unwrap();
+    assert_eq!((rule.a, rule.b, rule.estimator), (c.line.a as f32, c.line.b as f32, Estimator::Expected));
+    assert_eq!((rule.importance.statistic, rule.importance.layer), (best.statistic, best.layer));
+    assert!((0..21).all(|k| rule.percentiles[k] == best.percentiles[5 * k]));
+    let toml = "statistic = \"lookahead\"\nrisk_per_joule = 0.5\nrisk_per_second = 0\nprice_half_life = 7";
+    let Gate::Price(rule) = resolve(toml).unwrap().gate else { panic!() };
+    assert_eq!((rule.risk_per_joule, rule.risk_per_second, rule.half_life.0), (0.5, 0.0, 7));
+    assert_eq!(rule.importance.statistic, ImportanceStatistic::Lookahead);
+    let error = |toml: &str| resolve(toml).unwrap_err().to_string();
+    assert!(error("risk_per_joule = -1").contains("0 or more"));
+    assert!(error("price_half_life = 0").contains("more than 0"));
+    assert!(error("estimator = \"sampled\"").contains("other estimator"));
+    assert!(error("layer = 7").contains("no such importance statistic"));
+}
+
+#[test]
 fn some_presets_need_no_calibration() {
     let none = MethodOverrides::default();
     for name in METHOD_NAMES {
