@@ -1,6 +1,7 @@
 //! Random operations on the bare machines: whatever a driver or a peer says, in whatever order, nothing panics, nothing
 //! grows without bound, and every upload that arrived has ended or is still there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -9,7 +10,10 @@ use specfleet_engine::device::{
 };
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, UploadId, VerifierId};
 use specfleet_engine::method::ImportanceStatistic;
-use specfleet_engine::pool::{self, ItemOutcome, JobKind, JobRequest, PoolMachine, RefuseReason, SessionKey};
+use specfleet_engine::pool::{
+    self, Autoscale, Breaker, ItemOutcome, JobKind, JobRequest, PoolMachine, PoolSettings, PriceUpdate, QueueOrder,
+    RefuseReason, SessionKey,
+};
 use specfleet_engine::time::{Span, Time};
 use specfleet_tests::setups::{price, small, zoo};
 
@@ -41,8 +45,10 @@ fn outcome() -> impl Strategy<Value = ItemOutcome> {
 }
 
 fn pool_input() -> impl Strategy<Value = pool::Input> {
-    let upload = (session(), 0u32..6, small_or_any(), small_or_any(), job()).prop_map(
-        |(session, upload, base, catch_up, kind)| {
+    let risk = prop_oneof![any::<f32>(), 0.0f32..1.0];
+    let wanted = proptest::option::of((0u64..50_000).prop_map(Time));
+    let upload = (session(), 0u32..6, small_or_any(), small_or_any(), job(), risk, wanted).prop_map(
+        |(session, upload, base, catch_up, kind, risk, wanted)| {
             let upload = UploadId(upload);
             pool::Input::Upload(JobRequest {
                 session,
@@ -50,9 +56,9 @@ fn pool_input() -> impl Strategy<Value = pool::Input> {
                 base,
                 catch_up,
                 kind,
-                risk: f32::NAN,
-                deadline: Time(0),
-                wanted: None,
+                risk,
+                deadline: Time(10_000),
+                wanted,
             })
         },
     );
@@ -138,25 +144,126 @@ enum Feed {
     },
 }
 
+fn pool_settings() -> impl Strategy<Value = PoolSettings> {
+    let order = prop_oneof![
+        Just(QueueOrder::Fifo),
+        Just(QueueOrder::Deadline),
+        Just(QueueOrder::Fair),
+        Just(QueueOrder::Value)
+    ];
+    let autoscale = (1u16..3, 1u16..5, 0.1f32..1.0, 0u64..3_000, 0u64..3_000).prop_map(
+        |(min, max, target_busy, cold_start, period)| Autoscale {
+            min,
+            max,
+            target_busy,
+            cold_start: Span(cold_start),
+            period: Span(period),
+        },
+    );
+    let kv_tokens = prop_oneof![Just(64u64), Just(200)];
+    (order, 0u64..3_000, 0u32..3, proptest::option::of(autoscale), kv_tokens, 0u64..3).prop_map(
+        |(order, batch_time, failures, autoscale, kv_tokens, max_wait)| PoolSettings {
+            order,
+            batch_time: Span(batch_time),
+            breaker: Breaker { failures, cooldown: Span(2_000) },
+            price: PriceUpdate { step: 0.5, target_load: 0.5, period: Span(3_000) },
+            autoscale,
+            kv_tokens,
+            max_wait: Span(max_wait * 500),
+            ..small(zoo()[0].clone(), 0, 1).pool
+        },
+    )
+}
+
+/// What the verifiers hold if they do as they are told: tokens by verifier and session.
+#[derive(Default)]
+struct Caches(BTreeMap<(VerifierId, SessionKey), u32>);
+
+impl Caches {
+    fn follow(&mut self, output: &pool::Output) -> Result<(), TestCaseError> {
+        match output {
+            pool::Output::DropKv { verifier, session } => {
+                prop_assert!(self.0.remove(&(*verifier, *session)).is_some(), "what is dropped was there");
+            }
+            pool::Output::Start(batch) => {
+                for &session in &batch.evict {
+                    prop_assert!(self.0.remove(&(batch.verifier, session)).is_some(), "what is evicted was there");
+                }
+                for item in &batch.items {
+                    let drafts = match item.kind {
+                        JobKind::Judge { drafts, bonus } => u32::from(drafts) - u32::from(!bonus),
+                        JobKind::Write { .. } => 0,
+                    };
+                    let held = self.0.insert((batch.verifier, item.session), item.committed + drafts);
+                    prop_assert!(item.keep <= held.unwrap_or(0), "{item:?} keeps what is not there: {held:?}");
+                    prop_assert!(item.keep < item.committed);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_pool_takes_anything(inputs in proptest::collection::vec((pool_input(), 0u64..2_000), 0..120)) {
-        let settings = small(zoo()[0].clone(), 0, 1).pool;
-        let (most_jobs, most_sessions) = (settings.queue_jobs, 3 * settings.sessions_per_connection as usize);
-        let mut machine = PoolMachine::new(Time(0), settings);
+    fn the_pool_takes_anything(
+        setup in pool_settings(),
+        inputs in proptest::collection::vec((pool_input(), 0u64..2_000), 0..120),
+    ) {
+        let (most_jobs, most_sessions) = (setup.queue_jobs, 3 * setup.sessions_per_connection as usize);
+        let (replicas, capacity) = (setup.replicas(), setup.kv_tokens);
+        let mut machine = PoolMachine::new(Time(0), setup);
+        let mut caches = Caches::default();
+        // Items of the batches under way, by verifier and batch.
+        let mut running = BTreeMap::new();
         let mut now = Time(0);
-        for (input, elapsed) in inputs {
+        for (mut input, elapsed) in inputs {
             now = now + Span(elapsed);
             let mut out = Vec::new();
+            // Most answers are to a batch that there is.
+            if let pool::Input::BatchDone { verifier, batch, outcomes, .. } = &mut input
+                && *batch % 8 > 0
+                && let Some((&(to, number), &items)) = running.iter().nth(*batch as usize % running.len().max(1))
+            {
+                (*verifier, *batch) = (to, number);
+                outcomes.resize(items, ItemOutcome { accepted: 1, next: Some(1), malformed: false });
+                running.remove(&(to, number));
+            }
+            // What fails loses what it holds.
+            if let pool::Input::VerifierFailed(verifier) = input {
+                caches.0.retain(|&(holder, _), _| holder != verifier);
+                running.retain(|&(holder, _), _| holder != verifier);
+            }
             machine.handle(now, input, &mut out);
+            for output in &out {
+                caches.follow(output)?;
+                if let pool::Output::Start(batch) = output {
+                    running.insert((batch.verifier, batch.batch), batch.items.len());
+                }
+            }
+            for verifier in (0..replicas).map(VerifierId) {
+                let held = caches.0.iter().filter(|((holder, _), _)| *holder == verifier).map(|(_, &tokens)| tokens);
+                prop_assert!(held.map(u64::from).sum::<u64>() <= capacity, "the arena overflows");
+            }
             let (jobs, tokens, running) = machine.outstanding();
             prop_assert!(jobs <= most_jobs && machine.sessions() <= most_sessions);
             prop_assert!(jobs > 0 || tokens == 0, "permits are back");
             let counts = machine.counts();
             let ended = counts.verdicts + counts.refused + counts.cancelled;
             prop_assert!(ended <= counts.sent && counts.sent <= ended + u64::from(jobs) + running as u64);
+        }
+        let mut out = Vec::new();
+        machine.next_phase(now, 1, &mut out);
+        for output in &out {
+            if let pool::Output::VerifierRecord(account) = output {
+                // A batch may be said to have computed for longer than the time that has passed.
+                let (span, used) = (now.since(Time(0)), account.busy + account.off);
+                prop_assert!(account.off <= span);
+                prop_assert_eq!(account.idle, span - used);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use specfleet_engine::device::{OnRefused, OnUnreachable, Outages};
 use specfleet_engine::method::{ImportanceStatistic, Method};
+use specfleet_engine::pool::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::record::{FinishReason, Source};
 use specfleet_engine::time::{Span, Time};
 use specfleet_tests::setups::{price, small, zoo};
@@ -35,32 +36,69 @@ fn fault() -> impl Strategy<Value = (Time, Fault)> {
     (0u64..300_000, kind).prop_map(|(at, fault)| (Time(at), fault))
 }
 
+/// The pool's policies, none of which may change a token: in what order, how long batches may take, when a verifier gets a
+/// rest, what the price does, how many verifiers are up.
+fn policies() -> impl Strategy<Value = impl Fn(&mut PoolSettings) + Clone> {
+    let order = prop_oneof![
+        Just(QueueOrder::Fifo),
+        Just(QueueOrder::Deadline),
+        Just(QueueOrder::Fair),
+        Just(QueueOrder::Value)
+    ];
+    let scale = (1u16..3, 0u16..3, 0.1f32..1.0, 0u64..20_000, 500u64..20_000).prop_map(
+        |(min, more, target_busy, cold_start, period)| Autoscale {
+            min,
+            max: min + more,
+            target_busy,
+            cold_start: Span(cold_start),
+            period: Span(period),
+        },
+    );
+    (
+        order,
+        prop_oneof![Just(0u64), 800u64..3_000],
+        (0u32..3, 1u64..50_000),
+        prop_oneof![Just(0.0f32), Just(0.5)],
+        1_000u64..50_000,
+        proptest::option::of(scale),
+    )
+        .prop_map(|(order, batch_time, (failures, cooldown), step, period, autoscale)| {
+            move |pool: &mut PoolSettings| {
+                pool.order = order;
+                pool.batch_time = Span(batch_time);
+                pool.breaker = Breaker { failures, cooldown: Span(cooldown) };
+                pool.price = PriceUpdate { step, target_load: 0.5, period: Span(period) };
+                pool.autoscale = autoscale;
+            }
+        })
+}
+
 fn setup_under_stress() -> impl Strategy<Value = (Setup, Setup)> {
     let zoo = zoo();
     (
+        policies(),
         0..zoo.len(),
         proptest::collection::vec(fault(), 0..12),
         any::<u64>(),
         1u32..6,
-        1u16..4,
-        prop_oneof![Just(1u32), Just(2), Just(64)],
+        (1u16..4, prop_oneof![Just(1u32), Just(2), Just(64)]),
         prop_oneof![Just(24u64), Just(60), Just(10_000)],
         prop_oneof![Just(0.0f32), Just(1.0)],
         (prop_oneof![Just(OnRefused::Retry), Just(OnRefused::Wait)], outages(), 0u64..20_000),
     )
-        .prop_map(move |(method, faults, delays, devices, verifiers, queue_jobs, kv_tokens, temperature, own)| {
+        .prop_map(move |(policies, method, faults, delays, devices, sizes, kv_tokens, temperature, own)| {
             let mut calm = small(zoo[method].clone(), 6, 12);
             calm.device.sampling.temperature = temperature;
             let mut rough = calm.clone();
             rough.faults = faults;
             rough.delays = delays;
             rough.devices = devices;
-            rough.pool.verifiers = verifiers;
-            rough.pool.queue_jobs = queue_jobs;
+            (rough.pool.verifiers, rough.pool.queue_jobs) = sizes;
             rough.pool.kv_tokens = kv_tokens;
             rough.pool.queue_tokens = 40;
             (rough.device.on_refused, rough.device.outages) = (own.0, own.1);
             rough.device.latency_target = Span(own.2);
+            policies(&mut rough.pool);
             (calm, rough)
         })
 }
@@ -144,10 +182,16 @@ proptest! {
 
     /// Without cancels, what the devices were billed is what the batches cost.
     #[test]
-    fn shares_add_up_to_the_batches(method in 0usize..11, delays in any::<u64>(), devices in 1u32..8) {
+    fn shares_add_up_to_the_batches(
+        method in 0usize..11,
+        delays in any::<u64>(),
+        devices in 1u32..8,
+        policies in policies(),
+    ) {
         let mut setup = small(zoo()[method].clone(), 8, 10);
         setup.delays = delays;
         setup.devices = devices;
+        policies(&mut setup.pool);
         let outcome = World::run(setup);
         let billed: u64 = outcome.generations.values().map(|(g, _)| g.energy.cloud).sum();
         let spent: u64 = outcome.batches.iter().map(|b| b.nanojoules).sum();

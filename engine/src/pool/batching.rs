@@ -90,7 +90,12 @@ impl PoolMachine {
         let (budget, most) = (self.token_budget(), self.most_sequences());
         let verifier = &self.verifiers[usize::from(id.0)];
         let horizon = match self.settings.order {
-            QueueOrder::Deadline => now + self.time_model.estimate(budget.min(verifier.ready.tokens()).max(1)),
+            QueueOrder::Deadline => {
+                // What a batch of average jobs would be.
+                let jobs = verifier.ready.len().max(1);
+                let tokens = verifier.ready.tokens() * jobs.min(most) as u64 / jobs as u64;
+                now + self.time_model.estimate(tokens.min(budget).max(1))
+            }
             QueueOrder::Fifo | QueueOrder::Fair | QueueOrder::Value => Time::ZERO,
         };
         let sessions = &mut self.sessions;

@@ -21,6 +21,8 @@ mod results;
 mod scale;
 mod sessions;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod verifier;
 
 pub use machine::PoolMachine;

@@ -1,8 +1,8 @@
 //! In which order the jobs of one verifier's queue that can be computed leave it ([`QueueOrder`]).
 //!
 //! - `fifo`: by number of arrival.
-//! - `deadline`: earliest `wanted` first, but those wanted before the next batch can be over, by the time estimate, go
-//!   behind those that can be in time. Sorted by `wanted`, they are a prefix.
+//! - `deadline`: earliest `wanted` first, but those wanted before the next batch (of jobs of average size) can be over, by
+//!   the time estimate, go behind those that can be in time. Sorted by `wanted`, they are a prefix.
 //! - `value`: highest risk per token of work first. A device that gives no risk counts with 1 per draft, which is also
 //!   the most that one may claim.
 //! - `fair`: see [`super::fair`].
