@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use specfleet_engine::acceptance::Next;
-use specfleet_engine::device::payload::downlink_bits;
+use specfleet_engine::device::payload::{downlink_bits, token_bits};
 use specfleet_engine::device::{
     DeviceMachine, DeviceSettings, Input, NextToken, Output, Refusal, Start, Step, UploadPlan, Verdict,
 };
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
-use specfleet_engine::time::Time;
+use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
 use specfleet_timer::Timer;
 use tokio::sync::{mpsc, oneshot};
@@ -153,8 +153,8 @@ pub struct Device {
     /// Inputs that carrying out outputs has brought about.
     inbox: VecDeque<Input>,
     outputs: Vec<Output>,
-    /// Verdicts on their way through the emulated downlink, in the order of their arrival.
-    downlink: VecDeque<(Time, Verdict)>,
+    /// Verdicts and refusals on their way through the emulated downlink, in the order of their arrival.
+    downlink: VecDeque<(Time, Input)>,
     alarm: Option<(Time, SpawnHandle)>,
     events: mpsc::Sender<DeviceEvent>,
     /// Reports and answers that are due, in order.
@@ -407,7 +407,12 @@ impl Device {
                 if reason.is_final() && self.plan.is_some_and(|plan| plan.upload == upload) {
                     self.failure = Some(AgentError::Refused(reason));
                 }
-                self.tell(Input::Refused(Refusal { upload, reason, retry_after, price }), ctx);
+                // It goes down like a verdict of one token number.
+                let bits = token_bits(self.machine.settings().vocab as usize);
+                let (arrives, _) = self.receive(bits);
+                let refusal = Refusal { upload, reason, retry_after, price };
+                self.downlink.push_back((arrives, Input::Refused(refusal)));
+                self.wake(ctx);
             }
             // Too late: of a generation that is over.
             ServerFrame::Verdict(_) | ServerFrame::Refused { .. } => {}
@@ -425,11 +430,7 @@ impl Device {
         };
         let settings = self.machine.settings();
         let bits = downlink_bits(&settings.method.payload, settings.vocab as usize, resample);
-        let now = self.now();
-        let (arrives, downlink) = self.machine.receive(now, bits);
-        if let Some(journal) = &self.journal {
-            journal(self.device, now, Call::Receive { bits, arrives });
-        }
+        let (arrives, downlink) = self.receive(bits);
         let verdict = Verdict {
             upload: frame.upload,
             accepted: frame.accepted,
@@ -446,8 +447,18 @@ impl Device {
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             downlink,
         };
-        self.downlink.push_back((arrives, verdict));
+        self.downlink.push_back((arrives, Input::Verdict(verdict)));
         self.wake(ctx);
+    }
+
+    /// A frame's first bit has arrived: when its last one has, and how long that takes.
+    fn receive(&mut self, bits: u64) -> (Time, Span) {
+        let now = self.now();
+        let (arrives, downlink) = self.machine.receive(now, bits);
+        if let Some(journal) = &self.journal {
+            journal(self.device, now, Call::Receive { bits, arrives });
+        }
+        (arrives, downlink)
     }
 
     /// What follows the accepted drafts; `None` if the frame asks for a draw from a law of another vocabulary.
@@ -527,7 +538,7 @@ impl Device {
             };
             let due = |at: Option<Time>| at.is_some_and(|at| at <= self.now());
             let input = if verdict_first && due(arrival) {
-                self.downlink.pop_front().map(|(_, verdict)| Input::Verdict(verdict))
+                self.downlink.pop_front().map(|(_, input)| input)
             } else if !verdict_first && due(timeout) {
                 Some(Input::Timeout)
             } else {
