@@ -28,9 +28,24 @@ fn fault() -> impl Strategy<Value = (Time, Fault)> {
     (0u64..300_000, kind).prop_map(|(at, fault)| (Time(at), fault))
 }
 
-/// The pool's policies, none of which may change a token: in what order, how long batches may take, when a verifier gets a
-/// rest, what the price does, how many verifiers are up.
-fn policies() -> impl Strategy<Value = impl Fn(&mut PoolSettings) + Clone> {
+/// The pool's policies, none of which may change a token.
+#[derive(Clone, Copy, Debug)]
+struct Policies {
+    order: QueueOrder,
+    batch_time: Span,
+    breaker: Breaker,
+    price: PriceUpdate,
+    autoscale: Option<Autoscale>,
+}
+
+impl Policies {
+    fn apply(self, pool: &mut PoolSettings) {
+        let Policies { order, batch_time, breaker, price, autoscale } = self;
+        *pool = PoolSettings { order, batch_time, breaker, price, autoscale, ..pool.clone() };
+    }
+}
+
+fn policies() -> impl Strategy<Value = Policies> {
     let order = prop_oneof![
         Just(QueueOrder::Fifo),
         Just(QueueOrder::Deadline),
@@ -54,14 +69,12 @@ fn policies() -> impl Strategy<Value = impl Fn(&mut PoolSettings) + Clone> {
         1_000u64..50_000,
         proptest::option::of(scale),
     )
-        .prop_map(|(order, batch_time, (failures, cooldown), step, period, autoscale)| {
-            move |pool: &mut PoolSettings| {
-                pool.order = order;
-                pool.batch_time = Span(batch_time);
-                pool.breaker = Breaker { failures, cooldown: Span(cooldown) };
-                pool.price = PriceUpdate { step, target_load: 0.5, period: Span(period) };
-                pool.autoscale = autoscale;
-            }
+        .prop_map(|(order, batch_time, (failures, cooldown), step, period, autoscale)| Policies {
+            order,
+            batch_time: Span(batch_time),
+            breaker: Breaker { failures, cooldown: Span(cooldown) },
+            price: PriceUpdate { step, target_load: 0.5, period: Span(period) },
+            autoscale,
         })
 }
 
@@ -90,7 +103,7 @@ fn setup_under_stress() -> impl Strategy<Value = (Setup, Setup)> {
                 rough.pool.queue_jobs = queue_jobs;
                 rough.pool.kv_tokens = kv_tokens;
                 rough.pool.queue_tokens = 40;
-                policies(&mut rough.pool);
+                policies.apply(&mut rough.pool);
                 (calm, rough)
             },
         )
@@ -120,7 +133,7 @@ proptest! {
         let mut setup = small(zoo()[method].clone(), 8, 10);
         setup.delays = delays;
         setup.devices = devices;
-        policies(&mut setup.pool);
+        policies.apply(&mut setup.pool);
         let outcome = World::run(setup);
         let billed: u64 = outcome.generations.values().map(|(g, _)| g.energy.cloud).sum();
         let spent: u64 = outcome.batches.iter().map(|b| b.nanojoules).sum();
