@@ -51,12 +51,17 @@ impl Scenario {
     /// Applies `--set key=value`: a dotted key, and a value in TOML's own syntax or a bare text. Relative paths in it
     /// are relative to the working folder. Later overrides win.
     pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
+        self.assign("--set", assignment)
+    }
+
+    /// The same for an assignment from another flag, such as `--vary`, in whose name mistakes are reported.
+    pub fn assign(&mut self, flag: &str, assignment: &str) -> Result<(), ConfigError> {
         let (key, value) = assignment
             .split_once('=')
             .map(|(key, value)| (key.trim(), value.trim()))
             .filter(|(key, _)| !key.is_empty() && key.split('.').all(|segment| !segment.trim().is_empty()))
             .ok_or_else(|| ConfigError::Assignment { assignment: assignment.to_owned() })?;
-        self.document.put("--set", key, parse_value(value))
+        self.document.put(flag, key, parse_value(value))
     }
 
     /// Applies another flag, such as `--devices`, in whose name mistakes are reported.

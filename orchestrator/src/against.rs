@@ -1,6 +1,6 @@
 //! `specfleet simulate --against RUN…`: a live run repeated in virtual time, figure by figure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use specfleet_analysis::{AgainstRow, Summary, compare_summaries};
@@ -30,11 +30,11 @@ pub fn methods_of(folder: &Path, names: &[&str]) -> Result<Option<Vec<Method>>, 
     Ok(names.iter().map(method).collect())
 }
 
-/// The figures of live runs, from their stored rows. All must be of one scenario.
-pub fn live_summaries(folders: &[std::path::PathBuf]) -> Result<Vec<Summary>, Error> {
+/// Refuses runs that are not all live and of one scenario.
+pub fn check(folders: &[PathBuf]) -> Result<(), Error> {
     let mut hash: Option<String> = None;
-    let mut summaries = Vec::new();
     for folder in folders {
+        scenario_of(folder)?;
         let meta = RunReader::open(folder)?.meta().clone();
         if hash.get_or_insert_with(|| meta.scenario_hash.clone()) != &meta.scenario_hash {
             return Err(Error::Simulation(format!(
@@ -42,6 +42,14 @@ pub fn live_summaries(folders: &[std::path::PathBuf]) -> Result<Vec<Summary>, Er
                 meta.run
             )));
         }
+    }
+    Ok(())
+}
+
+/// The figures of live runs, from their stored rows.
+pub fn live_summaries(folders: &[PathBuf]) -> Result<Vec<Summary>, Error> {
+    let mut summaries = Vec::new();
+    for folder in folders {
         let settings = scenario_of(folder)?.settings()?;
         let pair = Pair::load(&settings.model)?;
         let work = Work::new(&settings, &pair)?;

@@ -1,7 +1,7 @@
 //! What can go wrong with a command, and what that means for its exit code.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use device_agent::{AgentError, ConnectorError};
 use specfleet_config::ConfigError;
@@ -91,6 +91,29 @@ pub enum Error {
         /// Most of them.
         most: u32,
     },
+    /// More verifiers than one process can run.
+    #[error(
+        "{key}: {verifiers} verifiers would run at the same time, a live run takes at most {most} (each has threads and \
+         KV memory of its own)"
+    )]
+    TooManyVerifiers {
+        /// The key that asks for them.
+        key: &'static str,
+        /// How many.
+        verifiers: u16,
+        /// Most of them.
+        most: u16,
+    },
+    /// A link or a device profile that no simulation knows the times of.
+    #[error("{what} {name:?} takes the time that it takes, which a simulation cannot know; it needs {instead}")]
+    RealTime {
+        /// Link or profile.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What a simulation can take.
+        instead: &'static str,
+    },
     /// A file of the results.
     #[error("cannot write {path}: {source}")]
     Output {
@@ -105,9 +128,17 @@ pub enum Error {
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
-    /// Ctrl-C. What was written until then is kept.
-    #[error("interrupted; what was recorded until then is in {0}")]
+    /// Ctrl-C. What was written until then is kept; the folder is empty where nothing is written.
+    #[error("interrupted{}", kept(.0))]
     Interrupted(PathBuf),
+}
+
+/// Where something was kept, if anywhere.
+fn kept(folder: &Path) -> String {
+    if folder.as_os_str().is_empty() {
+        return String::new();
+    }
+    format!("; what was recorded until then is in {}", folder.display())
 }
 
 impl Error {
@@ -123,6 +154,8 @@ impl Error {
             | Error::Connector(_)
             | Error::Folder { .. }
             | Error::TooManyDevices { .. }
+            | Error::TooManyVerifiers { .. }
+            | Error::RealTime { .. }
             | Error::Simulation(_)
             | Error::Ledger(LedgerError::NotFound(_)) => 2,
             // `runs` on something that is no folder, or not ours to read.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
+use actix::prelude::Request;
 use device_agent::{
     AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, Leave, Ready, Timer,
 };
@@ -79,7 +80,7 @@ impl<'a> Fleet<'a> {
         for wave in present.chunks(WAVE) {
             let started = wave.iter().map(|&device| fleet.switch_on(device)).collect::<Result<Vec<_>, Error>>()?;
             for (&number, device) in wave.iter().zip(started) {
-                ready(device, number).await?;
+                ready(device.send(Ready), number).await?;
             }
         }
         Ok(fleet)
@@ -122,9 +123,15 @@ impl<'a> Fleet<'a> {
         let tell = tell.clone();
         match order {
             Order::Join(number) => {
-                let device = self.switch_on(number)?;
+                // Sent now, not when the task below runs: no later message may overtake it.
+                let asked = self.switch_on(number)?.send(Ready);
                 actix::spawn(async move {
-                    let event = ready(device, number).await.map(|()| Event::Ready(number));
+                    let event = match ready(asked, number).await {
+                        Ok(()) => Ok(Event::Ready(number)),
+                        // It was told to leave before it was ready.
+                        Err(Error::Agent { source: AgentError::Left, .. }) => return,
+                        Err(error) => Err(error),
+                    };
                     // Nobody listens to a phase that has failed.
                     let _ = tell.send(event).await;
                 });
@@ -134,8 +141,9 @@ impl<'a> Fleet<'a> {
                 let (generation, job) = (self.generation(job), self.job(job));
                 let (data_set, prompt) = (job.data_set, job.tokens.clone());
                 let message = Generate { generation, data_set, prompt, scheduled: Some(scheduled) };
+                let asked = device.send(message);
                 actix::spawn(async move {
-                    let finish = generate(device, message, number).await;
+                    let finish = generate(asked, number).await;
                     let _ = tell.send(finish.map(|finish| Event::Finished { device: number, finish })).await;
                 });
             }
@@ -202,14 +210,14 @@ impl<'a> Fleet<'a> {
     }
 }
 
-async fn ready(device: Addr<Device>, number: DeviceId) -> Result<(), Error> {
-    let ready = device.send(Ready).await.map_err(|_| Error::Stopped("a device"))?;
+async fn ready(asked: Request<Device, Ready>, number: DeviceId) -> Result<(), Error> {
+    let ready = asked.await.map_err(|_| Error::Stopped("a device"))?;
     ready.map_err(|source| Error::Agent { device: number.0, source })
 }
 
-async fn generate(device: Addr<Device>, message: Generate, number: DeviceId) -> Result<FinishReason, Error> {
+async fn generate(asked: Request<Device, Generate>, number: DeviceId) -> Result<FinishReason, Error> {
     let DeviceId(device_number) = number;
-    let answered = device.send(message).await.map_err(|_| Error::Stopped("a device"))?;
+    let answered = asked.await.map_err(|_| Error::Stopped("a device"))?;
     match answered {
         Ok(record) => Ok(record.finish),
         // `on_unreachable = fail` and a full arena end a generation, and its record says so; anything else is an error.

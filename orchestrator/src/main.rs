@@ -272,6 +272,7 @@ fn verdict(args: &RunArgs, checks: &[Threshold], summary: &Summary, aborted: Opt
 fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let SimulateArgs { run: args, against: live, fidelity, threads } = args;
     let folders: Vec<PathBuf> = live.iter().map(|run| place(&args.ledger, run)).collect();
+    against::check(&folders)?;
     let mut scenario = match folders.first() {
         Some(folder) if args.scenario.is_some() => {
             let file = args.scenario.as_deref().unwrap_or(folder);
@@ -333,7 +334,21 @@ fn calibrate_command(run: &Path, out: &Path, ledger: &Path) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses what a command that keeps no run and ends none early has no use for.
+fn figures_only(command: &str, args: &RunArgs) -> Result<(), Error> {
+    let thresholds = |assignment: &&String| assignment.trim_start().starts_with("thresholds.");
+    let unused = match (&args.out, args.set.iter().find(thresholds)) {
+        (Some(_), _) => "--out",
+        (None, Some(assignment)) => assignment,
+        (None, None) => return Ok(()),
+    };
+    Err(Error::Simulation(format!(
+        "{unused}: {command} has no use for it: it keeps no run and holds none to thresholds"
+    )))
+}
+
 fn capacity_command(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
+    figures_only("capacity", &args.run)?;
     let scenario = args.run.scenario(Scenario::shipped_default).map_err(Error::from)?;
     let targets = args
         .slo
@@ -363,6 +378,7 @@ fn capacity_command(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
+    figures_only("sweep", &args.run)?;
     let scenario = args.run.scenario(Scenario::shipped_default).map_err(Error::from)?;
     let varied = args
         .vary

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use specfleet_analysis::Summary;
-use specfleet_config::{Mode, Scenario};
+use specfleet_config::{Mode, Scenario, Settings};
 
 use crate::error::Error;
 use crate::progress::{Progress, Ui};
@@ -22,11 +22,19 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// What `scenario` says for a simulation whose figures alone count.
+    pub fn settings(scenario: &Scenario) -> Result<Settings, Error> {
+        scenario.refuse_in(Mode::Simulate)?;
+        let mut settings = scenario.settings()?;
+        thresholds::check_names(&settings)?;
+        // Figures are of whole runs: no threshold may end one early.
+        settings.thresholds.clear();
+        Ok(settings)
+    }
+
     /// The figures of `scenario`.
     pub fn figures(&self, scenario: &Scenario) -> Result<Summary, Error> {
-        scenario.refuse_in(Mode::Simulate)?;
-        let settings = scenario.settings()?;
-        thresholds::check_names(&settings)?;
+        let settings = Self::settings(scenario)?;
         let quiet = Progress::new(Ui::None);
         let source = Source::open(&settings, None, self.runs, &quiet)?;
         let options = SimulateOptions {

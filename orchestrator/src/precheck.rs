@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 
 use specfleet_config::Settings;
+use specfleet_engine::device::energy::DeviceCost;
 use verifier_pool::{PoolError, TlsOptions};
 
 use crate::error::Error;
@@ -13,13 +14,38 @@ use crate::error::Error;
 /// Most devices that one process runs live, each with a connection of its own.
 pub const MOST_LIVE_DEVICES: u32 = 10_000;
 
-/// Refuses a fleet that is too large for one process.
+/// Most verifiers that one process runs live, each with threads and a KV arena of its own.
+pub const MOST_LIVE_VERIFIERS: u16 = 64;
+
+/// Refuses a fleet, or a pool, that is too large for one process.
 pub fn fleet(settings: &Settings) -> Result<(), Error> {
     // Only devices with something to do are started.
     let prompts = settings.workload.iter().fold(0u32, |sum, part| sum.saturating_add(part.prompts));
     let devices = settings.run.devices.min(prompts);
     if devices > MOST_LIVE_DEVICES {
         return Err(Error::TooManyDevices { devices, most: MOST_LIVE_DEVICES });
+    }
+    // A pool that scales may come to its most.
+    let (key, verifiers) = match settings.pool.autoscale {
+        Some(scale) if scale.max > settings.run.verifiers => ("pool.autoscale.max", scale.max),
+        _ => ("run.verifiers", settings.run.verifiers),
+    };
+    if verifiers > MOST_LIVE_VERIFIERS {
+        return Err(Error::TooManyVerifiers { key, verifiers, most: MOST_LIVE_VERIFIERS });
+    }
+    Ok(())
+}
+
+/// Refuses what happens in real time only: a simulation has no time for it.
+pub fn virtual_time(settings: &Settings) -> Result<(), Error> {
+    for part in &settings.device.parts {
+        let real = |what, name: &str, instead| Error::RealTime { what, name: name.to_owned(), instead };
+        if !part.link.emulated {
+            return Err(real("link", &part.link.name, "an emulated link, such as fair"));
+        }
+        if matches!(part.profile.cost, DeviceCost::Host { .. }) {
+            return Err(real("device profile", &part.profile.name, "a profile that declares its times, such as phone"));
+        }
     }
     Ok(())
 }

@@ -94,8 +94,17 @@ pub fn verdict_line(summary: &Summary) -> String {
         Validity::Valid => "VALID".to_owned(),
         Validity::Invalid => format!("INVALID: {}", summary.problems.join("; ")),
     };
+    let early = [
+        (summary.failed, "failed"),
+        (summary.dropped, "dropped"),
+        (summary.left, "left"),
+        (summary.battery, "out of battery"),
+    ];
+    let early: Vec<String> =
+        early.into_iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
+    let early = if early.is_empty() { String::new() } else { format!(" ({})", early.join(", ")) };
     format!(
-        "{state} · {} generations · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {}",
+        "{state} · {} generations{early} · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {}",
         summary.generations,
         uploads.sent,
         uploads.verdicts,

@@ -108,8 +108,12 @@ pub fn results(
         }
     }
     let missing = (work.jobs.len() * meta.methods.len()).saturating_sub(reader.closed_generations());
-    if missing > 0 {
+    if missing > 0 && work.all_asked {
         summary.problem(format!("{missing} generations are missing"));
+    }
+    let open = reader.open_generations().len();
+    if open > 0 {
+        summary.problem(format!("{open} generations did not come to an end"));
     }
     for damage in reader.damaged() {
         summary.problem(damage.to_string());
@@ -117,6 +121,8 @@ pub fn results(
     match &meta.state {
         RunState::Completed => {}
         RunState::Running | RunState::Interrupted => summary.problem("the run was interrupted"),
+        // What the caller knows already need not be said twice.
+        RunState::Failed { reason } if problems.contains(reason) => {}
         RunState::Failed { reason } => summary.problem(format!("the run failed: {reason}")),
     }
     for problem in problems {

@@ -87,7 +87,8 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let recorder = Recorder::start(writer, held)?;
     let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched).await;
     let state = match &outcome {
-        Ok(_) => RunState::Completed,
+        Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
+        Ok((_, None)) => RunState::Completed,
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
@@ -104,7 +105,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         let planned = settings.faults.len();
         problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
     }
-    problems.extend(aborted.iter().map(|check| format!("ended early: {check}")));
+    problems.extend(aborted.as_deref().map(early));
     let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
     let mut notes = resolved.warnings;
     if let Some(idle) = idle {
@@ -126,6 +127,11 @@ fn held(settings: &Settings, meta: &Meta, failed: watch::Sender<Option<String>>)
     let names = meta.methods.iter().map(|method| method.name.clone()).collect();
     let empty = StreamSummary::new(header, &meta.methods, &meta.data_sets);
     (!thresholds.is_empty()).then(|| Held::new(thresholds, names, empty, failed))
+}
+
+/// Why a run is not whole that a failed check has ended.
+pub(crate) fn early(check: &str) -> String {
+    format!("ended early: {check}")
 }
 
 /// Resolves when a check has failed that ends the run.

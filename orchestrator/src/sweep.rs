@@ -59,22 +59,31 @@ pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl 
     let points = points
         .filter(|&points| points <= MOST_POINTS)
         .ok_or_else(|| Error::Simulation(format!("--vary: the ranges have more than {MOST_POINTS} combinations")))?;
+    // A mistake in the last point is better known before the first.
+    for point in 0..points {
+        Bench::settings(&changed(scenario, varied, &values_at(varied, point))?)?;
+    }
     let mut rows = Vec::new();
     for point in 0..points {
         let values = values_at(varied, point);
-        let mut changed = scenario.clone();
-        for (vary, value) in varied.iter().zip(&values) {
-            changed.set(&format!("{}={value}", vary.key))?;
-        }
         let place: Vec<String> =
             varied.iter().zip(&values).map(|(vary, value)| format!("{}={value}", vary.key)).collect();
         say(&format!("{}/{points} {}", point + 1, place.join(" ")));
-        let summary = bench.figures(&changed)?;
+        let summary = bench.figures(&changed(scenario, varied, &values)?)?;
         rows.extend(rows_of(&values, &summary));
     }
     mark(&mut rows);
     let keys = varied.iter().map(|vary| vary.key.clone()).collect();
     Ok(Sweep { keys, metrics: COLUMNS.iter().map(|column| column.1).collect(), rows })
+}
+
+/// The scenario with the values of one combination.
+fn changed(scenario: &Scenario, varied: &[Vary], values: &[String]) -> Result<Scenario, Error> {
+    let mut changed = scenario.clone();
+    for (vary, value) in varied.iter().zip(values) {
+        changed.assign("--vary", &format!("{}={value}", vary.key))?;
+    }
+    Ok(changed)
 }
 
 /// The values of one combination: the last key varies fastest.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use specfleet_config::{Settings, Task};
+use specfleet_engine::load::{Arrivals, Load};
 
 use crate::error::Error;
 use crate::pair::Pair;
@@ -33,6 +34,8 @@ pub struct Work {
     pub jobs: Vec<Job>,
     /// Names of the data sets.
     pub data_sets: Vec<String>,
+    /// Whether somebody asks for every job in the end; not if devices may be gone before, or arrivals may end.
+    pub all_asked: bool,
     /// Where each prompt and repetition stands among the jobs.
     places: BTreeMap<(u32, u16), usize>,
 }
@@ -40,7 +43,8 @@ pub struct Work {
 impl Work {
     /// Reads and tokenises the scenario's workload. A prompt that leaves no room for an answer is an error.
     pub fn new(settings: &Settings, pair: &Pair) -> Result<Work, Error> {
-        let mut work = Work { jobs: Vec::new(), data_sets: Vec::new(), places: BTreeMap::new() };
+        let mut work =
+            Work { jobs: Vec::new(), data_sets: Vec::new(), all_asked: all_asked(settings), places: BTreeMap::new() };
         for part in &settings.workload {
             let data_set = work.data_set(&part.data_set);
             for task in part.tasks() {
@@ -65,6 +69,18 @@ impl Work {
         });
         // A scenario with 65,536 data sets does not exist: each is written out in it.
         index as u16
+    }
+}
+
+/// See [`Work::all_asked`].
+fn all_asked(settings: &Settings) -> bool {
+    match &settings.load {
+        // Requests to a device that is gone are dropped, and recorded so.
+        Load::Open { arrivals, .. } => !matches!(arrivals, Arrivals::Ramp { .. } | Arrivals::Recorded { .. }),
+        Load::Closed { .. } => {
+            let stays = settings.churn.stay.is_none();
+            stays && settings.device.parts.iter().all(|part| part.battery_nanojoules == 0)
+        }
     }
 }
 

@@ -147,9 +147,12 @@ pub fn cost(settings: &Settings) -> &'static str {
 }
 
 /// A run that was broken off is kept, and says so.
-fn state(outcome: &Result<(), Error>) -> RunState {
+fn state(outcome: &Result<(), Error>, aborted: Option<&str>) -> RunState {
     match outcome {
-        Ok(()) => RunState::Completed,
+        Ok(()) => match aborted {
+            Some(check) => RunState::Failed { reason: run::early(check) },
+            None => RunState::Completed,
+        },
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     }

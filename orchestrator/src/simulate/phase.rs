@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Assignment, Fault, Fidelity, Settings};
@@ -26,11 +27,15 @@ use crate::audit::{self, Case};
 use crate::error::Error;
 use crate::parts::device_settings;
 use crate::progress::Progress;
+use crate::run;
 use crate::tasks::Tasks;
 use crate::thresholds::Watch;
 
 /// Windows between two looks at the sinks: a fixed number, so that rows are stored in the same order on any machine.
 const WINDOWS_PER_LOOK: u64 = 256;
+
+/// Real time between two flushes to the disk: what came after the last is what a crash takes.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// KV memory of each shard's drafter: its devices' sequences are short beside it, and pages are taken as they are needed.
 const DRAFTER_KV: usize = 1 << 30;
@@ -245,6 +250,7 @@ impl<'a> Phases<'a> {
         let writer = &mut self.writer;
         let (source, empty) = (self.source, &self.empty);
         let interrupted = self.interrupted;
+        let mut flushed = Instant::now();
         let outcome = simulation.phase(index, fleet, sides, |progress, mut sinks| {
             if interrupted.load(Ordering::Relaxed) {
                 broken_off = true;
@@ -263,6 +269,11 @@ impl<'a> Phases<'a> {
             });
             if let Some(writer) = writer {
                 failure = failure.take().or(sinks.pool.store(writer).err());
+                // Where the rows are divided on the disk changes neither them nor their order.
+                if flushed.elapsed() >= FLUSH_EVERY {
+                    failure = failure.take().or(writer.flush().err());
+                    flushed = Instant::now();
+                }
             }
             if watch.is_due(progress.now) {
                 // What the run has so far, as one summary.
@@ -323,7 +334,7 @@ impl<'a> Phases<'a> {
             problems.push(format!("{faults} of {planned} faults were injected: the run was over before the others"));
         }
         if let Some(check) = &self.aborted {
-            problems.push(format!("ended early: {check}"));
+            problems.push(run::early(check));
         }
         if let Some(mut writer) = self.writer {
             folder = Some(writer.run_dir().to_path_buf());
@@ -336,7 +347,7 @@ impl<'a> Phases<'a> {
                 let summary = self.stream.clone().finish();
                 writer.put_summary(&to_json(&summary)?)?;
             }
-            writer.finish(super::state(&outcome))?;
+            writer.finish(super::state(&outcome, self.aborted.as_deref()))?;
         }
         match outcome {
             Err(Error::Interrupted(_)) => Err(Error::Interrupted(folder.unwrap_or_default())),

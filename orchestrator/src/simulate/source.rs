@@ -17,6 +17,7 @@ use super::trace::Recorded;
 use crate::error::Error;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
+use crate::precheck;
 use crate::progress::Progress;
 use crate::sizes::Sizes;
 use crate::work::Work;
@@ -61,6 +62,7 @@ impl Source {
         runs: &Path,
         progress: &Progress,
     ) -> Result<Source, Error> {
+        precheck::virtual_time(settings)?;
         let simulate = &settings.simulate;
         let fitted = simulate.fidelity == Fidelity::Fitted;
         let emulated = Sizes::emulated(settings);
@@ -92,10 +94,13 @@ impl Source {
             None => emulated_calibration(settings)?,
         };
         let missing = |what: &str| {
-            Error::Simulation(format!(
-                "the calibration has no {what}: fit one with `specfleet calibrate RUN` on a live run and name its file \
-                 with calibration.file"
-            ))
+            let advice = format!(
+                "no {what}: fit one with `specfleet calibrate RUN` on a live run and name its file with calibration.file"
+            );
+            match &settings.calibration.file {
+                Some(file) => Error::Calibration { path: file.path.clone(), why: format!("it has {advice}") },
+                None => Error::Simulation(format!("the calibration has {advice}")),
+            }
         };
         let cost = match simulate.cost.declared() {
             Some(cost) => cost,
