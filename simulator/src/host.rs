@@ -17,6 +17,7 @@ enum Kind {
     Step,
     Upload,
     Wake,
+    Verdict,
 }
 
 impl Host {
@@ -30,7 +31,7 @@ impl Host {
         Host(Some(overheads))
     }
 
-    /// How much later than asked a device is woken. The overhead of an upload is added half on its way up, half on the
+    /// How much later than asked a device is woken for the `number`-th time. The overhead of an upload is added half on its way up, half on the
     /// way down ([`Self::way_down`]).
     pub(crate) fn wake(&self, reason: WakeReason, seed: u64, device: DeviceId, number: u32) -> Span {
         match reason {
@@ -40,9 +41,9 @@ impl Host {
         }
     }
 
-    /// How much later than sent a verdict starts to arrive.
+    /// How much later than sent the `number`-th message to a device starts to arrive.
     pub(crate) fn way_down(&self, seed: u64, device: DeviceId, number: u32) -> Span {
-        Span(self.draw(Kind::Upload, seed, device, number).0.div_ceil(2))
+        Span(self.draw(Kind::Verdict, seed, device, number).0.div_ceil(2))
     }
 
     /// How much later than asked the pool is woken for the `number`-th time.
@@ -59,7 +60,7 @@ impl Host {
         let Some(host) = &self.0 else { return Span::ZERO };
         let (mean, spread) = match kind {
             Kind::Step => (host.step, &host.step_spread),
-            Kind::Upload => (host.upload, &host.upload_spread),
+            Kind::Upload | Kind::Verdict => (host.upload, &host.upload_spread),
             Kind::Wake => (host.wake, &host.wake_spread),
         };
         let key = DrawKey { seed, prompt: device.0, repetition: kind as u16, position: number, epoch: 0 };

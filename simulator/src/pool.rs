@@ -69,7 +69,7 @@ struct Running<V> {
 
 /// See the module's documentation.
 pub(crate) struct Pool<A: PoolAnswers, S> {
-    machine: PoolMachine,
+    pub(crate) machine: PoolMachine,
     pub(crate) answers: A,
     pub(crate) sink: S,
     cost: BatchCost,
@@ -163,9 +163,10 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                 self.tell(now, Input::Timeout);
             }
         }
-        debug_assert!(messages.peek().is_none(), "uploads arrive within the window");
-        drop(messages);
+        let later: Vec<_> = messages.collect();
+        debug_assert!(later.is_empty(), "what devices send arrives within the window");
         self.inbox = inbox;
+        self.inbox.extend(later);
     }
 
     /// When the machine is woken: the host is late by a draw for each time that it asks for.
@@ -214,15 +215,10 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
     fn receive(&mut self, now: Time, message: ToPool<A::Upload>) {
         match message.body {
             PoolBody::Upload(request, cargo) => {
-                let (session, upload) = (request.session, request.upload);
                 let mut out = std::mem::take(&mut self.out);
                 self.machine.handle(now, Input::Upload(request), &mut out);
                 self.out = out;
-                // The first output says whether it was taken.
-                if matches!(self.out.first(), Some(Output::Admitted { upload: taken, .. }) if *taken == upload) {
-                    self.answers.admitted(device_of(session), session, cargo);
-                }
-                self.carry_out(now);
+                self.carry_out_with(now, Some(cargo), &[], &mut []);
             }
             PoolBody::Cancel(session, upload) => self.tell(now, Input::Cancel { session, upload }),
             PoolBody::Close(session) => self.tell(now, Input::Close(session)),
@@ -243,18 +239,29 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         let mut out = std::mem::take(&mut self.out);
         self.machine.handle(now, input, &mut out);
         self.out = out;
-        self.carry_out_with(now, &outcomes, verdicts);
+        self.carry_out_with(now, None, &outcomes, verdicts);
     }
 
     fn carry_out(&mut self, now: Time) {
-        self.carry_out_with(now, &[], &mut []);
+        self.carry_out_with(now, None, &[], &mut []);
     }
 
-    fn carry_out_with(&mut self, now: Time, outcomes: &[ItemOutcome], verdicts: &mut [Option<A::Verdict>]) {
+    /// `cargo`: what the input at hand has brought, if that is an upload; the other two belong to a batch that is done.
+    fn carry_out_with(
+        &mut self,
+        now: Time,
+        mut cargo: Option<A::Upload>,
+        outcomes: &[ItemOutcome],
+        verdicts: &mut [Option<A::Verdict>],
+    ) {
         let mut out = std::mem::take(&mut self.out);
         for output in out.drain(..) {
             match output {
-                Output::Admitted { .. } => {}
+                Output::Admitted { session, .. } => {
+                    if let Some(cargo) = cargo.take() {
+                        self.answers.admitted(device_of(session), session, cargo);
+                    }
+                }
                 Output::Refused { session, upload, reason, retry_after, price } => {
                     let refusal = Refusal { upload, reason, retry_after, price };
                     self.send(now, session, DeviceBody::Refused(refusal));

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 
-use specfleet_engine::pool::PoolSettings;
+use specfleet_engine::pool::{PoolMachine, PoolSettings};
 use specfleet_engine::record::BETWEEN_METHODS;
 use specfleet_engine::time::{Span, Time};
 
@@ -99,6 +99,11 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
         self.now
     }
 
+    /// The pool's machine, as the last phase has left it.
+    pub fn machine(&mut self) -> &PoolMachine {
+        &self.pool.get_mut().unwrap_or_else(PoisonError::into_inner).machine
+    }
+
     /// Faults that have struck.
     pub fn killed(&mut self) -> u32 {
         lock(&self.pool).killed
@@ -152,7 +157,12 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
             totals.unwrap_or_else(|panic| resume_unwind(panic))
         });
         let end = totals.progress.now.max(totals.last_end);
-        lock(&self.pool).next_phase(end, BETWEEN_METHODS);
+        {
+            let mut pool = lock(&self.pool);
+            // It is one window behind: a fault or a restart may be due before the end.
+            pool.window(end);
+            pool.next_phase(end, BETWEEN_METHODS);
+        }
         self.now = end;
         let sinks =
             shards.into_iter().map(|shard| shard.into_inner().unwrap_or_else(PoisonError::into_inner).sink).collect();

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use specfleet_engine::device::payload::token_bits;
-use specfleet_engine::device::{DeviceMachine, Input, Output, Start, Verdict, WakeReason};
-use specfleet_engine::device::{UploadJob, UploadPlan};
+use specfleet_engine::device::{
+    DeviceMachine, Input, Output, Refusal, Start, UploadJob, UploadPlan, Verdict, WakeReason,
+};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
 use specfleet_engine::load::{self, Dispatch, Order};
 use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
@@ -24,7 +25,7 @@ use crate::sink::DeviceSink;
 enum Event {
     /// A connection stands.
     Dialled(u32),
-    /// What lies at this place in [`Shard::arriving`] has come through the downlink.
+    /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
     Arrived(u32),
     /// A generation is over.
     Finished(u32),
@@ -49,25 +50,38 @@ impl Event {
 /// One device.
 struct Device {
     machine: DeviceMachine,
+    /// What its machine was last told; ahead of the queue while it drafts alone.
+    now: Time,
     /// The running (or last) generation.
     generation: GenerationId,
     /// How it ended.
     finish: FinishReason,
-    /// The earliest wake that is queued for it.
+    /// What the earliest wake that is queued for it was asked for.
     timer: Time,
     /// When it leaves; it never runs ahead of that.
     leaves: Time,
     /// Connections made so far; the last one stands if `connected`.
     connections: u32,
     connected: bool,
-    /// Draws of its host so far.
-    draws: u32,
+    /// A generation runs.
+    running: bool,
+    /// An upload of this generation was cancelled: its verdict may still come, however alone the device seems to be.
+    in_doubt: bool,
+    /// Messages on their way down.
+    arriving: u16,
+    /// Its wakes and the pool's messages to it so far, for the draws of its host.
+    wakes: u32,
+    messages: u32,
+    /// When the last of them was sent, lateness included.
+    last_message: Time,
 }
 
 /// Something on its way down.
-enum Arriving {
+enum Arriving<V> {
+    /// Sent at this time; its first bit is yet to come, and then the downlink.
+    Sent(Time, u32, DeviceBody<V>),
     Verdict(Verdict),
-    Refused(specfleet_engine::device::Refusal),
+    Refused(Refusal),
 }
 
 /// See the module's documentation.
@@ -77,8 +91,8 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     devices: Vec<Device>,
     calendar: Calendar<Event>,
     sequence: u32,
-    /// Verdicts and refusals in the downlinks, and which places are free.
-    arriving: Vec<Option<(u32, ConnectionId, Arriving)>>,
+    /// Verdicts and refusals on their way down, and which places are free.
+    arriving: Vec<Option<(u32, ConnectionId, Arriving<A::Verdict>)>>,
     free: Vec<u32>,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.
@@ -110,13 +124,19 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 let device = DeviceId(slot * SHARDS + index);
                 Device {
                     machine: fleet.machine(device),
+                    now: fleet.start,
                     generation: GenerationId { method: 0, prompt: 0, repetition: 0 },
                     finish: FinishReason::Length,
                     timer: Time(u64::MAX),
                     leaves: fleet.leaves(device),
                     connections: 0,
                     connected: false,
-                    draws: 0,
+                    running: false,
+                    in_doubt: false,
+                    arriving: 0,
+                    wakes: 0,
+                    messages: 0,
+                    last_message: Time::ZERO,
                 }
             })
             .collect();
@@ -185,7 +205,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 Event::Timer(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.timer = Time(u64::MAX);
-                    if device.machine.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                    // What it was queued for may be done, and the device ahead of it.
+                    if device.machine.poll_timeout().is_some_and(|(at, _)| at.max(device.now) <= now) {
                         self.tell(slot, now, Input::Timeout);
                     } else {
                         self.set_timer(slot);
@@ -236,6 +257,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 let prompt_tokens = self.answers.start(slot, id, work.generation, job as u32);
                 let device = &mut self.devices[slot as usize];
                 device.generation = work.generation;
+                (device.running, device.in_doubt) = (true, false);
                 self.running += 1;
                 let target = device.machine.settings().latency_target;
                 self.sink.started(id, work.generation, work.data_set, scheduled, target);
@@ -267,8 +289,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 device.machine.handle(now, input, &mut out);
                 continue;
             }
-            // Local drafts: nobody can reach a device that waits for nobody, so its next step need not queue.
-            if !device.machine.drafts_alone() {
+            // Local drafts: nobody can reach a device that waits for nobody, so its next step need not queue. Unless it
+            // is called by a verdict that crossed its cancel, or its link is lost meanwhile, which the pool must hear of
+            // in time.
+            if !device.machine.drafts_alone() || device.in_doubt || device.machine.settings().outages.is_some() {
                 break;
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
@@ -281,6 +305,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             device.machine.handle(now, Input::Timeout, &mut out);
         }
         self.out = out;
+        let device = &mut self.devices[slot as usize];
+        debug_assert!(device.now <= now, "time does not run backwards");
+        device.now = now;
         self.set_timer(slot);
     }
 
@@ -312,6 +339,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     next = Some(Input::Sent { upload: plan.upload, bytes });
                 }
                 Output::Cancel(upload) => {
+                    self.devices[slot as usize].in_doubt = true;
                     let key = session(&self.devices[slot as usize], id);
                     self.send(now, id, PoolBody::Cancel(key, upload));
                 }
@@ -332,7 +360,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     self.last_end = self.last_end.max(record.ended);
                     let finish = record.finish;
                     self.sink.finished(*record);
-                    self.devices[slot as usize].finish = finish;
+                    let device = &mut self.devices[slot as usize];
+                    (device.finish, device.running) = (finish, false);
                     self.push(now, Event::Finished(slot));
                 }
             }
@@ -357,12 +386,14 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let id = DeviceId(slot * SHARDS + self.index);
         let device = &mut self.devices[slot as usize];
         let Some((at, reason)) = device.machine.poll_timeout() else { return };
+        // What is overdue is due at once.
+        let at = at.max(device.now);
         // What wakes it late draws only once per wake: a wake that is queued already is early enough.
         if at >= device.timer {
             return;
         }
-        let at = at + late(self.fleet.host(), self.fleet.seed, device, reason, id);
         device.timer = at;
+        let at = at + late(self.fleet.host(), self.fleet.seed, device, reason, id);
         self.push(at, Event::Timer(slot));
     }
 
@@ -373,17 +404,37 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
 
     // ---- from the pool -----------------------------------------------------------------------------------------
 
-    /// Sends what the pool has sent through the device's downlink.
+    /// Takes in what the pool has sent. Its first bit reaches the device half a round trip later; what the device is doing
+    /// then decides what becomes of it.
     fn receive(&mut self, message: ToDevice<A::Verdict>) {
         let ToDevice { at, device: id, connection: from, session, body } = message;
         let (slot, id) = (id / SHARDS, DeviceId(id));
         let device = &mut self.devices[slot as usize];
+        device.messages = device.messages.wrapping_add(1);
+        // One stream keeps its order, however late its host is.
+        let at = (at + self.fleet.host().way_down(self.fleet.seed, id, device.messages)).max(device.last_message);
+        device.last_message = at;
+        let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
+        let timeout = device.machine.poll_timeout().map(|(at, _)| at);
+        let next = timeout.into_iter().chain([device.leaves]).min();
+        // Mostly nothing can happen to a device that waits before then, and it can be asked now.
+        if device.arriving == 0 && !device.in_doubt && next.is_none_or(|next| next > reaches) {
+            self.reached(slot, at, from, session, body);
+        } else {
+            let place = self.keep(slot, from, Arriving::Sent(at, session, body));
+            self.push(reaches, Event::Arrived(place));
+        }
+    }
+
+    /// Sends what was sent at `at` and has reached its device through the downlink.
+    fn reached(&mut self, slot: u32, at: Time, from: ConnectionId, session: u32, body: DeviceBody<A::Verdict>) {
+        let id = DeviceId(slot * SHARDS + self.index);
+        let device = &mut self.devices[slot as usize];
         // Of a connection that is gone, or a generation that is over.
-        if !device.connected || connection(device, id) != from || device.machine.session() != session {
+        let known = connection(device, id) == from && device.machine.session() == session;
+        if !(known && device.connected && device.running) {
             return;
         }
-        device.draws = device.draws.wrapping_add(1);
-        let at = at + self.fleet.host().way_down(self.fleet.seed, id, device.draws);
         let (arrives, arriving) = match body {
             DeviceBody::Refused(refusal) => {
                 let bits = token_bits(device.machine.settings().vocab as usize);
@@ -410,8 +461,17 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 (arrives, Arriving::Verdict(verdict))
             }
         };
+        let place = self.keep(slot, from, arriving);
+        self.push(arrives, Event::Arrived(place));
+    }
+
+    /// Keeps something on its way down; its place is in the event.
+    fn keep(&mut self, slot: u32, from: ConnectionId, arriving: Arriving<A::Verdict>) -> u32 {
+        let count = &mut self.devices[slot as usize].arriving;
+        // Beyond that many the count stays, and so does the slower way, which is right for all.
+        *count = count.saturating_add(1);
         let entry = Some((slot, from, arriving));
-        let place = match self.free.pop() {
+        match self.free.pop() {
             Some(place) => {
                 self.arriving[place as usize] = entry;
                 place
@@ -420,29 +480,30 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 self.arriving.push(entry);
                 (self.arriving.len() - 1) as u32
             }
-        };
-        self.push(arrives, Event::Arrived(place));
+        }
     }
 
     fn arrived(&mut self, now: Time, place: u32) {
         let Some((slot, from, arriving)) = self.arriving[place as usize].take() else { return };
         self.free.push(place);
-        let device = &self.devices[slot as usize];
-        if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
-            return;
-        }
+        let device = &mut self.devices[slot as usize];
+        device.arriving -= u16::from(device.arriving < u16::MAX);
         let input = match arriving {
+            Arriving::Sent(at, session, body) => return self.reached(slot, at, from, session, body),
             Arriving::Verdict(verdict) => Input::Verdict(verdict),
             Arriving::Refused(refusal) => Input::Refused(refusal),
         };
+        if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
+            return;
+        }
         self.tell(slot, now, input);
     }
 }
 
 /// How much later than asked a device is woken.
 fn late(host: &Host, seed: u64, device: &mut Device, reason: WakeReason, id: DeviceId) -> Span {
-    device.draws = device.draws.wrapping_add(1);
-    host.wake(reason, seed, id, device.draws)
+    device.wakes = device.wakes.wrapping_add(1);
+    host.wake(reason, seed, id, device.wakes)
 }
 
 /// The number of a device's last connection: devices take turns, so that none is ever used twice and the device can be

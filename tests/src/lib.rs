@@ -1,6 +1,9 @@
 //! Whole-system, reference-model, golden and tidy tests. The library half is what they share: a small world in virtual
-//! time ([`world::World`]) in which the real machines talk through the real codec, with toy models ([`toy`]) for logits.
+//! time ([`world::World`]) in which the real machines talk through the real codec, with toy models ([`toy`]) for logits; and
+//! the same setups on the simulator ([`simulated`]).
 
+pub mod answers;
 pub mod setups;
+pub mod simulated;
 pub mod toy;
 pub mod world;

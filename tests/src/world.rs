@@ -5,25 +5,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use specfleet_engine::acceptance::{Next, resample_on_device, verifier_draw, verify_outcome};
-use specfleet_engine::device::gate::{AttentionRows, lookahead_importance};
-use specfleet_engine::device::payload::{Payload, downlink_bits};
-use specfleet_engine::device::{
-    self, DeviceMachine, DeviceSettings, Lookback, NextToken, Refusal, Start, Step, StepResult, UploadJob, UploadPlan,
-    Verdict, draft_outcome,
-};
-use specfleet_engine::distribution::Distribution;
+use specfleet_engine::acceptance::Next;
+use specfleet_engine::device::payload::downlink_bits;
+use specfleet_engine::device::{self, DeviceMachine, DeviceSettings, Refusal, Start, Step, UploadPlan, Verdict};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, VerifierId};
-use specfleet_engine::method::ImportanceStatistic;
-use specfleet_engine::pool::{self, Batch, ItemOutcome, JobKind, JobRequest, PoolMachine, PoolSettings, SessionKey};
+use specfleet_engine::pool::{self, Batch, ItemOutcome, JobRequest, PoolMachine, PoolSettings, SessionKey};
 use specfleet_engine::random::{DrawKey, Draws, Purpose};
 use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
-use specfleet_engine::wire::{ClientFrame, FrameDecoder, Job, Limits, ServerFrame, Upload, VerdictFrame, encode};
+use specfleet_engine::wire::{ClientFrame, FrameDecoder, ServerFrame, Upload, VerdictFrame, encode};
 
+use crate::answers::{self, LIMITS, Laws, key};
 use crate::toy::Toy;
-
-const LIMITS: Limits = Limits { frame_bytes: 1 << 20 };
 
 /// What can go wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,7 +84,7 @@ struct Simulated {
     machine: DeviceMachine,
     tokens: Vec<u32>,
     /// Laws of the drafts that are not decided, by position.
-    laws: BTreeMap<u32, Distribution>,
+    laws: Laws,
     rounds: Vec<RoundRecord>,
     queue: Vec<u32>,
     connection: Option<ConnectionId>,
@@ -324,11 +317,7 @@ impl World {
                 let session = simulated.machine.session();
                 self.soon(2_000, Event::StepDone { device, step, session });
             }
-            device::Output::Set { position, token } => {
-                simulated.tokens.truncate(position as usize);
-                assert_eq!(simulated.tokens.len(), position as usize, "no gap in the session store");
-                simulated.tokens.push(token);
-            }
+            device::Output::Set { position, token } => answers::set(&mut simulated.tokens, position, token),
             device::Output::Upload(plan) => self.send_upload(device, plan),
             device::Output::Cancel(upload) => {
                 let session = simulated.machine.session();
@@ -377,70 +366,18 @@ impl World {
         if session != simulated.machine.session() {
             return;
         }
-        assert!(step.keep < step.position, "a step feeds at least one token");
-        // The store may have been rolled back since; then the machine drops the result.
-        let length = (step.position as usize).min(simulated.tokens.len());
-        let context = &simulated.tokens[..length];
-        let attention = Toy::attention(length);
-        let rows = AttentionRows::new(1, length, &attention);
-        let key = key(settings.seed, step.generation.prompt, step.position, step.epoch);
-        let logits = self.setup.drafter.logits(context);
-        let drafted = draft_outcome(&logits, rows, key, &settings.draft_spec());
-        let payload = Payload::encode(&settings.method.payload, &drafted.distribution, drafted.token);
-        let lookback = match settings.draft_spec().importance {
-            Some(importance) if importance.statistic == ImportanceStatistic::Lookahead => {
-                (step.position >= 2).then(|| {
-                    let row = AttentionRows::new(1, length, &attention).expect("one row");
-                    let reading = lookahead_importance(row, step.position as usize - 2);
-                    Lookback { importance: reading.value, threshold: reading.threshold(importance.kappa) }
-                })
-            }
-            _ => None,
-        };
-        let result = StepResult {
-            generation: step.generation,
-            position: step.position,
-            epoch: step.epoch,
-            token: drafted.token,
-            signals: drafted.signals,
-            payload_bits: payload.nominal_bits(settings.vocab as usize) as u32,
-            lookback,
-        };
-        simulated.laws.insert(step.position, drafted.distribution);
+        let (result, law) = answers::draft(&settings, &self.setup.drafter, &simulated.tokens, &step);
+        simulated.laws.insert(step.position, law);
         self.device(device, device::Input::StepDone(result));
     }
 
     fn send_upload(&mut self, device: u32, plan: UploadPlan) {
         let settings = self.settings.clone();
         let simulated = &mut self.devices[device as usize];
-        let (base, committed) = (plan.base as usize, plan.committed as usize);
-        let job = match plan.job {
-            UploadJob::Judge { drafts, bonus } => {
-                let drafts = simulated.tokens[committed..committed + usize::from(drafts)].to_vec();
-                let payloads = drafts
-                    .iter()
-                    .zip(plan.committed..)
-                    .map(|(&draft, at)| Payload::encode(&settings.method.payload, &simulated.laws[&at], draft))
-                    .collect();
-                Job::Judge { drafts, payloads, bonus }
-            }
-            UploadJob::Write { limit } => Job::Write { limit },
-        };
-        let key = key(settings.seed, plan.generation.prompt, plan.committed, plan.epoch);
-        simulated.sent_key = key;
+        let (patience, wanted) = (plan.deadline.since(self.now), plan.wanted.map(|wanted| wanted.since(self.now)));
+        let upload = answers::compose(&settings, &simulated.tokens, &simulated.laws, &plan, patience, wanted);
+        simulated.sent_key = upload.key;
         simulated.deaf = false;
-        let upload = Upload {
-            session: plan.session,
-            upload: plan.upload,
-            base: plan.base,
-            tokens: simulated.tokens[base..committed].to_vec(),
-            key,
-            sampling: settings.sampling,
-            job,
-            patience: plan.deadline.since(self.now),
-            wanted: plan.wanted.map(|wanted| wanted.since(self.now)),
-            risk: plan.risk,
-        };
         let bytes = self.send(device, &ClientFrame::Upload(Box::new(upload)));
         self.device(device, device::Input::Sent { upload: plan.upload, bytes });
     }
@@ -486,16 +423,7 @@ impl World {
 
     fn deliver(&mut self, device: u32, frame: VerdictFrame, bytes: u32, downlink: Span) {
         let simulated = &mut self.devices[device as usize];
-        let key = simulated.sent_key.at(simulated.sent_key.position + u32::from(frame.accepted));
-        let next = match frame.next {
-            Next::None => NextToken::None,
-            Next::Replacement(token) => NextToken::Replacement(token),
-            Next::Bonus(token) => NextToken::Bonus(token),
-            Next::Resample(y) => match simulated.laws.get(&key.position) {
-                Some(x) => NextToken::Resampled(resample_on_device(x, &y, key)),
-                None => NextToken::None,
-            },
-        };
+        let next = answers::next_token(&frame.next, frame.accepted, &simulated.laws, simulated.sent_key);
         self.device(
             device,
             device::Input::Verdict(Verdict {
@@ -530,18 +458,12 @@ impl World {
                 ClientFrame::Hello(_) => unreachable!("this world skips the handshake"),
                 ClientFrame::Upload(upload) => {
                     let session = SessionKey { connection, session: upload.session };
-                    let kind = match &upload.job {
-                        Job::Judge { drafts, bonus, .. } => {
-                            JobKind::Judge { drafts: drafts.len() as u8, bonus: *bonus }
-                        }
-                        Job::Write { limit } => JobKind::Write { left: *limit },
-                    };
                     let request = JobRequest {
                         session,
                         upload: upload.upload,
                         base: upload.base,
                         catch_up: upload.tokens.len() as u32,
-                        kind,
+                        kind: answers::kind(&upload),
                         risk: upload.risk,
                         deadline: self.now + upload.patience,
                         wanted: upload.wanted.map(|within| self.now + within),
@@ -574,15 +496,8 @@ impl World {
         match output {
             pool::Output::Admitted { session, upload } => {
                 let upload = self.pool.waiting.remove(&(session, upload.0)).expect("it waits");
-                let tokens = match self.pool.sessions.remove(&session) {
-                    Some((mut tokens, _)) => {
-                        tokens.truncate(upload.base as usize);
-                        tokens
-                    }
-                    None => Vec::new(),
-                };
-                assert_eq!(tokens.len(), upload.base as usize, "the session holds what the upload builds on");
-                let tokens = [tokens, upload.tokens.clone()].concat();
+                let mut tokens = self.pool.sessions.remove(&session).map(|(tokens, _)| tokens).unwrap_or_default();
+                answers::admit(&mut tokens, &upload);
                 self.pool.sessions.insert(session, (tokens, upload));
             }
             pool::Output::Refused { session, upload, reason, retry_after, price } => {
@@ -606,13 +521,7 @@ impl World {
             } => {
                 let (outcome, next) = self.pool.delivering[item as usize].clone();
                 let (tokens, last) = self.pool.sessions.get_mut(&session).expect("alive");
-                if let Job::Judge { drafts, .. } = &last.job {
-                    tokens.extend(&drafts[..usize::from(outcome.accepted)]);
-                }
-                tokens.extend(outcome.next);
-                if more {
-                    last.key.position += 1;
-                }
+                answers::deliver(tokens, last, &outcome, more);
                 let frame = VerdictFrame {
                     session: session.session,
                     upload,
@@ -640,37 +549,13 @@ impl World {
     }
 
     fn start(&mut self, batch: &Batch) {
-        let vocab = self.setup.verifier.vocab;
         let items = batch
             .items
             .iter()
             .map(|item| {
                 assert!(item.keep < item.committed);
                 let (tokens, upload) = &self.pool.sessions[&item.session];
-                let mut context = tokens[..item.committed as usize].to_vec();
-                let (outcome, next) = match &upload.job {
-                    Job::Judge { drafts, payloads, bonus } => {
-                        let mut logits = self.setup.verifier.logits(&context);
-                        let fed = drafts.len() - usize::from(!bonus);
-                        for &draft in &drafts[..fed] {
-                            context.push(draft);
-                            logits.extend(self.setup.verifier.logits(&context));
-                        }
-                        let outcome =
-                            verify_outcome(&logits, vocab, &upload.sampling, upload.key, drafts, payloads, *bonus)
-                                .expect("devices send valid payloads");
-                        (outcome.accepted as u8, outcome.next)
-                    }
-                    Job::Write { .. } => {
-                        let logits = self.setup.verifier.logits(&context);
-                        (0, Next::Bonus(verifier_draw(&logits, &upload.sampling, upload.key)))
-                    }
-                };
-                let token = match next {
-                    Next::Replacement(token) | Next::Bonus(token) => Some(token),
-                    Next::None | Next::Resample(_) => None,
-                };
-                (ItemOutcome { accepted: outcome, next: token, malformed: false }, next)
+                answers::judge(&self.setup.verifier, &tokens[..item.committed as usize], upload)
             })
             .collect();
         self.pool.computed.insert(batch.batch, items);
@@ -684,11 +569,6 @@ impl World {
         encode(frame, LIMITS, &mut bytes).expect("within the limits");
         self.at(self.now + Span(500), Event::ToDevice { device, connection: session.connection, bytes });
     }
-}
-
-/// The key of a draw in this world, where every prompt is run once.
-pub fn key(seed: u64, prompt: u32, position: u32, epoch: u32) -> DrawKey {
-    DrawKey { seed, prompt, repetition: 0, position, epoch }
 }
 
 /// What must hold of every closed generation, whatever went wrong on the way.
