@@ -18,6 +18,8 @@ enum Kind {
     Upload,
     Wake,
     Verdict,
+    /// From a batch's order to its start.
+    Batch,
 }
 
 impl Host {
@@ -51,9 +53,9 @@ impl Host {
         self.draw(Kind::Wake, seed, DeviceId(u32::MAX), number)
     }
 
-    /// From a batch's order to the start of its computation.
-    pub(crate) fn batch(&self) -> Span {
-        self.0.as_ref().map_or(Span::ZERO, |host| host.batch)
+    /// From the order of a batch to the start of its computation, for the `number`-th batch.
+    pub(crate) fn batch(&self, seed: u64, number: u64) -> Span {
+        self.draw(Kind::Batch, seed, DeviceId(u32::MAX), number as u32)
     }
 
     fn draw(&self, kind: Kind, seed: u64, device: DeviceId, number: u32) -> Span {
@@ -62,6 +64,7 @@ impl Host {
             Kind::Step => (host.step, &host.step_spread),
             Kind::Upload | Kind::Verdict => (host.upload, &host.upload_spread),
             Kind::Wake => (host.wake, &host.wake_spread),
+            Kind::Batch => (host.batch, &host.batch_spread),
         };
         let key = DrawKey { seed, prompt: device.0, repetition: kind as u16, position: number, epoch: 0 };
         match quantile(spread, key.draws(Purpose::Simulation).uniform()) {

@@ -340,7 +340,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             epoch: 0,
         };
         let compute = self.cost.span(&work, key.draws(Purpose::Simulation).uniform());
-        let waited = self.host.batch();
+        let waited = self.host.batch(self.seed, batch.batch);
         self.computing += 1;
         self.running[usize::from(batch.verifier.0)] = Some(Running {
             batch: batch.batch,

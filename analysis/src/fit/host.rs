@@ -1,6 +1,9 @@
 //! What the machine that emulates devices and pool adds to every declared time \[ours\].
 
+use std::collections::BTreeMap;
+
 use specfleet_engine::calibration::{HostOverheads, percentiles};
+use specfleet_engine::id::DeviceId;
 use specfleet_engine::method::{Method, Writer};
 use specfleet_engine::record::{FinishReason, RoundRecord, Source};
 use specfleet_engine::time::Span;
@@ -9,18 +12,22 @@ use super::GenerationRows;
 
 /// Measures a live run's overheads; `None` without a generation that drafted. `methods` is the run's list.
 ///
-/// * `step`: `overrun` per draft step, over the generations that drafted.
+/// * `step`: `overrun` per draft step, over the generations that drafted. Its spread is that of the gaps between skipped
+///   tokens beyond the shortest such gap of the same method and device, which is the declared time.
 /// * `upload`: what `waiting` holds beyond uplink, queue, batch, compute and downlink of the uploads, per upload. Only from
 ///   generations that came to their end, whose uploads all got verdicts and whose device does nothing but wait
-///   meanwhile (no drafting ahead, no `llm-only`).
+///   meanwhile (no drafting ahead, no `llm-only`). Its spread is that of the gaps before single uploads beyond what uplink,
+///   queue, batch, compute, downlink and a usual draft step explain, where the device's shortest gap is known.
 /// * `wake`: by how much jobs of verifiers that had nothing else to do waited longer than `max_wait`. Whether a verifier
-///   was idle is not recorded; a job that waited between `max_wait` and three times as long counts as such.
+///   was idle is not recorded; a job that waited between `max_wait` and half as long again counts as such.
 /// * `batch` and the bytes: means over the answered uploads of the same methods.
 pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method], max_wait: Span) -> Option<HostOverheads> {
     let (mut steps, mut uploads) = (Mean::default(), Mean::default());
     let (mut batch, mut uplink, mut downlink) = (Mean::default(), Mean::default(), Mean::default());
     let mut wake = Mean::default();
-    let waited_alone = max_wait.0..=max_wait.0.saturating_mul(3);
+    let waited_alone = max_wait.0..=max_wait.0.saturating_mul(3) / 2;
+    let declared = shortest_gaps(generations);
+    let (mut late_steps, mut late_uploads) = (Vec::new(), Vec::new());
     let mut measured = 0;
     for GenerationRows { record, rounds, .. } in generations {
         let Some(method) = methods.get(usize::from(record.id.method)) else { continue };
@@ -40,6 +47,17 @@ pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method], max_wait
             let beyond = f64::from(round.uplink_bytes) - round.uplink_bits as f64 / 8.0;
             uplink.add(beyond, u64::from(round.attempts));
         }
+        if let Some(&shortest) = declared.get(&(record.id.method, record.device)).filter(|_| !method.draft_ahead) {
+            let usual = shortest + record.times.overrun.0 as f64 / record.counts.draft_steps as f64;
+            for pair in rounds.windows(2) {
+                let gap = pair[1].committed_at.since(pair[0].committed_at).0 as f64;
+                if pair.iter().all(is_skipped) {
+                    late_steps.push((gap - shortest).max(0.0) as f32);
+                } else if is_answered(&pair[1]) && pair[1].attempts == 1 && method.block == 1 {
+                    late_uploads.push((gap - usual - time_of(&pair[1]).0 as f64).max(0.0) as f32);
+                }
+            }
+        }
         let ended = matches!(record.finish, FinishReason::Stop | FinishReason::Length);
         let all_answered = record.uploads.verdicts == record.uploads.sent && record.uploads.sent > 0;
         if ended && all_answered && !method.draft_ahead {
@@ -49,17 +67,38 @@ pub fn fit_host(generations: &[GenerationRows<'_>], methods: &[Method], max_wait
     }
     (measured > 0).then(|| HostOverheads {
         step: steps.span(),
-        step_spread: steps.spread(),
+        step_spread: if late_steps.len() >= LEAST_GAPS { percentiles(late_steps) } else { steps.spread() },
         upload: uploads.span(),
-        upload_spread: uploads.spread(),
+        upload_spread: if late_uploads.len() >= LEAST_GAPS { percentiles(late_uploads) } else { uploads.spread() },
         wake: wake.span(),
         wake_spread: wake.spread(),
         batch: batch.span(),
+        batch_spread: batch.spread(),
         // `as` saturates: less than the nominal bits is no overhead.
         uplink_bytes: uplink.mean().round() as u32,
         downlink_bytes: downlink.mean().round() as u32,
         generations: measured,
     })
+}
+
+/// Fewer gaps than this have no spread of their own; that of the generations' means stands in.
+const LEAST_GAPS: usize = 200;
+
+/// The shortest gap between two skipped tokens, in ns, by method and device.
+fn shortest_gaps(generations: &[GenerationRows<'_>]) -> BTreeMap<(u16, DeviceId), f64> {
+    let mut shortest: BTreeMap<(u16, DeviceId), f64> = BTreeMap::new();
+    for GenerationRows { record, rounds, .. } in generations {
+        for pair in rounds.windows(2).filter(|pair| pair.iter().all(is_skipped)) {
+            let gap = pair[1].committed_at.since(pair[0].committed_at).0 as f64;
+            let known = shortest.entry((record.id.method, record.device)).or_insert(f64::INFINITY);
+            *known = known.min(gap);
+        }
+    }
+    shortest
+}
+
+fn is_skipped(round: &RoundRecord) -> bool {
+    round.source == Source::Skipped
 }
 
 fn is_answered(round: &RoundRecord) -> bool {

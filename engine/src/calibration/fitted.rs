@@ -53,6 +53,9 @@ pub struct HostOverheads {
     pub wake_spread: Vec<f32>,
     /// Mean time from a batch's order to the start of its computation.
     pub batch: Span,
+    /// Percentiles 0 to 100 of the same, in ns, by upload.
+    #[serde(default)]
+    pub batch_spread: Vec<f32>,
     /// Bytes of an upload's frame beyond its nominal bits.
     pub uplink_bytes: u32,
     /// Bytes of a verdict's frame.
