@@ -63,7 +63,8 @@ pub fn check_targets(targets: &[Check]) -> Result<(), Error> {
         let most = if unit == "ratio" { 1.0 } else { f64::INFINITY };
         let too_high = !target.below && (target.limit > most || (target.limit == most && !target.or_equal));
         if too_low || too_high {
-            return Err(Error::Simulation(format!("--slo: {target} can never hold: {name} lies in 0 to {most}")));
+            let range = if most.is_finite() { format!("lies in 0 to {most}") } else { "is never below 0".to_owned() };
+            return Err(Error::Simulation(format!("--slo: {target} can never hold: {name} {range}")));
         }
     }
     Ok(())

@@ -289,10 +289,10 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let settings = scenario.settings().map_err(Error::from)?;
     thresholds::check_names(&settings)?;
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
-    progress.say(&report::headline(&settings));
     let names: Vec<&str> = settings.methods.iter().map(|choice| choice.name.as_str()).collect();
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
     let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
+    progress.say(&report::headline(&settings));
     let options = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
@@ -338,8 +338,8 @@ fn calibrate_command(run: &Path, out: &Path, ledger: &Path) -> anyhow::Result<Ex
 fn figures_only(command: &str, args: &RunArgs) -> Result<(), Error> {
     let thresholds = |assignment: &&String| assignment.trim_start().starts_with("thresholds.");
     let unused = match (&args.out, args.set.iter().find(thresholds)) {
-        (Some(_), _) => "--out",
-        (None, Some(assignment)) => assignment,
+        (Some(_), _) => "--out".to_owned(),
+        (None, Some(assignment)) => format!("--set {assignment}"),
         (None, None) => return Ok(()),
     };
     Err(Error::Simulation(format!(

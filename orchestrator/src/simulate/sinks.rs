@@ -7,7 +7,7 @@ use std::sync::Arc;
 use specfleet_analysis::{GenerationTally, Scores, StreamSummary};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{
-    AuditRecord, BatchRecord, GenerationRecord, Provenance, RoundRecord, Source, VerifierRecord,
+    AuditRecord, BatchRecord, FinishReason, GenerationRecord, Provenance, RoundRecord, Source, VerifierRecord,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{LedgerError, RunWriter};
@@ -83,16 +83,24 @@ impl DeviceSink for ShardSink {
         }
     }
 
-    fn finished(&mut self, record: GenerationRecord) {
+    fn finished(&mut self, mut record: GenerationRecord) {
         let device = record.device;
-        let (method, data_set) = (record.id.method, record.data_set);
-        // A dropped request never started.
-        let dropped = || self.summary.start(method, data_set, record.scheduled, record.latency_target).ok();
-        if let Some(tally) = self.tallies[(device.0 / SHARDS) as usize].take().or_else(dropped) {
+        // A dropped request never started: what is under way on its device is another generation's.
+        let dropped = record.finish == FinishReason::Dropped;
+        let tally = if dropped {
+            self.summary.start(record.id.method, record.data_set, record.scheduled, record.latency_target).ok()
+        } else {
+            self.tallies[(device.0 / SHARDS) as usize].take()
+        };
+        if let Some(tally) = tally {
             self.summary.generation(&record, &tally, Scores::default());
         }
         if self.keeps(device) {
-            let rounds = self.open.remove(&device.0).unwrap_or_default();
+            let rounds = if dropped { None } else { self.open.remove(&device.0) }.unwrap_or_default();
+            if record.tokens.is_empty() {
+                // Drawn answers keep no text; what they committed stands in the rounds.
+                record.tokens = rounds.iter().map(|round| round.token).collect();
+            }
             self.done.push(Kept { record, rounds });
         }
     }

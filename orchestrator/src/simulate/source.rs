@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use specfleet_config::{CALIBRATIONS, Fidelity, RunPlace, Settings};
+use specfleet_config::{CALIBRATIONS, Fidelity, ModelOptions, RunPlace, Settings};
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
-use specfleet_ledger::RunReader;
+use specfleet_ledger::{Meta, RunReader};
 use specfleet_simulator::Host;
 
 use super::trace::Recorded;
@@ -64,6 +64,10 @@ impl Source {
     ) -> Result<Source, Error> {
         precheck::virtual_time(settings)?;
         let simulate = &settings.simulate;
+        let reader = match &simulate.fidelity {
+            Fidelity::Trace { run } => Some(recorded(settings, runs, run)?),
+            Fidelity::Model | Fidelity::Fitted => None,
+        };
         let fitted = simulate.fidelity == Fidelity::Fitted;
         let emulated = Sizes::emulated(settings);
         if emulated.is_some() && !fitted {
@@ -114,10 +118,7 @@ impl Source {
         if fitted && calibration.distributions.is_none() {
             return Err(missing("distributions"));
         }
-        let trace = match &simulate.fidelity {
-            Fidelity::Trace { run } => Some(open_trace(settings, runs, run, &mut resolved)?),
-            Fidelity::Model | Fidelity::Fitted => None,
-        };
+        let trace = reader.map(|reader| open_trace(settings, &reader, &resolved)).transpose()?;
         let sizes = match (&pair, emulated) {
             (_, Some(sizes)) => sizes,
             (Some(pair), None) => Sizes::of_pair(settings, pair),
@@ -175,19 +176,21 @@ pub fn run_folder(runs: &Path, place: &RunPlace) -> PathBuf {
     }
 }
 
-/// Reads a recorded run, which must have made the same generations: same seed, sampling, methods, workload and models.
-fn open_trace(settings: &Settings, runs: &Path, place: &RunPlace, resolved: &mut Resolved) -> Result<Trace, Error> {
-    let folder = run_folder(runs, place);
-    let reader = RunReader::open(&folder)?;
+/// A recorded run is of another scenario.
+fn another(meta: &Meta, what: &str) -> Error {
+    Error::Simulation(format!(
+        "simulate.trace: run {} has another {what} than this scenario, so its answers are not those that it asks for",
+        meta.run
+    ))
+}
+
+/// Opens a recorded run, which must be of the same seed, sampling, workload and models.
+fn recorded(settings: &Settings, runs: &Path, place: &RunPlace) -> Result<RunReader, Error> {
+    let reader = RunReader::open(&run_folder(runs, place))?;
     let meta = reader.meta();
     let recorded =
         specfleet_config::Scenario::parse("the recorded run's scenario", &meta.scenario, None)?.settings()?;
-    let wrong = |what: &str| {
-        Error::Simulation(format!(
-            "simulate.trace: run {} has another {what} than this scenario, so its answers are not those that it asks for",
-            meta.run
-        ))
-    };
+    let wrong = |what: &str| another(meta, what);
     if recorded.run.seed != settings.run.seed {
         return Err(wrong("seed"));
     }
@@ -197,12 +200,23 @@ fn open_trace(settings: &Settings, runs: &Path, place: &RunPlace, resolved: &mut
     if recorded.workload != settings.workload {
         return Err(wrong("workload"));
     }
-    if recorded.model.drafter != settings.model.drafter || recorded.model.verifier != settings.model.verifier {
-        return Err(wrong("pair"));
+    let pair = |model: &ModelOptions| {
+        let precisions = (model.drafter_precision, model.verifier_precision);
+        (model.drafter.clone(), model.verifier.clone(), precisions)
+    };
+    if pair(&recorded.model) != pair(&settings.model) {
+        return Err(wrong("pair or precision"));
     }
+    Ok(reader)
+}
+
+/// Reads a recorded run, which must have made the same generations under the same methods.
+fn open_trace(settings: &Settings, reader: &RunReader, resolved: &Resolved) -> Result<Trace, Error> {
+    let meta = reader.meta();
+    let wrong = |what: &str| another(meta, what);
     // The recorded numbers are the ones that were decided with.
     let mut generations = Vec::new();
-    for method in &mut resolved.methods {
+    for method in &resolved.methods {
         let place = meta.methods.iter().position(|known| known.name == method.name);
         let place = place.ok_or_else(|| wrong(&format!("list of methods ({} is missing)", method.name)))?;
         if meta.methods[place] != *method {

@@ -8,15 +8,18 @@ use expect_test::{Expect, expect};
 
 use crate::common::*;
 
-/// Calls the binary and compares what it says, with the temporary folder's name taken out. Fails if that is more than a
+/// Calls the binary and compares what it says, with the names of the temporary folder and of runs taken out. Fails if that is more than a
 /// line, if anything else was printed, if the code is not 2, or if a run was left.
-fn refused_at(place: &Place, arguments: &[&str], expected: Expect) {
+pub(crate) fn refused_at(place: &Place, arguments: &[&str], expected: Expect) {
+    let before = place.runs();
     let output = place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs");
     let error = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output));
     assert!(output.stdout.is_empty(), "{arguments:?}: {}", said(&output));
     assert_eq!(error.trim_end().lines().count(), 1, "{arguments:?}: {error}");
-    assert_eq!(place.runs().len(), 0, "{arguments:?} left a run");
+    assert_eq!(place.runs().len(), before.len(), "{arguments:?} left a run");
+    let named = |error: String, run: &serde_json::Value| error.replace(run["run"].as_str().expect("a name"), "RUN");
+    let error = before.iter().fold(error, named);
     let error = error.replace(&text(&place.path("")), "FOLDER/").replace("FOLDER//", "FOLDER/");
     expected.assert_eq(error.trim_end());
 }
@@ -50,6 +53,18 @@ fn flags() {
     refused(
         &["--verifiers", "4097"],
         expect!["specfleet: --verifiers: run.verifiers = 4097 is out of range: must lie in 1 to 4096"],
+    );
+    refused(
+        &["--verifiers", "65"],
+        expect![
+            "specfleet: run.verifiers: 65 verifiers would run at the same time, a live run takes at most 64 (each has threads and KV memory of its own)"
+        ],
+    );
+    refused(
+        &["--set", "pool.autoscale.max=65"],
+        expect![
+            "specfleet: pool.autoscale.max: 65 verifiers would run at the same time, a live run takes at most 64 (each has threads and KV memory of its own)"
+        ],
     );
     refused(
         &["--prompts", "0"],

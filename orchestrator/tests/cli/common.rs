@@ -10,12 +10,28 @@ use serde_json::Value;
 use specfleet_ledger::RunReader;
 use tempfile::TempDir;
 
+use crate::rows::Rows;
+
 /// All upload methods, in the order of `--methods all`.
 pub(crate) const METHODS: [&str; 11] =
     ["slm-only", "llm-only", "hlm", "rand-hlm", "u-hlm", "ui-hlm", "cu-hlm", "dssd", "block", "entropy", "max-prob"];
 
 /// Devices as fast as this machine, over links that are not emulated, and nothing said meanwhile.
 pub(crate) const FAST: [&str; 6] = ["--set", "device.profile=host", "--set", "device.link=real", "--ui", "none"];
+
+/// Declared costs that are a tenth of a phone's, over a short wire: a live run is soon over, and a simulation knows them.
+pub(crate) const QUICK: [&str; 4] = [
+    "--set",
+    "device.profile = { name = 'quick', source = 'these tests', kind = 'declared', draft_seconds = 0.0005, \
+     draft_joules = 0.001, prefill_seconds = 0.00001, prefill_joules = 0.00001, uncertainty_seconds = 0.00005, \
+     uncertainty_joules = 0.0001, importance_seconds = 0.00005, importance_joules = 0.0001, idle_watts = 0.4 }",
+    "--set",
+    "device.link=ethernet",
+];
+
+/// Batches that all take the same, on an ideal host: what a simulation needs no calibration for.
+pub(crate) const FIXED: [&str; 6] =
+    ["--set", "simulate.cost=fixed", "--set", "simulate.batch_ms=2", "--set", "simulate.host=false"];
 
 /// A temporary folder with a ledger in it.
 pub(crate) struct Place {
@@ -58,9 +74,40 @@ impl Place {
         self.command(&["run", "--ledger", "runs"]).args(FAST).args(arguments).output().expect("the binary runs")
     }
 
-    /// A run that goes on while the test does something else.
-    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(&["run", "--ledger", "runs", "--ui", "none"]);
+    /// A live run or a simulation that must go well: [`QUICK`], into the ledger, with results in `out`.
+    pub(crate) fn quick(&self, command: &str, out: &str, arguments: &[&str]) -> Output {
+        let output = self.try_quick(command, out, arguments);
+        assert!(output.status.success(), "{command} {arguments:?}: {}", said(&output));
+        output
+    }
+
+    /// The same, whatever comes of it.
+    pub(crate) fn try_quick(&self, command: &str, out: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(&[command, "--ledger", "runs", "--out", out, "--ui", "none"]);
+        command.args(QUICK).args(arguments).output().expect("the binary runs")
+    }
+
+    /// The listed run whose results are in `out`.
+    pub(crate) fn run_of(&self, out: &str) -> Value {
+        let identity = fs::read_to_string(self.path(out).join("run.json")).expect("run.json");
+        let identity: Value = serde_json::from_str(&identity).expect("JSON");
+        let listed = self.runs().into_iter().find(|run| run["run"] == identity["run"]);
+        listed.unwrap_or_else(|| panic!("{} is not listed", identity["run"]))
+    }
+
+    /// The name of the run whose results are in `out`.
+    pub(crate) fn name_of(&self, out: &str) -> String {
+        self.run_of(out)["run"].as_str().expect("a run has a name").to_owned()
+    }
+
+    /// What the run whose results are in `out` has stored.
+    pub(crate) fn rows_of(&self, out: &str) -> Rows {
+        Rows::read(&self.reader(&self.run_of(out)))
+    }
+
+    /// A run or a simulation that goes on while the test does something else.
+    pub(crate) fn start(&self, command: &str, arguments: &[&str]) -> Running {
+        let mut command = self.command(&[command, "--ledger", "runs", "--ui", "none"]);
         let child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         Running { child: child.expect("the binary runs") }
     }

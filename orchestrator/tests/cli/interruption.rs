@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use specfleet_analysis::check_energy_closes;
 
+use crate::calibration::calibrated;
 use crate::common::*;
 
 /// Long enough to be caught in the middle: devices that sleep their declared times.
@@ -35,7 +36,7 @@ fn assert_a_new_run_works(place: &Place) {
 #[test]
 fn kill() {
     let place = Place::new();
-    let long = place.start(&LONG);
+    let long = place.start("run", &LONG);
     let run = place.wait_for_generations(6);
     assert_eq!(run["state"], "running");
 
@@ -54,7 +55,7 @@ fn kill() {
 #[test]
 fn ctrl_c() {
     let place = Place::new();
-    let long = place.start(&LONG);
+    let long = place.start("run", &LONG);
     place.wait_for_generations(2);
     let (status, error) = long.interrupt(Duration::from_secs(8));
     assert_eq!(status.code(), Some(130), "{error}");
@@ -62,4 +63,65 @@ fn ctrl_c() {
     assert!(error.contains("interrupted") && error.contains("runs/"), "{error}");
     assert_readable(&place, &place.runs()[0], 2);
     assert_a_new_run_works(&place);
+}
+
+/// More than a test can wait for.
+const ENDLESS: [&str; 8] =
+    ["--devices", "8", "--prompts", "100000", "--max-new-tokens", "16", "--methods", "ui-hlm,hlm,slm-only"];
+
+#[test]
+fn ctrl_c_in_a_simulation() {
+    let place = Place::new();
+    let long = place.start("simulate", &[&ENDLESS[..], &QUICK, &FIXED].concat());
+    let run = place.wait_for_generations(8);
+    assert_eq!(run["state"], "running");
+    assert!(run["kind"]["simulated"].is_object(), "{run}");
+    let (status, error) = long.interrupt(Duration::from_secs(8));
+    assert_eq!(status.code(), Some(130), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.contains("interrupted") && error.contains("runs/"), "{error}");
+    assert_readable(&place, &place.runs()[0], 8);
+}
+
+#[test]
+fn a_killed_simulation_keeps_what_it_had() {
+    let place = Place::new();
+    let long = place.start("simulate", &[&ENDLESS[..], &QUICK, &FIXED].concat());
+    place.wait_for_generations(8);
+    long.kill();
+    assert_readable(&place, &place.runs()[0], 8);
+}
+
+/// Figures are of all devices, rows of some; both are there.
+#[test]
+fn ctrl_c_in_a_simulation_that_keeps_some_rows() {
+    let place = Place::new();
+    let file = format!("calibration.file={}", place.file("calibration.json", calibrated()));
+    let fitted = ["--fidelity", "fitted", "--set", &file, "--set", "simulate.keep_every=4"];
+    let large = ["--set", "run.devices=100", "--set", "run.prompts=5000000"];
+    let long = place.start("simulate", &[&ENDLESS[..], &QUICK, &FIXED, &fitted, &large].concat());
+    place.wait_for_generations(8);
+    let (status, error) = long.interrupt(Duration::from_secs(8));
+    assert_eq!(status.code(), Some(130), "{error}");
+    let run = &place.runs()[0];
+    assert_readable(&place, run, 8);
+    let reader = place.reader(run);
+    assert!(reader.generations().all(|row| row.expect("a row").device.0.is_multiple_of(4)));
+    let summary: Value =
+        serde_json::from_str(&reader.stored_summary().expect("readable").expect("it is there")).expect("JSON");
+    let all = summary["generations"].as_u64().expect("a count");
+    assert!(all > 2 * reader.closed_generations() as u64, "{all}");
+}
+
+/// A search keeps nothing, and says nothing of it.
+#[test]
+fn ctrl_c_in_a_search() {
+    let place = Place::new();
+    let arguments = [&ENDLESS[..], &QUICK, &FIXED, &["--slo", "ttft<1000s"]].concat();
+    let search = place.start("capacity", &arguments);
+    // It must have begun to listen; until then Ctrl-C just ends it.
+    std::thread::sleep(Duration::from_secs(2));
+    let (status, error) = search.interrupt(Duration::from_secs(8));
+    assert_eq!((status.code(), error.as_str()), (Some(130), "specfleet: interrupted\n"));
+    assert_eq!(place.runs().len(), 0);
 }

@@ -1,8 +1,16 @@
 //! The `specfleet` binary as a user calls it: what it refuses, what it leaves, and what must hold of every run.
 
 mod bad_input;
+mod bad_simulations;
+mod calibration;
 mod common;
+mod deterministic;
 mod faults;
 mod interruption;
+mod load;
 mod outputs;
+mod questions;
+mod rows;
 mod same_tokens;
+mod simulations;
+mod thresholds;

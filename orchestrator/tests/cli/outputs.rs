@@ -1,16 +1,24 @@
 //! What a run leaves: JSON on standard output, the files of `--out`, and rows whose books close.
 
 use std::collections::BTreeMap;
+use std::fs;
 
+use serde_json::Value;
 use specfleet_analysis::check_energy_closes;
 use specfleet_engine::record::{BatchRecord, GenerationRecord};
 
 use crate::common::*;
 
-const UNIVERSAL: [&str; 8] = [
+const UNIVERSAL: [&str; 14] = [
     "tokens_per_second",
     "time_to_first_token_seconds",
     "inter_token_latency_seconds",
+    "request_latency_seconds",
+    "fleet_tokens_per_second",
+    "fairness_jain",
+    "worst_decile_inter_token_mean_seconds",
+    "verifier_agreement",
+    "verifier_busy_share",
     "energy_per_token_joules_device",
     "energy_per_token_joules_total",
     "exact_match",
@@ -18,11 +26,28 @@ const UNIVERSAL: [&str; 8] = [
     "rouge_l",
 ];
 
-const POOLED: [&str; 4] = [
+const POOLED: [&str; 8] = [
     "uplink_bytes_per_token",
+    "queue_seconds",
+    "verify_seconds",
+    "batch_sequences",
+    "batch_tokens",
     "energy_per_token_joules_radio",
     "energy_per_token_joules_cloud",
     "energy_per_token_joules_cloud_paper",
+];
+
+/// Figures of pool and fleet that no single data set has.
+const OF_THE_WHOLE: [&str; 9] = [
+    "fleet_tokens_per_second",
+    "goodput_tokens_per_second",
+    "fairness_jain",
+    "worst_decile_inter_token_mean_seconds",
+    "verifier_busy_share",
+    "verify_seconds",
+    "batch_sequences",
+    "batch_tokens",
+    "wasted_joules_per_token_unclaimed",
 ];
 
 /// Beyond these two lists: which further metrics each method must have, and must not.
@@ -31,6 +56,10 @@ fn applies(method: &str, metric: &str) -> Option<bool> {
     match metric {
         metric if UNIVERSAL.contains(&metric) => Some(metric != "token_agreement" || method != "llm-only"),
         metric if POOLED.contains(&metric) => Some(method != "slm-only"),
+        // Whoever drafts can draft in vain.
+        "wasted_drafts_per_token" | "wasted_joules_per_token_drafts" => Some(method != "llm-only"),
+        // No user of this scenario waits for anything.
+        "goodput_tokens_per_second" | "goodput_share" => Some(false),
         "energy_saved_vs_hlm" => Some(method != "hlm"),
         "rejection_rate" | "mean_acceptance_length" if method == "slm-only" || method == "llm-only" => Some(false),
         "upload_rate" if method == "llm-only" => Some(false),
@@ -79,22 +108,41 @@ fn files_and_figures() {
     }
 
     let summary = &run.summary;
-    assert_eq!(summary["schema"], 1);
+    assert_eq!(summary["schema"], 2);
+    assert_eq!(summary["quantiles"], "exact");
+    // What tells this run from another with the same results stands in a file of its own.
+    assert!(summary.get("run").is_none());
+    let identity: Value =
+        serde_json::from_slice(&fs::read(place.path("out/run.json")).expect("run.json")).expect("JSON");
+    assert_eq!(keys(&identity), ["kind", "machine", "run", "started", "versions", "wall_seconds"]);
+    assert_eq!(identity["kind"], "live");
     assert_eq!(summary["seed"], 1);
     assert_eq!(summary["faults_injected"], 0);
     assert_eq!(summary["generations"], 44);
     assert_eq!(summary["scenario_hash"].as_str().map(str::len), Some(64));
     assert_eq!(keys(&summary["data_sets"]), ["word-problems"]);
-    for group in [&summary["methods"], &summary["data_sets"]["word-problems"]["methods"]] {
+    let [all, data_set] = [&summary["methods"], &summary["data_sets"]["word-problems"]["methods"]];
+    for group in [all, data_set] {
         let mut methods = METHODS;
         methods.sort();
         assert_eq!(keys(group), methods);
         for method in METHODS {
             let metrics = &group[method];
             let conditional = ["rejection_rate", "mean_acceptance_length", "upload_rate", "true_skip_rate"];
-            let rest = ["deviation_rate", "energy_saved_vs_hlm"];
+            let rest = [
+                "deviation_rate",
+                "energy_saved_vs_hlm",
+                "wasted_drafts_per_token",
+                "wasted_joules_per_token_drafts",
+                "goodput_tokens_per_second",
+                "goodput_share",
+            ];
             for metric in UNIVERSAL.into_iter().chain(POOLED).chain(conditional).chain(rest) {
                 let present = metrics.get(metric).is_some();
+                if OF_THE_WHOLE.contains(&metric) && group == data_set {
+                    assert!(!present, "{method}: {metric} is of all data sets together");
+                    continue;
+                }
                 assert!(applies(method, metric).is_none_or(|applies| applies == present), "{method}: {metric}");
             }
             for (name, metric) in metrics.as_object().expect("metrics") {
@@ -114,7 +162,7 @@ fn books_close(place: &Place, run: &Results) {
     let runs = place.runs();
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0]["state"], "completed");
-    assert_eq!(runs[0]["run"], run.summary["run"]);
+    assert_eq!(runs[0]["run"], place.run_of("out")["run"]);
     let reader = place.reader(&runs[0]);
     let generations: Vec<GenerationRecord> = reader.generations().collect::<Result<_, _>>().expect("rows");
     assert_eq!(generations.len(), run.lines.len());
@@ -167,6 +215,7 @@ fn a_table_and_the_places_are_printed() {
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
     assert!(table.contains("tok/s") && table.contains(" hlm ") && table.contains("VALID"), "{table}");
+    assert!(table.contains("Jain") && table.contains("queue p95"), "the pool's figures: {table}");
     assert!(table.contains("in runs/") && table.contains("in out"), "{table}");
 }
 
