@@ -84,6 +84,9 @@ enum Arriving<V> {
     Refused(Refusal),
 }
 
+/// Whose it is, and over which connection it came.
+type InDownlink<V> = (u32, ConnectionId, Arriving<V>);
+
 /// See the module's documentation.
 pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     fleet: &'a Fleet,
@@ -92,7 +95,7 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     calendar: Calendar<Event>,
     sequence: u32,
     /// Verdicts and refusals on their way down, and which places are free.
-    arriving: Vec<Option<(u32, ConnectionId, Arriving<A::Verdict>)>>,
+    arriving: Vec<Option<InDownlink<A::Verdict>>>,
     free: Vec<u32>,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.

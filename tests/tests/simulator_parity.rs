@@ -125,6 +125,7 @@ fn host() -> impl Strategy<Value = Host> {
                 wake: Span(wake),
                 wake_spread: spread_of(wake),
                 batch: Span(batch),
+                batch_spread: Vec::new(),
                 uplink_bytes: 0,
                 downlink_bytes: 0,
                 generations: 1,

@@ -129,6 +129,7 @@ fn overheads(step: u64, upload: u64, wake: u64, batch: u64) -> HostOverheads {
         wake: Span(wake),
         wake_spread: vec![],
         batch: Span(batch),
+        batch_spread: Vec::new(),
         uplink_bytes: 0,
         downlink_bytes: 0,
         generations: 1,
