@@ -67,7 +67,7 @@ fn ctrl_c() {
 
 /// More than a test can wait for.
 const ENDLESS: [&str; 8] =
-    ["--devices", "8", "--prompts", "100000", "--max-new-tokens", "16", "--methods", "ui-hlm,hlm,slm-only"];
+    ["--devices", "8", "--prompts", "4000", "--max-new-tokens", "16", "--methods", "ui-hlm,hlm,slm-only"];
 
 #[test]
 fn ctrl_c_in_a_simulation() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use specfleet_engine::id::GenerationId;
-use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
+use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, Source, VerifierRecord};
 use specfleet_ledger::{Meta, RunReader};
 
 /// Everything that a run has stored, in the order in which it is read.
@@ -54,9 +54,10 @@ impl Rows {
             let GenerationRecord { device, data_set, prompt_tokens, tokens, finish, uploads, .. } = record;
             let whole = format!("{device:?} {data_set} {prompt_tokens} {tokens:?} {finish:?} {uploads:?}");
             let round = |r: &RoundRecord| {
-                let drafted = (r.draft, r.epoch, r.draft_probability);
+                let committed = (r.position, r.token, r.source, r.epoch, r.attempts, r.uplink_bits);
                 let gate = (r.reason, r.uncertainty, r.importance, r.importance_threshold, r.price);
-                let committed = (r.position, r.token, r.source, r.attempts, r.uplink_bits);
+                // A draft may or may not have been made ahead where the verifier then wrote by itself.
+                let drafted = (r.source != Source::Bonus).then_some((r.draft, r.draft_probability));
                 format!("{committed:?} {drafted:?} {gate:?}")
             };
             (record.id, std::iter::once(whole).chain(rounds.iter().map(round)).collect())
