@@ -13,6 +13,7 @@
 
 pub mod acceptance;
 pub mod calibration;
+mod chacha;
 pub mod cost;
 pub mod device;
 pub mod distribution;

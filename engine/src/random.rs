@@ -4,10 +4,9 @@
 //! Device, method, verifier and time are not in the key, so results never depend on timing, batch mates, the number of
 //! workers or restarts, and methods are compared on common random numbers.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::chacha::ChaCha8;
 use crate::time::Span;
 
 /// What a sequence of draws is for. Different purposes of one [`DrawKey`] give independent draws.
@@ -73,13 +72,13 @@ impl DrawKey {
         seed[16..20].copy_from_slice(&self.position.to_le_bytes());
         seed[20..24].copy_from_slice(&self.epoch.to_le_bytes());
         seed[24..32].copy_from_slice(&DOMAIN);
-        Draws(ChaCha8Rng::from_seed(seed))
+        Draws(ChaCha8::new(seed))
     }
 }
 
 /// A sequence of uniform draws.
 #[derive(Clone, Debug)]
-pub struct Draws(ChaCha8Rng);
+pub struct Draws(ChaCha8);
 
 impl Draws {
     /// The next draw from [0, 1), with 53 random bits.
