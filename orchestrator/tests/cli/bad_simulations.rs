@@ -422,8 +422,8 @@ fn calibrations() {
     );
     with(
         "half.json",
-        &without("key"),
+        "{\"samples\": 3}",
         &FIXED,
-        expect!["specfleet: calibration file FOLDER/half.json: missing field `key` at line 1 column 11971"],
+        expect!["specfleet: calibration file FOLDER/half.json: missing field `harm_samples` at line 1 column 14"],
     );
 }

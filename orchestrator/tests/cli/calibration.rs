@@ -103,9 +103,9 @@ fn a_run_is_calibrated_and_repeated() {
             assert_eq!((live, error.as_str()), (simulated, "+0.0"), "{method}: the same decisions");
         }
         let [live, simulated, error] = [live, simulated, error].map(|cell| cell.parse::<f64>().expect("a number"));
-        // Four digits of each are printed.
+        // Four digits of each are printed, and one of the error.
         let off = (simulated - live) / live * 100.0 - error;
-        assert!(off.abs() < 0.06 + 0.002 * error.abs(), "{method} {figure}: {cells:?}");
+        assert!(off.abs() < 0.16 + 0.002 * error.abs(), "{method} {figure}: {cells:?}");
     }
 }
 
