@@ -422,8 +422,8 @@ fn calibrations() {
     );
     with(
         "half.json",
-        "{\"samples\": 3}",
+        &|calibration| *calibration = serde_json::json!({ "samples": 3 }),
         &FIXED,
-        expect!["specfleet: calibration file FOLDER/half.json: missing field `harm_samples` at line 1 column 14"],
+        expect!["specfleet: calibration file FOLDER/half.json: missing field `harm_samples` at line 1 column 13"],
     );
 }
