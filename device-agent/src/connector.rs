@@ -1,11 +1,14 @@
 //! The way to the pool: QUIC endpoints of this process, the pool's address, and whom to believe.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    AsyncUdpSocket, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+};
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::wire::{Hello, Limits};
 
@@ -54,21 +57,35 @@ struct Inner {
 }
 
 impl Connector {
-    /// Opens the endpoints. They are driven by the tokio runtime that this is called on.
+    /// Opens the endpoints, over UDP. They are driven by the tokio runtime that this is called on.
     pub fn new(options: ConnectorOptions) -> Result<Connector, ConnectorError> {
-        let ConnectorOptions { server, server_name, trust, identity, endpoints, idle_timeout, limits } = options;
+        let local: SocketAddr = match options.server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let endpoints = (0..options.endpoints.max(1)).map(|_| Endpoint::client(local)).collect();
+        Connector::with(endpoints, options)
+    }
+
+    /// The same over whatever carries datagrams: one endpoint for each of `sockets`, at least one; `endpoints` has no
+    /// meaning.
+    pub fn over(sockets: Vec<Arc<dyn AsyncUdpSocket>>, options: ConnectorOptions) -> Result<Connector, ConnectorError> {
+        let endpoint = |socket| {
+            Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+        };
+        Connector::with(sockets.into_iter().map(endpoint).collect(), options)
+    }
+
+    fn with(endpoints: io::Result<Vec<Endpoint>>, options: ConnectorOptions) -> Result<Connector, ConnectorError> {
+        let ConnectorOptions { server, server_name, trust, identity, endpoints: _, idle_timeout, limits } = options;
+        let endpoints = endpoints.map_err(ConnectorError::Socket)?;
+        if endpoints.is_empty() {
+            return Err(ConnectorError::Socket(io::Error::other("none was given")));
+        }
         let crypto = QuicClientConfig::try_from(tls::client_config(trust, identity)?)
             .map_err(|e| ConnectorError::Tls(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport(idle_timeout)?));
-        let local: SocketAddr = match server {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let endpoints = (0..endpoints.max(1))
-            .map(|_| Endpoint::client(local))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(ConnectorError::Socket)?;
         Ok(Connector(Arc::new(Inner { endpoints, config, server, server_name, idle_timeout, limits })))
     }
 

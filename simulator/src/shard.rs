@@ -284,7 +284,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     fn tell(&mut self, slot: u32, now: Time, input: Input) {
         let mut now = now;
         let mut out = std::mem::take(&mut self.out);
-        self.devices[slot as usize].machine.handle(now, input, &mut out);
+        let device = &mut self.devices[slot as usize];
+        assert!(device.now <= now, "a machine's time does not run backwards");
+        device.machine.handle(now, input, &mut out);
         loop {
             let next = self.carry_out(slot, now, &mut out);
             let device = &mut self.devices[slot as usize];
@@ -308,9 +310,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             device.machine.handle(now, Input::Timeout, &mut out);
         }
         self.out = out;
-        let device = &mut self.devices[slot as usize];
-        debug_assert!(device.now <= now, "time does not run backwards");
-        device.now = now;
+        self.devices[slot as usize].now = now;
         self.set_timer(slot);
     }
 

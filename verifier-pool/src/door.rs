@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, Incoming, Runtime, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
 use specfleet_engine::id::ConnectionId;
 use specfleet_engine::wire::{Hello, Limits};
 use tokio::sync::Semaphore;
@@ -37,6 +40,24 @@ pub(crate) struct Door {
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
     pub(crate) max_connections: usize,
+}
+
+/// What carries datagrams to and from the pool.
+pub(crate) enum Carrier {
+    /// A port of this machine, not yet driven by a thread.
+    Udp(UdpSocket),
+    /// Something that was there already.
+    Given(Arc<dyn AsyncUdpSocket>),
+}
+
+impl Carrier {
+    /// Where devices reach the pool.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Carrier::Udp(socket) => socket.local_addr(),
+            Carrier::Given(socket) => socket.local_addr(),
+        }
+    }
 }
 
 /// Takes the port.
@@ -77,8 +98,12 @@ pub(crate) fn server_config(
 }
 
 /// Opens the door. Call on the thread that will run it.
-pub(crate) fn open(socket: UdpSocket, config: ServerConfig) -> io::Result<Endpoint> {
-    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+pub(crate) fn open(carrier: Carrier, config: ServerConfig) -> io::Result<Endpoint> {
+    let socket = match carrier {
+        Carrier::Udp(socket) => TokioRuntime.wrap_udp_socket(socket)?,
+        Carrier::Given(socket) => socket,
+    };
+    Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
 }
 
 /// Lets connections in, one task each, until the endpoint is closed.

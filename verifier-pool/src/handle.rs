@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
-use quinn::{Endpoint, VarInt};
+use quinn::{AsyncUdpSocket, Endpoint, VarInt};
 use specfleet_engine::id::VerifierId;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::VerifierRecord;
@@ -15,7 +15,7 @@ use specfleet_timer::Timer;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::door::{self, Door};
+use crate::door::{self, Carrier, Door};
 use crate::error::PoolError;
 use crate::message::{Drain, GetStatus, Kill, NextPhase, Stop};
 use crate::options::PoolOptions;
@@ -44,13 +44,25 @@ struct Shared {
 ///
 /// Errors: a port that is in use, certificate files that cannot be read, settings that do not fit the model.
 pub async fn start(options: PoolOptions) -> Result<PoolHandle, PoolError> {
+    begin(None, options).await
+}
+
+/// The same over whatever carries datagrams; `listen` has no meaning.
+pub async fn start_over(socket: Arc<dyn AsyncUdpSocket>, options: PoolOptions) -> Result<PoolHandle, PoolError> {
+    begin(Some(socket), options).await
+}
+
+async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) -> Result<PoolHandle, PoolError> {
     let arena_bytes = check(&options)?;
     let shape = options.model.shape().clone();
     let identity = Identity::new(&options.tls)?;
     let config = door::server_config(&identity, options.idle_timeout, options.max_connections)?;
-    let socket = door::bind(options.listen)?;
+    let carrier = match socket {
+        Some(socket) => Carrier::Given(socket),
+        None => Carrier::Udp(door::bind(options.listen)?),
+    };
     let listen_error = |source| PoolError::Listen { address: options.listen, source };
-    let address = socket.local_addr().map_err(listen_error)?;
+    let address = carrier.local_addr().map_err(listen_error)?;
 
     let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads };
     let replicas: Result<Vec<Replica>, _> =
@@ -79,7 +91,7 @@ pub async fn start(options: PoolOptions) -> Result<PoolHandle, PoolError> {
     // The socket belongs to the thread that serves it.
     let (opened, endpoint) = oneshot::channel();
     arbiter.spawn(async move {
-        let endpoint = door::open(socket, config);
+        let endpoint = door::open(carrier, config);
         let serving = endpoint.as_ref().ok().cloned();
         let _ = opened.send(endpoint);
         if let Some(endpoint) = serving {

@@ -41,8 +41,8 @@ mod upload;
 mod verifier_actor;
 
 pub use error::PoolError;
-pub use handle::{PoolHandle, start};
+pub use handle::{PoolHandle, start, start_over};
 pub use judge::{ItemAnswer, Judge, JudgeError};
-pub use options::{Journal, PoolEvent, PoolOptions, TlsOptions};
+pub use options::{Call, Journal, PoolEvent, PoolOptions, TlsOptions};
 pub use status::{KvHeld, Outstanding, PoolStatus};
 pub use store::{SessionStore, Task};

@@ -39,8 +39,19 @@ pub struct PoolOptions {
     pub journal: Option<Journal>,
 }
 
-/// Is shown each input of the pool machine with its time and the outputs that it led to, on the pool's own thread.
-pub type Journal = Box<dyn FnMut(Time, &Input, &[Output]) + Send>;
+/// Is shown each call of the pool machine with its time and the outputs that it led to, on the pool's own thread.
+pub type Journal = Box<dyn FnMut(Time, Call<'_>, &[Output]) + Send>;
+
+/// A call of the pool machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    /// [`PoolMachine::new`](specfleet_engine::pool::PoolMachine::new), the first one.
+    New,
+    /// [`PoolMachine::handle`](specfleet_engine::pool::PoolMachine::handle).
+    Handle(&'a Input),
+    /// [`PoolMachine::next_phase`](specfleet_engine::pool::PoolMachine::next_phase) under the method with this index.
+    NextPhase(u16),
+}
 
 /// Where the pool's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

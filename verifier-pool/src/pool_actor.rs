@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::PoolError;
 use crate::judge::ItemAnswer;
 use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Port, Request, Stop};
-use crate::options::{Journal, PoolEvent};
+use crate::options::{Call, Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
 use crate::status::{Outstanding, PoolStatus};
 use crate::store::SessionStore;
@@ -85,8 +85,11 @@ impl Actor for Pool {
 
 impl Pool {
     /// A pool whose verifiers run already.
-    pub(crate) fn new(parts: Parts) -> Pool {
+    pub(crate) fn new(mut parts: Parts) -> Pool {
         let now = time_since(parts.origin);
+        if let Some(journal) = &mut parts.journal {
+            journal(now, Call::New, &[]);
+        }
         Pool {
             machine: PoolMachine::new(now, parts.settings),
             origin: parts.origin,
@@ -113,7 +116,7 @@ impl Pool {
             let shown = self.journal.is_some().then(|| input.clone());
             self.machine.handle(now, input, &mut outputs);
             if let (Some(journal), Some(input)) = (&mut self.journal, &shown) {
-                journal(now, input, &outputs);
+                journal(now, Call::Handle(input), &outputs);
             }
             for output in outputs.drain(..) {
                 let follows = self.carry_out(output, &mut cargo, ctx);
@@ -403,7 +406,11 @@ impl Handler<NextPhase> for Pool {
 
     fn handle(&mut self, NextPhase(method): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
         let mut outputs = Vec::new();
-        self.machine.next_phase(time_since(self.origin), method, &mut outputs);
+        let now = time_since(self.origin);
+        self.machine.next_phase(now, method, &mut outputs);
+        if let Some(journal) = &mut self.journal {
+            journal(now, Call::NextPhase(method), &outputs);
+        }
         let mut records = Vec::new();
         for output in outputs {
             if let Output::VerifierRecord(record) = output {

@@ -63,6 +63,8 @@ pub(crate) struct Behaviour {
     pub(crate) delay: Duration,
     /// Pretend to have another tokenizer.
     pub(crate) other_tokenizer: bool,
+    /// What refusals announce as the pool's price.
+    pub(crate) price: f32,
 }
 
 pub(crate) struct FakePool {
@@ -189,7 +191,7 @@ impl PoolState {
                 upload: upload.upload,
                 reason,
                 retry_after,
-                price: 0.0,
+                price: self.behaviour.price,
             }]
         };
         if is_nth(self.behaviour.refuse_every) {

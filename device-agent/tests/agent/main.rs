@@ -5,6 +5,7 @@
 mod cli;
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use device_agent::{AgentError, Call, CutConnection, DraftError, Drafter, Journal, Leave, LinkError, Ready, Trust};
 use specfleet_engine::calibration::{MethodOverrides, ThresholdChoice};
-use specfleet_engine::device::{DeviceMachine, Input, OnRefused, OnUnreachable, Outages};
+use specfleet_engine::device::{DeviceMachine, DeviceSettings, Input, OnRefused, OnUnreachable, Outages};
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::record::{FinishReason, Source};
@@ -263,41 +264,76 @@ fn devices_that_share_the_drafter_write_what_each_writes_alone() {
 /// A machine that is told the same at the same times asks for the same: nothing else enters it.
 #[test]
 fn a_journal_of_a_live_run_replays() {
+    system(async {
+        let mut block = settings("block", &plain(), 1.0);
+        block.profile.cost = declared();
+        block.link = link(true);
+        block.verdict_timeout = Span::from_millis(150);
+        let refusing = || Behaviour { refuse_every: Some(5), drop_every: Some(4), price: 0.5, ..Behaviour::default() };
+        let seen = replay(block.clone(), refusing(), None).await;
+        assert!(["Refused", "Verdict", "Timeout", "Sent"].iter().all(|name| seen.contains(*name)), "{seen:?}");
+        let mut local = block.clone();
+        (local.on_refused, local.latency_target) = (OnRefused::Local, Span::from_millis(30));
+        replay(local, refusing(), None).await;
+        let mut unlucky = settings("hlm", &plain(), 1.0);
+        unlucky.outages = Some(Outages { every: Span::from_millis(60), length: Span::from_millis(20) });
+        let slow = || Behaviour { delay: Duration::from_millis(5), ..Behaviour::default() };
+        let seen = replay(unlucky, slow(), None).await;
+        assert!(seen.contains("HangUp") && seen.contains("Connected"), "{seen:?}");
+        let seen = replay(settings("hlm", &plain(), 1.0), slow(), Some(Duration::from_millis(60))).await;
+        assert!(seen.contains("Leave") && seen.contains("Gone") && seen.contains("Finished"), "{seen:?}");
+        let mut weak = block;
+        weak.battery_nanojoules = 20_000_000;
+        let seen = replay(weak, refusing(), None).await;
+        assert!(seen.contains("Gone") && !seen.contains("Leave"), "{seen:?}");
+    });
+}
+
+/// Runs a generation, after some time of which the device may be told to leave, and replays its journal; returns the names
+/// of all inputs and outputs.
+async fn replay(settings: DeviceSettings, behaviour: Behaviour, leaves: Option<Duration>) -> BTreeSet<String> {
     enum Told {
         Handle(Input, String),
         Receive(u64, Time),
     }
-    system(async {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let writing = Arc::clone(&told);
-        let journal: Journal = Arc::new(move |_, now, call| {
-            let call = match call {
-                // Records hold NaN, which equals nothing: compared as text.
-                Call::Handle { input, outputs } => Told::Handle(input.clone(), format!("{outputs:?}")),
-                Call::Receive { bits, arrives } => Told::Receive(bits, arrives),
-            };
-            writing.lock().unwrap().push((now, call));
-        });
-        let mut settings = settings("block", &plain(), 1.0);
-        settings.profile.cost = declared();
-        settings.link = link(true);
-        settings.verdict_timeout = Span::from_millis(150);
-        let pool = FakePool::start(Behaviour { refuse_every: Some(5), drop_every: Some(4), ..Behaviour::default() });
-        let mut rig = Rig::start_with(settings.clone(), &drafter(), pool.connector(), 0, Some(journal));
-        rig.generate(5).await.0.unwrap();
-
-        let mut machine = DeviceMachine::new(DeviceId(0), Arc::new(settings)).unwrap();
-        for (now, call) in told.lock().unwrap().drain(..) {
-            match call {
-                Told::Handle(input, expected) => {
-                    let mut outputs = Vec::new();
-                    machine.handle(now, input, &mut outputs);
-                    assert_eq!(format!("{outputs:?}"), expected);
-                }
-                Told::Receive(bits, expected) => assert_eq!(machine.receive(now, bits).0, expected),
-            }
-        }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let writing = Arc::clone(&told);
+    let journal: Journal = Arc::new(move |_, now, call| {
+        let call = match call {
+            // Records hold NaN, which equals nothing: compared as text.
+            Call::Handle { input, outputs } => Told::Handle(input.clone(), format!("{outputs:?}")),
+            Call::Receive { bits, arrives } => Told::Receive(bits, arrives),
+        };
+        writing.lock().unwrap().push((now, call));
     });
+    let pool = FakePool::start(behaviour);
+    let mut rig = Rig::start_with(settings.clone(), &drafter(), pool.connector(), 0, Some(journal));
+    if let Some(after) = leaves {
+        rig.device.send(Ready).await.unwrap().unwrap();
+        let device = rig.device.clone();
+        actix::spawn(async move {
+            tokio::time::sleep(after).await;
+            device.send(Leave).await.unwrap();
+        });
+    }
+    rig.generate(5).await.0.unwrap();
+
+    let mut machine = DeviceMachine::new(DeviceId(0), Arc::new(settings)).unwrap();
+    let mut seen = BTreeSet::new();
+    let mut note = |text: String| seen.extend(text.split(['(', ' ']).next().map(str::to_owned));
+    for (now, call) in told.lock().unwrap().drain(..) {
+        match call {
+            Told::Handle(input, expected) => {
+                let mut outputs = Vec::new();
+                note(format!("{input:?}"));
+                machine.handle(now, input, &mut outputs);
+                assert_eq!(format!("{outputs:?}"), expected);
+                outputs.iter().for_each(|output| note(format!("{output:?}")));
+            }
+            Told::Receive(bits, expected) => assert_eq!(machine.receive(now, bits).0, expected),
+        }
+    }
+    seen
 }
 
 #[test]

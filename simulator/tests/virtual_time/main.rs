@@ -261,6 +261,10 @@ proptest! {
     #[test]
     fn threads_do_not_matter(setup in rough()) {
         let one = run(&setup);
+        for generation in &one.generations {
+            prop_assert_eq!(generation.times.total(), generation.ended.since(generation.started), "{:?}", generation);
+        }
+        prop_assert!(one.commits.values().all(|times| times.is_sorted()), "a device's time runs forwards");
         for threads in 2..=4 {
             let many = run(&Setup { threads, ..setup.clone() });
             prop_assert_eq!(&one.streams, &many.streams);

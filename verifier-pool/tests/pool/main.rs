@@ -7,4 +7,5 @@ mod binary;
 mod faults;
 mod hostile;
 mod lifecycle;
+mod replay;
 mod verdicts;

@@ -1,11 +1,9 @@
 //! Verdicts are those of a direct computation, whatever the batch and the cache.
 
-use std::sync::{Arc, Mutex};
-
 use specfleet_engine::acceptance::Next;
 use specfleet_engine::device::payload::{Payload, Values};
-use specfleet_engine::id::{UploadId, VerifierId};
-use specfleet_engine::pool::{Input, PoolMachine, RefuseReason};
+use specfleet_engine::id::UploadId;
+use specfleet_engine::pool::RefuseReason;
 use specfleet_engine::record::{BatchRecord, UploadCounts};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{ClientFrame, Job, ServerFrame, Upload};
@@ -359,39 +357,6 @@ fn phases_end_with_an_account_of_each_verifier() {
             .collect();
         assert_eq!(of, [(true, 0), (false, 0), (false, 0), (true, 1), (false, 1), (false, 1)]);
         world.stop().await;
-    });
-}
-
-#[test]
-fn the_journal_replays_to_the_same_outputs() {
-    run(async {
-        let journal = Arc::new(Mutex::new(Vec::new()));
-        let keep = journal.clone();
-        let mut settings = None;
-        let world = World::start(tiny(), |options| {
-            settings = Some(options.settings.clone());
-            options.journal = Some(Box::new(move |now, input, outputs| {
-                keep.lock().expect("no panic").push((now, input.clone(), outputs.to_vec()));
-            }));
-        })
-        .await;
-        let mut client = Client::connect(&world).await;
-        let mut generation = Generation::new(9, 1, 10);
-        for _ in 0..5 {
-            generation.round(&world, &mut client).await;
-        }
-        world.pool.kill_verifier(VerifierId(0)).await.expect("it is there");
-        generation.round(&world, &mut client).await;
-        world.stop().await;
-        let journal = journal.lock().expect("no panic");
-        let start = journal[0].0;
-        let mut machine = PoolMachine::new(start, settings.expect("set above"));
-        assert!(journal.iter().any(|(_, input, _)| matches!(input, Input::VerifierFailed(_))));
-        for (now, input, expected) in journal.iter() {
-            let mut outputs = Vec::new();
-            machine.handle(*now, input.clone(), &mut outputs);
-            assert_eq!(&outputs, expected);
-        }
     });
 }
 
