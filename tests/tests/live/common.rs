@@ -36,7 +36,7 @@ pub(crate) struct Live {
 /// Everything that comes through a channel, until its senders are gone.
 struct Collected<T> {
     kept: Arc<Mutex<Vec<T>>>,
-    ended: actix::dev::SpawnedTask,
+    ended: tokio::task::JoinHandle<()>,
 }
 
 /// Runs a test on an actix system of its own.
