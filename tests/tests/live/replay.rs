@@ -20,6 +20,9 @@ enum ToldDevice {
     Receive(u64, Time),
 }
 
+/// What each device's machine was told, and when.
+type ToldDevices = BTreeMap<DeviceId, Vec<(Time, ToldDevice)>>;
+
 /// A call of the pool's.
 enum ToldPool {
     New,
@@ -155,7 +158,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
         }));
     })
     .await;
-    let told_devices: Arc<Mutex<BTreeMap<DeviceId, Vec<(Time, ToldDevice)>>>> = Arc::default();
+    let told_devices: Arc<Mutex<ToldDevices>> = Arc::default();
     let mut actors = Vec::new();
     for (number, settings) in (0..).zip(&all_settings) {
         let writing = told_devices.clone();
