@@ -17,6 +17,9 @@ use crate::table::Table;
 /// enough that a state per part costs little.
 const PARTS: usize = 32;
 
+/// The state of a part and its damage, once it is done.
+type Part<S> = Mutex<Option<(S, Vec<LedgerError>)>>;
+
 impl RunReader {
     /// All rounds by columns, in the order of the store; rows of generations that were never closed are among them and
     /// say so. A damaged chunk gives an error in its place, and the scan goes on.
@@ -59,7 +62,7 @@ impl RunReader {
         };
         let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).collect();
         let next = AtomicUsize::new(0);
-        let results: Vec<Mutex<Option<(S, Vec<LedgerError>)>>> = parts.iter().map(|_| Mutex::new(None)).collect();
+        let results: Vec<Part<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             let mut chunk = RoundChunk::default();
             loop {
