@@ -94,7 +94,7 @@ impl RunReader {
     }
 
     /// The numbers of the chunks of rounds, in order: those that have pieces, and those that lack them.
-    fn round_chunks(&self) -> Result<Vec<u64>, LedgerError> {
+    pub(crate) fn round_chunks(&self) -> Result<Vec<u64>, LedgerError> {
         // Chunks of pieces are small and lie together, so their keys cost little; of the large ones only those that
         // fill a gap are looked up.
         let pieces = self.numbers(Table::Pieces, 0, u64::MAX)?;
@@ -112,7 +112,12 @@ impl RunReader {
     }
 
     /// Fills `into` with the wanted columns of a chunk of rounds.
-    fn read_rounds(&self, number: u64, wanted: Projection, into: &mut RoundChunk) -> Result<(), LedgerError> {
+    pub(crate) fn read_rounds(
+        &self,
+        number: u64,
+        wanted: Projection,
+        into: &mut RoundChunk,
+    ) -> Result<(), LedgerError> {
         into.pieces.clear();
         into.rows.clear();
         let malformed = |table| move |error: crate::codec::Malformed| self.damage(table, number, error.0.to_owned());
