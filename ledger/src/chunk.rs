@@ -91,6 +91,14 @@ pub(crate) const SHORT_LIST: usize = 7000;
 
 /// The rows of a chunk of a store of this schema.
 pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malformed> {
+    let mut columns = open::<R>(chunk, schema)?;
+    let rows = R::decode(columns.rows(), &mut columns)?;
+    columns.finish()?;
+    Ok(rows)
+}
+
+/// The columns of a chunk, after its header was checked.
+pub(crate) fn open<R: Row>(chunk: &[u8], schema: u32) -> Result<Decoder<'_>, Malformed> {
     if chunk.len() < HEADER || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
@@ -108,8 +116,5 @@ pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malforme
     if rows > MAX_ROWS {
         return Err(Malformed("it claims more rows than a chunk can hold"));
     }
-    let mut columns = Decoder::new(&chunk[HEADER..], rows, schema);
-    let rows = R::decode(rows, &mut columns)?;
-    columns.finish()?;
-    Ok(rows)
+    Ok(Decoder::new(&chunk[HEADER..], rows, schema))
 }

@@ -19,18 +19,22 @@
 
 mod chunk;
 mod codec;
+mod columns;
 mod energy;
 mod error;
+mod index;
 mod list;
 mod lock;
 mod meta;
 mod reader;
 mod rows;
+mod scan;
 mod store;
 mod table;
 mod writer;
 
 pub use chunk::MAX_CHUNK_BYTES;
+pub use columns::{RoundChunk, RoundColumn, RoundPiece, RoundRows};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;
 pub use list::{ListedState, RunListing, list};

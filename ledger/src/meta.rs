@@ -165,6 +165,9 @@ pub struct Meta {
     /// What a simulation took in real time, in seconds.
     #[serde(default)]
     pub wall_seconds: Option<f64>,
+    /// Words that somebody put on the run to find it again, in the order in which they came.
+    #[serde(default)]
+    pub tags: Vec<String>,
 }
 
 impl Meta {

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod recorder;
 pub mod refit;
 pub mod report;
+pub mod report_data;
 pub mod results;
 pub mod run;
 pub mod simulate;

@@ -33,19 +33,27 @@ pub(super) fn pack(values: impl Iterator<Item = u64>, width: u32, out: &mut Vec<
 
 /// Unpacks `count` values of `width` ≤ 64 bits and hands each to `sink`.
 pub(super) fn unpack(rest: &mut &[u8], count: usize, width: u32, mut sink: impl FnMut(u64)) -> Result<(), Malformed> {
-    let mut bytes = super::block::take(rest, size(count, width))?.iter();
-    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
-    let mut waiting: u128 = 0;
-    let mut bits = 0;
-    for _ in 0..count {
-        while bits < width {
-            let byte = bytes.next().expect("invariant: `size` bytes hold `count` values");
-            waiting |= u128::from(*byte) << bits;
-            bits += 8;
-        }
-        sink(waiting as u64 & mask);
-        waiting >>= width;
-        bits -= width;
+    let bytes = super::block::take(rest, size(count, width))?;
+    if width == 0 {
+        (0..count).for_each(|_| sink(0));
+        return Ok(());
+    }
+    let width = width as usize;
+    let mask = u64::MAX >> (64 - width);
+    for at in (0..count).map(|index| index * width) {
+        let (byte, shift) = (at / 8, at % 8);
+        // Eight bytes hold any value of up to 57 bits at any of the eight shifts; a wider one may need a ninth.
+        let low = window(bytes, byte) >> shift;
+        let value = if shift + width > 64 { low | u64::from(bytes[byte + 8]) << (64 - shift) } else { low };
+        sink(value & mask);
     }
     Ok(())
+}
+
+/// Eight bytes from `at` on, little-endian; zeros behind the end.
+fn window(bytes: &[u8], at: usize) -> u64 {
+    match bytes.get(at..at + 8) {
+        Some(window) => u64::from_le_bytes(window.try_into().expect("invariant: eight bytes")),
+        None => bytes[at..].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+    }
 }

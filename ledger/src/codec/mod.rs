@@ -142,12 +142,19 @@ pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
     rows: usize,
     schema: u32,
+    /// The column under work; kept to save allocations.
+    scratch: Vec<u64>,
 }
 
 impl<'a> Decoder<'a> {
     /// A decoder of a payload of `rows` rows, as a store of this schema holds them.
     pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32) -> Decoder<'a> {
-        Decoder { rest: payload, rows, schema }
+        Decoder { rest: payload, rows, schema, scratch: Vec::new() }
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// Schema of the store.
@@ -162,12 +169,31 @@ impl<'a> Decoder<'a> {
 
     /// A column of integers.
     pub(crate) fn integers<T: Integer>(&mut self) -> Result<Vec<T>, Malformed> {
-        narrow(block::decode(&mut self.rest, self.rows)?)
+        let mut column = Vec::new();
+        self.integers_into(&mut column)?;
+        Ok(column)
+    }
+
+    /// A column of integers, to the end of `column`.
+    pub(crate) fn integers_into<T: Integer>(&mut self, column: &mut Vec<T>) -> Result<(), Malformed> {
+        self.elements(self.rows, T::narrow, column)
     }
 
     /// A column of floats.
     pub(crate) fn floats(&mut self) -> Result<Vec<f32>, Malformed> {
-        floats(block::decode(&mut self.rest, self.rows)?)
+        let mut column = Vec::new();
+        self.floats_into(&mut column)?;
+        Ok(column)
+    }
+
+    /// A column of floats, to the end of `column`.
+    pub(crate) fn floats_into(&mut self, column: &mut Vec<f32>) -> Result<(), Malformed> {
+        self.elements(self.rows, float, column)
+    }
+
+    /// Steps over a column of integers or floats.
+    pub(crate) fn skip(&mut self) -> Result<(), Malformed> {
+        block::skip(&mut self.rest, self.rows)
     }
 
     /// A column of integers that older schemas than `since` lack, where each row has the `default`.
@@ -189,57 +215,88 @@ impl<'a> Decoder<'a> {
 
     /// A dictionary column.
     pub(crate) fn dictionary<T: Copy + DeserializeOwned>(&mut self) -> Result<Vec<T>, Malformed> {
-        let count = block::read_varint(&mut self.rest)?;
-        if count > self.rows as u64 {
-            return Err(Malformed("a dictionary is larger than its column"));
-        }
-        let mut distinct: Vec<T> = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            let length = block::read_varint(&mut self.rest)?;
-            let name = block::take(&mut self.rest, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let mut column = Vec::new();
+        self.dictionary_into(&mut column)?;
+        Ok(column)
+    }
+
+    /// A dictionary column, to the end of `column`.
+    pub(crate) fn dictionary_into<T: Copy + DeserializeOwned>(&mut self, column: &mut Vec<T>) -> Result<(), Malformed> {
+        let mut distinct: Vec<T> = Vec::new();
+        for name in self.names()? {
             distinct.push(serde_json::from_slice(name).map_err(|_| Malformed("a dictionary holds an unknown name"))?);
         }
-        let indices: Vec<u64> = self.integers()?;
-        let value = |index: u64| {
-            let index = usize::try_from(index).unwrap_or(usize::MAX);
-            distinct.get(index).copied().ok_or(Malformed("an index is outside its dictionary"))
-        };
-        indices.into_iter().map(value).collect()
+        self.scratch.clear();
+        block::decode(&mut self.rest, self.rows, &mut self.scratch)?;
+        column.reserve(self.rows);
+        for index in &self.scratch {
+            let index = usize::try_from(*index).unwrap_or(usize::MAX);
+            column.push(*distinct.get(index).ok_or(Malformed("an index is outside its dictionary"))?);
+        }
+        Ok(())
+    }
+
+    /// Steps over a dictionary column.
+    pub(crate) fn skip_dictionary(&mut self) -> Result<(), Malformed> {
+        self.names()?;
+        self.skip()
     }
 
     /// A column of integer lists.
     pub(crate) fn integer_lists(&mut self) -> Result<Vec<Vec<u32>>, Malformed> {
-        let (lengths, total) = self.list_lengths()?;
-        Ok(split(narrow(block::decode(&mut self.rest, total)?)?, lengths))
+        self.lists(u32::narrow)
     }
 
     /// A column of float lists.
     pub(crate) fn float_lists(&mut self) -> Result<Vec<Vec<f32>>, Malformed> {
-        let (lengths, total) = self.list_lengths()?;
-        Ok(split(floats(block::decode(&mut self.rest, total)?)?, lengths))
+        self.lists(float)
     }
 
-    /// The lengths of a column of lists and their sum.
-    fn list_lengths(&mut self) -> Result<(Vec<u64>, usize), Malformed> {
+    /// The names of a dictionary.
+    fn names(&mut self) -> Result<Vec<&'a [u8]>, Malformed> {
+        let count = block::read_varint(&mut self.rest)?;
+        if count > self.rows as u64 {
+            return Err(Malformed("a dictionary is larger than its column"));
+        }
+        let mut names = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let length = block::read_varint(&mut self.rest)?;
+            names.push(block::take(&mut self.rest, usize::try_from(length).unwrap_or(usize::MAX))?);
+        }
+        Ok(names)
+    }
+
+    /// The lengths of a column of lists, then their elements.
+    fn lists<T>(&mut self, narrow: impl Fn(u64) -> Option<T>) -> Result<Vec<Vec<T>>, Malformed> {
         let lengths: Vec<u64> = self.integers()?;
         let total = lengths.iter().fold(0u64, |sum, length| sum.saturating_add(*length));
         if total > MAX_LIST_ELEMENTS {
             return Err(Malformed("lists are longer than a chunk can hold"));
         }
-        Ok((lengths, total as usize))
+        let mut elements = Vec::new();
+        self.elements(total as usize, narrow, &mut elements)?;
+        let mut elements = elements.into_iter();
+        Ok(lengths.into_iter().map(|length| elements.by_ref().take(length as usize).collect()).collect())
+    }
+
+    /// `count` packed values, to the end of `column`.
+    fn elements<T>(
+        &mut self,
+        count: usize,
+        narrow: impl Fn(u64) -> Option<T>,
+        column: &mut Vec<T>,
+    ) -> Result<(), Malformed> {
+        self.scratch.clear();
+        block::decode(&mut self.rest, count, &mut self.scratch)?;
+        column.reserve(count);
+        for value in &self.scratch {
+            column.push(narrow(*value).ok_or(Malformed("a value is out of its column's range"))?);
+        }
+        Ok(())
     }
 }
 
-fn narrow<T: Integer>(values: Vec<u64>) -> Result<Vec<T>, Malformed> {
-    values.into_iter().map(|value| T::narrow(value).ok_or(Malformed("a value is out of its column's range"))).collect()
-}
-
-fn floats(values: Vec<u64>) -> Result<Vec<f32>, Malformed> {
-    Ok(narrow::<u32>(values)?.into_iter().map(f32::from_bits).collect())
-}
-
-/// Divides joined elements into lists; the lengths add up to the number of elements.
-fn split<T>(elements: Vec<T>, lengths: Vec<u64>) -> Vec<Vec<T>> {
-    let mut elements = elements.into_iter();
-    lengths.into_iter().map(|length| elements.by_ref().take(length as usize).collect()).collect()
+/// A float by its bits.
+fn float(bits: u64) -> Option<f32> {
+    u32::narrow(bits).map(f32::from_bits)
 }

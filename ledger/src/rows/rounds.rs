@@ -11,6 +11,7 @@ use specfleet_engine::time::Time;
 use super::{decode_ids, encode_ids};
 use crate::chunk::Row;
 use crate::codec::{Decoder, Encoder, Malformed, unzigzag, zigzag};
+use crate::columns::{Projection, RoundColumn, RoundRows};
 use crate::table::Table;
 
 /// Consecutive rounds of one generation within one chunk.
@@ -58,8 +59,8 @@ impl Row for Piece {
 /// Makes position and time of a piece's rounds relative, in place. Lossless for any values: the arithmetic wraps.
 pub(crate) fn to_relative(rounds: &mut [RoundRecord], first: u32, base: Time) {
     let mut previous = base.0;
-    for (index, round) in (first..).zip(rounds) {
-        round.position = round.position.wrapping_sub(index);
+    for (index, round) in rounds.iter_mut().enumerate() {
+        round.position = round.position.wrapping_sub(first.wrapping_add(index as u32));
         let at = std::mem::replace(&mut previous, round.committed_at.0);
         round.committed_at = Time(zigzag(round.committed_at.0.wrapping_sub(at) as i64));
     }
@@ -67,11 +68,23 @@ pub(crate) fn to_relative(rounds: &mut [RoundRecord], first: u32, base: Time) {
 
 /// Undoes [`to_relative`].
 pub(crate) fn to_absolute(rounds: &mut [RoundRecord], first: u32, base: Time) {
+    absolute_positions(rounds.iter_mut().map(|round| &mut round.position), first);
+    absolute_times(rounds.iter_mut().map(|round| &mut round.committed_at), base);
+}
+
+/// Undoes [`to_relative`] for the positions of a piece.
+pub(crate) fn absolute_positions<'a>(positions: impl Iterator<Item = &'a mut u32>, first: u32) {
+    for (index, position) in positions.enumerate() {
+        *position = position.wrapping_add(first.wrapping_add(index as u32));
+    }
+}
+
+/// Undoes [`to_relative`] for the times of a piece.
+pub(crate) fn absolute_times<'a>(times: impl Iterator<Item = &'a mut Time>, base: Time) {
     let mut previous = base.0;
-    for (index, round) in (first..).zip(rounds) {
-        round.position = round.position.wrapping_add(index);
-        previous = previous.wrapping_add(unzigzag(round.committed_at.0) as u64);
-        round.committed_at = Time(previous);
+    for time in times {
+        previous = previous.wrapping_add(unzigzag(time.0) as u64);
+        *time = Time(previous);
     }
 }
 
@@ -111,63 +124,76 @@ impl Row for RoundRecord {
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<RoundRecord>, Malformed> {
-        let position: Vec<u32> = columns.integers()?;
-        let token: Vec<u32> = columns.integers()?;
-        let draft =
-            columns.integers::<u64>()?.into_iter().zip(&token).map(|(draft, token)| match draft.checked_sub(1) {
-                None => Ok(*token),
-                Some(draft) => u32::try_from(draft).map_err(|_| Malformed("a draft is out of range")),
-            });
-        let draft: Vec<u32> = draft.collect::<Result<_, Malformed>>()?;
-        let epoch = columns.integers()?;
-        let source = columns.dictionary()?;
-        let reason = columns.dictionary()?;
-        let uncertainty = columns.floats()?;
-        let importance = columns.floats()?;
-        let importance_threshold = columns.floats()?;
-        let draft_probability = columns.floats()?;
-        let price = columns.floats_since(2, f32::NAN)?;
-        let committed_at = columns.integers()?;
-        let attempts = columns.integers()?;
-        let uplink_bits = columns.integers()?;
-        let uplink_bytes = columns.integers()?;
-        let downlink_bytes = columns.integers()?;
-        let snr_db = columns.floats()?;
-        let uplink = columns.integers()?;
-        let downlink = columns.integers()?;
-        let queue = columns.integers()?;
-        let batch = columns.integers()?;
-        let compute = columns.integers()?;
-        let work = columns.integers()?;
-        let cloud_nanojoules = columns.integers()?;
-        let cloud_paper_nanojoules = columns.integers()?;
-        let round = |i: usize| RoundRecord {
-            position: position[i],
-            token: token[i],
-            draft: draft[i],
-            epoch: epoch[i],
-            source: source[i],
-            reason: reason[i],
-            uncertainty: uncertainty[i],
-            importance: importance[i],
-            importance_threshold: importance_threshold[i],
-            draft_probability: draft_probability[i],
-            price: price[i],
-            committed_at: committed_at[i],
-            attempts: attempts[i],
-            uplink_bits: uplink_bits[i],
-            uplink_bytes: uplink_bytes[i],
-            downlink_bytes: downlink_bytes[i],
-            snr_db: snr_db[i],
-            uplink: uplink[i],
-            downlink: downlink[i],
-            queue: queue[i],
-            batch: batch[i],
-            compute: compute[i],
-            work: work[i],
-            cloud_nanojoules: cloud_nanojoules[i],
-            cloud_paper_nanojoules: cloud_paper_nanojoules[i],
-        };
-        Ok((0..rows).map(round).collect())
+        let mut decoded = RoundRows::default();
+        decode_columns(columns, Projection::ALL, &mut decoded)?;
+        Ok((0..rows).map(|row| decoded.record(row)).collect())
     }
+}
+
+/// Decodes the wanted columns of a chunk of rounds into `rows`, which is empty, and steps over the others. Positions and
+/// times stay relative.
+pub(crate) fn decode_columns(
+    columns: &mut Decoder<'_>,
+    wanted: Projection,
+    rows: &mut RoundRows,
+) -> Result<(), Malformed> {
+    use RoundColumn::*;
+    macro_rules! column {
+        ($column:ident, $decode:ident, $skip:ident, $field:ident) => {
+            if wanted.has($column) { columns.$decode(&mut rows.$field)? } else { columns.$skip()? }
+        };
+        ($column:ident, integers, $field:ident) => {
+            column!($column, integers_into, skip, $field)
+        };
+        ($column:ident, floats, $field:ident) => {
+            column!($column, floats_into, skip, $field)
+        };
+    }
+    column!(Position, integers, position);
+    // Most drafts are known by their tokens.
+    if wanted.has_any(&[Token, Draft]) {
+        columns.integers_into(&mut rows.token)?
+    } else {
+        columns.skip()?
+    }
+    if wanted.has(Draft) {
+        for (draft, token) in columns.integers::<u64>()?.into_iter().zip(&rows.token) {
+            rows.draft.push(match draft.checked_sub(1) {
+                None => *token,
+                Some(draft) => u32::try_from(draft).map_err(|_| Malformed("a draft is out of range"))?,
+            });
+        }
+        if !wanted.has(Token) {
+            rows.token.clear();
+        }
+    } else {
+        columns.skip()?;
+    }
+    column!(Epoch, integers, epoch);
+    column!(Source, dictionary_into, skip_dictionary, source);
+    column!(Reason, dictionary_into, skip_dictionary, reason);
+    column!(Uncertainty, floats, uncertainty);
+    column!(Importance, floats, importance);
+    column!(ImportanceThreshold, floats, importance_threshold);
+    column!(DraftProbability, floats, draft_probability);
+    if columns.schema() >= 2 {
+        column!(Price, floats, price);
+    } else if wanted.has(Price) {
+        rows.price.resize(columns.rows(), f32::NAN);
+    }
+    column!(CommittedAt, integers, committed_at);
+    column!(Attempts, integers, attempts);
+    column!(UplinkBits, integers, uplink_bits);
+    column!(UplinkBytes, integers, uplink_bytes);
+    column!(DownlinkBytes, integers, downlink_bytes);
+    column!(SnrDb, floats, snr_db);
+    column!(Uplink, integers, uplink);
+    column!(Downlink, integers, downlink);
+    column!(Queue, integers, queue);
+    column!(Batch, integers, batch);
+    column!(Compute, integers, compute);
+    column!(Work, integers, work);
+    column!(CloudNanojoules, integers, cloud_nanojoules);
+    column!(CloudPaperNanojoules, integers, cloud_paper_nanojoules);
+    Ok(())
 }
