@@ -1,5 +1,7 @@
 //! The `specfleet` command.
 
+mod commands;
+
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -24,13 +26,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: LiveArgs,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
-    Run(Box<RunArgs>),
+    Run(Box<LiveArgs>),
     /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting
     Simulate(Box<SimulateArgs>),
     /// Fit batch costs, host overheads, risk line and distributions on a live run, into one calibration file
@@ -57,6 +59,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
+    Dashboard(commands::dashboard::DashboardArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
@@ -65,6 +69,15 @@ enum Command {
 }
 
 const LEDGER: &str = "specfleet-runs";
+
+/// What a live run can be told beyond what every run can.
+#[derive(Args)]
+struct LiveArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    page: commands::dashboard::PageArgs,
+}
 
 #[derive(Args)]
 struct RunArgs {
@@ -184,6 +197,7 @@ fn main() -> ExitCode {
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs { ledger, json }) => runs_command(&ledger, json),
+        Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {
@@ -216,7 +230,7 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn run_command(LiveArgs { run: args, page }: &LiveArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
@@ -230,7 +244,12 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, comparisons, folder, notes, aborted } = actix::System::new().block_on(run::run(options))?;
+    let page = page.start(&args.ledger)?;
+    let finished = actix::System::new().block_on(run::run(options));
+    if let Some(page) = page {
+        page.stop();
+    }
+    let Finished { summary, comparisons, folder, notes, aborted } = finished?;
     show(args, &summary, &comparisons, &notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;

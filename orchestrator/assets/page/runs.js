@@ -47,7 +47,7 @@
         cell("verifiers", count(run.verifiers)),
         cell("answers", count(run.generations)),
         cell("methods", element("span", { class: "small" }, run.methods.join(", "))),
-        cell("tags", element("span", { class: "small" }, run.tags.join(", "))),
+        cell("tags", element("span", { class: "small" }, (run.tags ?? []).join(", "))),
       );
     };
 

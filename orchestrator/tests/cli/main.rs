@@ -9,6 +9,7 @@ mod faults;
 mod interruption;
 mod load;
 mod outputs;
+mod page;
 mod questions;
 mod rows;
 mod same_tokens;

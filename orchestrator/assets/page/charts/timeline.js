@@ -56,7 +56,7 @@
         return panels.map(([key, label, factor], index) => {
           const first = index === 0;
           const last = index === panels.length - 1;
-          const top = 24 + (first ? (level ? 16 : side ? longest + 6 : 0) : 0);
+          const top = 24 + (first ? (level ? 18 : side ? longest + 8 : 0) : 0);
           const rows = points.filter((point) => Number.isFinite(point[key])).map((point) => ({
             x1: point.seconds - point.width_seconds / 2,
             x2: point.seconds + point.width_seconds / 2,
@@ -74,8 +74,8 @@
             y: { label, labelAnchor: "top", labelArrow: "none", ticks: 3, grid: true, nice: true, zero: true, tickFormat: specfleet.plain },
             marks: [
               Plot.rectX(bands.filter((_, band) => band % 2 === 0), { x1: "from", x2: "to", fill: "var(--band)" }),
-              first && level ? Plot.text(bands, { x: (band) => (band.from + band.to) / 2, text: "method", frameAnchor: "top", dy: -32, fill: "currentColor" }) : null,
-              first && side ? Plot.text(bands, { x: (band) => (band.from + band.to) / 2, text: "method", frameAnchor: "top", rotate: -90, textAnchor: "start", dy: -22, fill: "currentColor" }) : null,
+              first && level ? Plot.text(bands, { x: (band) => (band.from + band.to) / 2, text: "method", frameAnchor: "top", lineAnchor: "bottom", dy: -5, fill: "currentColor" }) : null,
+              first && side ? Plot.text(bands, { x: (band) => (band.from + band.to) / 2, text: "method", frameAnchor: "top", rotate: -90, textAnchor: "start", dy: -6, fill: "currentColor" }) : null,
               Plot.rectY(rows, { x1: "x1", x2: "x2", y: "y", fill: "var(--mark)", fillOpacity: 0.3, inset: 0 }),
               Plot.ruleY(rows, { x1: "x1", x2: "x2", y: "y", stroke: "var(--mark)", strokeWidth: 2 }),
             ],
