@@ -13,21 +13,36 @@
     return [missing(left, right), missing(right, left)];
   }
 
-  /** The figures of the methods that both have: a, b and what b changes. */
-  function figures(a, b) {
-    const rows = [];
-    for (const column of a.table) {
-      for (const method of a.methods) {
-        const other = b.methods.find((candidate) => candidate.name === method.name);
-        const [left, right] = [method, other].map((of) => of?.metrics[column.key]?.[column.statistic]);
-        if (!Number.isFinite(left) || !Number.isFinite(right)) continue;
-        const difference = (right - left) * column.factor;
-        const share = left === 0 ? "" : fixed((100 * (right - left)) / Math.abs(left), 1);
-        rows.push([method.name, column.title, fixed(left * column.factor, column.decimals), fixed(right * column.factor, column.decimals),
-          `${difference > 0 ? "+" : ""}${fixed(difference, column.decimals)}`, column.unit, share]);
-      }
-    }
-    return rows;
+  /** The figures that both runs have of a method: first, second and what the second changes. */
+  function figures(a, b, name) {
+    const [ours, theirs] = [a, b].map((report) => report.methods.find((method) => method.name === name));
+    return a.table.flatMap(({ key, title, unit, statistic, factor, decimals }) => {
+      const [left, right] = [ours, theirs].map((method) => method?.metrics[key]?.[statistic]);
+      if (!Number.isFinite(left) || !Number.isFinite(right)) return [];
+      const difference = (right - left) * factor;
+      const share = left === 0 ? "" : fixed((100 * (right - left)) / Math.abs(left), 1);
+      return [[unit ? `${title}, ${unit}` : title, fixed(left * factor, decimals), fixed(right * factor, decimals), `${difference > 0 ? "+" : ""}${fixed(difference, decimals)}`, share]];
+    });
+  }
+
+  /** The figures of one method at a time, chosen from those that both have. */
+  function methods(a, b) {
+    const names = a.methods.map((method) => method.name).filter((name) => b.methods.some((method) => method.name === name));
+    if (names.length === 0) return element("p", { class: "soft" }, "The runs have no method in common.");
+    const select = element("select", { id: "method", name: "method" }, names.map((name) => element("option", { value: name }, name)));
+    select.value = names.includes("ui-hlm") ? "ui-hlm" : names[0];
+    const box = element("div", {});
+    const show = () => box.replaceChildren(scrolling("Figures of both runs", table({
+      caption: `Figures of ${select.value} in both runs`,
+      columns: ["figure", "first", "second", "difference", ["change", "%"]],
+      rows: figures(a, b, select.value),
+    })));
+    select.addEventListener("change", show);
+    show();
+    return element("div", { class: "card" },
+      element("div", { class: "controls" }, element("div", {}, element("label", { for: "method" }, "Method"), select)),
+      element("p", { class: "soft small" }, "Difference: second minus first, of the means and percentiles that each run has by itself. What of it is chance is not said here."),
+      box);
   }
 
   function facts(a, b) {
@@ -36,29 +51,16 @@
     return Object.keys(left).map((key) => [key, String(left[key]), String(right[key]), left[key] === right[key] ? "equal" : "differs"]);
   }
 
-  /** What `specfleet compare` says: paired by prompt, or why the two cannot be paired. */
-  function paired(comparison) {
-    if (comparison.refused) return element("p", { class: "soft" }, `Not paired by prompt: ${comparison.refused}`);
-    const { name, from, unit } = comparison;
-    return null ?? specfleet.comparisonTable?.(comparison) ?? element("pre", { tabindex: "0" }, JSON.stringify({ name, from, unit }));
-  }
-
   function show(place, answer) {
     const { a, b } = answer;
     const [onlyA, onlyB] = different(a.run.scenario, b.run.scenario);
-    const rows = figures(a, b);
     const names = [a.run.name, b.run.name];
     const side = (report) => element("div", {}, element("h3", {}, element("a", { href: pathOf(report.run.name) }, report.run.name)),
       element("p", {}, element("span", { class: `badge ${report.validity.state === "VALID" ? "good" : "bad"}` }, report.validity.state)), energyChart(report), paretoChart(report), latencyCharts(report)[0]);
     place.replaceChildren(
-      element("div", { class: "card" }, scrolling("What the runs are", table({ caption: "What the two runs are", words: true, columns: ["", ...names, ""], rows: facts(a, b) }))),
-      element("h2", {}, "Paired by prompt"),
-      element("div", { class: "card" }, paired(answer.comparison)),
+      element("div", { class: "card" }, scrolling("What the runs are", table({ caption: "What the two runs are", words: true, columns: ["", ["first", names[0]], ["second", names[1]], ""], rows: facts(a, b) }))),
       element("h2", {}, "Figures"),
-      rows.length === 0
-        ? element("p", { class: "soft" }, "No method of the one is in the other with a figure of the same name.")
-        : element("div", { class: "card" }, element("p", { class: "soft small" }, "Difference: second minus first. Unpaired: what of it is chance, the table above says where it is there."),
-            scrolling("Figures of both runs", table({ caption: "Figures of both runs", columns: ["method", "figure", names[0], names[1], "difference", "unit", ["change", "%"]], rows }))),
+      methods(a, b),
       element("h2", {}, "Scenarios"),
       onlyA.length + onlyB.length === 0
         ? element("p", { class: "soft" }, "Both runs have the same scenario.")

@@ -12,6 +12,8 @@
       if (width === drawn || width === 0) return;
       drawn = width;
       box.replaceChildren(...[draw(width)].flat());
+      // One picture with a name each; the same figures are in the table behind it.
+      for (const drawing of box.querySelectorAll("svg")) drawing.setAttribute("role", "img");
     };
     new ResizeObserver(redraw).observe(box);
     return () => {

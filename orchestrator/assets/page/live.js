@@ -1,21 +1,21 @@
 "use strict";
 // The figures of a fleet that is running: tiles, what the verifiers do, and the last two minutes as small charts.
 {
-  const { element, count, short, fixed, duration, percent, fitted, ticks, table, legendOf } = specfleet;
+  const { element, count, short, fixed, duration, percent, fitted, ticks, table, scrolling, legendOf } = specfleet;
 
   /** Seconds that the small charts show. */
   const WINDOW = 120;
 
   const CHARTS = [
-    { key: "tokens_per_second", title: "Tokens", label: "tokens (per s)" },
-    { key: "uploads_per_second", title: "Uploads", label: "uploads (per s)" },
-    { key: "queue_jobs", title: "Queue of the pool", label: "waiting (uploads)" },
-    { key: "batch_sequences_mean", title: "Batch size", label: "batch (sequences)" },
+    { key: "tokens_per_second", title: "Tokens", unit: "per s", label: "tokens (per s)" },
+    { key: "uploads_per_second", title: "Uploads", unit: "per s", label: "uploads (per s)" },
+    { key: "queue_jobs", title: "Queue of the pool", unit: "uploads", whole: true, label: "waiting (uploads)" },
+    { key: "batch_sequences_mean", title: "Batch size", unit: "sequences", label: "batch (sequences)" },
   ];
 
   const PARTS = [["device", "var(--device)"], ["radio", "var(--radio)"], ["cloud", "var(--cloud)"]];
 
-  function chart({ title, label }, read) {
+  function chart({ title, label, unit, whole }, read) {
     const box = element("div", { class: "plot" });
     const now = element("span", {}, "–");
     const made = element("figure", { class: "chart live" }, element("h3", {}, `${title}: `, now), box);
@@ -41,7 +41,7 @@
       made,
       update(history) {
         points = history.map((live) => ({ x: live.seconds, y: read(live) })).filter((point) => Number.isFinite(point.y));
-        now.textContent = short(points.at(-1)?.y);
+        now.textContent = `${(whole ? count : short)(points.at(-1)?.y)} ${unit}`;
         redraw();
       },
     };
@@ -114,12 +114,12 @@
         set("Batch", fixed(live.batch_sequences_mean, 2), `sequences, ${count(live.batches)} batches`);
         for (const { update } of charts) update(history);
         energy.update(live);
-        verifiers.replaceChildren(table({
+        verifiers.replaceChildren(scrolling("What each verifier does now", table({
           caption: "What each verifier does now",
           words: false,
           columns: ["verifier", "state", "batches", ["busy", "%"], "restarts"],
           rows: (live.verifiers ?? []).map((verifier) => [String(verifier.verifier), verifier.state, count(verifier.batches), fixed(100 * verifier.busy_share, 0), count(verifier.restarts)]),
-        }));
+        })));
       },
     };
   };

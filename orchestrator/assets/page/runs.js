@@ -46,8 +46,8 @@
         cell("devices", count(run.devices)),
         cell("verifiers", count(run.verifiers)),
         cell("answers", count(run.generations)),
-        cell("methods", element("span", { class: "small" }, run.methods.join(", "))),
-        cell("tags", element("span", { class: "small" }, (run.tags ?? []).join(", "))),
+        element("td", { class: "wrap small", "data-label": "methods" }, run.methods.join(", ")),
+        element("td", { class: "small", "data-label": "tags" }, (run.tags ?? []).join(", ")),
       );
     };
 

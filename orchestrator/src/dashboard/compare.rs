@@ -1,7 +1,6 @@
 //! Two runs for the page that compares them.
 
-use std::sync::Arc;
-
+use actix_web::HttpResponse;
 use serde::Serialize;
 
 use super::State;
@@ -11,15 +10,15 @@ use crate::report_data::ReportData;
 
 /// Both reports.
 #[derive(Serialize)]
-pub(super) struct Compared {
-    a: Arc<ReportData>,
-    b: Arc<ReportData>,
+struct Compared<'a> {
+    a: &'a ReportData,
+    b: &'a ReportData,
 }
 
-pub(super) async fn compare(state: &State, a: &RunName, b: &RunName) -> Result<Compared, Refusal> {
+/// Both runs' reports in one answer.
+pub(super) async fn compare(state: &State, a: &RunName, b: &RunName) -> Result<HttpResponse, Refusal> {
     let explain = |name: &RunName, refusal| state.runs.explain(name, refusal);
-    Ok(Compared {
-        a: state.reports.get(a).await.map_err(|refusal| explain(a, refusal))?,
-        b: state.reports.get(b).await.map_err(|refusal| explain(b, refusal))?,
-    })
+    let first = state.reports.get(a).await.map_err(|refusal| explain(a, refusal))?;
+    let second = state.reports.get(b).await.map_err(|refusal| explain(b, refusal))?;
+    Ok(HttpResponse::Ok().json(Compared { a: &first, b: &second }))
 }

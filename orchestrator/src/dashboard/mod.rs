@@ -36,9 +36,6 @@ const WORKERS: usize = 2;
 /// Most connections at a time, per worker.
 const CONNECTIONS: usize = 64;
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 64;
-
 /// How long a question may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,7 +103,6 @@ impl Dashboard {
                 let server = HttpServer::new(move || routes::app(state.clone()))
                     .workers(WORKERS)
                     .max_connections(CONNECTIONS)
-                    .backlog(BACKLOG)
                     .client_request_timeout(REQUEST_TIMEOUT)
                     .keep_alive(KEEP_ALIVE)
                     .on_connect(events::remember_connection)

@@ -11,7 +11,7 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, Path, Query};
-use actix_web::{App, HttpRequest, HttpResponse, Responder};
+use actix_web::{App, HttpRequest, HttpResponse, Responder, ResponseError};
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -105,8 +105,8 @@ async fn asset(name: Path<String>) -> Result<HttpResponse, Refusal> {
     Ok(HttpResponse::Ok().content_type(asset.media_type()).body(asset.text))
 }
 
-async fn nothing(request: HttpRequest) -> Refusal {
-    Refusal::not_found(format!("nothing at {:?}", request.path()))
+async fn nothing(request: HttpRequest) -> HttpResponse {
+    Refusal::not_found(format!("nothing at {:?}", request.path())).error_response()
 }
 
 /// Runs a question about files where it may block.
@@ -157,7 +157,7 @@ struct Two {
 
 async fn compared(state: Data<State>, two: Query<Two>) -> Result<HttpResponse, Refusal> {
     let (a, b) = (RunName::parse(&two.a)?, RunName::parse(&two.b)?);
-    Ok(json(&compare(&state, &a, &b).await?))
+    compare(&state, &a, &b).await
 }
 
 async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Refusal> {

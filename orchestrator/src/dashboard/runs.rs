@@ -1,6 +1,6 @@
 //! The list of runs, and what their plain files say about one.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -118,10 +118,6 @@ pub(super) struct About {
 impl Runs {
     pub(super) fn new(ledger: PathBuf) -> Runs {
         Runs { ledger, cached: Mutex::new(None) }
-    }
-
-    pub(super) fn ledger(&self) -> &Path {
-        &self.ledger
     }
 
     /// The runs, oldest first, and a number that grows when they change. Blocks on files; a second caller waits for the
