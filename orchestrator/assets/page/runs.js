@@ -47,7 +47,7 @@
         cell("verifiers", count(run.verifiers)),
         cell("answers", count(run.generations)),
         element("td", { class: "wrap small", "data-label": "methods" }, run.methods.join(", ")),
-        element("td", { class: "small", "data-label": "tags" }, (run.tags ?? []).join(", ")),
+        element("td", { class: "small", "data-label": "tags" }, run.tags.join(", ")),
       );
     };
 

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use clap::Args;
 use specfleet::dashboard::{Dashboard, DashboardOptions};
 use specfleet::error::Error;
+use specfleet::report_data::ReportData;
+use specfleet_ledger::RunReader;
 
-use crate::LEDGER;
+use crate::commands::LEDGER;
 
 /// Where the page is without a flag: on this machine alone.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -41,12 +43,19 @@ impl PageArgs {
 
 /// Starts the page and says where it is, on standard error: standard output is for results.
 fn start(ledger: &Path, listen: SocketAddr) -> Result<Dashboard, Error> {
-    let dashboard = Dashboard::start(DashboardOptions { ledger: ledger.to_path_buf(), listen })?;
+    let dashboard = Dashboard::start(DashboardOptions { ledger: ledger.to_path_buf(), listen, report })?;
     if let Some(warning) = dashboard.warning() {
         eprintln!("{warning}");
     }
     eprintln!("dashboard of {} at {}", ledger.display(), dashboard.url());
     Ok(dashboard)
+}
+
+/// The report of a run that has ended.
+fn report(folder: &Path) -> Result<ReportData, Error> {
+    // What cannot be read says so. The figures are computed by `report_data`, which is not part of this branch.
+    RunReader::open(folder)?;
+    Err(Error::Simulation("this build computes no reports".to_owned()))
 }
 
 /// Shows the ledger until Ctrl-C.

@@ -18,7 +18,7 @@ mod runs;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{HttpServer, web};
 
 use crate::error::Error;
+use crate::report_data::ReportData;
 use events::Hub;
 use reports::Reports;
 use runs::Runs;
@@ -48,6 +49,9 @@ const GRACE_SECONDS: u64 = 1;
 /// How long stopping may take in all; a report that is being computed is not waited for any longer.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How a report is made from the folder of a run that has ended. It may take seconds and block.
+pub type ReportOf = fn(&Path) -> Result<ReportData, Error>;
+
 /// What the page shows, and where.
 #[derive(Clone, Debug)]
 pub struct DashboardOptions {
@@ -55,6 +59,8 @@ pub struct DashboardOptions {
     pub ledger: PathBuf,
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// What reports come from.
+    pub report: ReportOf,
 }
 
 /// A running server.
@@ -88,7 +94,7 @@ impl Dashboard {
         let runs = Arc::new(Runs::new(options.ledger.clone()));
         let state = web::Data::new(State {
             runs: runs.clone(),
-            reports: Arc::new(Reports::new(options.ledger)),
+            reports: Arc::new(Reports::new(options.ledger, Box::new(options.report))),
             hub: hub.clone(),
             loopback: address.ip().is_loopback(),
         });

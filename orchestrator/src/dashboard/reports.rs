@@ -41,14 +41,8 @@ struct Kept<R> {
 /// What changes when a run's rows do: its plain files are rewritten with them.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
-impl Reports {
-    pub(super) fn new(ledger: PathBuf) -> Reports {
-        Reports::with(ledger, Box::new(|_| Err(Error::Stopped("the report"))))
-    }
-}
-
 impl<R: Send + Sync + 'static> Reports<R> {
-    fn with(ledger: PathBuf, build: Box<Build<R>>) -> Reports<R> {
+    pub(super) fn new(ledger: PathBuf, build: Box<Build<R>>) -> Reports<R> {
         Reports { ledger, build, waiting: Semaphore::new(WAITING), turn: Arc::default(), kept: Mutex::default() }
     }
 
@@ -124,7 +118,7 @@ mod tests {
             counted.now.fetch_sub(1, Ordering::SeqCst);
             Ok(counted.calls.fetch_add(1, Ordering::SeqCst))
         };
-        (Arc::new(Reports::with(ledger.to_path_buf(), Box::new(build))), seen)
+        (Arc::new(Reports::new(ledger.to_path_buf(), Box::new(build))), seen)
     }
 
     fn run(ledger: &Path, number: usize) -> RunName {

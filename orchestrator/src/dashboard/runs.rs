@@ -77,6 +77,7 @@ struct Row {
     rounds: u64,
     batches: u64,
     methods: Vec<String>,
+    tags: Vec<String>,
 }
 
 impl From<&RunListing> for Row {
@@ -100,6 +101,7 @@ impl From<&RunListing> for Row {
             rounds: run.progress.rounds,
             batches: run.progress.batches,
             methods: run.methods.clone(),
+            tags: run.tags.clone(),
         }
     }
 }
@@ -189,7 +191,8 @@ impl Runs {
 fn matches(run: &RunListing, state: &str, words: &[String]) -> bool {
     let found = |word: &String| {
         let has = |text: &str| text.to_lowercase().contains(word);
-        has(&run.run) || has(run.state.name()) || has(run.kind.name()) || run.methods.iter().any(|name| has(name))
+        let plain = has(&run.run) || has(run.state.name()) || has(run.kind.name());
+        plain || run.methods.iter().chain(&run.tags).any(|name| has(name))
     };
     (state.is_empty() || run.state.name() == state) && words.iter().all(found)
 }

@@ -99,4 +99,12 @@ mod tests {
         assert!(!page.contains("<script src") && !page.contains("<img") && !page.contains("<link"));
         assert!(head.contains("default-src 'none'"));
     }
+
+    #[test]
+    fn zz_temporary() {
+        for name in ["data", "empty"] {
+            let data = std::fs::read_to_string(format!("/tmp/page/{name}.json")).expect("x");
+            std::fs::write(format!("/tmp/page/real-{name}.html"), page("specfleet: x", &data)).expect("x");
+        }
+    }
 }

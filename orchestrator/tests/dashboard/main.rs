@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use serde_json::{Value, json};
 use specfleet::dashboard::{Dashboard, DashboardOptions};
-use specfleet_ledger::{Live, Meta, RunWriter};
+use specfleet::error::Error;
+use specfleet::report_data::ReportData;
+use specfleet_ledger::{Live, Meta, RunReader, RunWriter, SCHEMA};
 use tempfile::TempDir;
 
 use client::{Answer, Stream, ask, ask_with, get};
@@ -24,7 +26,7 @@ impl Page {
     fn new() -> Page {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let options = DashboardOptions { ledger: folder.path().to_path_buf(), listen };
+        let options = DashboardOptions { ledger: folder.path().to_path_buf(), listen, report };
         let dashboard = Some(Dashboard::start(options).expect("a free port"));
         Page { folder, dashboard }
     }
@@ -68,6 +70,12 @@ impl Drop for Page {
     }
 }
 
+/// Opens the run and gets no further: these tests are about the way to a report.
+fn report(folder: &Path) -> Result<ReportData, Error> {
+    RunReader::open(folder)?;
+    Err(Error::Stopped("the report"))
+}
+
 fn meta(run: &str, started: u64) -> Value {
     json!({
         "schema": 1, "run": run, "state": "completed", "pid": 1, "started": started, "ended": started + 9,
@@ -80,13 +88,74 @@ fn meta(run: &str, started: u64) -> Value {
 fn the_list_is_this_json() {
     let page = Page::new();
     page.stored("b", 1_700_000_100, &json!({ "kind": { "simulated": { "fidelity": "trace", "cost": "fixed", "keep_every": 1 } } }));
-    page.stored("a", 1_700_000_000, &json!({ "state": "failed", "reason": "the pool has gone" }));
+    page.stored("a", 1_700_000_000, &json!({ "state": "failed", "reason": "the pool has gone", "tags": ["paper"] }));
     page.file("newer", r#"{"schema": 99, "run": "newer"}"#);
     let answer = page.get("/api/runs");
     assert_eq!(answer.status, 200);
     let text = serde_json::to_string_pretty(&answer.json()).expect("JSON");
     let text = text.replace(&page.ledger().display().to_string(), "LEDGER");
-    expect![[r#""#]].assert_eq(&text);
+    let text = text.replace(&format!("reads up to {SCHEMA}:"), "reads up to SCHEMA:");
+    expect![[r#"
+        {
+          "ledger": "LEDGER",
+          "matched": 3,
+          "offset": 0,
+          "runs": [
+            {
+              "batches": 0,
+              "devices": 3,
+              "ended": 1700000109,
+              "generations": 0,
+              "kind": "simulated",
+              "methods": [],
+              "rounds": 0,
+              "run": "b",
+              "scenario_hash": "00ff",
+              "seed": 7,
+              "started": 1700000100,
+              "state": "completed",
+              "tags": [],
+              "verifiers": 1
+            },
+            {
+              "batches": 0,
+              "devices": 3,
+              "ended": 1700000009,
+              "generations": 0,
+              "kind": "live",
+              "methods": [],
+              "reason": "the pool has gone",
+              "rounds": 0,
+              "run": "a",
+              "scenario_hash": "00ff",
+              "seed": 7,
+              "started": 1700000000,
+              "state": "failed",
+              "tags": [
+                "paper"
+              ],
+              "verifiers": 1
+            },
+            {
+              "batches": 0,
+              "devices": 0,
+              "ended": null,
+              "generations": 0,
+              "kind": "live",
+              "methods": [],
+              "reason": "LEDGER/newer/meta.json has schema 99, this program reads up to SCHEMA: use a newer version of the program",
+              "rounds": 0,
+              "run": "newer",
+              "scenario_hash": "",
+              "seed": 0,
+              "started": 0,
+              "state": "unreadable",
+              "tags": [],
+              "verifiers": 0
+            }
+          ],
+          "total": 3
+        }"#]].assert_eq(&text);
 }
 
 #[test]
@@ -275,7 +344,7 @@ fn it_stops_in_time_with_pages_open() {
 #[test]
 fn a_taken_port_is_a_mistake_of_the_user() {
     let page = Page::new();
-    let options = DashboardOptions { ledger: page.ledger().to_path_buf(), listen: page.address() };
+    let options = DashboardOptions { ledger: page.ledger().to_path_buf(), listen: page.address(), report };
     let error = Dashboard::start(options).expect_err("it is taken");
     assert_eq!(error.exit_code(), 2);
     let text = error.to_string();
