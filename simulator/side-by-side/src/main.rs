@@ -5,9 +5,10 @@
 //! cargo run --release --manifest-path simulator/side-by-side/Cargo.toml [-- REQUESTS [IN_FLIGHT]]
 //! ```
 //!
-//! **Equal load.** Both answer the same number of requests with prompts of 30 to 90 tokens and answers of 20 tokens, with
-//! the same number in flight (one per device, closed loop), on the same number of workers with the same limits of a batch
-//! (256 sequences, 4,096 tokens).
+//! **Equal load.** Both answer the same requests (prompts of 30 to 90 tokens, answers of 20) on the same number of workers
+//! with the same limits of a batch (256 sequences, 4,096 tokens). *open*: they arrive at the same times, evenly, at a rate
+//! that both keep up with. *closed*: the same number is in flight all the time, one per device. There, a closed loop keeps
+//! every batch full and the virtual time short, which is the load that server simulators are fastest at.
 //!
 //! **Not equal, and not to be made equal.** `aisimulate-core` schedules servers: each token of a request is a row of a
 //! worker's decode step, over blocks of KV cache. This simulator runs devices, links and a pool: each token is a device's
@@ -35,11 +36,29 @@ use aisimulate_core::replay::{
 };
 use scene::Scene;
 use sinks::{Count, Figures};
+use specfleet_engine::load::{Arrivals, Load};
+use specfleet_engine::time::Span;
 
 /// Tokens of an answer.
 const TOKENS: u32 = 20;
 /// Times that the three are run in turns; the median counts.
 const TURNS: usize = 3;
+
+/// Requests per second of the open loop.
+const RATE: f64 = 10_000.0;
+
+/// When a request arrives, in seconds.
+fn arrival(scene: &Scene, index: u32) -> f64 {
+    match &scene.load {
+        Load::Closed { .. } => 0.0,
+        Load::Open { .. } => f64::from(index) / RATE,
+    }
+}
+
+/// The fleet of a case.
+fn scene(load: Load, requests: u32, devices: u32, upload_rate: f32) -> Scene {
+    Scene { load, ..Scene::new(devices, requests / devices, TOKENS, upload_rate) }
+}
 
 /// Millions of tokens per second that `aisimulate-core` simulates, and the seconds of virtual time that it took.
 fn published(scene: &Scene) -> (f64, f64) {
@@ -55,7 +74,7 @@ fn published(scene: &Scene) -> (f64, f64) {
     };
     let requests = (0..scene.requests).map(|index| ReplayRequest {
         id: index.to_string(),
-        arrival_time_ms: 0.0,
+        arrival_time_ms: arrival(scene, index) * 1e3,
         // Even over 30 to 90, as the prompts of the scene are.
         input_tokens: 30 + index as usize % 61,
         input_token_ids: None,
@@ -76,7 +95,7 @@ fn published(scene: &Scene) -> (f64, f64) {
             .expect("plain settings"),
         adapters: ReplayAdapters { placement: ProviderSpec::round_robin(), scaling: ProviderSpec::no_scaling() },
         max_sim_time_ms: None,
-        max_in_flight: Some(scene.devices as usize),
+        max_in_flight: matches!(scene.load, Load::Closed { .. }).then_some(scene.devices as usize),
         record_per_request: false,
         sla: Default::default(),
         requests: requests.collect(),
@@ -126,38 +145,41 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn main() {
     let mut numbers = std::env::args().skip(1).map(|argument| argument.parse::<u32>().expect("a number"));
     let requests = numbers.next().unwrap_or(100_000);
-    let in_flight = numbers.next().unwrap_or(10_000);
-    assert!(in_flight > 0 && requests % in_flight == 0, "each device answers equally many requests");
+    let devices = numbers.next().unwrap_or(10_000);
+    assert!(devices > 0 && requests % devices == 0, "each device answers equally many requests");
     println!(
-        "{requests} requests of {TOKENS} tokens, {in_flight} in flight, {} workers; millions of simulated tokens per second of wall \
-         time, medians of {TURNS} turns\n",
-        Scene::new(in_flight, requests / in_flight, TOKENS, 0.3).verifiers
+        "{requests} requests of {TOKENS} tokens, {devices} devices, {} workers; open: {RATE} requests/s, closed: {devices} in \
+         flight; millions of simulated tokens per second of wall time, medians of {TURNS} turns\n",
+        Scene::new(devices, requests / devices, TOKENS, 0.3).verifiers
     );
-    println!("{:>6} | {:>15} | {:^35} | {:^35}", "", "aisimulate-core", "specfleet, counted", "specfleet, figures");
-    let ours = format!("{:>8} {:>7} {:>8} {:>9}", "1 thread", "ratio", "2 thr.", "ratio");
-    println!("{:>6} | {:>15} | {ours} | {ours}", "upload", "1 thread");
-    for upload_rate in [0.3, 1.0] {
-        let scene = Scene::new(in_flight, requests / in_flight, TOKENS, upload_rate);
-        let mut rates: [Vec<f64>; 5] = Default::default();
-        let mut virtual_seconds = (0.0, 0.0);
-        for _ in 0..TURNS {
-            let (rate, seconds) = published(&scene);
-            rates[0].push(rate);
-            virtual_seconds.0 = seconds;
-            for (threads, to) in [(1, 1), (2, 2)] {
-                let (rate, seconds) = counted(&scene, threads);
-                rates[to].push(rate);
-                virtual_seconds.1 = seconds;
+    println!("{:>14} | {:>15} | {:^36} | {:^36}", "", "aisimulate-core", "specfleet, counted", "specfleet, figures");
+    let ours = format!("{:>8} {:>8} {:>8} {:>9}", "1 thread", "ratio", "2 thr.", "ratio");
+    println!("{:>6} {:>7} | {:>15} | {ours} | {ours} | virtual time", "load", "upload", "1 thread");
+    let open = Load::Open { arrivals: Arrivals::Constant { rate: RATE }, backlog: 1_000 };
+    for (name, load) in [("open", open), ("closed", Load::Closed { think: Span::ZERO })] {
+        for upload_rate in [0.3, 1.0] {
+            let scene = scene(load.clone(), requests, devices, upload_rate);
+            let mut rates: [Vec<f64>; 5] = Default::default();
+            let mut virtual_seconds = (0.0, 0.0);
+            for _ in 0..TURNS {
+                let (rate, seconds) = published(&scene);
+                rates[0].push(rate);
+                virtual_seconds.0 = seconds;
+                for (threads, to) in [(1, 1), (2, 2)] {
+                    let (rate, seconds) = counted(&scene, threads);
+                    rates[to].push(rate);
+                    virtual_seconds.1 = seconds;
+                }
+                for (threads, to) in [(1, 3), (2, 4)] {
+                    rates[to].push(with_figures(&scene, threads));
+                }
             }
-            for (threads, to) in [(1, 3), (2, 4)] {
-                rates[to].push(with_figures(&scene, threads));
+            let [theirs, one, two, figures_one, figures_two] = rates.map(median);
+            print!("{name:>6} {upload_rate:>7.1} | {theirs:>15.2}");
+            for (one, two) in [(one, two), (figures_one, figures_two)] {
+                print!(" | {one:>8.2} {:>7.1}x {two:>8.2} {:>8.1}x", one / theirs, two / theirs);
             }
+            println!(" | {:.1} s, {:.1} s", virtual_seconds.0, virtual_seconds.1);
         }
-        let [theirs, one, two, figures_one, figures_two] = rates.map(median);
-        print!("{upload_rate:>6.1} | {theirs:>15.2}");
-        for (one, two) in [(one, two), (figures_one, figures_two)] {
-            print!(" | {one:>8.2} {:>6.1}x {two:>8.2} {:>8.1}x", one / theirs, two / theirs);
-        }
-        println!("   (virtual time {:.1} s and {:.1} s)", virtual_seconds.0, virtual_seconds.1);
     }
 }
