@@ -3,6 +3,7 @@
 //! ```text
 //! <ledger>/<run>/meta.json       what the run is: scenario, seed, versions, machine, methods, state   ([`Meta`])
 //!                progress.json   rows safely stored, rewritten at each flush                          ([`Progress`])
+//!                live.json       what it is doing, while it is written                                ([`Live`])
 //!                summary.json    what all devices did, where the rows hold only some of them        ([`RunWriter::put_summary`])
 //!                lock            held by the writer while it lives; the system frees it when it dies
 //!                store/          sled: the rows, in columnar chunks of at most 64 KiB                  ([`Table`]);
@@ -32,6 +33,7 @@ mod energy;
 mod error;
 mod index;
 mod list;
+mod live;
 mod lock;
 mod meta;
 mod reader;
@@ -49,6 +51,7 @@ pub use edit::{edit_tags, is_busy, remove, run_bytes};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;
 pub use list::{ListedState, RunListing, list};
+pub use live::{Live, LiveJoules, LiveVerifier, VerifierState};
 pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
 pub use table::Table;

@@ -25,13 +25,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: LiveArgs,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
-    Run(Box<RunArgs>),
+    Run(Box<LiveArgs>),
     /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting
     Simulate(Box<SimulateArgs>),
     /// Fit batch costs, host overheads, risk line and distributions on a live run, into one calibration file
@@ -59,11 +59,22 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
+    Dashboard(commands::dashboard::DashboardArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
         scenario: PathBuf,
     },
+}
+
+/// What a live run can be told beyond what every run can.
+#[derive(Args)]
+struct LiveArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    page: commands::dashboard::PageArgs,
 }
 
 #[derive(Args)]
@@ -188,6 +199,7 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {
@@ -212,7 +224,7 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn run_command(LiveArgs { run: args, page }: &LiveArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
@@ -226,7 +238,12 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, comparisons, folder, notes, aborted } = actix::System::new().block_on(run::run(options))?;
+    let page = page.start(&args.ledger)?;
+    let finished = actix::System::new().block_on(run::run(options));
+    if let Some(page) = page {
+        page.stop();
+    }
+    let Finished { summary, comparisons, folder, notes, aborted } = finished?;
     show(args, &summary, &comparisons, &notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;

@@ -11,6 +11,7 @@ mod full_disk;
 mod interruption;
 mod load;
 mod outputs;
+mod page;
 mod questions;
 mod rows;
 mod same_tokens;
