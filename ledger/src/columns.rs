@@ -138,6 +138,13 @@ impl Projection {
         self.0 & 1 << column as u32 != 0
     }
 
+    /// The set with the columns that decoding it needs: which rows pay for an upload is known from who wrote the token.
+    pub(crate) fn with_needed(self) -> Projection {
+        let first = RoundColumn::CommittedAt as u32;
+        // Times and costs stand behind everything else.
+        if self.0 >> first == 0 { self } else { Projection(self.0 | 1 << RoundColumn::Source as u32) }
+    }
+
     /// Whether one of these is in the set.
     pub(crate) fn has_any(self, columns: &[RoundColumn]) -> bool {
         self.0 & Projection::new(columns).0 != 0

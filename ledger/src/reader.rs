@@ -16,8 +16,9 @@ use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::store;
 use crate::table::Table;
 
-/// Decoded chunks of rounds to keep: generations that ran at the same time share chunks, and are read one by one.
-const CACHED_CHUNKS: usize = 32;
+/// Decoded rounds to keep, beside the chunk that is read: generations that ran at the same time share chunks, and are read
+/// one by one. 25 MB.
+const CACHED_ROUNDS: usize = 32 * RoundRecord::ROWS_PER_CHUNK;
 
 /// A run's rows.
 ///
@@ -64,16 +65,25 @@ impl RunReader {
     /// Opens a run that has ended. A run that is being written is [`LedgerError::StillRunning`]; one of a newer schema is
     /// refused before anything but its `meta.json` was read.
     pub fn open(run_dir: &Path) -> Result<RunReader, LedgerError> {
-        Meta::read(run_dir)?;
+        let meta = Meta::read(run_dir)?;
         if lock::is_held(run_dir)? {
-            return Err(LedgerError::StillRunning(run_dir.to_path_buf()));
+            return Err(match meta.state {
+                RunState::Running => LedgerError::StillRunning(run_dir.to_path_buf()),
+                // Somebody compacts it, or adds to it.
+                _ => LedgerError::StoreBusy(store::path(run_dir, &meta.store)?),
+            });
         }
         // Nobody writes any more: what it says now is final.
         let mut meta = Meta::read(run_dir)?;
         if meta.state == RunState::Running {
             meta.state = RunState::Interrupted;
         }
-        let store_dir = store::path(run_dir);
+        RunReader::over(run_dir, meta)
+    }
+
+    /// Reads the store that `meta` names, which nobody writes.
+    pub(crate) fn over(run_dir: &Path, meta: Meta) -> Result<RunReader, LedgerError> {
+        let store_dir = store::path(run_dir, &meta.store)?;
         if !store_dir.is_dir() {
             // sled would create an empty one.
             return Err(LedgerError::MissingStore(store_dir));
@@ -89,6 +99,16 @@ impl RunReader {
             damaged: OnceLock::new(),
             cache: Mutex::new(Vec::new()),
         })
+    }
+
+    /// The run's folder.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Where its rows lie.
+    pub(crate) fn store_dir(&self) -> &Path {
+        &self.store_dir
     }
 
     /// The run's description; never in state [`RunState::Running`].
@@ -227,7 +247,7 @@ impl RunReader {
     }
 
     /// The rows of a table; an error stands for a chunk.
-    fn rows<R: Row>(&self) -> impl Iterator<Item = Result<R, LedgerError>> + '_ {
+    pub(crate) fn rows<R: Row>(&self) -> impl Iterator<Item = Result<R, LedgerError>> + '_ {
         self.chunks().flat_map(|chunk| {
             let (rows, error) = match chunk {
                 Ok((_, rows)) => (rows, None),
@@ -238,15 +258,23 @@ impl RunReader {
     }
 
     /// The chunks of a table with their numbers, in the order of writing.
-    fn chunks<R: Row>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
-        self.store.scan_prefix([R::TABLE.tag()]).map(|entry| {
-            let (key, value) = entry.map_err(|error| LedgerError::store(&self.store_dir, error))?;
-            let sequence = R::TABLE.sequence(&key).ok_or_else(|| {
-                self.damage(R::TABLE, u64::MAX, format!("its key {:02x?} is none of this table's", &key[..]))
-            })?;
+    pub(crate) fn chunks<R: Row>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
+        self.entries(R::TABLE).map(|entry| {
+            let (sequence, value) = entry?;
             let rows = chunk::read(&value, self.meta.schema)
                 .map_err(|error| self.damage(R::TABLE, sequence, error.0.to_owned()))?;
             Ok((sequence, rows))
+        })
+    }
+
+    /// The same, as they lie in the store.
+    pub(crate) fn entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
+        self.store.scan_prefix([table.tag()]).map(move |entry| {
+            let (key, value) = entry.map_err(|error| LedgerError::store(&self.store_dir, error))?;
+            let sequence = table.sequence(&key).ok_or_else(|| {
+                self.damage(table, u64::MAX, format!("its key {:02x?} is none of this table's", &key[..]))
+            })?;
+            Ok((sequence, value))
         })
     }
 
@@ -261,7 +289,7 @@ impl RunReader {
             let value = self.value(Table::Rounds, sequence)?;
             let rows = chunk::read(&value, self.meta.schema)
                 .map_err(|error| self.damage(Table::Rounds, sequence, error.0.to_owned()))?;
-            if cache.len() == CACHED_CHUNKS {
+            while cache.iter().map(|(_, rows)| rows.len()).sum::<usize>() > CACHED_ROUNDS {
                 cache.remove(0);
             }
             cache.push((sequence, Arc::new(rows)));

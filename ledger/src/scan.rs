@@ -17,6 +17,9 @@ use crate::table::Table;
 /// enough that a state per part costs little.
 const PARTS: usize = 32;
 
+/// The state of a part and its damage, once it is done.
+type Part<S> = Mutex<Option<(S, Vec<LedgerError>)>>;
+
 impl RunReader {
     /// All rounds by columns, in the order of the store; rows of generations that were never closed are among them and
     /// say so. A damaged chunk gives an error in its place, and the scan goes on.
@@ -59,7 +62,7 @@ impl RunReader {
         };
         let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).collect();
         let next = AtomicUsize::new(0);
-        let results: Vec<Mutex<Option<(S, Vec<LedgerError>)>>> = parts.iter().map(|_| Mutex::new(None)).collect();
+        let results: Vec<Part<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             let mut chunk = RoundChunk::default();
             loop {
@@ -91,7 +94,7 @@ impl RunReader {
     }
 
     /// The numbers of the chunks of rounds, in order: those that have pieces, and those that lack them.
-    fn round_chunks(&self) -> Result<Vec<u64>, LedgerError> {
+    pub(crate) fn round_chunks(&self) -> Result<Vec<u64>, LedgerError> {
         // Chunks of pieces are small and lie together, so their keys cost little; of the large ones only those that
         // fill a gap are looked up.
         let pieces = self.numbers(Table::Pieces, 0, u64::MAX)?;
@@ -109,7 +112,12 @@ impl RunReader {
     }
 
     /// Fills `into` with the wanted columns of a chunk of rounds.
-    fn read_rounds(&self, number: u64, wanted: Projection, into: &mut RoundChunk) -> Result<(), LedgerError> {
+    pub(crate) fn read_rounds(
+        &self,
+        number: u64,
+        wanted: Projection,
+        into: &mut RoundChunk,
+    ) -> Result<(), LedgerError> {
         into.pieces.clear();
         into.rows.clear();
         let malformed = |table| move |error: crate::codec::Malformed| self.damage(table, number, error.0.to_owned());

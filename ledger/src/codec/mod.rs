@@ -1,11 +1,13 @@
-//! A small columnar codec: every column of a chunk is a list of integers, and every list is packed in blocks.
+//! A small columnar codec: every column of a chunk is a list of integers, and every list takes the form that is smallest.
 //!
-//! One integer codec ([`block`]) serves all columns: floats go through their bits (which keeps every NaN), enums through
-//! a dictionary of their serialised names (so that a chunk explains itself), lists through their lengths and their joined
-//! elements.
+//! One integer codec serves all columns: floats go through their bits (which keeps every NaN), enums through a
+//! dictionary of their serialised names (so that a chunk explains itself), lists through their lengths and their joined
+//! elements. What a chunk's version says about its columns is [`Form`].
 
 mod bits;
 mod block;
+mod column;
+mod prefix;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +20,15 @@ const NAN: u64 = f32::NAN.to_bits() as u64;
 
 /// Most elements that the lists of one chunk may hold together; a bound on what a damaged length can make us allocate.
 const MAX_LIST_ELEMENTS: u64 = 1 << 22;
+
+/// How the columns of a chunk are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Blocks one after the other, up to schema 2: the end of a column shows when it was read.
+    Blocks,
+    /// Columns with their lengths in front, since schema 3.
+    Columns,
+}
 
 /// Bytes that are not what an encoder writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,14 +99,14 @@ impl Encoder {
     pub(crate) fn integers<T: Integer>(&mut self, values: impl Iterator<Item = T>) {
         self.scratch.clear();
         self.scratch.extend(values.map(Integer::widen));
-        block::encode(&self.scratch, 0, &mut self.out);
+        column::encode(&self.scratch, 0, &mut self.out);
     }
 
     /// A column of floats, bit for bit.
     pub(crate) fn floats(&mut self, values: impl Iterator<Item = f32>) {
         self.scratch.clear();
         self.scratch.extend(values.map(|value| u64::from(value.to_bits())));
-        block::encode(&self.scratch, NAN, &mut self.out);
+        column::encode(&self.scratch, NAN, &mut self.out);
     }
 
     /// A column of integers that are mostly absent: a flag and a value each.
@@ -121,7 +132,7 @@ impl Encoder {
             block::varint(name.len() as u64, &mut self.out);
             self.out.extend_from_slice(&name);
         }
-        block::encode(&self.scratch, 0, &mut self.out);
+        column::encode(&self.scratch, 0, &mut self.out);
     }
 
     /// A column of integer lists: their lengths, then all their elements.
@@ -142,14 +153,15 @@ pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
     rows: usize,
     schema: u32,
+    form: Form,
     /// The column under work; kept to save allocations.
     scratch: Vec<u64>,
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder of a payload of `rows` rows, as a store of this schema holds them.
-    pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32) -> Decoder<'a> {
-        Decoder { rest: payload, rows, schema, scratch: Vec::new() }
+    /// A decoder of a payload of `rows` rows, as this schema has them.
+    pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32, form: Form) -> Decoder<'a> {
+        Decoder { rest: payload, rows, schema, form, scratch: Vec::new() }
     }
 
     /// Number of rows.
@@ -157,7 +169,7 @@ impl<'a> Decoder<'a> {
         self.rows
     }
 
-    /// Schema of the store.
+    /// Schema of the rows.
     pub(crate) fn schema(&self) -> u32 {
         self.schema
     }
@@ -176,7 +188,7 @@ impl<'a> Decoder<'a> {
 
     /// A column of integers, to the end of `column`.
     pub(crate) fn integers_into<T: Integer>(&mut self, column: &mut Vec<T>) -> Result<(), Malformed> {
-        self.elements(self.rows, T::narrow, column)
+        self.elements(self.rows, 0, T::narrow, column)
     }
 
     /// A column of floats.
@@ -188,12 +200,29 @@ impl<'a> Decoder<'a> {
 
     /// A column of floats, to the end of `column`.
     pub(crate) fn floats_into(&mut self, column: &mut Vec<f32>) -> Result<(), Malformed> {
-        self.elements(self.rows, float, column)
+        self.elements(self.rows, NAN, float, column)
+    }
+
+    /// A column of `count` integers, of some of the rows.
+    pub(crate) fn some_integers<T: Integer>(&mut self, count: usize) -> Result<Vec<T>, Malformed> {
+        let mut column = Vec::new();
+        self.elements(count, 0, T::narrow, &mut column)?;
+        Ok(column)
+    }
+
+    /// A column of `count` floats, of some of the rows.
+    pub(crate) fn some_floats(&mut self, count: usize) -> Result<Vec<f32>, Malformed> {
+        let mut column = Vec::new();
+        self.elements(count, NAN, float, &mut column)?;
+        Ok(column)
     }
 
     /// Steps over a column of integers or floats.
     pub(crate) fn skip(&mut self) -> Result<(), Malformed> {
-        block::skip(&mut self.rest, self.rows)
+        match self.form {
+            Form::Blocks => block::skip(&mut self.rest, self.rows),
+            Form::Columns => column::next(&mut self.rest).map(|_| ()),
+        }
     }
 
     /// A column of integers that older schemas than `since` lack, where each row has the `default`.
@@ -226,8 +255,7 @@ impl<'a> Decoder<'a> {
         for name in self.names()? {
             distinct.push(serde_json::from_slice(name).map_err(|_| Malformed("a dictionary holds an unknown name"))?);
         }
-        self.scratch.clear();
-        block::decode(&mut self.rest, self.rows, &mut self.scratch)?;
+        self.unpack(self.rows, 0)?;
         column.reserve(self.rows);
         for index in &self.scratch {
             let index = usize::try_from(*index).unwrap_or(usize::MAX);
@@ -244,12 +272,12 @@ impl<'a> Decoder<'a> {
 
     /// A column of integer lists.
     pub(crate) fn integer_lists(&mut self) -> Result<Vec<Vec<u32>>, Malformed> {
-        self.lists(u32::narrow)
+        self.lists(0, u32::narrow)
     }
 
     /// A column of float lists.
     pub(crate) fn float_lists(&mut self) -> Result<Vec<Vec<f32>>, Malformed> {
-        self.lists(float)
+        self.lists(NAN, float)
     }
 
     /// The names of a dictionary.
@@ -267,14 +295,14 @@ impl<'a> Decoder<'a> {
     }
 
     /// The lengths of a column of lists, then their elements.
-    fn lists<T>(&mut self, narrow: impl Fn(u64) -> Option<T>) -> Result<Vec<Vec<T>>, Malformed> {
+    fn lists<T>(&mut self, default: u64, narrow: impl Fn(u64) -> Option<T>) -> Result<Vec<Vec<T>>, Malformed> {
         let lengths: Vec<u64> = self.integers()?;
         let total = lengths.iter().fold(0u64, |sum, length| sum.saturating_add(*length));
         if total > MAX_LIST_ELEMENTS {
             return Err(Malformed("lists are longer than a chunk can hold"));
         }
         let mut elements = Vec::new();
-        self.elements(total as usize, narrow, &mut elements)?;
+        self.elements(total as usize, default, narrow, &mut elements)?;
         let mut elements = elements.into_iter();
         Ok(lengths.into_iter().map(|length| elements.by_ref().take(length as usize).collect()).collect())
     }
@@ -283,16 +311,25 @@ impl<'a> Decoder<'a> {
     fn elements<T>(
         &mut self,
         count: usize,
+        default: u64,
         narrow: impl Fn(u64) -> Option<T>,
         column: &mut Vec<T>,
     ) -> Result<(), Malformed> {
-        self.scratch.clear();
-        block::decode(&mut self.rest, count, &mut self.scratch)?;
+        self.unpack(count, default)?;
         column.reserve(count);
         for value in &self.scratch {
             column.push(narrow(*value).ok_or(Malformed("a value is out of its column's range"))?);
         }
         Ok(())
+    }
+
+    /// `count` packed values, as the column under work.
+    fn unpack(&mut self, count: usize, default: u64) -> Result<(), Malformed> {
+        self.scratch.clear();
+        match self.form {
+            Form::Blocks => block::decode(&mut self.rest, count, &mut self.scratch),
+            Form::Columns => column::decode(column::next(&mut self.rest)?, count, default, &mut self.scratch),
+        }
     }
 }
 
