@@ -6,6 +6,7 @@
 mod against;
 mod agreement;
 mod balance;
+mod bertscore;
 mod bootstrap;
 mod distribution;
 mod fit;
@@ -18,6 +19,7 @@ mod text;
 pub use against::{AgainstRow, compare_summaries};
 pub use agreement::{first_divergence, token_agreement};
 pub use balance::{Imbalance, check_energy_closes};
+pub use bertscore::{Baseline, Idf, Matching, TextStates, greedy_matching};
 pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
 pub use distribution::{Metric, Samples};
 pub use fit::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};

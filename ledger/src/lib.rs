@@ -15,6 +15,7 @@
 //! * **Chunks are shared.** A chunk of rounds holds pieces of many generations, with the table `pieces` as the index:
 //!   thousands of sixteen-token generations cost a few chunks. The price: reading one generation decodes the few chunks
 //!   that its pieces lie in (recently decoded ones are kept).
+//! * **Scores come later.** [`ScoreWriter`] adds rows of the table `scores` to a run that has ended, under the run's lock.
 //! * **A crash takes at most what came after the last [`RunWriter::flush`]**, which the caller does at least each second.
 
 mod chunk;
@@ -26,6 +27,7 @@ mod lock;
 mod meta;
 mod reader;
 mod rows;
+mod scores;
 mod store;
 mod table;
 mod writer;
@@ -36,5 +38,6 @@ pub use error::LedgerError;
 pub use list::{ListedState, RunListing, list};
 pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
+pub use scores::{ScoreRow, ScoreWriter, Scorer};
 pub use table::Table;
 pub use writer::RunWriter;

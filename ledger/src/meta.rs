@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use specfleet_engine::method::Method;
 
 use crate::error::LedgerError;
+use crate::scores::Scorer;
 
 /// The schema that this program writes, and the newest that it reads; it reads the older ones too. It grows when a stored row or a plain file
 /// changes its meaning; a field that older programs may ignore does not change it.
@@ -165,6 +166,9 @@ pub struct Meta {
     /// What a simulation took in real time, in seconds.
     #[serde(default)]
     pub wall_seconds: Option<f64>,
+    /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
+    #[serde(default)]
+    pub scorers: Vec<Scorer>,
 }
 
 impl Meta {

@@ -125,6 +125,9 @@ pub enum Error {
     /// Something that a simulation was asked for and cannot do.
     #[error("{0}")]
     Simulation(String),
+    /// Scores that were asked for and cannot be computed.
+    #[error("{0}")]
+    Score(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -157,6 +160,7 @@ impl Error {
             | Error::TooManyVerifiers { .. }
             | Error::RealTime { .. }
             | Error::Simulation(_)
+            | Error::Score(_)
             | Error::Ledger(LedgerError::NotFound(_)) => 2,
             // `runs` on something that is no folder, or not ours to read.
             Error::Ledger(LedgerError::Io { source, .. })

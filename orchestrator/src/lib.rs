@@ -23,6 +23,7 @@ pub mod refit;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod scores;
 pub mod simulate;
 pub mod sizes;
 pub mod sweep;

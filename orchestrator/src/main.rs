@@ -1,12 +1,13 @@
 //! The `specfleet` command.
 
-use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+mod commands;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use commands::{LEDGER, place, print};
 use specfleet::error::Error;
 use specfleet::paired::Comparison;
 use specfleet::point::Bench;
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = LEDGER)]
         ledger: PathBuf,
     },
+    /// Score the texts of a stored run: BERTScore with an encoder from a folder, agreement with llm-only, perplexity
+    Score(Box<commands::score::ScoreArgs>),
     /// Find the largest fleet that holds latency and accuracy targets, by simulation
     Capacity(Box<CapacityArgs>),
     /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
@@ -63,8 +66,6 @@ enum Command {
         scenario: PathBuf,
     },
 }
-
-const LEDGER: &str = "specfleet-runs";
 
 #[derive(Args)]
 struct RunArgs {
@@ -181,6 +182,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run_command(&args),
         Some(Command::Simulate(args)) => simulate_command(&args),
         Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
+        Some(Command::Score(args)) => commands::score::run(&args),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs { ledger, json }) => runs_command(&ledger, json),
@@ -196,14 +198,6 @@ fn main() -> ExitCode {
             }
             ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
         }
-    }
-}
-
-/// Prints a line. Nobody listening any more (`| head`) is no mistake.
-fn print(line: impl Display) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot print"),
     }
 }
 
@@ -397,12 +391,6 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         print(sweep::table(&swept))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A run by its name in the ledger, or by its folder.
-fn place(ledger: &Path, run: &Path) -> PathBuf {
-    let named = ledger.join(run);
-    if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() }
 }
 
 fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {

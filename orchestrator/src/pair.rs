@@ -48,10 +48,27 @@ impl Pair {
     }
 }
 
-struct Loaded {
-    model: Model,
-    tokenizer: Tokenizer,
-    digest: String,
+/// One model with its tokenizer.
+pub(crate) struct Loaded {
+    /// The model.
+    pub(crate) model: Model,
+    /// Its tokenizer.
+    pub(crate) tokenizer: Tokenizer,
+    /// SHA-256 of its weights, hexadecimal.
+    pub(crate) digest: String,
+}
+
+/// The verifier alone, as a run has it in its pool.
+pub(crate) fn load_verifier(options: &ModelOptions) -> Result<Loaded, ModelError> {
+    load(&options.verifier, Embedded::Verifier, options.verifier_precision)
+}
+
+/// The tokenizer that both models share, without loading either.
+pub(crate) fn load_tokenizer(options: &ModelOptions) -> Result<Tokenizer, ModelError> {
+    match &options.verifier {
+        ModelChoice::Embedded => Tokenizer::embedded(),
+        ModelChoice::Folder(folder) => Tokenizer::load_dir(folder),
+    }
 }
 
 fn load(choice: &ModelChoice, which: Embedded, precision: Precision) -> Result<Loaded, ModelError> {
@@ -94,6 +111,7 @@ fn folder_digest(folder: &Path) -> String {
     hex(digest.finalize().as_slice())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -313,6 +313,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),
         faults_injected: 0,
         wall_seconds: None,
+        scorers: Vec::new(),
     }
 }
 

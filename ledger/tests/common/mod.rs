@@ -32,6 +32,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         calibration: Some(serde_json::json!({ "a": 0.82 })),
         faults_injected: 0,
         wall_seconds: None,
+        scorers: Vec::new(),
     }
 }
 
