@@ -7,6 +7,11 @@ use sha2::{Digest, Sha256};
 use specfleet_config::{ModelChoice, ModelOptions, Precision};
 use specfleet_model::{Embedded, Model, ModelError, Tokenizer, check_pair};
 
+/// Names of digests among a run's versions.
+pub(crate) const DRAFTER_VERSION: &str = "drafter_sha256";
+pub(crate) const VERIFIER_VERSION: &str = "verifier_sha256";
+pub(crate) const TOKENIZER_VERSION: &str = "tokenizer_sha256";
+
 /// Drafter, verifier and the tokenizer they share.
 #[derive(Clone)]
 pub struct Pair {
@@ -40,6 +45,16 @@ impl Pair {
     /// Longest sequence that both take.
     pub fn context(&self) -> usize {
         self.drafter.shape().context.min(self.verifier.shape().context)
+    }
+
+    /// Digests of what decides the tokens, for the run's versions: a run says later whether its models have changed.
+    pub fn versions(&self) -> Vec<(String, String)> {
+        let entry = |name: &str, digest: String| (name.to_owned(), digest);
+        vec![
+            entry(DRAFTER_VERSION, self.drafter_digest.clone()),
+            entry(VERIFIER_VERSION, self.verifier_digest.clone()),
+            entry(TOKENIZER_VERSION, hex(&self.tokenizer.digest())),
+        ]
     }
 
     /// Tokens that end a text: those of the verifier, whose law counts.

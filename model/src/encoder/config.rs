@@ -6,6 +6,7 @@ use candle_nn::Activation;
 use candle_transformers::models::{bert, xlm_roberta};
 use serde_json::Value;
 
+use super::layers::USUAL_LAYERS;
 use crate::ModelError;
 
 /// A family whose forward in candle agrees with the reference's.
@@ -35,36 +36,9 @@ const DECODERS: [&str; 12] = [
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox", "phi3", "falcon",
 ];
 
-/// Families of encoders that this program knows and does not take, and why not.
-const REFUSED: [(&str, &str); 2] = [
-    ("distilbert", "candle computes its activation by another formula than the reference"),
-    ("modernbert", "bert-score 0.3.13 has no definition of its layers"),
-];
-
-/// Layers that bert-score 0.3.13 uses where none is given (`model2layers` in its utils.py), of the families above.
-const USUAL_LAYERS: [(&str, usize); 21] = [
-    ("bert-base-uncased", 9),
-    ("bert-large-uncased", 18),
-    ("bert-base-cased-finetuned-mrpc", 9),
-    ("bert-base-multilingual-cased", 9),
-    ("bert-base-chinese", 8),
-    ("roberta-base", 10),
-    ("roberta-large", 17),
-    ("roberta-large-mnli", 19),
-    ("roberta-base-openai-detector", 7),
-    ("roberta-large-openai-detector", 15),
-    ("distilroberta-base", 5),
-    ("xlm-roberta-base", 9),
-    ("xlm-roberta-large", 17),
-    ("spanbert-base-cased", 8),
-    ("spanbert-large-cased", 17),
-    ("unsup-simcse-bert-base-uncased", 10),
-    ("unsup-simcse-bert-large-uncased", 18),
-    ("unsup-simcse-roberta-base", 8),
-    ("unsup-simcse-roberta-large", 13),
-    ("sup-simcse-bert-base-uncased", 10),
-    ("sup-simcse-bert-large-uncased", 18),
-];
+/// Families of encoders that candle has and this program does not take, and why not.
+const REFUSED: [(&str, &str); 1] =
+    [("distilbert", "candle computes its activation by another formula than the reference")];
 
 /// The sizes of an encoder.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! than the reference (transformers) is refused by name.
 
 mod config;
+mod layers;
 mod weights;
 mod words;
 

@@ -91,6 +91,26 @@ mod tests {
     }
 
     #[test]
+    fn perplexity_is_that_of_feeding_token_by_token() {
+        let model = Model::embedded(Embedded::Verifier, Precision::F32).expect("embedded");
+        let (prompt, tokens) = ([0, 5, 9], [4, 8, 8, 200]);
+        let mut arena = KvArena::new(&model, 1 << 24);
+        let seq = arena.open();
+        let mut product = 1.0f64;
+        let mut next = prompt.to_vec();
+        for token in tokens {
+            let step = SeqStep { seq, tokens: &next, logits: LogitRows::Last(1), attention: None };
+            let output = model.forward(&mut arena, &[step]).expect("a pass");
+            let weights: Vec<f64> = output.logits(0).iter().map(|logit| f64::from(*logit).exp()).collect();
+            product *= weights[token as usize] / weights.iter().sum::<f64>();
+            next = vec![token];
+        }
+        let found = perplexities(&model, &[Behind { prompt: &prompt, tokens: &tokens }], 1).expect("a pass")[0];
+        let expected = product.powf(-0.25);
+        assert!((f64::from(found) / expected - 1.0).abs() < 1e-4, "{found}, expected {expected}");
+    }
+
+    #[test]
     fn a_batch_says_what_each_text_says_alone() {
         let model = Model::embedded(Embedded::Verifier, Precision::F32).expect("embedded");
         let texts = [(vec![0, 5, 9], vec![4, 8]), (vec![0], vec![]), (vec![0, 7], vec![3]), (vec![0], vec![1, 1, 1])];

@@ -10,7 +10,7 @@ use specfleet_ledger::{Meta, RunKind, RunReader};
 use specfleet_model::Tokenizer;
 
 use crate::error::Error;
-use crate::pair::load_tokenizer;
+use crate::pair::{TOKENIZER_VERSION, hex, load_tokenizer};
 
 /// The method that others are compared with.
 const LLM_ONLY: &str = "llm-only";
@@ -67,6 +67,12 @@ impl Texts {
         }
         let tokenizer =
             load_tokenizer(&settings.model).map_err(|error| cannot(format!("its texts cannot be rebuilt: {error}")))?;
+        let digest = hex(&tokenizer.digest());
+        if meta.versions.get(TOKENIZER_VERSION).is_some_and(|recorded| *recorded != digest) {
+            return Err(cannot(
+                "the tokenizer of its models has changed since; its texts cannot be rebuilt".to_owned(),
+            ));
+        }
         let mut texts = Texts {
             prompts: Vec::new(),
             generations: Vec::new(),

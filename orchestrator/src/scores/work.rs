@@ -21,7 +21,7 @@ use super::matching::{Bank, DecoderStates, Embed, document_frequencies};
 use super::texts::{Generation, Texts};
 use super::{RunScores, load, metric};
 use crate::error::Error;
-use crate::pair::{hex, load_verifier};
+use crate::pair::{VERIFIER_VERSION, hex, load_verifier};
 use crate::progress::Progress;
 
 /// Generations between two looks at Ctrl-C and two flushes.
@@ -96,7 +96,9 @@ pub fn score(folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error>
     let reader = RunReader::open(folder)?;
     let meta = reader.meta().clone();
     let chosen = chosen_methods(&meta, options)?;
-    let encoder = options.encoder.map(|dir| Encoder::load_dir(dir, options.layer)).transpose()?;
+    let load_encoder =
+        |dir| Encoder::load_dir(dir, options.layer).map_err(|error| Error::Score(format!("--encoder: {error}")));
+    let encoder = options.encoder.map(load_encoder).transpose()?;
     let baseline = match (options.baseline, &encoder) {
         (Some(path), Some(encoder)) => Some(BaselineFile::read(path, encoder.layer())?),
         _ => None,
@@ -240,9 +242,13 @@ fn targets(
 fn verifier_of(meta: &Meta, texts: &Texts) -> Result<(Model, String), Error> {
     let loaded = load_verifier(&texts.settings.model)
         .map_err(|error| refuse(meta, &format!("--perplexity: its verifier cannot be loaded: {error}")))?;
-    let known =
-        meta.calibration.as_ref().and_then(|value| serde_json::from_value::<Vec<Calibration>>(value.clone()).ok());
-    if known.iter().flatten().any(|calibration| calibration.key.verifier != loaded.digest) {
+    // Runs of before digests were kept may still have a calibration that names them.
+    let calibrations = || {
+        let stored = meta.calibration.clone()?;
+        Some(serde_json::from_value::<Vec<Calibration>>(stored).ok()?.into_iter().next()?.key.verifier)
+    };
+    let recorded = meta.versions.get(VERIFIER_VERSION).cloned().or_else(calibrations);
+    if recorded.is_some_and(|recorded| recorded != loaded.digest) {
         return Err(refuse(meta, "--perplexity: its verifier's weights have changed since"));
     }
     Ok((loaded.model, loaded.digest))
@@ -397,7 +403,11 @@ fn bert<'a>(
             });
         }
     }
-    let folder = options.encoder.and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let folder = options.encoder.unwrap_or(Path::new(""));
+    // Something like `.` has no name of its own.
+    let named =
+        if folder.file_name().is_some() { folder.to_path_buf() } else { folder.canonicalize().unwrap_or_default() };
+    let folder = named.file_name().unwrap_or_default().to_string_lossy();
     let weights = if options.idf { ", idf" } else { "" };
     let label = format!("{folder}, layer {} of {}{weights}", encoder.layer(), encoder.layers());
     let settings = [

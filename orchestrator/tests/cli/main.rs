@@ -12,5 +12,6 @@ mod outputs;
 mod questions;
 mod rows;
 mod same_tokens;
+mod scores;
 mod simulations;
 mod thresholds;
