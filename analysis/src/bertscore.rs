@@ -187,7 +187,7 @@ impl Baseline {
             }
             let values = values.iter().map(|cell| number(cell)).collect::<Result<Vec<f64>, _>>()?;
             let [precision, recall, f1] = values[..] else { return Err(problem("a row is LAYER,P,R,F".to_owned())) };
-            if let Some(value) = values.iter().find(|value| !(**value < 1.0)) {
+            if let Some(value) = values.iter().find(|value| value.is_nan() || **value >= 1.0) {
                 return Err(problem(format!("{value} is no baseline: it must lie below 1")));
             }
             if rows == layer {

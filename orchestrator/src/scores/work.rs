@@ -86,8 +86,11 @@ struct Group<'a> {
     scorers: Vec<Scorer>,
     /// Numbers of states that a generation takes, at least: bounds a block.
     weight: Box<dyn Fn(&Generation) -> usize + 'a>,
-    compute: Box<dyn FnMut(&[&Generation]) -> Result<Vec<Vec<f32>>, Error> + 'a>,
+    compute: Compute<'a>,
 }
+
+/// The figures of a block of generations, in their order.
+type Compute<'a> = Box<dyn FnMut(&[&Generation]) -> Result<Vec<Vec<f32>>, Error> + 'a>;
 
 /// Adds what the run in `folder` lacks of the figures that were asked for. What is there stays.
 ///
