@@ -287,16 +287,17 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
     let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
     progress.say(&report::headline(&settings));
-    let options = SimulateOptions {
+    let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
         ledger: Some(&args.ledger),
         out: args.out.as_deref(),
+        turn: 0,
         threads: threads_of(*threads),
         progress: &progress,
         interrupted: interruption::flag(),
     };
-    let simulated = simulate(&source, options)?;
+    let simulated = simulate(&source, kept.clone())?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
         "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
@@ -309,7 +310,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         if !folders.is_empty() {
             let summaries = against::live_summaries(&folders)?;
-            let rows = against::compare(&summaries, &simulated.summary);
+            // As many simulations as live runs, so that a median is held against a median.
+            let mut repeated = vec![simulated.summary.clone()];
+            for turn in 1..summaries.len() as u16 {
+                let quiet = Progress::new(Ui::None);
+                let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
+                repeated.push(simulate(&source, again)?.summary);
+            }
+            let rows = against::compare(&summaries, &repeated);
             print(against::table(&rows, summaries.len()))?;
         }
         if let Some(folder) = &simulated.folder {
