@@ -17,6 +17,7 @@ use specfleet_ledger::{RunKind, RunState, RunWriter};
 use self::phase::Phases;
 pub use self::source::{Source, run_folder};
 use crate::error::Error;
+use crate::pair::Pair;
 use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
@@ -75,6 +76,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
         precheck::folders(ledger, out)?;
     }
     let mut meta = run::meta(settings, scenario, &source.resolved, &source.data_sets);
+    meta.versions.extend(source.pair.iter().flat_map(Pair::versions));
     meta.kind = RunKind::Simulated {
         fidelity: fidelity(settings).to_owned(),
         cost: cost(settings).to_owned(),
