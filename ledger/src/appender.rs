@@ -73,19 +73,25 @@ impl Pending {
 impl Appender {
     /// Fills the empty store in `store_dir`, a chunk of rounds at a time.
     pub(crate) fn new(store_dir: &Path) -> Result<Appender, LedgerError> {
-        Ok(Appender {
+        Ok(Appender::over(store_dir, store::open(store_dir)?))
+    }
+
+    fn over(store_dir: &Path, store: sled::Db) -> Appender {
+        Appender {
             store_dir: store_dir.to_path_buf(),
-            store: store::open(store_dir)?,
+            store,
             pending: Pending::default(),
             next: BTreeMap::new(),
             limits: Limits::LIVE,
             chunks: 1,
-        })
+        }
     }
 
-    /// The same in large chunks, and two of rounds at a time: fewer are left half full.
+    /// Fills a new store that is to take little room: in larger chunks, and eight of rounds at a time, so that fewer are
+    /// left half full.
     pub(crate) fn in_bulk(store_dir: &Path) -> Result<Appender, LedgerError> {
-        Ok(Appender { limits: Limits::BULK, chunks: 2, ..Appender::new(store_dir)? })
+        let store = store::create_for_bulk(store_dir)?;
+        Ok(Appender { limits: Limits::BULK, chunks: 8, ..Appender::over(store_dir, store) })
     }
 
     /// Moves the pending rows if some table has a chunk's worth of them.

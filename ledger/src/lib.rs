@@ -21,6 +21,7 @@
 //!   and step over the others.
 //! * **Damage costs what lies in it.** A chunk that does not decode is an error in its place, with its table, number and
 //!   key; everything else is read. [`verify()`] looks at every chunk.
+//! * **Scores come later.** [`ScoreWriter`] adds rows of the table `scores` to a run that has ended, under the run's lock.
 //! * **A crash takes at most what came after the last [`RunWriter::flush`]**, which the caller does at least each second.
 
 mod appender;
@@ -39,6 +40,7 @@ mod meta;
 mod reader;
 mod rows;
 mod scan;
+mod scores;
 mod store;
 mod table;
 mod verify;
@@ -54,6 +56,7 @@ pub use list::{ListedState, RunListing, list};
 pub use live::{Live, LiveJoules, LiveVerifier, VerifierState};
 pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
+pub use scores::{ScoreRow, ScoreWriter, Scorer};
 pub use table::Table;
 pub use verify::{TableCheck, Verified, verify};
 pub use writer::RunWriter;

@@ -145,6 +145,9 @@ pub enum Error {
     /// A flag of a command over the ledger that asks for what there is not.
     #[error("{0}")]
     Asked(String),
+    /// Scores that were asked for and cannot be computed.
+    #[error("{0}")]
+    Score(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -189,6 +192,7 @@ impl Error {
             | Error::Listen { .. }
             | Error::Simulation(_)
             | Error::UnknownRun { .. }
+            | Error::Score(_)
             | Error::Asked(_)
             | Error::Ledger(
                 LedgerError::NotFound(_)

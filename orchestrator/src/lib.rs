@@ -29,6 +29,7 @@ pub mod report;
 pub mod report_data;
 pub mod results;
 pub mod run;
+pub mod scores;
 pub mod simulate;
 pub mod sizes;
 pub mod sweep;

@@ -45,6 +45,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = LEDGER)]
         ledger: PathBuf,
     },
+    /// Score the texts of a stored run: BERTScore with an encoder from a folder, agreement with llm-only, perplexity
+    Score(Box<commands::score::ScoreArgs>),
     /// Find the largest fleet that holds latency and accuracy targets, by simulation
     Capacity(Box<CapacityArgs>),
     /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
@@ -192,6 +194,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run_command(&args),
         Some(Command::Simulate(args)) => simulate_command(&args),
         Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
+        Some(Command::Score(args)) => commands::score::run(&args),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs(args)) => commands::runs::run(&args),
@@ -306,16 +309,17 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
     let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
     progress.say(&report::headline(&settings));
-    let options = SimulateOptions {
+    let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
         ledger: Some(&args.ledger),
         out: args.out.as_deref(),
+        turn: 0,
         threads: threads_of(*threads),
         progress: &progress,
         interrupted: interruption::flag(),
     };
-    let simulated = simulate(&source, options)?;
+    let simulated = simulate(&source, kept.clone())?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
         "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
@@ -328,7 +332,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         if !folders.is_empty() {
             let summaries = against::live_summaries(&folders)?;
-            let rows = against::compare(&summaries, &simulated.summary);
+            // As many simulations as live runs, so that a median is held against a median.
+            let mut repeated = vec![simulated.summary.clone()];
+            for turn in 1..summaries.len() as u16 {
+                let quiet = Progress::new(Ui::None);
+                let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
+                repeated.push(simulate(&source, again)?.summary);
+            }
+            let rows = against::compare(&summaries, &repeated);
             print(against::table(&rows, summaries.len()))?;
         }
         if let Some(folder) = &simulated.folder {

@@ -79,7 +79,8 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
 
     let began = Instant::now();
-    let meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    meta.versions.extend(pair.versions());
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
@@ -315,6 +316,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),
+        scorers: Vec::new(),
     }
 }
 

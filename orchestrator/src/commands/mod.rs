@@ -6,6 +6,7 @@ pub(crate) mod rm;
 pub(crate) mod runs;
 pub(crate) mod tag;
 pub(crate) mod verify;
+pub(crate) mod score;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

@@ -15,5 +15,6 @@ mod page;
 mod questions;
 mod rows;
 mod same_tokens;
+mod scores;
 mod simulations;
 mod thresholds;
