@@ -31,7 +31,7 @@ pub(crate) fn of_file(scripts: &[&str], styles: &[&str]) -> String {
 /// The policy of the dashboard: its own files, and its own address for data.
 pub(crate) fn of_dashboard() -> String {
     format!(
-        "default-src 'none'; script-src 'self'; style-src 'self' {}; connect-src 'self'; base-uri 'none'; form-action \
+        "default-src 'none'; script-src 'self'; style-src 'self' {}; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action \
          'none'; frame-ancestors 'none'",
         source(PLOT_STYLE)
     )

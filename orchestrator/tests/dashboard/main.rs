@@ -256,7 +256,11 @@ fn pages_and_their_files_are_served() {
         let name = line.1.split('"').next().expect("a name");
         let answer = page.get(&format!("/assets/{name}"));
         assert_eq!(answer.status, 200, "{name}");
-        let kind = if name.ends_with(".css") { "text/css" } else { "text/javascript" };
+        let kind = match name.rsplit('.').next() {
+            Some("css") => "text/css",
+            Some("svg") => "image/svg+xml",
+            _ => "text/javascript",
+        };
         assert!(answer.header("content-type").unwrap_or_default().starts_with(kind), "{name}");
         assert!(!answer.body.is_empty());
     }
