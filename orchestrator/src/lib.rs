@@ -11,6 +11,7 @@ pub mod capacity;
 pub mod error;
 pub mod fleet;
 pub mod interruption;
+pub mod live;
 pub mod methods;
 pub mod pair;
 pub mod paired;
