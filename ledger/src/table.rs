@@ -23,11 +23,13 @@ pub enum Table {
     Audits = b'a',
     /// One row per method and verifier.
     Verifiers = b'v',
+    /// One row per scored generation and scorer, added after the run.
+    Scores = b's',
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 8] = [
         Table::Generations,
         Table::Rounds,
         Table::Pieces,
@@ -35,6 +37,7 @@ impl Table {
         Table::Energy,
         Table::Audits,
         Table::Verifiers,
+        Table::Scores,
     ];
 
     /// The name in messages and exports.
@@ -47,6 +50,7 @@ impl Table {
             Table::Energy => "energy",
             Table::Audits => "audits",
             Table::Verifiers => "verifiers",
+            Table::Scores => "scores",
         }
     }
 
@@ -60,6 +64,11 @@ impl Table {
         let mut key = [self.tag(); 9];
         key[1..].copy_from_slice(&sequence.to_be_bytes());
         key
+    }
+
+    /// The key of chunk `sequence` in messages: the letter of the table, then the number in hexadecimal digits.
+    pub fn key_text(self, sequence: u64) -> String {
+        format!("{}{sequence:016x}", char::from(self.tag()))
     }
 
     /// The chunk number in a key of this table; `None` if the key was not made by [`Table::key`].

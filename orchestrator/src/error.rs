@@ -1,6 +1,7 @@
 //! What can go wrong with a command, and what that means for its exit code.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use device_agent::{AgentError, ConnectorError};
@@ -114,6 +115,14 @@ pub enum Error {
         /// What a simulation can take.
         instead: &'static str,
     },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", elsewhere(.source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file of the results.
     #[error("cannot write {path}: {source}")]
     Output {
@@ -125,6 +134,20 @@ pub enum Error {
     /// Something that a simulation was asked for and cannot do.
     #[error("{0}")]
     Simulation(String),
+    /// A run that does not exist.
+    #[error("{} holds no run (no meta.json){}", .folder.display(), meant(.near))]
+    UnknownRun {
+        /// Where it would lie.
+        folder: PathBuf,
+        /// Names of the ledger's runs that are most like it.
+        near: Vec<String>,
+    },
+    /// A flag of a command over the ledger that asks for what there is not.
+    #[error("{0}")]
+    Asked(String),
+    /// Scores that were asked for and cannot be computed.
+    #[error("{0}")]
+    Score(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -133,12 +156,22 @@ pub enum Error {
     Interrupted(PathBuf),
 }
 
+/// What was probably meant, if anything.
+fn meant(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+}
+
 /// Where something was kept, if anywhere.
 fn kept(folder: &Path) -> String {
     if folder.as_os_str().is_empty() {
         return String::new();
     }
     format!("; what was recorded until then is in {}", folder.display())
+}
+
+/// What to do about an address that another program has.
+fn elsewhere(source: &std::io::Error) -> &'static str {
+    if source.kind() == ErrorKind::AddrInUse { "; take another port, or 0 for a free one" } else { "" }
 }
 
 impl Error {
@@ -156,8 +189,17 @@ impl Error {
             | Error::TooManyDevices { .. }
             | Error::TooManyVerifiers { .. }
             | Error::RealTime { .. }
+            | Error::Listen { .. }
             | Error::Simulation(_)
-            | Error::Ledger(LedgerError::NotFound(_)) => 2,
+            | Error::UnknownRun { .. }
+            | Error::Score(_)
+            | Error::Asked(_)
+            | Error::Ledger(
+                LedgerError::NotFound(_)
+                | LedgerError::NewerSchema { .. }
+                | LedgerError::StillRunning(_)
+                | LedgerError::BadTag(_),
+            ) => 2,
             // `runs` on something that is no folder, or not ours to read.
             Error::Ledger(LedgerError::Io { source, .. })
                 if matches!(source.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) =>

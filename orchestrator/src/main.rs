@@ -1,12 +1,13 @@
 //! The `specfleet` command.
 
-use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+mod commands;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use commands::{LEDGER, find, print};
 use specfleet::error::Error;
 use specfleet::paired::Comparison;
 use specfleet::point::Bench;
@@ -24,13 +25,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: LiveArgs,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
-    Run(Box<RunArgs>),
+    Run(Box<LiveArgs>),
     /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting
     Simulate(Box<SimulateArgs>),
     /// Fit batch costs, host overheads, risk line and distributions on a live run, into one calibration file
@@ -44,19 +45,24 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = LEDGER)]
         ledger: PathBuf,
     },
+    /// Score the texts of a stored run: BERTScore with an encoder from a folder, agreement with llm-only, perplexity
+    Score(Box<commands::score::ScoreArgs>),
     /// Find the largest fleet that holds latency and accuracy targets, by simulation
     Capacity(Box<CapacityArgs>),
     /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
     Sweep(Box<SweepArgs>),
-    /// List the runs in the ledger
-    Runs {
-        /// Folder of all runs
-        #[arg(long, default_value = LEDGER)]
-        ledger: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// List the runs in the ledger, all or those of a state, a method, a tag, a kind, a time or a scenario
+    Runs(commands::runs::RunsArgs),
+    /// Delete runs that have ended
+    Rm(commands::rm::RmArgs),
+    /// Put words on a run to find it again, or take them off
+    Tag(commands::tag::TagArgs),
+    /// Rewrite runs into fresh stores: the same rows in fewer bytes, in the newest schema
+    Compact(commands::compact::CompactArgs),
+    /// Check every chunk of runs, and whether their books close
+    Verify(commands::verify::VerifyArgs),
+    /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
+    Dashboard(commands::dashboard::DashboardArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
@@ -64,7 +70,14 @@ enum Command {
     },
 }
 
-const LEDGER: &str = "specfleet-runs";
+/// What a live run can be told beyond what every run can.
+#[derive(Args)]
+struct LiveArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    page: commands::dashboard::PageArgs,
+}
 
 #[derive(Args)]
 struct RunArgs {
@@ -181,9 +194,15 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run_command(&args),
         Some(Command::Simulate(args)) => simulate_command(&args),
         Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
+        Some(Command::Score(args)) => commands::score::run(&args),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
-        Some(Command::Runs { ledger, json }) => runs_command(&ledger, json),
+        Some(Command::Runs(args)) => commands::runs::run(&args),
+        Some(Command::Rm(args)) => commands::rm::run(&args),
+        Some(Command::Tag(args)) => commands::tag::run(&args),
+        Some(Command::Compact(args)) => commands::compact::run(&args),
+        Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {
@@ -199,14 +218,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints a line. Nobody listening any more (`| head`) is no mistake.
-fn print(line: impl Display) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot print"),
-    }
-}
-
 /// What clap says about a mistake, without its general advice, in one line.
 fn one_line(mistake: &clap::Error) -> String {
     let text = mistake.to_string();
@@ -216,7 +227,7 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn run_command(LiveArgs { run: args, page }: &LiveArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
@@ -230,7 +241,12 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, comparisons, folder, notes, aborted } = actix::System::new().block_on(run::run(options))?;
+    let page = page.start(&args.ledger)?;
+    let finished = actix::System::new().block_on(run::run(options));
+    if let Some(page) = page {
+        page.stop();
+    }
+    let Finished { summary, comparisons, folder, notes, aborted } = finished?;
     show(args, &summary, &comparisons, &notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;
@@ -271,7 +287,7 @@ fn verdict(args: &RunArgs, checks: &[Threshold], summary: &Summary, aborted: Opt
 
 fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let SimulateArgs { run: args, against: live, fidelity, threads } = args;
-    let folders: Vec<PathBuf> = live.iter().map(|run| place(&args.ledger, run)).collect();
+    let folders = live.iter().map(|run| find(&args.ledger, run)).collect::<Result<Vec<PathBuf>, _>>()?;
     against::check(&folders)?;
     let mut scenario = match folders.first() {
         Some(folder) if args.scenario.is_some() => {
@@ -293,16 +309,17 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
     let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
     progress.say(&report::headline(&settings));
-    let options = SimulateOptions {
+    let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
         ledger: Some(&args.ledger),
         out: args.out.as_deref(),
+        turn: 0,
         threads: threads_of(*threads),
         progress: &progress,
         interrupted: interruption::flag(),
     };
-    let simulated = simulate(&source, options)?;
+    let simulated = simulate(&source, kept.clone())?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
         "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
@@ -315,7 +332,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         if !folders.is_empty() {
             let summaries = against::live_summaries(&folders)?;
-            let rows = against::compare(&summaries, &simulated.summary);
+            // As many simulations as live runs, so that a median is held against a median.
+            let mut repeated = vec![simulated.summary.clone()];
+            for turn in 1..summaries.len() as u16 {
+                let quiet = Progress::new(Ui::None);
+                let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
+                repeated.push(simulate(&source, again)?.summary);
+            }
+            let rows = against::compare(&summaries, &repeated);
             print(against::table(&rows, summaries.len()))?;
         }
         if let Some(folder) = &simulated.folder {
@@ -326,7 +350,7 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn calibrate_command(run: &Path, out: &Path, ledger: &Path) -> anyhow::Result<ExitCode> {
-    let refit = refit::refit(&place(ledger, run), ledger, &|line| eprintln!("{line}"))?;
+    let refit = refit::refit(&find(ledger, run)?, ledger, &|line| eprintln!("{line}"))?;
     refit.lines.iter().try_for_each(print)?;
     let text = serde_json::to_string_pretty(&refit.calibration).context("writing the calibration")?;
     std::fs::write(out, text + "\n").map_err(|source| Error::Output { path: out.to_path_buf(), source })?;
@@ -399,26 +423,8 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A run by its name in the ledger, or by its folder.
-fn place(ledger: &Path, run: &Path) -> PathBuf {
-    let named = ledger.join(run);
-    if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() }
-}
-
 fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {
     asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
-}
-
-fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let runs = specfleet_ledger::list(ledger).map_err(Error::from)?;
-    if json {
-        print(serde_json::to_string_pretty(&runs).context("writing the list")?)?;
-    } else if runs.is_empty() {
-        print(format!("no runs in {}", ledger.display()))?;
-    } else {
-        print(report::run_table(&runs))?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {

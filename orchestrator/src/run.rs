@@ -82,7 +82,8 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
 
     let began = Instant::now();
-    let meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    meta.versions.extend(pair.versions());
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
@@ -331,6 +332,9 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),
         faults_injected: 0,
         wall_seconds: None,
+        store: String::new(),
+        tags: Vec::new(),
+        scorers: Vec::new(),
     }
 }
 

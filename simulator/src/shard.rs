@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use specfleet_engine::device::payload::token_bits;
-use specfleet_engine::device::{
-    DeviceMachine, Input, Output, Refusal, Start, UploadJob, UploadPlan, Verdict, WakeReason,
-};
+use specfleet_engine::device::{DeviceMachine, Input, Output, Refusal, Start, UploadJob, UploadPlan, Verdict};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
 use specfleet_engine::load::{self, Dispatch, Order};
 use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
@@ -14,7 +12,6 @@ use specfleet_engine::time::{Span, Time};
 
 use crate::answers::DeviceAnswers;
 use crate::fleet::{Assigned, Fleet};
-use crate::host::Host;
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
 use crate::queue::{Calendar, Due};
 use crate::run::SHARDS;
@@ -69,9 +66,6 @@ struct Device {
     in_doubt: bool,
     /// Messages on their way down.
     arriving: u16,
-    /// Its wakes and the pool's messages to it so far, for the draws of its host.
-    wakes: u32,
-    messages: u32,
     /// When the last of them was sent, lateness included.
     last_message: Time,
 }
@@ -137,8 +131,6 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     running: false,
                     in_doubt: false,
                     arriving: 0,
-                    wakes: 0,
-                    messages: 0,
                     last_message: Time::ZERO,
                 }
             })
@@ -301,8 +293,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 break;
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
-            let at = at.max(now)
-                + late(self.fleet.host(), self.fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
+            let due = at.max(now);
+            let at = due + self.fleet.host().wake(reason, self.fleet.seed, due);
             if at >= device.leaves {
                 break;
             }
@@ -386,17 +378,16 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     }
 
     fn set_timer(&mut self, slot: u32) {
-        let id = DeviceId(slot * SHARDS + self.index);
         let device = &mut self.devices[slot as usize];
         let Some((at, reason)) = device.machine.poll_timeout() else { return };
         // What is overdue is due at once.
         let at = at.max(device.now);
-        // What wakes it late draws only once per wake: a wake that is queued already is early enough.
+        // A wake that is queued already is early enough.
         if at >= device.timer {
             return;
         }
         device.timer = at;
-        let at = at + late(self.fleet.host(), self.fleet.seed, device, reason, id);
+        let at = at + self.fleet.host().wake(reason, self.fleet.seed, at);
         self.push(at, Event::Timer(slot));
     }
 
@@ -411,11 +402,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// then decides what becomes of it.
     fn receive(&mut self, message: ToDevice<A::Verdict>) {
         let ToDevice { at, device: id, connection: from, session, body } = message;
-        let (slot, id) = (id / SHARDS, DeviceId(id));
+        let slot = id / SHARDS;
         let device = &mut self.devices[slot as usize];
-        device.messages = device.messages.wrapping_add(1);
         // One stream keeps its order, however late its host is.
-        let at = (at + self.fleet.host().way_down(self.fleet.seed, id, device.messages)).max(device.last_message);
+        let at = (at + self.fleet.host().way_down(self.fleet.seed, at)).max(device.last_message);
         device.last_message = at;
         let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
         let timeout = device.machine.poll_timeout().map(|(at, _)| at);
@@ -501,12 +491,6 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         }
         self.tell(slot, now, input);
     }
-}
-
-/// How much later than asked a device is woken.
-fn late(host: &Host, seed: u64, device: &mut Device, reason: WakeReason, id: DeviceId) -> Span {
-    device.wakes = device.wakes.wrapping_add(1);
-    host.wake(reason, seed, id, device.wakes)
 }
 
 /// The number of a device's last connection: devices take turns, so that none is ever used twice and the device can be

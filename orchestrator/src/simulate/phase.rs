@@ -17,7 +17,7 @@ use specfleet_ledger::{LedgerError, RunWriter};
 use specfleet_simulator::answers::{DeviceAnswers, PoolAnswers};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{Fitted, FittedDevices};
-use specfleet_simulator::{Fleet, Job, Kill, Phase, PoolSetup, SHARDS, Simulation};
+use specfleet_simulator::{Fleet, Host, Job, Kill, Phase, PoolSetup, SHARDS, Simulation};
 
 use super::model::{ModelDevices, ModelPhase, ModelPool};
 use super::sinks::{Kept, PoolRows, ShardSink, fitted_audit};
@@ -45,6 +45,7 @@ const DRAFTER_KV: usize = 1 << 30;
 pub(super) struct Phases<'a> {
     settings: &'a Settings,
     source: &'a Source,
+    host: Host,
     /// A summary of this run without anything in it.
     empty: StreamSummary,
     stream: StreamSummary,
@@ -89,6 +90,7 @@ impl<'a> Phases<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         source: &'a Source,
+        host: Host,
         empty: StreamSummary,
         writer: Option<RunWriter>,
         progress: &'a Progress,
@@ -111,6 +113,7 @@ impl<'a> Phases<'a> {
             stream: empty.clone(),
             settings,
             source,
+            host,
             empty,
             writer,
             progress,
@@ -199,7 +202,7 @@ impl<'a> Phases<'a> {
                 sizes.end_tokens.clone(),
             ),
             cost: source.cost.clone(),
-            host: source.host.clone(),
+            host: self.host.clone(),
             seed: settings.run.seed,
             kills: kills(settings),
         };
@@ -395,7 +398,7 @@ impl<'a> Phases<'a> {
             assignment: Arc::new(Tasks(self.assignment.clone())),
             load: self.settings.load.clone(),
             churn: self.settings.churn,
-            host: self.source.host.clone(),
+            host: self.host.clone(),
         }
     }
 }
