@@ -14,6 +14,7 @@ pub mod error;
 pub mod filter;
 pub mod fleet;
 pub mod interruption;
+pub mod live;
 pub mod methods;
 pub mod page;
 pub mod pair;

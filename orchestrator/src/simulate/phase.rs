@@ -25,6 +25,7 @@ use super::source::Source;
 use super::trace::{TraceDevices, TracePhase};
 use crate::audit::{self, Case};
 use crate::error::Error;
+use crate::live::{Figures, Seen};
 use crate::parts::device_settings;
 use crate::progress::Progress;
 use crate::run;
@@ -54,6 +55,10 @@ pub(super) struct Phases<'a> {
     threads: usize,
     jobs: Vec<JobHead>,
     assignment: Assignment,
+    /// What the devices of the phases that are over have done.
+    seen: Seen,
+    /// For `live.json`.
+    figures: Figures,
     tokens: u64,
     events: u64,
     end: Time,
@@ -97,8 +102,13 @@ impl<'a> Phases<'a> {
             let data_set = data_set(&part.data_set);
             part.tasks().map(move |task| JobHead { prompt: task.prompt_id, repetition: task.repetition, data_set })
         });
+        let jobs: Vec<JobHead> = jobs.collect();
+        let methods: Vec<String> = source.resolved.methods.iter().map(|method| method.name.clone()).collect();
+        let generations = (methods.len() * jobs.len()) as u64;
         Phases {
-            jobs: jobs.collect(),
+            jobs,
+            seen: Seen::default(),
+            figures: Figures::new(methods, generations),
             assignment: settings.assignment(),
             stream: empty.clone(),
             settings,
@@ -250,7 +260,7 @@ impl<'a> Phases<'a> {
         let mut cases: Vec<Case> = Vec::new();
         let mut failure: Option<LedgerError> = None;
         let (mut aborted, mut broken_off) = (None, false);
-        let writer = &mut self.writer;
+        let (writer, figures, seen) = (&mut self.writer, &mut self.figures, self.seen);
         let (source, empty) = (self.source, &self.empty);
         let interrupted = self.interrupted;
         let mut flushed = Instant::now();
@@ -275,6 +285,10 @@ impl<'a> Phases<'a> {
                 // Where the rows are divided on the disk changes neither them nor their order.
                 if flushed.elapsed() >= FLUSH_EVERY {
                     failure = failure.take().or(writer.flush().err());
+                    let mut seen = seen;
+                    sinks.each(|sink| seen.add(&sink.seen));
+                    let live = figures.look(progress.now, index, &seen, &sinks.pool.done, None);
+                    failure = failure.take().or(writer.put_live(&live).err());
                     flushed = Instant::now();
                 }
             }
@@ -297,6 +311,7 @@ impl<'a> Phases<'a> {
                 }
             }
             let _ = self.stream.merge(&sink.summary);
+            self.seen.add(&sink.seen);
         }
         bar.set(totals.progress.ended, totals.progress.now.since(start));
         bar.finish();
