@@ -24,5 +24,6 @@ pub mod method;
 pub mod pool;
 pub mod random;
 pub mod record;
+mod splitmix;
 pub mod time;
 pub mod wire;
