@@ -20,6 +20,7 @@ mod message;
 mod places;
 mod pool;
 mod queue;
+mod rendezvous;
 mod run;
 mod shard;
 mod sink;
