@@ -25,13 +25,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: LiveArgs,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
-    Run(Box<RunArgs>),
+    Run(Box<LiveArgs>),
     /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting
     Simulate(Box<SimulateArgs>),
     /// Fit batch costs, host overheads, risk line and distributions on a live run, into one calibration file
@@ -45,6 +45,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = LEDGER)]
         ledger: PathBuf,
     },
+    /// Score the texts of a stored run: BERTScore with an encoder from a folder, agreement with llm-only, perplexity
+    Score(Box<commands::score::ScoreArgs>),
     /// Find the largest fleet that holds latency and accuracy targets, by simulation
     Capacity(Box<CapacityArgs>),
     /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
@@ -59,11 +61,22 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
+    Dashboard(commands::dashboard::DashboardArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
         scenario: PathBuf,
     },
+}
+
+/// What a live run can be told beyond what every run can.
+#[derive(Args)]
+struct LiveArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    page: commands::dashboard::PageArgs,
 }
 
 #[derive(Args)]
@@ -181,6 +194,7 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run_command(&args),
         Some(Command::Simulate(args)) => simulate_command(&args),
         Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
+        Some(Command::Score(args)) => commands::score::run(&args),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs(args)) => commands::runs::run(&args),
@@ -188,6 +202,7 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {
@@ -212,7 +227,7 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn run_command(LiveArgs { run: args, page }: &LiveArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
@@ -226,7 +241,12 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
         out: args.out.as_deref(),
         progress: &progress,
     };
-    let Finished { summary, comparisons, folder, notes, aborted } = actix::System::new().block_on(run::run(options))?;
+    let page = page.start(&args.ledger)?;
+    let finished = actix::System::new().block_on(run::run(options));
+    if let Some(page) = page {
+        page.stop();
+    }
+    let Finished { summary, comparisons, folder, notes, aborted } = finished?;
     show(args, &summary, &comparisons, &notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;
@@ -289,16 +309,17 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
     let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
     progress.say(&report::headline(&settings));
-    let options = SimulateOptions {
+    let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
         ledger: Some(&args.ledger),
         out: args.out.as_deref(),
+        turn: 0,
         threads: threads_of(*threads),
         progress: &progress,
         interrupted: interruption::flag(),
     };
-    let simulated = simulate(&source, options)?;
+    let simulated = simulate(&source, kept.clone())?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
         "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
@@ -311,7 +332,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         if !folders.is_empty() {
             let summaries = against::live_summaries(&folders)?;
-            let rows = against::compare(&summaries, &simulated.summary);
+            // As many simulations as live runs, so that a median is held against a median.
+            let mut repeated = vec![simulated.summary.clone()];
+            for turn in 1..summaries.len() as u16 {
+                let quiet = Progress::new(Ui::None);
+                let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
+                repeated.push(simulate(&source, again)?.summary);
+            }
+            let rows = against::compare(&summaries, &repeated);
             print(against::table(&rows, summaries.len()))?;
         }
         if let Some(folder) = &simulated.folder {

@@ -1,11 +1,11 @@
 //! The recorder: the ledger's only writer, on a thread of its own behind bounded queues.
 //!
 //! Devices and verifiers wait while it is behind; nothing is dropped. It flushes twice a second, so that a killed run
-//! loses at most the last second.
+//! loses at most the last second, and then says what the run is doing (`live.json`).
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_agent::DeviceEvent;
 use specfleet_analysis::{Scores, StreamSummary};
@@ -13,11 +13,12 @@ use specfleet_config::Threshold;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord, Provenance, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter};
+use specfleet_ledger::{LedgerError, Live, Meta, RunState, RunWriter};
 use tokio::sync::{mpsc, oneshot, watch};
-use verifier_pool::PoolEvent;
+use verifier_pool::{PoolEvent, PoolStatus};
 
 use crate::error::Error;
+use crate::live::{Batches, Figures, Seen};
 use crate::thresholds::Watch;
 
 /// Records that may wait.
@@ -55,12 +56,27 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the thread over an open run. `held`: the checks that can end it early, if there are any.
-    pub fn start(writer: RunWriter, held: Option<Held>) -> Result<Recorder, Error> {
+    /// Starts the thread over an open run of `generations` in all. `held`: the checks that can end it early, if there are
+    /// any. `status`: what the pool last said of itself.
+    pub fn start(
+        writer: RunWriter,
+        held: Option<Held>,
+        generations: u64,
+        status: watch::Receiver<Option<PoolStatus>>,
+    ) -> Result<Recorder, Error> {
         let (devices, device_events) = mpsc::channel(QUEUE);
         let (pool, pool_events) = mpsc::channel(QUEUE);
         let (commands, orders) = mpsc::channel(64);
-        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held };
+        let methods = writer.meta().methods.iter().map(|method| method.name.clone()).collect();
+        let watched = Watched {
+            began: Instant::now(),
+            method: 0,
+            seen: Seen::default(),
+            batches: Batches::default(),
+            figures: Figures::new(methods, generations),
+            status,
+        };
+        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held, watched };
         let thread = thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
@@ -135,6 +151,25 @@ struct Worker {
     open: BTreeMap<GenerationId, Open>,
     finished: Vec<Finished>,
     held: Option<Held>,
+    watched: Watched,
+}
+
+/// What somebody who watches the run is told.
+struct Watched {
+    began: Instant,
+    /// Of the last record.
+    method: u16,
+    seen: Seen,
+    batches: Batches,
+    figures: Figures,
+    status: watch::Receiver<Option<PoolStatus>>,
+}
+
+impl Watched {
+    fn look(&mut self) -> Live {
+        let now = Time(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.figures.look(now, self.method, &self.seen, &self.batches, self.status.borrow().as_ref())
+    }
 }
 
 /// Holds a running run to the checks that can end it, on what its finished generations show.
@@ -252,6 +287,8 @@ impl Worker {
     fn device(&mut self, event: DeviceEvent) -> Result<(), LedgerError> {
         match event {
             DeviceEvent::Round { generation, device, record } => {
+                self.watched.method = generation.method;
+                self.watched.seen.round(&record);
                 let open = self.open.entry(generation).or_default();
                 open.device = device;
                 if record.source == Source::Skipped {
@@ -263,6 +300,8 @@ impl Worker {
                 }
             }
             DeviceEvent::Finished(record) => {
+                self.watched.method = record.id.method;
+                self.watched.seen.generation(&record);
                 if let Some(held) = &mut self.held {
                     held.finished(&record);
                 }
@@ -276,7 +315,10 @@ impl Worker {
 
     fn pool(&mut self, event: PoolEvent) -> Result<(), LedgerError> {
         match event {
-            PoolEvent::Batch(record) => self.writer.append_batch(record),
+            PoolEvent::Batch(record) => {
+                self.watched.batches.batch(&record);
+                self.writer.append_batch(record)
+            }
             PoolEvent::Verifier(record) => self.writer.append_verifier(record, Provenance::Modelled),
         }
     }
@@ -288,6 +330,8 @@ impl Worker {
                 open.waiting.clear();
             }
         }
-        self.writer.flush()
+        self.writer.flush()?;
+        let live = self.watched.look();
+        self.writer.put_live(&live)
     }
 }

@@ -12,7 +12,7 @@ use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use tokio::sync::watch;
-use verifier_pool::{PoolHandle, PoolOptions};
+use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 
 use crate::audit::{self, Case};
 use crate::error::Error;
@@ -29,6 +29,9 @@ use crate::work::Work;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
 const DEVICES_PER_ENDPOINT: usize = 128;
+
+/// How often the pool is asked what it is doing; its answer is as old as that at most.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a run needs beyond its scenario.
 pub struct RunOptions<'a> {
@@ -79,13 +82,16 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
 
     let began = Instant::now();
-    let meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    meta.versions.extend(pair.versions());
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
     let folder = writer.run_dir().to_path_buf();
-    let recorder = Recorder::start(writer, held)?;
-    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched).await;
+    let (told, status) = watch::channel(None);
+    let generations = (resolved.methods.len() * work.jobs.len()) as u64;
+    let recorder = Recorder::start(writer, held, generations, status)?;
+    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched, told).await;
     let state = match &outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
         Ok((_, None)) => RunState::Completed,
@@ -151,6 +157,7 @@ async fn early_end(watched: &mut watch::Receiver<Option<String>>) -> String {
 
 /// Starts everything, runs every method, stops everything. Returns how it ended, and how many faults were injected,
 /// whatever the outcome.
+#[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
 async fn drive(
     settings: &Settings,
     pair: &Pair,
@@ -159,6 +166,7 @@ async fn drive(
     recorder: &Recorder,
     progress: &Progress,
     watched: &mut watch::Receiver<Option<String>>,
+    told: watch::Sender<Option<PoolStatus>>,
 ) -> (Result<Ended, Error>, u32) {
     let origin = Instant::now();
     let mut options = PoolOptions::from_settings(
@@ -175,6 +183,7 @@ async fn drive(
     };
     let (injected, watch_injected) = watch::channel(0);
     let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
+    let asking = actix::spawn(ask(pool.clone(), told));
     let outcome = tokio::select! {
         outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin) => {
             outcome.map(|idle| (Some(idle), None))
@@ -185,6 +194,7 @@ async fn drive(
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(PathBuf::new())),
     };
     faults.abort();
+    asking.abort();
     pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
     let injected = *watch_injected.borrow();
     (outcome, injected)
@@ -258,6 +268,15 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+/// Asks the pool what it is doing, again and again, and passes it on. Not the recorder's task: a pool that waits for the
+/// recorder answers nobody.
+async fn ask(pool: PoolHandle, told: watch::Sender<Option<PoolStatus>>) {
+    while let Ok(status) = pool.status().await {
+        told.send_replace(Some(status));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
 /// Kills verifiers at their times, in turn.
 async fn inject(
     pool: PoolHandle,
@@ -319,6 +338,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),
+        scorers: Vec::new(),
     }
 }
 

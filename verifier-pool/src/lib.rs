@@ -44,5 +44,5 @@ pub use error::PoolError;
 pub use handle::{PoolHandle, start, start_over};
 pub use judge::{ItemAnswer, Judge, JudgeError};
 pub use options::{Call, Journal, PoolEvent, PoolOptions, TlsOptions};
-pub use status::{KvHeld, Outstanding, PoolStatus};
+pub use status::{KvHeld, Outstanding, PoolStatus, VerifierStatus};
 pub use store::{SessionStore, Task};

@@ -22,7 +22,7 @@ use crate::judge::ItemAnswer;
 use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Port, Request, Stop};
 use crate::options::{Call, Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
-use crate::status::{Outstanding, PoolStatus};
+use crate::status::{Outstanding, PoolStatus, VerifierStatus};
 use crate::store::SessionStore;
 use crate::upload;
 use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed, span};
@@ -436,6 +436,12 @@ impl Handler<GetStatus> for Pool {
             sessions: self.machine.sessions(),
             connections: self.connections.len(),
             kv: self.replicas.iter().map(Replica::held).collect(),
+            verifiers: self
+                .machine
+                .activities()
+                .zip(&self.replicas)
+                .map(|(activity, replica)| VerifierStatus { activity, restarts: replica.restarts() })
+                .collect(),
         })
     }
 }

@@ -1,8 +1,10 @@
 //! The commands that have files of their own, and what they share.
 
 pub(crate) mod compact;
+pub(crate) mod dashboard;
 pub(crate) mod rm;
 pub(crate) mod runs;
+pub(crate) mod score;
 pub(crate) mod tag;
 pub(crate) mod verify;
 
