@@ -21,6 +21,7 @@ pub mod id;
 pub mod kv;
 pub mod load;
 pub mod method;
+pub mod names;
 pub mod pool;
 pub mod random;
 pub mod record;

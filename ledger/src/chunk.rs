@@ -3,21 +3,29 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0 .. 3 | `SFC` |
-//! | 3 | version of the encoding, [`VERSION`] |
+//! | 3 | version of the encoding: 1 up to schema 2, [`VERSION`] since schema 3 |
 //! | 4 | tag of the table |
 //! | 5 .. 9 | number of rows, little-endian |
 //! | 9 .. 13 | CRC-32 of everything else |
 //! | 13 .. | the columns |
 
-use crate::codec::{Decoder, Encoder, Malformed};
+use crate::codec::{Decoder, Encoder, Form, Malformed};
 use crate::error::LedgerError;
 use crate::table::Table;
 
-/// Largest chunk, header included: far enough below the size at which sled moves a value into a file of its own.
+/// Largest chunk of rows of a run that is being written, header included: far enough below the size at which sled moves a
+/// value into a file of its own. Compacting writes larger ones, up to 1 MiB.
 pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 
+/// Largest chunk of rows of a compacted run.
+const MAX_BULK_CHUNK_BYTES: usize = 1024 * 1024;
+
 const MAGIC: [u8; 3] = *b"SFC";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version of schemas 1 and 2.
+const BLOCKS_VERSION: u8 = 1;
+/// The schema that [`VERSION`] came with: its chunks have all the columns of that schema, whatever the store has.
+const COLUMNS_SINCE: u32 = 3;
 const CHECKSUM: std::ops::Range<usize> = 9..13;
 const HEADER: usize = 13;
 
@@ -36,8 +44,9 @@ pub(crate) trait Row: Sized + 'static {
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<Self>, Malformed>;
 }
 
-/// One chunk of these rows, however large it gets.
-fn seal<R: Row>(rows: &[R]) -> Vec<u8> {
+/// One chunk of these rows, however large it gets. For the pieces of a chunk of rounds, which must be one: at most one
+/// per row and 25 bytes each, so 100 KiB where every row is another generation's, which is still below sled's limit.
+pub(crate) fn whole<R: Row>(rows: &[R]) -> Vec<u8> {
     let mut columns = Encoder::default();
     R::encode(rows, &mut columns);
     let columns = columns.finish();
@@ -61,21 +70,39 @@ fn checksum(chunk: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Hands the rows to `sink` in chunks of at most [`MAX_CHUNK_BYTES`], in order; each with the number of its rows.
+/// How large chunks may get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Rows, in multiples of [`Row::ROWS_PER_CHUNK`].
+    pub(crate) rows: usize,
+    /// Bytes.
+    pub(crate) bytes: usize,
+}
+
+impl Limits {
+    /// Of a run that is being written.
+    pub(crate) const LIVE: Limits = Limits { rows: 1, bytes: MAX_CHUNK_BYTES };
+    /// Of a compacted run: so large that sled gives the chunks files of their own, which have no room to waste.
+    pub(crate) const BULK: Limits = Limits { rows: 8, bytes: MAX_BULK_CHUNK_BYTES };
+}
+
+/// Hands the rows to `sink` in chunks within `limits` and of like size, in order; each with the number of its rows.
 pub(crate) fn write<R: Row>(
     rows: &[R],
+    limits: Limits,
     sink: &mut impl FnMut(usize, Vec<u8>) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
-    for rows in rows.chunks(R::ROWS_PER_CHUNK) {
-        let chunk = seal(rows);
-        if chunk.len() <= MAX_CHUNK_BYTES {
+    let parts = rows.len().div_ceil(limits.rows * R::ROWS_PER_CHUNK);
+    for rows in rows.chunks(rows.len().div_ceil(parts.max(1)).max(1)) {
+        let chunk = whole(rows);
+        if chunk.len() <= limits.bytes {
             sink(rows.len(), chunk)?;
         } else if rows.len() == 1 {
-            return Err(LedgerError::RowTooLarge { table: R::TABLE, bytes: chunk.len(), limit: MAX_CHUNK_BYTES });
+            return Err(LedgerError::RowTooLarge { table: R::TABLE, bytes: chunk.len(), limit: limits.bytes });
         } else {
             let (left, right) = rows.split_at(rows.len() / 2);
-            write(left, sink)?;
-            write(right, sink)?;
+            write(left, limits, sink)?;
+            write(right, limits, sink)?;
         }
     }
     Ok(())
@@ -83,7 +110,7 @@ pub(crate) fn write<R: Row>(
 
 /// Refuses a row that is larger than a chunk. A row of lists of at most [`SHORT_LIST`] elements never is.
 pub(crate) fn check_row<R: Row>(row: &R) -> Result<(), LedgerError> {
-    write(std::slice::from_ref(row), &mut |_, _| Ok(()))
+    write(std::slice::from_ref(row), Limits::LIVE, &mut |_, _| Ok(()))
 }
 
 /// Lists of this length fit a chunk whatever they hold: two columns of at most 32 bits per element, and the rest.
@@ -91,6 +118,14 @@ pub(crate) const SHORT_LIST: usize = 7000;
 
 /// The rows of a chunk of a store of this schema.
 pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malformed> {
+    let mut columns = open::<R>(chunk, schema)?;
+    let rows = R::decode(columns.rows(), &mut columns)?;
+    columns.finish()?;
+    Ok(rows)
+}
+
+/// The columns of a chunk, after its header was checked.
+pub(crate) fn open<R: Row>(chunk: &[u8], schema: u32) -> Result<Decoder<'_>, Malformed> {
     if chunk.len() < HEADER || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
@@ -98,9 +133,12 @@ pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malforme
     if checksum(chunk) != stored {
         return Err(Malformed("its checksum does not match"));
     }
-    if chunk[3] != VERSION {
-        return Err(Malformed("its encoding is of an unknown version"));
-    }
+    // A chunk says itself how it is written: rows that are added to an older store are written as they are today.
+    let (form, schema) = match chunk[3] {
+        BLOCKS_VERSION => (Form::Blocks, schema),
+        VERSION => (Form::Columns, schema.max(COLUMNS_SINCE)),
+        _ => return Err(Malformed("its encoding is of an unknown version")),
+    };
     if chunk[4] != R::TABLE.tag() {
         return Err(Malformed("it belongs to another table"));
     }
@@ -108,8 +146,5 @@ pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malforme
     if rows > MAX_ROWS {
         return Err(Malformed("it claims more rows than a chunk can hold"));
     }
-    let mut columns = Decoder::new(&chunk[HEADER..], rows, schema);
-    let rows = R::decode(rows, &mut columns)?;
-    columns.finish()?;
-    Ok(rows)
+    Ok(Decoder::new(&chunk[HEADER..], rows, schema, form))
 }

@@ -50,7 +50,7 @@ pub enum LedgerError {
         source: serde_json::Error,
     },
     /// A chunk does not decode; the other chunks are still readable.
-    #[error("{path}: chunk {sequence} of table {table} is damaged: {reason}")]
+    #[error("{path}: chunk {sequence} of table {table} (key {}) is damaged: {reason}", table.key_text(*.sequence))]
     DamagedChunk {
         /// The store.
         path: PathBuf,
@@ -72,6 +72,27 @@ pub enum LedgerError {
         expected: u32,
         /// Rounds the store holds.
         found: u32,
+    },
+    /// The plain files say that more generations are stored than there are.
+    #[error("{path}: {expected} closed generations are said to be stored, {found} are there")]
+    MissingGenerations {
+        /// The store.
+        path: PathBuf,
+        /// Generations that `progress.json` tells of.
+        expected: u64,
+        /// Generations that the store holds.
+        found: u64,
+    },
+    /// A tag that could not be told apart in a list.
+    #[error("tag {0:?} is none: use 1 to 64 characters without spaces and commas, and do not start with '-'")]
+    BadTag(String),
+    /// A compaction whose result is not what it started from. The run is as it was.
+    #[error("{path}: the rewritten table {table} is not the same as before; the run is as it was")]
+    NotTheSame {
+        /// The fresh store.
+        path: PathBuf,
+        /// The table.
+        table: Table,
     },
     /// The caller appended to a generation that it had closed before.
     #[error("generation {0:?} is closed: nothing can be added to it")]

@@ -5,7 +5,8 @@
 //!                progress.json   rows safely stored, rewritten at each flush                          ([`Progress`])
 //!                summary.json    what all devices did, where the rows hold only some of them        ([`RunWriter::put_summary`])
 //!                lock            held by the writer while it lives; the system frees it when it dies
-//!                store/          sled: the rows, in columnar chunks of at most 64 KiB                  ([`Table`])
+//!                store/          sled: the rows, in columnar chunks of at most 64 KiB                  ([`Table`]);
+//!                                store-2/ and so on once the run was compacted, as meta.json says      ([`compact()`])
 //! ```
 //!
 //! * [`RunWriter`] appends and flushes; [`RunReader`] opens what has ended; [`list()`] looks at plain files only.
@@ -16,23 +17,37 @@
 //!   thousands of sixteen-token generations cost a few chunks. The price: reading one generation decodes the few chunks
 //!   that its pieces lie in (recently decoded ones are kept).
 //! * **Scores come later.** [`ScoreWriter`] adds rows of the table `scores` to a run that has ended, under the run's lock.
+//! * **Scans decode what they are asked for.** [`RunReader::scan_rounds`] and [`RunReader::fold_rounds`] hand out columns,
+//!   and step over the others.
+//! * **Damage costs what lies in it.** A chunk that does not decode is an error in its place, with its table, number and
+//!   key; everything else is read. [`verify()`] looks at every chunk.
 //! * **A crash takes at most what came after the last [`RunWriter::flush`]**, which the caller does at least each second.
 
+mod appender;
 mod chunk;
 mod codec;
+mod columns;
+mod compact;
+mod edit;
 mod energy;
 mod error;
+mod index;
 mod list;
 mod lock;
 mod meta;
 mod reader;
 mod rows;
+mod scan;
 mod scores;
 mod store;
 mod table;
+mod verify;
 mod writer;
 
 pub use chunk::MAX_CHUNK_BYTES;
+pub use columns::{RoundChunk, RoundColumn, RoundPiece, RoundRows};
+pub use compact::{CompactStep, Compacted, compact, compact_watched};
+pub use edit::{edit_tags, is_busy, remove, run_bytes};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;
 pub use list::{ListedState, RunListing, list};
@@ -40,4 +55,5 @@ pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
 pub use scores::{ScoreRow, ScoreWriter, Scorer};
 pub use table::Table;
+pub use verify::{TableCheck, Verified, verify};
 pub use writer::RunWriter;

@@ -72,6 +72,8 @@ pub struct RunListing {
     pub verifiers: u32,
     /// Rows that are safely stored.
     pub progress: Progress,
+    /// Words that somebody put on it.
+    pub tags: Vec<String>,
 }
 
 /// The part of `meta.json` that a listing needs; the long texts are skipped over.
@@ -94,6 +96,8 @@ struct Head {
     devices: u32,
     #[serde(default)]
     verifiers: u32,
+    #[serde(default)]
+    tags: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +150,7 @@ fn listing(dir: &Path) -> Result<RunListing, LedgerError> {
         devices: head.devices,
         verifiers: head.verifiers,
         progress: Progress::read(dir)?,
+        tags: head.tags,
     })
 }
 
@@ -173,5 +178,6 @@ fn unreadable(dir: PathBuf, error: &LedgerError) -> RunListing {
         devices: 0,
         verifiers: 0,
         progress: Progress::default(),
+        tags: Vec::new(),
     }
 }

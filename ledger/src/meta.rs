@@ -17,9 +17,20 @@ use specfleet_engine::method::Method;
 use crate::error::LedgerError;
 use crate::scores::Scorer;
 
-/// The schema that this program writes, and the newest that it reads; it reads the older ones too. It grows when a stored row or a plain file
-/// changes its meaning; a field that older programs may ignore does not change it.
-pub const SCHEMA: u32 = 2;
+/// The schema that this program writes, and the newest that it reads; it reads the older ones too, and [`crate::compact()`]
+/// turns them into the newest. It grows when a stored row or a plain file changes its meaning; a field that older programs
+/// may ignore does not change it.
+///
+/// 1: the first. 2: prices, latency targets, estimates of batches. 3: columns with their lengths in front, costs of
+/// uploads for the rows that have them, the name of the store's folder in `meta.json`.
+pub const SCHEMA: u32 = 3;
+
+/// Where a new run's rows lie.
+pub(crate) const FIRST_STORE: &str = "store";
+
+fn first_store() -> String {
+    FIRST_STORE.to_owned()
+}
 
 pub(crate) const META_FILE: &str = "meta.json";
 pub(crate) const PROGRESS_FILE: &str = "progress.json";
@@ -169,6 +180,13 @@ pub struct Meta {
     /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
     #[serde(default)]
     pub scorers: Vec<Scorer>,
+    /// Name of the folder beside this file that holds the rows. [`crate::compact()`] fills a new one and changes the name:
+    /// that is the moment at which the new rows are the run's. Other folders `store…` are what a crash left.
+    #[serde(default = "first_store")]
+    pub store: String,
+    /// Words that somebody put on the run to find it again, in the order in which they came.
+    #[serde(default)]
+    pub tags: Vec<String>,
 }
 
 impl Meta {
@@ -200,6 +218,16 @@ pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, Led
     }
     serde_json::from_slice(&text).map_err(damaged)
 }
+
+/// Changes some fields of the run's `meta.json` and keeps the others, those too that this program does not know.
+pub(crate) fn edit<T>(run_dir: &Path, change: impl FnOnce(&mut Fields) -> T) -> Result<(), LedgerError> {
+    let mut fields: Fields = read_checked(run_dir)?;
+    change(&mut fields);
+    replace_json(run_dir, META_FILE, &fields, true)
+}
+
+/// The fields of a plain file.
+pub(crate) type Fields = serde_json::Map<String, serde_json::Value>;
 
 /// How much of a run is safely stored. Serialised as `progress.json` after each flush, so that a listing can tell what an
 /// interrupted run still holds without opening its store.

@@ -1,8 +1,7 @@
 //! Reading a run that has ended, whether it ended well or not.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
@@ -10,6 +9,7 @@ use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Round
 use crate::chunk::{self, Row};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
+use crate::index::{Closed, Places};
 use crate::lock;
 use crate::meta::{self, Meta, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
@@ -17,35 +17,27 @@ use crate::scores::ScoreRow;
 use crate::store;
 use crate::table::Table;
 
-/// Decoded chunks of rounds to keep: generations that ran at the same time share chunks, and are read one by one.
-const CACHED_CHUNKS: usize = 32;
+/// Decoded rounds to keep, beside the chunk that is read: generations that ran at the same time share chunks, and are read
+/// one by one. 25 MB.
+const CACHED_ROUNDS: usize = 32 * RoundRecord::ROWS_PER_CHUNK;
 
 /// A run's rows.
 ///
 /// *Complete* are the rows of closed generations; [`RunReader::open_generations`] names the others. A damaged chunk costs
 /// what lies in it and nothing else: iterators yield an error in its place and go on, and [`RunReader::damaged`] lists
-/// what already the opening found.
+/// what hides generations: damage of the tables that say which there are.
+///
+/// Opening reads no row: what says which generations there are, and where, is read when it is first asked for.
 #[derive(Debug)]
 pub struct RunReader {
     run_dir: PathBuf,
     meta: Meta,
     store_dir: PathBuf,
     store: sled::Db,
-    /// Rounds that each closed generation was closed with.
-    closed: BTreeMap<GenerationId, u32>,
-    /// Where each generation's rounds lie, in order.
-    places: BTreeMap<GenerationId, Vec<Place>>,
-    damaged: Vec<LedgerError>,
+    closed: OnceLock<Closed>,
+    places: OnceLock<Places>,
+    damaged: OnceLock<Vec<LedgerError>>,
     cache: Mutex<Vec<(u64, Arc<Vec<RoundRecord>>)>>,
-}
-
-/// A piece and where it lies.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    chunk: u64,
-    /// Index of its first row in the chunk.
-    offset: usize,
-    piece: Piece,
 }
 
 /// All rounds of one generation.
@@ -74,33 +66,50 @@ impl RunReader {
     /// Opens a run that has ended. A run that is being written is [`LedgerError::StillRunning`]; one of a newer schema is
     /// refused before anything but its `meta.json` was read.
     pub fn open(run_dir: &Path) -> Result<RunReader, LedgerError> {
-        Meta::read(run_dir)?;
+        let meta = Meta::read(run_dir)?;
         if lock::is_held(run_dir)? {
-            return Err(LedgerError::StillRunning(run_dir.to_path_buf()));
+            return Err(match meta.state {
+                RunState::Running => LedgerError::StillRunning(run_dir.to_path_buf()),
+                // Somebody compacts it, or adds to it.
+                _ => LedgerError::StoreBusy(store::path(run_dir, &meta.store)?),
+            });
         }
         // Nobody writes any more: what it says now is final.
         let mut meta = Meta::read(run_dir)?;
         if meta.state == RunState::Running {
             meta.state = RunState::Interrupted;
         }
-        let store_dir = store::path(run_dir);
+        RunReader::over(run_dir, meta)
+    }
+
+    /// Reads the store that `meta` names, which nobody writes.
+    pub(crate) fn over(run_dir: &Path, meta: Meta) -> Result<RunReader, LedgerError> {
+        let store_dir = store::path(run_dir, &meta.store)?;
         if !store_dir.is_dir() {
             // sled would create an empty one.
             return Err(LedgerError::MissingStore(store_dir));
         }
         let store = store::open(&store_dir)?;
-        let mut reader = RunReader {
+        Ok(RunReader {
             run_dir: run_dir.to_path_buf(),
             meta,
             store_dir,
             store,
-            closed: BTreeMap::new(),
-            places: BTreeMap::new(),
-            damaged: Vec::new(),
+            closed: OnceLock::new(),
+            places: OnceLock::new(),
+            damaged: OnceLock::new(),
             cache: Mutex::new(Vec::new()),
-        };
-        reader.index();
-        Ok(reader)
+        })
+    }
+
+    /// The run's folder.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Where its rows lie.
+    pub(crate) fn store_dir(&self) -> &Path {
+        &self.store_dir
     }
 
     /// The run's description; never in state [`RunState::Running`].
@@ -113,9 +122,12 @@ impl RunReader {
         meta::read_text(&self.run_dir, SUMMARY_FILE)
     }
 
-    /// Damage that was found when the run was opened: chunks of the tables that say which generations there are.
+    /// Damage of the tables that say which generations there are. What else is damaged shows where it is read.
     pub fn damaged(&self) -> &[LedgerError] {
-        &self.damaged
+        self.damaged.get_or_init(|| {
+            let generations = self.chunks::<ClosedGeneration>().filter_map(Result::err);
+            generations.chain(self.chunks::<Piece>().filter_map(Result::err)).collect()
+        })
     }
 
     /// The closed generations, in the order in which they were closed.
@@ -125,16 +137,16 @@ impl RunReader {
 
     /// Number of closed generations.
     pub fn closed_generations(&self) -> usize {
-        self.closed.len()
+        self.closed().len()
     }
 
     /// Generations that have rounds but were never closed: what was under way when the run was interrupted.
     pub fn open_generations(&self) -> Vec<OpenGeneration> {
-        let open = self.places.iter().filter(|(id, _)| !self.closed.contains_key(id));
-        open.map(|(id, places)| OpenGeneration {
-            id: *id,
-            device: places.first().map_or_else(DeviceId::default, |place| place.piece.device),
-            rounds: places.iter().map(|place| place.piece.rounds).sum(),
+        let open = self.places().by_generation().filter(|places| self.closed().rounds(places[0].piece.id).is_none());
+        open.map(|places| OpenGeneration {
+            id: places[0].piece.id,
+            device: places[0].piece.device,
+            rounds: places.iter().fold(0, |sum, place| sum.saturating_add(place.piece.rounds)),
         })
         .collect()
     }
@@ -142,9 +154,10 @@ impl RunReader {
     /// The rounds of one generation, in the order of their commits; empty if the run has no such generation.
     pub fn rounds(&self, id: GenerationId) -> Result<Vec<RoundRecord>, LedgerError> {
         let mut rounds = Vec::new();
-        for place in self.places.get(&id).map_or(&[][..], Vec::as_slice) {
+        for place in self.places().of(id) {
             let chunk = self.chunk(place.chunk)?;
-            let range = place.offset..place.offset + place.piece.rounds as usize;
+            let start = place.offset as usize;
+            let range = start..start + place.piece.rounds as usize;
             let stored = chunk.get(range).ok_or_else(|| {
                 self.damage(Table::Rounds, place.chunk, "it has fewer rows than its pieces say".to_owned())
             })?;
@@ -152,8 +165,8 @@ impl RunReader {
             rounds.extend_from_slice(stored);
             to_absolute(&mut rounds[start..], place.piece.first, place.piece.base);
         }
-        match self.closed.get(&id) {
-            Some(&expected) if expected as usize != rounds.len() => Err(LedgerError::MissingRounds {
+        match self.closed().rounds(id) {
+            Some(expected) if expected as usize != rounds.len() => Err(LedgerError::MissingRounds {
                 path: self.store_dir.clone(),
                 id,
                 expected,
@@ -165,11 +178,12 @@ impl RunReader {
 
     /// The rounds of every closed generation, in the order in which they lie in the store.
     pub fn closed_rounds(&self) -> impl Iterator<Item = Result<GenerationRounds, LedgerError>> + '_ {
-        let first = |id: &GenerationId| self.places.get(id).and_then(|places| places.first());
-        let mut ids: Vec<GenerationId> = self.closed.keys().copied().collect();
-        ids.sort_by_key(|id| first(id).map(|place| (place.chunk, place.offset)));
-        ids.into_iter().map(move |id| {
-            let device = first(&id).map_or_else(DeviceId::default, |place| place.piece.device);
+        let first = |id: GenerationId| self.places().of(id).first();
+        let mut ids: Vec<_> =
+            self.closed().ids().map(|id| (first(id).map(|place| (place.chunk, place.offset)), id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(move |(_, id)| {
+            let device = first(id).map_or_else(DeviceId::default, |place| place.piece.device);
             Ok(GenerationRounds { id, device, rounds: self.rounds(id)? })
         })
     }
@@ -208,36 +222,38 @@ impl RunReader {
             .map_err(|error| LedgerError::store(&self.store_dir, error))
     }
 
-    /// Reads the tables that say what there is.
-    fn index(&mut self) {
-        let mut damaged = Vec::new();
-        let mut closed = BTreeMap::new();
-        for row in self.rows::<ClosedGeneration>() {
-            match row {
-                Ok(row) => {
-                    closed.insert(row.record.id, row.rounds);
-                }
-                Err(error) => damaged.push(error),
-            }
-        }
-        let mut places: BTreeMap<GenerationId, Vec<Place>> = BTreeMap::new();
-        for chunk in self.chunks::<Piece>() {
-            match chunk {
-                Ok((chunk, pieces)) => {
-                    let mut offset = 0;
-                    for piece in pieces {
-                        places.entry(piece.id).or_default().push(Place { chunk, offset, piece });
-                        offset += piece.rounds as usize;
-                    }
-                }
-                Err(error) => damaged.push(error),
-            }
-        }
-        (self.closed, self.places, self.damaged) = (closed, places, damaged);
+    /// The closed generations.
+    pub(crate) fn closed(&self) -> &Closed {
+        self.closed.get_or_init(|| {
+            let chunks = self.store.scan_prefix([Table::Generations.tag()]).values();
+            Closed::new(chunks.filter_map(Result::ok), self.meta.schema)
+        })
+    }
+
+    /// Where the rounds of each generation lie.
+    fn places(&self) -> &Places {
+        self.places.get_or_init(|| Places::new(self.chunks().filter_map(Result::ok)))
+    }
+
+    /// The numbers of a table's chunks from `first` to `last`.
+    pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> Result<Vec<u64>, LedgerError> {
+        let keys = self.store.range(table.key(first)..=table.key(last)).keys();
+        keys.filter_map(|key| match key {
+            Ok(key) => table.sequence(&key).map(Ok),
+            Err(error) => Some(Err(LedgerError::store(&self.store_dir, error))),
+        })
+        .collect()
+    }
+
+    /// One chunk as it lies in the store.
+    pub(crate) fn value(&self, table: Table, sequence: u64) -> Result<sled::IVec, LedgerError> {
+        let value = self.store.get(table.key(sequence));
+        let value = value.map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        value.ok_or_else(|| self.damage(table, sequence, "it is missing".to_owned()))
     }
 
     /// The rows of a table; an error stands for a chunk.
-    fn rows<R: Row>(&self) -> impl Iterator<Item = Result<R, LedgerError>> + '_ {
+    pub(crate) fn rows<R: Row>(&self) -> impl Iterator<Item = Result<R, LedgerError>> + '_ {
         self.chunks().flat_map(|chunk| {
             let (rows, error) = match chunk {
                 Ok((_, rows)) => (rows, None),
@@ -248,15 +264,23 @@ impl RunReader {
     }
 
     /// The chunks of a table with their numbers, in the order of writing.
-    fn chunks<R: Row>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
-        self.store.scan_prefix([R::TABLE.tag()]).map(|entry| {
-            let (key, value) = entry.map_err(|error| LedgerError::store(&self.store_dir, error))?;
-            let sequence = R::TABLE.sequence(&key).ok_or_else(|| {
-                self.damage(R::TABLE, u64::MAX, format!("its key {:02x?} is none of this table's", &key[..]))
-            })?;
+    pub(crate) fn chunks<R: Row>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
+        self.entries(R::TABLE).map(|entry| {
+            let (sequence, value) = entry?;
             let rows = chunk::read(&value, self.meta.schema)
                 .map_err(|error| self.damage(R::TABLE, sequence, error.0.to_owned()))?;
             Ok((sequence, rows))
+        })
+    }
+
+    /// The same, as they lie in the store.
+    pub(crate) fn entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
+        self.store.scan_prefix([table.tag()]).map(move |entry| {
+            let (key, value) = entry.map_err(|error| LedgerError::store(&self.store_dir, error))?;
+            let sequence = table.sequence(&key).ok_or_else(|| {
+                self.damage(table, u64::MAX, format!("its key {:02x?} is none of this table's", &key[..]))
+            })?;
+            Ok((sequence, value))
         })
     }
 
@@ -268,12 +292,10 @@ impl RunReader {
             let hit = cache.remove(at);
             cache.push(hit);
         } else {
-            let value = self.store.get(Table::Rounds.key(sequence));
-            let value = value.map_err(|error| LedgerError::store(&self.store_dir, error))?;
-            let value = value.ok_or_else(|| self.damage(Table::Rounds, sequence, "it is missing".to_owned()))?;
+            let value = self.value(Table::Rounds, sequence)?;
             let rows = chunk::read(&value, self.meta.schema)
                 .map_err(|error| self.damage(Table::Rounds, sequence, error.0.to_owned()))?;
-            if cache.len() == CACHED_CHUNKS {
+            while cache.iter().map(|(_, rows)| rows.len()).sum::<usize>() > CACHED_ROUNDS {
                 cache.remove(0);
             }
             cache.push((sequence, Arc::new(rows)));
@@ -282,7 +304,7 @@ impl RunReader {
         Ok(Arc::clone(rows))
     }
 
-    fn damage(&self, table: Table, sequence: u64, reason: String) -> LedgerError {
+    pub(crate) fn damage(&self, table: Table, sequence: u64, reason: String) -> LedgerError {
         LedgerError::DamagedChunk { path: self.store_dir.clone(), table, sequence, reason }
     }
 }

@@ -1,38 +1,64 @@
 //! The one place that opens sled and knows its weaknesses.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
+use std::{fs, io};
 
 use crate::error::LedgerError;
-
-const STORE_DIR: &str = "store";
+use crate::meta::FIRST_STORE;
 
 /// sled's default cache is 1 GiB; a run's writer needs only its last pages, a reader only what it streams.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Where a run's store lies.
-pub(crate) fn path(run_dir: &Path) -> PathBuf {
-    run_dir.join(STORE_DIR)
+/// Where a run's store lies, by the name in its `meta.json`: `store`, or `store-2` and so on once it was compacted.
+pub(crate) fn path(run_dir: &Path, name: &str) -> Result<PathBuf, LedgerError> {
+    match number(name) {
+        Some(_) => Ok(run_dir.join(name)),
+        // A name that leads elsewhere.
+        None => Err(LedgerError::MissingStore(run_dir.join("meta.json").join(name))),
+    }
 }
 
-/// sled's threads may hold a store's file for a moment after its last handle was dropped. So a store that is busy is asked
-/// for again for this long before somebody else is said to have it.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+/// The name after this one.
+pub(crate) fn next_name(name: &str) -> String {
+    format!("{FIRST_STORE}-{}", number(name).unwrap_or(1).saturating_add(1))
+}
 
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Whether a folder of this name is a store of a run, the present one or another.
+pub(crate) fn is_store(name: &str) -> bool {
+    number(name).is_some()
+}
+
+fn number(name: &str) -> Option<u64> {
+    match name.strip_prefix(FIRST_STORE)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('-')?.parse().ok().filter(|number| *number > 1),
+    }
+}
+
+/// How often, and after how long each time, to ask again for a store that is open elsewhere: sled lets go of its file a
+/// moment after its last handle was dropped, when its threads have finished what they were about.
+const PATIENCE: (u32, Duration) = (25, Duration::from_millis(20));
 
 /// Opens or creates a store. Flushing is the writer's business alone, so sled's own timer is off.
 pub(crate) fn open(store_dir: &Path) -> Result<sled::Db, LedgerError> {
-    let config = sled::Config::new().path(store_dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-    let began = Instant::now();
-    loop {
-        match config.open().map_err(|error| LedgerError::store(store_dir, error)) {
-            Err(LedgerError::StoreBusy(_)) if began.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+    let open = || {
+        sled::Config::new()
+            .path(store_dir)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| LedgerError::store(store_dir, error))
+    };
+    let (times, pause) = PATIENCE;
+    for _ in 0..times {
+        match open() {
+            Err(LedgerError::StoreBusy(_)) => thread::sleep(pause),
             opened => return opened,
         }
     }
+    open()
 }
 
 /// sled 0.34 waits forever when the disk fills while it writes. So a writer stops, with an error, while this much is left:
@@ -44,6 +70,44 @@ pub(crate) fn check_space(store_dir: &Path) -> Result<(), LedgerError> {
     let free = fs2::available_space(store_dir).map_err(|error| LedgerError::io(store_dir, error))?;
     if free < RESERVE_BYTES {
         return Err(LedgerError::io(store_dir, io::ErrorKind::StorageFull.into()));
+    }
+    Ok(())
+}
+
+/// Bytes of all files of a store.
+pub(crate) fn bytes(store_dir: &Path) -> Result<u64, LedgerError> {
+    let mut sum = 0;
+    each_file(store_dir, &mut |path| {
+        sum += fs::metadata(path)?.len();
+        Ok(())
+    })?;
+    Ok(sum)
+}
+
+/// Waits until a store's files are on the disk.
+pub(crate) fn sync(store_dir: &Path) -> Result<(), LedgerError> {
+    each_file(store_dir, &mut |path| fs::File::open(path)?.sync_all())?;
+    sync_names(store_dir)
+}
+
+/// Waits until the names in a folder are on the disk, where the system can do that.
+pub(crate) fn sync_names(dir: &Path) -> Result<(), LedgerError> {
+    if cfg!(unix) {
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| LedgerError::io(dir, error))?;
+    }
+    Ok(())
+}
+
+/// Calls `what` on the files below `dir`.
+fn each_file(dir: &Path, what: &mut dyn FnMut(&Path) -> io::Result<()>) -> Result<(), LedgerError> {
+    let entries = fs::read_dir(dir).map_err(|error| LedgerError::io(dir, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| LedgerError::io(dir, error))?.path();
+        if path.is_dir() {
+            each_file(&path, what)?;
+        } else {
+            what(&path).map_err(|error| LedgerError::io(&path, error))?;
+        }
     }
     Ok(())
 }

@@ -66,6 +66,11 @@ impl Table {
         key
     }
 
+    /// The key of chunk `sequence` in messages: the letter of the table, then the number in hexadecimal digits.
+    pub fn key_text(self, sequence: u64) -> String {
+        format!("{}{sequence:016x}", char::from(self.tag()))
+    }
+
     /// The chunk number in a key of this table; `None` if the key was not made by [`Table::key`].
     pub(crate) fn sequence(self, key: &[u8]) -> Option<u64> {
         let (tag, number) = key.split_first()?;

@@ -1,4 +1,4 @@
-//! Writing a run: buffers in memory, then one atomic sled batch of chunks.
+//! Writing a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,14 +9,14 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Provenance, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
-use crate::chunk::{self, Row, SHORT_LIST};
+use crate::appender::Appender;
+use crate::chunk::{self, SHORT_LIST};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::lock::RunLock;
-use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA, SUMMARY_FILE};
-use crate::rows::{ClosedGeneration, Piece, to_relative};
+use crate::meta::{self, FIRST_STORE, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA, SUMMARY_FILE};
+use crate::rows::ClosedGeneration;
 use crate::store;
-use crate::table::Table;
 
 /// The only writer of a run.
 ///
@@ -29,15 +29,10 @@ use crate::table::Table;
 #[derive(Debug)]
 pub struct RunWriter {
     run_dir: PathBuf,
-    store_dir: PathBuf,
-    store: sled::Db,
+    rows: Appender,
     meta: Meta,
-    /// Declared after `store`, so dropped after it: nobody may open the store before sled has let go of it.
+    /// Declared after `rows`, so dropped after it: nobody may open the store before sled has let go of it.
     _lock: RunLock,
-    /// Rows that no batch holds yet.
-    pending: Pending,
-    /// Number of the next chunk of each table; `Pieces` goes with `Rounds`.
-    next: BTreeMap<Table, u64>,
     /// Generations that have rounds and are not closed.
     open: BTreeMap<GenerationId, OpenGeneration>,
     /// To refuse rows that come after a closing.
@@ -54,47 +49,11 @@ struct OpenGeneration {
     last: Time,
 }
 
-#[derive(Debug, Default)]
-struct Pending {
-    /// In order of generations, so that a generation's rounds lie together in the chunk.
-    rounds: BTreeMap<GenerationId, PendingRounds>,
-    /// Sum over `rounds`.
-    round_count: usize,
-    generations: Vec<ClosedGeneration>,
-    batches: Vec<BatchRecord>,
-    energy: Vec<EnergyRow>,
-    audits: Vec<AuditRecord>,
-    verifiers: Vec<VerifierRecord>,
-}
-
-impl Pending {
-    /// Whether some table has a chunk's worth of rows.
-    fn fills_a_chunk(&self) -> bool {
-        self.round_count >= RoundRecord::ROWS_PER_CHUNK
-            || self.generations.len() >= ClosedGeneration::ROWS_PER_CHUNK
-            || self.batches.len() >= BatchRecord::ROWS_PER_CHUNK
-            || self.energy.len() >= EnergyRow::ROWS_PER_CHUNK
-            || self.audits.len() >= AuditRecord::ROWS_PER_CHUNK
-            || self.verifiers.len() >= VerifierRecord::ROWS_PER_CHUNK
-    }
-}
-
-/// Rounds of one generation that follow those stored already.
-#[derive(Debug)]
-struct PendingRounds {
-    device: DeviceId,
-    /// Index of the first of `rows` among the generation's rounds.
-    first: u32,
-    /// What the first row's time is stored relative to.
-    base: Time,
-    rows: Vec<RoundRecord>,
-}
-
 impl RunWriter {
     /// Creates the folder `ledger_dir/<meta.run>` and its store. The file `meta.json` comes last: a listing sees a run
     /// only when it can be written.
     ///
-    /// `meta.schema`, `meta.state`, `meta.pid` and `meta.ended` are set here, whatever the caller put there.
+    /// `meta.schema`, `meta.state`, `meta.pid`, `meta.ended` and `meta.store` are set here, whatever the caller put there.
     pub fn create(ledger_dir: &Path, meta: Meta) -> Result<RunWriter, LedgerError> {
         check_run_name(&meta.run)?;
         fs::create_dir_all(ledger_dir).map_err(|error| LedgerError::io(ledger_dir, error))?;
@@ -108,18 +67,21 @@ impl RunWriter {
             Err(error) => return Err(LedgerError::io(&run_dir, error)),
         }
         let lock = RunLock::for_writing(&run_dir)?;
-        let store_dir = store::path(&run_dir);
-        let store = store::open(&store_dir)?;
-        let meta = Meta { schema: SCHEMA, state: RunState::Running, pid: std::process::id(), ended: None, ..meta };
+        let meta = Meta {
+            schema: SCHEMA,
+            state: RunState::Running,
+            pid: std::process::id(),
+            ended: None,
+            store: FIRST_STORE.to_owned(),
+            ..meta
+        };
+        let rows = Appender::new(&store::path(&run_dir, &meta.store)?)?;
         meta::replace_json(&run_dir, META_FILE, &meta, true)?;
         Ok(RunWriter {
             run_dir,
-            store_dir,
-            store,
+            rows,
             meta,
             _lock: lock,
-            pending: Pending::default(),
-            next: BTreeMap::new(),
             open: BTreeMap::new(),
             closed: BTreeSet::new(),
             progress: Progress::default(),
@@ -161,7 +123,7 @@ impl RunWriter {
         rounds: &[RoundRecord],
     ) -> Result<(), LedgerError> {
         self.buffer_rounds(id, device, rounds)?;
-        self.commit_if_full()
+        self.rows.commit_if_full()
     }
 
     /// Closes a generation: its record, its remaining rounds and its energy rows become visible together or not at all.
@@ -180,17 +142,17 @@ impl RunWriter {
         self.buffer_rounds(id, row.record.device, remaining)?;
         self.open.remove(&id);
         self.closed.insert(id);
-        self.pending.energy.extend(energy);
-        self.pending.generations.push(row);
+        self.rows.pending.energy.extend(energy);
+        self.rows.pending.generations.push(row);
         self.progress.generations += 1;
-        self.commit_if_full()
+        self.rows.commit_if_full()
     }
 
     /// Adds a verification batch.
     pub fn append_batch(&mut self, batch: BatchRecord) -> Result<(), LedgerError> {
-        self.pending.batches.push(batch);
+        self.rows.pending.batches.push(batch);
         self.progress.batches += 1;
-        self.commit_if_full()
+        self.rows.commit_if_full()
     }
 
     /// Adds the audit of a generation.
@@ -198,22 +160,21 @@ impl RunWriter {
         if audit.positions.len().max(audit.accept_probabilities.len()) > SHORT_LIST {
             chunk::check_row(&audit)?;
         }
-        self.pending.audits.push(audit);
-        self.commit_if_full()
+        self.rows.pending.audits.push(audit);
+        self.rows.commit_if_full()
     }
 
     /// Adds what a verifier did in one method's phase, and its idle energy with this provenance.
     pub fn append_verifier(&mut self, verifier: VerifierRecord, provenance: Provenance) -> Result<(), LedgerError> {
-        self.pending.energy.push(EnergyRow::of_verifier(&verifier, provenance));
-        self.pending.verifiers.push(verifier);
-        self.commit_if_full()
+        self.rows.pending.energy.push(EnergyRow::of_verifier(&verifier, provenance));
+        self.rows.pending.verifiers.push(verifier);
+        self.rows.commit_if_full()
     }
 
     /// Puts everything appended so far on the disk and says so in `progress.json`. Call it at least each second: what
     /// came after the last call is what a crash takes.
     pub fn flush(&mut self) -> Result<(), LedgerError> {
-        self.commit()?;
-        self.store.flush().map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        self.rows.flush()?;
         meta::replace_json(&self.run_dir, PROGRESS_FILE, &self.progress, false)
     }
 
@@ -237,95 +198,11 @@ impl RunWriter {
         }
         let (Some(first), Some(last)) = (rounds.first(), rounds.last()) else { return Ok(()) };
         let open = self.open.entry(id).or_insert(OpenGeneration { rounds: 0, last: first.committed_at });
-        let pending = self.pending.rounds.entry(id).or_insert_with(|| PendingRounds {
-            device,
-            first: open.rounds,
-            base: open.last,
-            rows: Vec::new(),
-        });
-        pending.rows.extend_from_slice(rounds);
+        self.rows.pending.add_rounds(id, device, open.rounds, open.last, rounds);
         open.rounds += rounds.len() as u32;
         open.last = last.committed_at;
-        self.pending.round_count += rounds.len();
         self.progress.rounds += rounds.len() as u64;
         Ok(())
-    }
-
-    fn commit_if_full(&mut self) -> Result<(), LedgerError> {
-        if self.pending.fills_a_chunk() { self.commit() } else { Ok(()) }
-    }
-
-    /// Moves all pending rows into the store in one atomic batch.
-    ///
-    /// A chunk's worth of rows of each table is at most a few hundred KiB, far below what [`store::check_space`] keeps
-    /// free. When it refuses, the rows stay pending.
-    fn commit(&mut self) -> Result<(), LedgerError> {
-        store::check_space(&self.store_dir)?;
-        let pending = std::mem::take(&mut self.pending);
-        let mut batch = sled::Batch::default();
-        self.put_rounds(pending.rounds, &mut batch)?;
-        self.put(&pending.generations, &mut batch)?;
-        self.put(&pending.batches, &mut batch)?;
-        self.put(&pending.energy, &mut batch)?;
-        self.put(&pending.audits, &mut batch)?;
-        self.put(&pending.verifiers, &mut batch)?;
-        self.store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))
-    }
-
-    fn put<R: Row>(&mut self, rows: &[R], batch: &mut sled::Batch) -> Result<(), LedgerError> {
-        let next = self.next.entry(R::TABLE).or_insert(0);
-        chunk::write(rows, &mut |_, bytes| {
-            batch.insert(&R::TABLE.key(*next), bytes);
-            *next += 1;
-            Ok(())
-        })
-    }
-
-    /// Rounds go into shared chunks, generation after generation; beside each chunk its pieces.
-    fn put_rounds(
-        &mut self,
-        pending: BTreeMap<GenerationId, PendingRounds>,
-        batch: &mut sled::Batch,
-    ) -> Result<(), LedgerError> {
-        let mut pieces = Vec::with_capacity(pending.len());
-        // The time before each row: what a piece that starts there is relative to.
-        let mut bases = Vec::new();
-        let mut rows = Vec::new();
-        for (id, PendingRounds { device, first, base, rows: mut rounds }) in pending {
-            pieces.push(Piece { id, device, first, rounds: rounds.len() as u32, base });
-            bases.push(base);
-            bases.extend(rounds.iter().map(|round| round.committed_at));
-            // One entry per row: the last row's time is nobody's base.
-            bases.pop();
-            to_relative(&mut rounds, first, base);
-            rows.append(&mut rounds);
-        }
-        let next = self.next.entry(Table::Rounds).or_insert(0);
-        let mut pieces = pieces.into_iter();
-        let mut carried: Option<Piece> = None;
-        let mut row = 0;
-        chunk::write(&rows, &mut |count, bytes| {
-            let end = row + count;
-            let mut here = Vec::new();
-            while row < end {
-                let piece = carried.take().or_else(|| pieces.next()).expect("invariant: pieces cover all rows");
-                let taken = piece.rounds.min((end - row) as u32);
-                row += taken as usize;
-                here.push(Piece { rounds: taken, ..piece });
-                if taken < piece.rounds {
-                    let (first, rounds) = (piece.first + taken, piece.rounds - taken);
-                    carried = Some(Piece { first, rounds, base: bases[row], ..piece });
-                }
-            }
-            batch.insert(&Table::Rounds.key(*next), bytes);
-            // At most one piece per round and 25 bytes per piece: always one chunk.
-            chunk::write(&here, &mut |_, bytes| {
-                batch.insert(&Table::Pieces.key(*next), bytes);
-                Ok(())
-            })?;
-            *next += 1;
-            Ok(())
-        })
     }
 }
 

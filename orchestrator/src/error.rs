@@ -128,12 +128,28 @@ pub enum Error {
     /// Scores that were asked for and cannot be computed.
     #[error("{0}")]
     Score(String),
+    /// A run that does not exist.
+    #[error("{} holds no run (no meta.json){}", .folder.display(), meant(.near))]
+    UnknownRun {
+        /// Where it would lie.
+        folder: PathBuf,
+        /// Names of the ledger's runs that are most like it.
+        near: Vec<String>,
+    },
+    /// A flag of a command over the ledger that asks for what there is not.
+    #[error("{0}")]
+    Asked(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
     /// Ctrl-C. What was written until then is kept; the folder is empty where nothing is written.
     #[error("interrupted{}", kept(.0))]
     Interrupted(PathBuf),
+}
+
+/// What was probably meant, if anything.
+fn meant(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
 /// Where something was kept, if anywhere.
@@ -161,7 +177,14 @@ impl Error {
             | Error::RealTime { .. }
             | Error::Simulation(_)
             | Error::Score(_)
-            | Error::Ledger(LedgerError::NotFound(_)) => 2,
+            | Error::UnknownRun { .. }
+            | Error::Asked(_)
+            | Error::Ledger(
+                LedgerError::NotFound(_)
+                | LedgerError::NewerSchema { .. }
+                | LedgerError::StillRunning(_)
+                | LedgerError::BadTag(_),
+            ) => 2,
             // `runs` on something that is no folder, or not ours to read.
             Error::Ledger(LedgerError::Io { source, .. })
                 if matches!(source.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) =>

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use commands::{LEDGER, place, print};
+use commands::{LEDGER, find, print};
 use specfleet::error::Error;
 use specfleet::paired::Comparison;
 use specfleet::point::Bench;
@@ -51,15 +51,16 @@ enum Command {
     Capacity(Box<CapacityArgs>),
     /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
     Sweep(Box<SweepArgs>),
-    /// List the runs in the ledger
-    Runs {
-        /// Folder of all runs
-        #[arg(long, default_value = LEDGER)]
-        ledger: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// List the runs in the ledger, all or those of a state, a method, a tag, a kind, a time or a scenario
+    Runs(commands::runs::RunsArgs),
+    /// Delete runs that have ended
+    Rm(commands::rm::RmArgs),
+    /// Put words on a run to find it again, or take them off
+    Tag(commands::tag::TagArgs),
+    /// Rewrite runs into fresh stores: the same rows in fewer bytes, in the newest schema
+    Compact(commands::compact::CompactArgs),
+    /// Check every chunk of runs, and whether their books close
+    Verify(commands::verify::VerifyArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
@@ -185,7 +186,11 @@ fn main() -> ExitCode {
         Some(Command::Score(args)) => commands::score::run(&args),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
-        Some(Command::Runs { ledger, json }) => runs_command(&ledger, json),
+        Some(Command::Runs(args)) => commands::runs::run(&args),
+        Some(Command::Rm(args)) => commands::rm::run(&args),
+        Some(Command::Tag(args)) => commands::tag::run(&args),
+        Some(Command::Compact(args)) => commands::compact::run(&args),
+        Some(Command::Verify(args)) => commands::verify::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {
@@ -265,7 +270,7 @@ fn verdict(args: &RunArgs, checks: &[Threshold], summary: &Summary, aborted: Opt
 
 fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let SimulateArgs { run: args, against: live, fidelity, threads } = args;
-    let folders: Vec<PathBuf> = live.iter().map(|run| place(&args.ledger, run)).collect();
+    let folders = live.iter().map(|run| find(&args.ledger, run)).collect::<Result<Vec<PathBuf>, _>>()?;
     against::check(&folders)?;
     let mut scenario = match folders.first() {
         Some(folder) if args.scenario.is_some() => {
@@ -328,7 +333,7 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn calibrate_command(run: &Path, out: &Path, ledger: &Path) -> anyhow::Result<ExitCode> {
-    let refit = refit::refit(&place(ledger, run), ledger, &|line| eprintln!("{line}"))?;
+    let refit = refit::refit(&find(ledger, run)?, ledger, &|line| eprintln!("{line}"))?;
     refit.lines.iter().try_for_each(print)?;
     let text = serde_json::to_string_pretty(&refit.calibration).context("writing the calibration")?;
     std::fs::write(out, text + "\n").map_err(|source| Error::Output { path: out.to_path_buf(), source })?;
@@ -403,18 +408,6 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
 
 fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {
     asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
-}
-
-fn runs_command(ledger: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let runs = specfleet_ledger::list(ledger).map_err(Error::from)?;
-    if json {
-        print(serde_json::to_string_pretty(&runs).context("writing the list")?)?;
-    } else if runs.is_empty() {
-        print(format!("no runs in {}", ledger.display()))?;
-    } else {
-        print(report::run_table(&runs))?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {

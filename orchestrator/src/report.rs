@@ -118,9 +118,13 @@ pub fn verdict_line(summary: &Summary) -> String {
 pub fn run_table(runs: &[RunListing]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["run", "state", "devices", "verifiers", "generations", "rounds", "batches", "methods"]);
+    // A column that nobody has anything in says nothing.
+    let tagged = runs.iter().any(|run| !run.tags.is_empty());
+    let header = ["run", "state", "devices", "verifiers", "generations", "rounds", "batches", "methods"];
+    table.set_header(header.into_iter().chain(tagged.then_some("tags")));
     for run in runs {
-        table.add_row([
+        let tags = tagged.then(|| run.tags.join(","));
+        let row = [
             run.run.clone(),
             run.state.name().to_owned(),
             run.devices.to_string(),
@@ -129,7 +133,8 @@ pub fn run_table(runs: &[RunListing]) -> String {
             run.progress.rounds.to_string(),
             run.progress.batches.to_string(),
             run.methods.join(","),
-        ]);
+        ];
+        table.add_row(row.into_iter().chain(tags));
     }
     table.to_string()
 }

@@ -315,6 +315,8 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         faults_injected: 0,
         wall_seconds: None,
         scorers: Vec::new(),
+        store: String::new(),
+        tags: Vec::new(),
     }
 }
 

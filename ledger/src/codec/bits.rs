@@ -33,19 +33,106 @@ pub(super) fn pack(values: impl Iterator<Item = u64>, width: u32, out: &mut Vec<
 
 /// Unpacks `count` values of `width` ≤ 64 bits and hands each to `sink`.
 pub(super) fn unpack(rest: &mut &[u8], count: usize, width: u32, mut sink: impl FnMut(u64)) -> Result<(), Malformed> {
-    let mut bytes = super::block::take(rest, size(count, width))?.iter();
-    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
-    let mut waiting: u128 = 0;
-    let mut bits = 0;
-    for _ in 0..count {
-        while bits < width {
-            let byte = bytes.next().expect("invariant: `size` bytes hold `count` values");
-            waiting |= u128::from(*byte) << bits;
-            bits += 8;
-        }
-        sink(waiting as u64 & mask);
-        waiting >>= width;
-        bits -= width;
+    let bytes = super::block::take(rest, size(count, width))?;
+    if width == 0 {
+        (0..count).for_each(|_| sink(0));
+        return Ok(());
+    }
+    let width = width as usize;
+    let mask = u64::MAX >> (64 - width);
+    for at in (0..count).map(|index| index * width) {
+        let (byte, shift) = (at / 8, at % 8);
+        // Eight bytes hold any value of up to 57 bits at any of the eight shifts; a wider one may need a ninth.
+        let low = window(bytes, byte) >> shift;
+        let value = if shift + width > 64 { low | u64::from(bytes[byte + 8]) << (64 - shift) } else { low };
+        sink(value & mask);
     }
     Ok(())
+}
+
+/// Eight bytes from `at` on, little-endian; zeros behind the end.
+fn window(bytes: &[u8], at: usize) -> u64 {
+    match bytes.get(at..at + 8) {
+        Some(window) => u64::from_le_bytes(window.try_into().expect("invariant: eight bytes")),
+        None => bytes.get(at..).unwrap_or_default().iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+    }
+}
+
+/// Appends values of any number of bits.
+pub(super) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    waiting: u64,
+    /// Fewer than 8 between two writes.
+    bits: u32,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Writer<'a> {
+        Writer { out, waiting: 0, bits: 0 }
+    }
+
+    /// Appends a value that fits `width` bits.
+    pub(super) fn write(&mut self, value: u64, width: u32) {
+        if width > 56 {
+            self.write(value & 0xffff_ffff, 32);
+            return self.write(value >> 32, width - 32);
+        }
+        self.waiting |= value << self.bits;
+        self.bits += width;
+        let whole = (self.bits / 8) as usize;
+        self.out.extend_from_slice(&self.waiting.to_le_bytes()[..whole]);
+        // Eight whole bytes are more than a shift can take away.
+        self.waiting = if whole == 8 { 0 } else { self.waiting >> (8 * whole) };
+        self.bits %= 8;
+    }
+
+    /// Appends what is left of the last byte.
+    pub(super) fn finish(self) {
+        if self.bits > 0 {
+            self.out.push(self.waiting as u8);
+        }
+    }
+}
+
+/// Reads values of any number of bits. Behind the end there are zeros; [`Reader::finish`] tells whether that came to pass.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    /// The next bit.
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { bytes, at: 0 }
+    }
+
+    /// The next `width` ≤ 56 bits.
+    pub(super) fn peek(&self, width: u32) -> u64 {
+        let window = window(self.bytes, self.at / 8) >> (self.at % 8);
+        window & ((1 << width) - 1)
+    }
+
+    /// Steps over bits.
+    pub(super) fn skip(&mut self, width: u32) {
+        self.at += width as usize;
+    }
+
+    /// The next `width` ≤ 64 bits.
+    pub(super) fn read(&mut self, width: u32) -> u64 {
+        if width > 56 {
+            return self.read(32) | self.read(width - 32) << 32;
+        }
+        let value = self.peek(width);
+        self.skip(width);
+        value
+    }
+
+    /// Checks that everything was read, and nothing else.
+    pub(super) fn finish(self) -> Result<(), Malformed> {
+        if self.at.div_ceil(8) == self.bytes.len() {
+            Ok(())
+        } else {
+            Err(Malformed("a column ends at the wrong place"))
+        }
+    }
 }

@@ -19,6 +19,7 @@ const SPARSE: u8 = 130;
 const DICTIONARY: u8 = 131;
 /// Beyond this many distinct values the search for them costs more than it saves.
 const MAX_DISTINCT: usize = 32;
+const MAX_ENTRIES: u64 = MAX_DISTINCT as u64;
 
 /// Maps small magnitudes of either sign to small integers: 0, −1, 1, −2, … → 0, 1, 2, 3, …
 pub(crate) fn zigzag(value: i64) -> u64 {
@@ -64,14 +65,18 @@ pub(super) fn encode(values: &[u64], default: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes a column of `count` values.
-pub(super) fn decode(rest: &mut &[u8], count: usize) -> Result<Vec<u64>, Malformed> {
-    let mut values = Vec::with_capacity(count);
-    while values.len() < count {
-        let block = (count - values.len()).min(BLOCK);
-        decode_block(rest, block, &mut values)?;
+/// Decodes a column of `count` values to the end of `values`.
+pub(super) fn decode(rest: &mut &[u8], count: usize, values: &mut Vec<u64>) -> Result<(), Malformed> {
+    values.reserve(count);
+    for start in (0..count).step_by(BLOCK) {
+        decode_block(rest, (count - start).min(BLOCK), values)?;
     }
-    Ok(values)
+    Ok(())
+}
+
+/// Steps over a column of `count` values.
+pub(super) fn skip(rest: &mut &[u8], count: usize) -> Result<(), Malformed> {
+    (0..count).step_by(BLOCK).try_for_each(|start| skip_block(rest, (count - start).min(BLOCK)))
 }
 
 /// What the choice of a form needs to know about a block.
@@ -173,10 +178,7 @@ fn decode_block(rest: &mut &[u8], count: usize, values: &mut Vec<u64>) -> Result
             let mut others = Vec::with_capacity(count);
             unpack(rest, count, 1, |bit| others.push(bit == 1))?;
             let default = read_varint(rest)?;
-            let width = u32::from(take(rest, 1)?[0]);
-            if width > 64 {
-                return Err(Malformed("a block has an unknown form"));
-            }
+            let width = others_width(rest)?;
             let min = read_varint(rest)?;
             let mut decoded = Vec::with_capacity(count);
             let present = others.iter().filter(|other| **other).count();
@@ -189,10 +191,7 @@ fn decode_block(rest: &mut &[u8], count: usize, values: &mut Vec<u64>) -> Result
             );
         }
         DICTIONARY => {
-            let entries = read_varint(rest)?;
-            if entries == 0 || entries > MAX_DISTINCT as u64 {
-                return Err(Malformed("a block's dictionary has no valid size"));
-            }
+            let entries = dictionary_entries(rest)?;
             let distinct = (0..entries).map(|_| read_varint(rest)).collect::<Result<Vec<u64>, Malformed>>()?;
             let mut indices = Vec::with_capacity(count);
             unpack(rest, count, width(entries - 1), |index| indices.push(index as usize))?;
@@ -216,6 +215,51 @@ fn decode_block(rest: &mut &[u8], count: usize, values: &mut Vec<u64>) -> Result
         _ => return Err(Malformed("a block has an unknown form")),
     }
     Ok(())
+}
+
+/// Reads just enough of a block to find its end.
+fn skip_block(rest: &mut &[u8], count: usize) -> Result<(), Malformed> {
+    let tag = take(rest, 1)?[0];
+    match tag {
+        SPARSE => {
+            let mut present = 0;
+            unpack(rest, count, 1, |bit| present += bit as usize)?;
+            read_varint(rest)?;
+            let width = others_width(rest)?;
+            read_varint(rest)?;
+            take(rest, size(present, width))?;
+        }
+        DICTIONARY => {
+            let entries = dictionary_entries(rest)?;
+            (0..entries).try_for_each(|_| read_varint(rest).map(|_| ()))?;
+            take(rest, size(count, width(entries - 1)))?;
+        }
+        DELTAS..SPARSE => {
+            read_varint(rest)?;
+            read_varint(rest)?;
+            take(rest, size(count - 1, u32::from(tag - DELTAS)))?;
+        }
+        0..DELTAS => {
+            read_varint(rest)?;
+            take(rest, size(count, u32::from(tag)))?;
+        }
+        _ => return Err(Malformed("a block has an unknown form")),
+    }
+    Ok(())
+}
+
+/// The bits per value of a sparse block.
+fn others_width(rest: &mut &[u8]) -> Result<u32, Malformed> {
+    let width = u32::from(take(rest, 1)?[0]);
+    if width > u64::BITS { Err(Malformed("a block has an unknown form")) } else { Ok(width) }
+}
+
+/// The size of a block's dictionary.
+fn dictionary_entries(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    match read_varint(rest)? {
+        entries @ 1..=MAX_ENTRIES => Ok(entries),
+        _ => Err(Malformed("a block's dictionary has no valid size")),
+    }
 }
 
 /// The distinct values of a block, in order of appearance, and each value's index among them.
@@ -260,9 +304,13 @@ mod tests {
     fn bytes(values: &[u64], default: u64) -> Vec<u8> {
         let mut out = Vec::new();
         encode(values, default, &mut out);
-        let mut rest = &out[..];
-        assert_eq!(decode(&mut rest, values.len()).as_deref(), Ok(values));
+        let (mut rest, mut decoded) = (&out[..], Vec::new());
+        assert_eq!(decode(&mut rest, values.len(), &mut decoded), Ok(()));
+        assert_eq!(decoded, values);
         assert!(rest.is_empty());
+        rest = &out;
+        assert_eq!(skip(&mut rest, values.len()), Ok(()));
+        assert!(rest.is_empty(), "skipping ends where decoding ends");
         out
     }
 
@@ -304,7 +352,13 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(junk in prop::collection::vec(any::<u8>(), 0..300), count in 0usize..400) {
-            let _ = decode(&mut &junk[..], count);
+            let (mut decoded, mut skipped) = (&junk[..], &junk[..]);
+            if decode(&mut decoded, count, &mut Vec::new()).is_ok() {
+                prop_assert_eq!(skip(&mut skipped, count), Ok(()));
+                prop_assert_eq!(decoded, skipped);
+            } else {
+                let _ = skip(&mut skipped, count);
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
-//! A small columnar codec: every column of a chunk is a list of integers, and every list is packed in blocks.
+//! A small columnar codec: every column of a chunk is a list of integers, and every list takes the form that is smallest.
 //!
-//! One integer codec ([`block`]) serves all columns: floats go through their bits (which keeps every NaN), enums through
-//! a dictionary of their serialised names (so that a chunk explains itself), lists through their lengths and their joined
-//! elements.
+//! One integer codec serves all columns: floats go through their bits (which keeps every NaN), enums through a
+//! dictionary of their serialised names (so that a chunk explains itself), lists through their lengths and their joined
+//! elements. What a chunk's version says about its columns is [`Form`].
 
 mod bits;
 mod block;
+mod column;
+mod prefix;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +20,15 @@ const NAN: u64 = f32::NAN.to_bits() as u64;
 
 /// Most elements that the lists of one chunk may hold together; a bound on what a damaged length can make us allocate.
 const MAX_LIST_ELEMENTS: u64 = 1 << 22;
+
+/// How the columns of a chunk are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Blocks one after the other, up to schema 2: the end of a column shows when it was read.
+    Blocks,
+    /// Columns with their lengths in front, since schema 3.
+    Columns,
+}
 
 /// Bytes that are not what an encoder writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,14 +99,14 @@ impl Encoder {
     pub(crate) fn integers<T: Integer>(&mut self, values: impl Iterator<Item = T>) {
         self.scratch.clear();
         self.scratch.extend(values.map(Integer::widen));
-        block::encode(&self.scratch, 0, &mut self.out);
+        column::encode(&self.scratch, 0, &mut self.out);
     }
 
     /// A column of floats, bit for bit.
     pub(crate) fn floats(&mut self, values: impl Iterator<Item = f32>) {
         self.scratch.clear();
         self.scratch.extend(values.map(|value| u64::from(value.to_bits())));
-        block::encode(&self.scratch, NAN, &mut self.out);
+        column::encode(&self.scratch, NAN, &mut self.out);
     }
 
     /// A column of integers that are mostly absent: a flag and a value each.
@@ -121,7 +132,7 @@ impl Encoder {
             block::varint(name.len() as u64, &mut self.out);
             self.out.extend_from_slice(&name);
         }
-        block::encode(&self.scratch, 0, &mut self.out);
+        column::encode(&self.scratch, 0, &mut self.out);
     }
 
     /// A column of integer lists: their lengths, then all their elements.
@@ -142,15 +153,23 @@ pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
     rows: usize,
     schema: u32,
+    form: Form,
+    /// The column under work; kept to save allocations.
+    scratch: Vec<u64>,
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder of a payload of `rows` rows, as a store of this schema holds them.
-    pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32) -> Decoder<'a> {
-        Decoder { rest: payload, rows, schema }
+    /// A decoder of a payload of `rows` rows, as this schema has them.
+    pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32, form: Form) -> Decoder<'a> {
+        Decoder { rest: payload, rows, schema, form, scratch: Vec::new() }
     }
 
-    /// Schema of the store.
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Schema of the rows.
     pub(crate) fn schema(&self) -> u32 {
         self.schema
     }
@@ -162,12 +181,48 @@ impl<'a> Decoder<'a> {
 
     /// A column of integers.
     pub(crate) fn integers<T: Integer>(&mut self) -> Result<Vec<T>, Malformed> {
-        narrow(block::decode(&mut self.rest, self.rows)?)
+        let mut column = Vec::new();
+        self.integers_into(&mut column)?;
+        Ok(column)
+    }
+
+    /// A column of integers, to the end of `column`.
+    pub(crate) fn integers_into<T: Integer>(&mut self, column: &mut Vec<T>) -> Result<(), Malformed> {
+        self.elements(self.rows, 0, T::narrow, column)
     }
 
     /// A column of floats.
     pub(crate) fn floats(&mut self) -> Result<Vec<f32>, Malformed> {
-        floats(block::decode(&mut self.rest, self.rows)?)
+        let mut column = Vec::new();
+        self.floats_into(&mut column)?;
+        Ok(column)
+    }
+
+    /// A column of floats, to the end of `column`.
+    pub(crate) fn floats_into(&mut self, column: &mut Vec<f32>) -> Result<(), Malformed> {
+        self.elements(self.rows, NAN, float, column)
+    }
+
+    /// A column of `count` integers, of some of the rows.
+    pub(crate) fn some_integers<T: Integer>(&mut self, count: usize) -> Result<Vec<T>, Malformed> {
+        let mut column = Vec::new();
+        self.elements(count, 0, T::narrow, &mut column)?;
+        Ok(column)
+    }
+
+    /// A column of `count` floats, of some of the rows.
+    pub(crate) fn some_floats(&mut self, count: usize) -> Result<Vec<f32>, Malformed> {
+        let mut column = Vec::new();
+        self.elements(count, NAN, float, &mut column)?;
+        Ok(column)
+    }
+
+    /// Steps over a column of integers or floats.
+    pub(crate) fn skip(&mut self) -> Result<(), Malformed> {
+        match self.form {
+            Form::Blocks => block::skip(&mut self.rest, self.rows),
+            Form::Columns => column::next(&mut self.rest).map(|_| ()),
+        }
     }
 
     /// A column of integers that older schemas than `since` lack, where each row has the `default`.
@@ -189,57 +244,96 @@ impl<'a> Decoder<'a> {
 
     /// A dictionary column.
     pub(crate) fn dictionary<T: Copy + DeserializeOwned>(&mut self) -> Result<Vec<T>, Malformed> {
-        let count = block::read_varint(&mut self.rest)?;
-        if count > self.rows as u64 {
-            return Err(Malformed("a dictionary is larger than its column"));
-        }
-        let mut distinct: Vec<T> = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            let length = block::read_varint(&mut self.rest)?;
-            let name = block::take(&mut self.rest, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let mut column = Vec::new();
+        self.dictionary_into(&mut column)?;
+        Ok(column)
+    }
+
+    /// A dictionary column, to the end of `column`.
+    pub(crate) fn dictionary_into<T: Copy + DeserializeOwned>(&mut self, column: &mut Vec<T>) -> Result<(), Malformed> {
+        let mut distinct: Vec<T> = Vec::new();
+        for name in self.names()? {
             distinct.push(serde_json::from_slice(name).map_err(|_| Malformed("a dictionary holds an unknown name"))?);
         }
-        let indices: Vec<u64> = self.integers()?;
-        let value = |index: u64| {
-            let index = usize::try_from(index).unwrap_or(usize::MAX);
-            distinct.get(index).copied().ok_or(Malformed("an index is outside its dictionary"))
-        };
-        indices.into_iter().map(value).collect()
+        self.unpack(self.rows, 0)?;
+        column.reserve(self.rows);
+        for index in &self.scratch {
+            let index = usize::try_from(*index).unwrap_or(usize::MAX);
+            column.push(*distinct.get(index).ok_or(Malformed("an index is outside its dictionary"))?);
+        }
+        Ok(())
+    }
+
+    /// Steps over a dictionary column.
+    pub(crate) fn skip_dictionary(&mut self) -> Result<(), Malformed> {
+        self.names()?;
+        self.skip()
     }
 
     /// A column of integer lists.
     pub(crate) fn integer_lists(&mut self) -> Result<Vec<Vec<u32>>, Malformed> {
-        let (lengths, total) = self.list_lengths()?;
-        Ok(split(narrow(block::decode(&mut self.rest, total)?)?, lengths))
+        self.lists(0, u32::narrow)
     }
 
     /// A column of float lists.
     pub(crate) fn float_lists(&mut self) -> Result<Vec<Vec<f32>>, Malformed> {
-        let (lengths, total) = self.list_lengths()?;
-        Ok(split(floats(block::decode(&mut self.rest, total)?)?, lengths))
+        self.lists(NAN, float)
     }
 
-    /// The lengths of a column of lists and their sum.
-    fn list_lengths(&mut self) -> Result<(Vec<u64>, usize), Malformed> {
+    /// The names of a dictionary.
+    fn names(&mut self) -> Result<Vec<&'a [u8]>, Malformed> {
+        let count = block::read_varint(&mut self.rest)?;
+        if count > self.rows as u64 {
+            return Err(Malformed("a dictionary is larger than its column"));
+        }
+        let mut names = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let length = block::read_varint(&mut self.rest)?;
+            names.push(block::take(&mut self.rest, usize::try_from(length).unwrap_or(usize::MAX))?);
+        }
+        Ok(names)
+    }
+
+    /// The lengths of a column of lists, then their elements.
+    fn lists<T>(&mut self, default: u64, narrow: impl Fn(u64) -> Option<T>) -> Result<Vec<Vec<T>>, Malformed> {
         let lengths: Vec<u64> = self.integers()?;
         let total = lengths.iter().fold(0u64, |sum, length| sum.saturating_add(*length));
         if total > MAX_LIST_ELEMENTS {
             return Err(Malformed("lists are longer than a chunk can hold"));
         }
-        Ok((lengths, total as usize))
+        let mut elements = Vec::new();
+        self.elements(total as usize, default, narrow, &mut elements)?;
+        let mut elements = elements.into_iter();
+        Ok(lengths.into_iter().map(|length| elements.by_ref().take(length as usize).collect()).collect())
+    }
+
+    /// `count` packed values, to the end of `column`.
+    fn elements<T>(
+        &mut self,
+        count: usize,
+        default: u64,
+        narrow: impl Fn(u64) -> Option<T>,
+        column: &mut Vec<T>,
+    ) -> Result<(), Malformed> {
+        self.unpack(count, default)?;
+        column.reserve(count);
+        for value in &self.scratch {
+            column.push(narrow(*value).ok_or(Malformed("a value is out of its column's range"))?);
+        }
+        Ok(())
+    }
+
+    /// `count` packed values, as the column under work.
+    fn unpack(&mut self, count: usize, default: u64) -> Result<(), Malformed> {
+        self.scratch.clear();
+        match self.form {
+            Form::Blocks => block::decode(&mut self.rest, count, &mut self.scratch),
+            Form::Columns => column::decode(column::next(&mut self.rest)?, count, default, &mut self.scratch),
+        }
     }
 }
 
-fn narrow<T: Integer>(values: Vec<u64>) -> Result<Vec<T>, Malformed> {
-    values.into_iter().map(|value| T::narrow(value).ok_or(Malformed("a value is out of its column's range"))).collect()
-}
-
-fn floats(values: Vec<u64>) -> Result<Vec<f32>, Malformed> {
-    Ok(narrow::<u32>(values)?.into_iter().map(f32::from_bits).collect())
-}
-
-/// Divides joined elements into lists; the lengths add up to the number of elements.
-fn split<T>(elements: Vec<T>, lengths: Vec<u64>) -> Vec<Vec<T>> {
-    let mut elements = elements.into_iter();
-    lengths.into_iter().map(|length| elements.by_ref().take(length as usize).collect()).collect()
+/// A float by its bits.
+fn float(bits: u64) -> Option<f32> {
+    u32::narrow(bits).map(f32::from_bits)
 }

@@ -8,7 +8,7 @@ mod rounds;
 mod scores;
 
 pub(crate) use generations::ClosedGeneration;
-pub(crate) use rounds::{Piece, to_absolute, to_relative};
+pub(crate) use rounds::{Piece, absolute_positions, absolute_times, decode_columns, to_absolute, to_relative};
 
 use specfleet_engine::id::GenerationId;
 
@@ -21,7 +21,7 @@ fn encode_ids<'a>(ids: impl Iterator<Item = &'a GenerationId> + Clone, columns: 
     columns.integers(ids.map(|id| id.repetition));
 }
 
-fn decode_ids(columns: &mut Decoder<'_>) -> Result<Vec<GenerationId>, Malformed> {
+pub(crate) fn decode_ids(columns: &mut Decoder<'_>) -> Result<Vec<GenerationId>, Malformed> {
     let methods = columns.integers()?;
     let prompts: Vec<u32> = columns.integers()?;
     let repetitions: Vec<u16> = columns.integers()?;

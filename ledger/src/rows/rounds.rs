@@ -5,12 +5,13 @@
 //! ([`to_relative`]), the first row relative to what its [`Piece`] says.
 
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::RoundRecord;
-use specfleet_engine::time::Time;
+use specfleet_engine::record::{RoundRecord, Source};
+use specfleet_engine::time::{Span, Time};
 
 use super::{decode_ids, encode_ids};
 use crate::chunk::Row;
 use crate::codec::{Decoder, Encoder, Malformed, unzigzag, zigzag};
+use crate::columns::{Projection, RoundColumn, RoundRows};
 use crate::table::Table;
 
 /// Consecutive rounds of one generation within one chunk.
@@ -58,8 +59,8 @@ impl Row for Piece {
 /// Makes position and time of a piece's rounds relative, in place. Lossless for any values: the arithmetic wraps.
 pub(crate) fn to_relative(rounds: &mut [RoundRecord], first: u32, base: Time) {
     let mut previous = base.0;
-    for (index, round) in (first..).zip(rounds) {
-        round.position = round.position.wrapping_sub(index);
+    for (index, round) in rounds.iter_mut().enumerate() {
+        round.position = round.position.wrapping_sub(first.wrapping_add(index as u32));
         let at = std::mem::replace(&mut previous, round.committed_at.0);
         round.committed_at = Time(zigzag(round.committed_at.0.wrapping_sub(at) as i64));
     }
@@ -67,18 +68,34 @@ pub(crate) fn to_relative(rounds: &mut [RoundRecord], first: u32, base: Time) {
 
 /// Undoes [`to_relative`].
 pub(crate) fn to_absolute(rounds: &mut [RoundRecord], first: u32, base: Time) {
+    absolute_positions(rounds.iter_mut().map(|round| &mut round.position), first);
+    absolute_times(rounds.iter_mut().map(|round| &mut round.committed_at), base);
+}
+
+/// Undoes [`to_relative`] for the positions of a piece.
+pub(crate) fn absolute_positions<'a>(positions: impl Iterator<Item = &'a mut u32>, first: u32) {
+    for (index, position) in positions.enumerate() {
+        *position = position.wrapping_add(first.wrapping_add(index as u32));
+    }
+}
+
+/// Undoes [`to_relative`] for the times of a piece.
+pub(crate) fn absolute_times<'a>(times: impl Iterator<Item = &'a mut Time>, base: Time) {
     let mut previous = base.0;
-    for (index, round) in (first..).zip(rounds) {
-        round.position = round.position.wrapping_add(index);
-        previous = previous.wrapping_add(unzigzag(round.committed_at.0) as u64);
-        round.committed_at = Time(previous);
+    for time in times {
+        previous = previous.wrapping_add(unzigzag(time.0) as u64);
+        *time = Time(previous);
     }
 }
 
 /// Rounds as they lie in a chunk: position and time relative.
+///
+/// Costs of an upload stand in rows that pay for one only, and which these are is nearly always known from who wrote the
+/// token. The gap before a token is mostly the sum of its upload's times, and the papers' share of the energy mostly that
+/// of the tokens judged: what is stored is the difference.
 impl Row for RoundRecord {
     const TABLE: Table = Table::Rounds;
-    const ROWS_PER_CHUNK: usize = 1536;
+    const ROWS_PER_CHUNK: usize = 4096;
 
     fn encode(rows: &[RoundRecord], columns: &mut Encoder) {
         columns.integers(rows.iter().map(|row| row.position));
@@ -94,80 +111,274 @@ impl Row for RoundRecord {
         columns.floats(rows.iter().map(|row| row.importance_threshold));
         columns.floats(rows.iter().map(|row| row.draft_probability));
         columns.floats(rows.iter().map(|row| row.price));
-        columns.integers(rows.iter().map(|row| row.committed_at));
-        columns.integers(rows.iter().map(|row| row.attempts));
-        columns.integers(rows.iter().map(|row| row.uplink_bits));
-        columns.integers(rows.iter().map(|row| row.uplink_bytes));
-        columns.integers(rows.iter().map(|row| row.downlink_bytes));
-        columns.floats(rows.iter().map(|row| row.snr_db));
-        columns.integers(rows.iter().map(|row| row.uplink));
-        columns.integers(rows.iter().map(|row| row.downlink));
-        columns.integers(rows.iter().map(|row| row.queue));
-        columns.integers(rows.iter().map(|row| row.batch));
-        columns.integers(rows.iter().map(|row| row.compute));
-        columns.integers(rows.iter().map(|row| row.work));
-        columns.integers(rows.iter().map(|row| row.cloud_nanojoules));
-        columns.integers(rows.iter().map(|row| row.cloud_paper_nanojoules));
+        columns.integers(rows.iter().map(|row| pays(row) != is_paid(row.source)));
+        let paying: Vec<&RoundRecord> = rows.iter().filter(|row| pays(row)).collect();
+        let paying = || paying.iter().copied();
+        columns.integers(paying().map(|row| row.attempts));
+        columns.integers(paying().map(|row| row.uplink_bits));
+        columns.integers(paying().map(|row| row.uplink_bytes));
+        columns.integers(paying().map(|row| row.downlink_bytes));
+        columns.floats(paying().map(|row| row.snr_db));
+        columns.integers(paying().map(|row| row.uplink));
+        columns.integers(paying().map(|row| row.downlink));
+        columns.integers(paying().map(|row| row.queue));
+        columns.integers(paying().map(|row| row.batch));
+        columns.integers(paying().map(|row| row.compute));
+        columns.integers(paying().map(|row| row.work));
+        columns.integers(paying().map(|row| row.cloud_nanojoules));
+        let shares = || paying().map(|row| Share::of(row.cloud_paper_nanojoules, row.cloud_nanojoules, row.work));
+        columns.integers(shares().map(|share| share.tokens));
+        columns.integers(shares().map(|share| share.rest));
+        columns.integers(rows.iter().map(|row| {
+            let gap = unzigzag(row.committed_at.0) as u64;
+            zigzag(gap.wrapping_sub(round_trip([row.uplink, row.downlink, row.queue, row.batch, row.compute])) as i64)
+        }));
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<RoundRecord>, Malformed> {
-        let position: Vec<u32> = columns.integers()?;
-        let token: Vec<u32> = columns.integers()?;
-        let draft =
-            columns.integers::<u64>()?.into_iter().zip(&token).map(|(draft, token)| match draft.checked_sub(1) {
-                None => Ok(*token),
-                Some(draft) => u32::try_from(draft).map_err(|_| Malformed("a draft is out of range")),
-            });
-        let draft: Vec<u32> = draft.collect::<Result<_, Malformed>>()?;
-        let epoch = columns.integers()?;
-        let source = columns.dictionary()?;
-        let reason = columns.dictionary()?;
-        let uncertainty = columns.floats()?;
-        let importance = columns.floats()?;
-        let importance_threshold = columns.floats()?;
-        let draft_probability = columns.floats()?;
-        let price = columns.floats_since(2, f32::NAN)?;
-        let committed_at = columns.integers()?;
-        let attempts = columns.integers()?;
-        let uplink_bits = columns.integers()?;
-        let uplink_bytes = columns.integers()?;
-        let downlink_bytes = columns.integers()?;
-        let snr_db = columns.floats()?;
-        let uplink = columns.integers()?;
-        let downlink = columns.integers()?;
-        let queue = columns.integers()?;
-        let batch = columns.integers()?;
-        let compute = columns.integers()?;
-        let work = columns.integers()?;
-        let cloud_nanojoules = columns.integers()?;
-        let cloud_paper_nanojoules = columns.integers()?;
-        let round = |i: usize| RoundRecord {
-            position: position[i],
-            token: token[i],
-            draft: draft[i],
-            epoch: epoch[i],
-            source: source[i],
-            reason: reason[i],
-            uncertainty: uncertainty[i],
-            importance: importance[i],
-            importance_threshold: importance_threshold[i],
-            draft_probability: draft_probability[i],
-            price: price[i],
-            committed_at: committed_at[i],
-            attempts: attempts[i],
-            uplink_bits: uplink_bits[i],
-            uplink_bytes: uplink_bytes[i],
-            downlink_bytes: downlink_bytes[i],
-            snr_db: snr_db[i],
-            uplink: uplink[i],
-            downlink: downlink[i],
-            queue: queue[i],
-            batch: batch[i],
-            compute: compute[i],
-            work: work[i],
-            cloud_nanojoules: cloud_nanojoules[i],
-            cloud_paper_nanojoules: cloud_paper_nanojoules[i],
-        };
-        Ok((0..rows).map(round).collect())
+        let mut decoded = RoundRows::default();
+        decode_columns(columns, Projection::ALL, &mut decoded)?;
+        Ok((0..rows).map(|row| decoded.record(row)).collect())
     }
+}
+
+/// Whether a row pays for an upload: whether a column of costs holds anything.
+fn pays(row: &RoundRecord) -> bool {
+    let none = RoundRecord {
+        attempts: 0,
+        uplink_bits: 0,
+        uplink_bytes: 0,
+        downlink_bytes: 0,
+        uplink: Span::ZERO,
+        downlink: Span::ZERO,
+        queue: Span::ZERO,
+        batch: Span::ZERO,
+        compute: Span::ZERO,
+        work: 0,
+        cloud_nanojoules: 0,
+        cloud_paper_nanojoules: 0,
+        // These six can be NaN, which equals nothing.
+        uncertainty: 0.0,
+        importance: 0.0,
+        importance_threshold: 0.0,
+        draft_probability: 0.0,
+        price: 0.0,
+        snr_db: 0.0,
+        ..*row
+    };
+    let stripped = RoundRecord {
+        uncertainty: 0.0,
+        importance: 0.0,
+        importance_threshold: 0.0,
+        draft_probability: 0.0,
+        price: 0.0,
+        snr_db: 0.0,
+        ..*row
+    };
+    row.snr_db.to_bits() != f32::NAN.to_bits() || stripped != none
+}
+
+/// Whether a token of this source usually pays for an upload. A guess that misses costs a few bits.
+fn is_paid(source: Source) -> bool {
+    matches!(source, Source::Accepted | Source::Replaced | Source::Verifier)
+}
+
+/// The part of a gap that an upload explains.
+fn round_trip(times: [Span; 5]) -> u64 {
+    times.iter().fold(0, |sum, time| sum.wrapping_add(time.0))
+}
+
+/// The papers' part of an upload's energy, as so many tokens' share of the whole and a rest.
+#[derive(Clone, Copy)]
+struct Share {
+    tokens: u64,
+    /// Zigzag.
+    rest: u64,
+}
+
+impl Share {
+    fn of(part: u64, whole: u64, work: u32) -> Share {
+        // The nearest number of tokens; none where there is nothing to divide.
+        let tokens = (u128::from(part) * u128::from(work) + u128::from(whole) / 2).checked_div(u128::from(whole));
+        let tokens = tokens.and_then(|tokens| u64::try_from(tokens).ok()).unwrap_or(0);
+        Share { tokens, rest: zigzag(part.wrapping_sub(Share::tokens_part(tokens, whole, work)) as i64) }
+    }
+
+    fn part(self, whole: u64, work: u32) -> u64 {
+        Share::tokens_part(self.tokens, whole, work).wrapping_add(unzigzag(self.rest) as u64)
+    }
+
+    fn tokens_part(tokens: u64, whole: u64, work: u32) -> u64 {
+        (u128::from(whole) * u128::from(tokens)).checked_div(u128::from(work)).unwrap_or(0) as u64
+    }
+}
+
+/// Decodes a column if it is wanted, and steps over it otherwise.
+macro_rules! column {
+    ($columns:ident, $wanted:ident, $column:ident, $decode:ident, $skip:ident, $into:expr) => {
+        if $wanted.has(RoundColumn::$column) { $columns.$decode(&mut $into)? } else { $columns.$skip()? }
+    };
+    ($columns:ident, $wanted:ident, $column:ident, integers, $into:expr) => {
+        column!($columns, $wanted, $column, integers_into, skip, $into)
+    };
+    ($columns:ident, $wanted:ident, $column:ident, floats, $into:expr) => {
+        column!($columns, $wanted, $column, floats_into, skip, $into)
+    };
+}
+
+/// Decodes the wanted columns of a chunk of rounds into `rows`, which is empty, and steps over the others. Positions and
+/// times stay relative.
+pub(crate) fn decode_columns(
+    columns: &mut Decoder<'_>,
+    wanted: Projection,
+    rows: &mut RoundRows,
+) -> Result<(), Malformed> {
+    if columns.schema() >= 3 {
+        decode_decisions(columns, wanted.with_needed(), rows)?;
+        decode_costs(columns, wanted, rows)?;
+        // What only helped to decode something else.
+        if !wanted.has(RoundColumn::Source) {
+            rows.source.clear();
+        }
+    } else {
+        decode_decisions(columns, wanted, rows)?;
+        decode_old_costs(columns, wanted, rows)?;
+    }
+    Ok(())
+}
+
+/// The columns that every row has a value of.
+fn decode_decisions(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
+    use RoundColumn::{Draft, Price, Token};
+    column!(columns, wanted, Position, integers, rows.position);
+    // Most drafts are known by their tokens.
+    if wanted.has_any(&[Token, Draft]) {
+        columns.integers_into(&mut rows.token)?
+    } else {
+        columns.skip()?
+    }
+    if wanted.has(Draft) {
+        for (draft, token) in columns.integers::<u64>()?.into_iter().zip(&rows.token) {
+            rows.draft.push(match draft.checked_sub(1) {
+                None => *token,
+                Some(draft) => u32::try_from(draft).map_err(|_| Malformed("a draft is out of range"))?,
+            });
+        }
+        if !wanted.has(Token) {
+            rows.token.clear();
+        }
+    } else {
+        columns.skip()?;
+    }
+    column!(columns, wanted, Epoch, integers, rows.epoch);
+    column!(columns, wanted, Source, dictionary_into, skip_dictionary, rows.source);
+    column!(columns, wanted, Reason, dictionary_into, skip_dictionary, rows.reason);
+    column!(columns, wanted, Uncertainty, floats, rows.uncertainty);
+    column!(columns, wanted, Importance, floats, rows.importance);
+    column!(columns, wanted, ImportanceThreshold, floats, rows.importance_threshold);
+    column!(columns, wanted, DraftProbability, floats, rows.draft_probability);
+    if columns.schema() >= 2 {
+        column!(columns, wanted, Price, floats, rows.price);
+    } else if wanted.has(Price) {
+        rows.price.resize(columns.rows(), f32::NAN);
+    }
+    Ok(())
+}
+
+/// Times and costs up to schema 2: a value in every row.
+fn decode_old_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
+    column!(columns, wanted, CommittedAt, integers, rows.committed_at);
+    column!(columns, wanted, Attempts, integers, rows.attempts);
+    column!(columns, wanted, UplinkBits, integers, rows.uplink_bits);
+    column!(columns, wanted, UplinkBytes, integers, rows.uplink_bytes);
+    column!(columns, wanted, DownlinkBytes, integers, rows.downlink_bytes);
+    column!(columns, wanted, SnrDb, floats, rows.snr_db);
+    column!(columns, wanted, Uplink, integers, rows.uplink);
+    column!(columns, wanted, Downlink, integers, rows.downlink);
+    column!(columns, wanted, Queue, integers, rows.queue);
+    column!(columns, wanted, Batch, integers, rows.batch);
+    column!(columns, wanted, Compute, integers, rows.compute);
+    column!(columns, wanted, Work, integers, rows.work);
+    column!(columns, wanted, CloudNanojoules, integers, rows.cloud_nanojoules);
+    column!(columns, wanted, CloudPaperNanojoules, integers, rows.cloud_paper_nanojoules);
+    Ok(())
+}
+
+/// Times and costs: values of the rows that pay for an upload.
+fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
+    use RoundColumn::*;
+    const OF_PAYING: &[RoundColumn] = &[
+        Attempts,
+        UplinkBits,
+        UplinkBytes,
+        DownlinkBytes,
+        SnrDb,
+        Uplink,
+        Downlink,
+        Queue,
+        Batch,
+        Compute,
+        Work,
+        CloudNanojoules,
+        CloudPaperNanojoules,
+    ];
+    /// The surprises, the columns of `OF_PAYING` (the last is two), the gaps.
+    const COLUMNS: usize = OF_PAYING.len() + 3;
+    if !wanted.has(CommittedAt) && !wanted.has_any(OF_PAYING) {
+        return (0..COLUMNS).try_for_each(|_| columns.skip());
+    }
+    let surprising: Vec<bool> = columns.integers()?;
+    let pays: Vec<bool> =
+        rows.source.iter().zip(surprising).map(|(source, surprising)| is_paid(*source) != surprising).collect();
+    let count = pays.iter().filter(|pays| **pays).count();
+    /// One of the columns, spread over all rows if it is wanted itself; the values of the paying rows.
+    macro_rules! paying {
+        ($column:ident, $decode:ident, $needed:expr, $default:expr, $into:expr) => {{
+            let values = if wanted.has($column) || wanted.has_any($needed) {
+                columns.$decode(count)?
+            } else {
+                columns.skip()?;
+                Vec::new()
+            };
+            if wanted.has($column) {
+                let mut each = values.iter().copied();
+                // There are as many values as rows that pay.
+                $into.extend(pays.iter().map(|pays| if *pays { each.next().unwrap_or($default) } else { $default }));
+            }
+            values
+        }};
+    }
+    paying!(Attempts, some_integers, &[], 0, rows.attempts);
+    paying!(UplinkBits, some_integers, &[], 0, rows.uplink_bits);
+    paying!(UplinkBytes, some_integers, &[], 0, rows.uplink_bytes);
+    paying!(DownlinkBytes, some_integers, &[], 0, rows.downlink_bytes);
+    paying!(SnrDb, some_floats, &[], f32::NAN, rows.snr_db);
+    let uplink = paying!(Uplink, some_integers, &[CommittedAt], Span::ZERO, rows.uplink);
+    let downlink = paying!(Downlink, some_integers, &[CommittedAt], Span::ZERO, rows.downlink);
+    let queue = paying!(Queue, some_integers, &[CommittedAt], Span::ZERO, rows.queue);
+    let batch = paying!(Batch, some_integers, &[CommittedAt], Span::ZERO, rows.batch);
+    let compute = paying!(Compute, some_integers, &[CommittedAt], Span::ZERO, rows.compute);
+    let work: Vec<u32> = paying!(Work, some_integers, &[CloudPaperNanojoules], 0, rows.work);
+    let cloud = paying!(CloudNanojoules, some_integers, &[CloudPaperNanojoules], 0, rows.cloud_nanojoules);
+    if wanted.has(CloudPaperNanojoules) {
+        let (tokens, rests): (Vec<u64>, Vec<u64>) = (columns.some_integers(count)?, columns.some_integers(count)?);
+        let shares = tokens.into_iter().zip(rests).map(|(tokens, rest)| Share { tokens, rest });
+        let mut parts = shares.zip(cloud.iter().zip(&work)).map(|(share, (whole, work))| share.part(*whole, *work));
+        rows.cloud_paper_nanojoules.extend(pays.iter().map(|pays| if *pays { parts.next().unwrap_or(0) } else { 0 }));
+    } else {
+        columns.skip()?;
+        columns.skip()?;
+    }
+    if wanted.has(CommittedAt) {
+        columns.integers_into(&mut rows.committed_at)?;
+        let paying = rows.committed_at.iter_mut().zip(&pays).filter(|(_, pays)| **pays);
+        for (number, (time, _)) in paying.enumerate() {
+            let times = [uplink[number], downlink[number], queue[number], batch[number], compute[number]];
+            let gap = (unzigzag(time.0) as u64).wrapping_add(round_trip(times));
+            *time = Time(zigzag(gap as i64));
+        }
+    } else {
+        columns.skip()?;
+    }
+    Ok(())
 }

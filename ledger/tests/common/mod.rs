@@ -33,6 +33,8 @@ pub(crate) fn meta(run: &str) -> Meta {
         faults_injected: 0,
         wall_seconds: None,
         scorers: Vec::new(),
+        store: String::new(),
+        tags: Vec::new(),
     }
 }
 
@@ -264,6 +266,63 @@ pub(crate) fn plausible_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> 
             }
         })
         .collect()
+}
+
+/// Rounds as `ui-hlm` leaves them live, with about `uploaded` of 100 tokens sent to the pool: what follows from something
+/// else follows here too. u(t) counts twentieths, a gap is the draft and the way of the upload, the verifier's joules are
+/// those of its time.
+pub(crate) fn usual_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> Vec<RoundRecord> {
+    let mut now = noise.below(60_000_000_000);
+    let mut epoch = 0;
+    let mut rounds = plausible_rounds(noise, count, uploaded);
+    for round in &mut rounds {
+        let upload = round.attempts > 0;
+        // Most drafts are nearly certain.
+        let doubt = noise.share() * noise.share() * noise.share();
+        round.draft_probability = 1.0 - doubt;
+        round.uncertainty = (doubt * 20.0).round() / 20.0;
+        round.importance = if upload || noise.below(3) == 0 { 1.0 + noise.share() * noise.share() } else { f32::NAN };
+        round.importance_threshold = if round.importance.is_nan() { f32::NAN } else { 1.05 };
+        round.epoch = epoch;
+        if round.source == Source::Replaced {
+            epoch += 1;
+        }
+        now += 20_000_000 + noise.below(60_000) * noise.below(4);
+        if upload {
+            // One of up to four sequences in a batch of 15 W.
+            let work = 1 + noise.below(3 + u64::from(round.position % 8)) as u32;
+            round.work = work;
+            round.cloud_nanojoules = 15 * round.compute.0 * u64::from(work) / (u64::from(work) + 3 * noise.below(4));
+            round.cloud_paper_nanojoules = round.cloud_nanojoules / u64::from(work);
+            round.uplink_bytes = 8_230 + round.work;
+            round.queue.0 = if noise.below(3) == 0 { noise.below(4_000_000) } else { noise.below(30_000) };
+            now += round.uplink.0 + round.downlink.0 + round.queue.0 + round.batch.0 + round.compute.0;
+        }
+        round.committed_at = Time(now);
+    }
+    rounds
+}
+
+/// A batch of a live run.
+pub(crate) fn usual_batch(noise: &mut Noise, number: u64) -> BatchRecord {
+    let compute = Span(3_000_000 + noise.below(2_000_000));
+    BatchRecord {
+        method: 0,
+        batch: number,
+        verifier: VerifierId(noise.below(2) as u16),
+        started: Time(number * 15_000_000 + noise.below(9_000_000)),
+        compute,
+        estimate: Span(3_900_000 + noise.below(300_000)),
+        price: f32::NAN,
+        sequences: 1 + noise.below(4) as u32,
+        work: 1 + noise.below(24) as u32,
+        catch_up: noise.below(16) as u32,
+        drafts: 1 + noise.below(4) as u32,
+        cached: 60 + noise.below(400),
+        nanojoules: 15 * compute.0,
+        unclaimed_nanojoules: 0,
+        completed: true,
+    }
 }
 
 /// A plausible record for these rounds.

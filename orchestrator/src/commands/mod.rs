@@ -1,12 +1,19 @@
 //! The commands that have files of their own, and what they share.
 
+pub(crate) mod compact;
+pub(crate) mod rm;
+pub(crate) mod runs;
 pub(crate) mod score;
+pub(crate) mod tag;
+pub(crate) mod verify;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use specfleet::error::Error;
+use specfleet::place;
 
 /// Folder of all runs, unless a flag says otherwise.
 pub(crate) const LEDGER: &str = "specfleet-runs";
@@ -19,8 +26,24 @@ pub(crate) fn print(line: impl Display) -> anyhow::Result<()> {
     }
 }
 
-/// A run by its name in the ledger, or by its folder.
-pub(crate) fn place(ledger: &Path, run: &Path) -> PathBuf {
-    let named = ledger.join(run);
-    if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() }
+/// The folder of a run: by its name in the ledger, or by its folder. One that does not exist comes with the nearest names.
+pub(crate) fn find(ledger: &Path, run: &Path) -> Result<PathBuf, Error> {
+    place::find(ledger, run)
+}
+
+/// The folders of several runs, each once.
+pub(crate) fn find_all(ledger: &Path, runs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut folders = Vec::new();
+    for run in runs {
+        let folder = find(ledger, run)?;
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    Ok(folders)
+}
+
+/// The name of a run by its folder.
+pub(crate) fn name(folder: &Path) -> String {
+    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
 }

@@ -9,7 +9,7 @@ use specfleet::interruption;
 use specfleet::progress::{Progress, Ui};
 use specfleet::scores::{Against, ScoreOptions, figures, score, table};
 
-use super::{LEDGER, place, print};
+use super::{LEDGER, find, print};
 
 /// Flags of `score`.
 #[derive(Args)]
@@ -51,7 +51,7 @@ pub(crate) struct ScoreArgs {
 /// Runs it.
 pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
-    let folder = place(&args.ledger, &args.run);
+    let folder = find(&args.ledger, &args.run)?;
     let scored = score(
         &folder,
         &ScoreOptions {

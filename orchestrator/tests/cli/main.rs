@@ -3,9 +3,11 @@
 mod bad_input;
 mod bad_simulations;
 mod calibration;
+mod care;
 mod common;
 mod deterministic;
 mod faults;
+mod full_disk;
 mod interruption;
 mod load;
 mod outputs;

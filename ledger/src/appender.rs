@@ -1,0 +1,182 @@
+//! Rows on their way into a store: buffered in memory, then moved in one atomic sled batch of chunks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
+use specfleet_engine::time::Time;
+
+use crate::chunk::{self, Limits, Row};
+use crate::energy::EnergyRow;
+use crate::error::LedgerError;
+use crate::rows::{ClosedGeneration, Piece, to_relative};
+use crate::scores::ScoreRow;
+use crate::store;
+use crate::table::Table;
+
+/// Fills a store with chunks.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    store_dir: PathBuf,
+    store: sled::Db,
+    /// Rows that no batch holds yet.
+    pub(crate) pending: Pending,
+    /// Number of the next chunk of each table; `Pieces` goes with `Rounds`.
+    next: BTreeMap<Table, u64>,
+    /// How large chunks may get.
+    limits: Limits,
+    /// How many chunks' worth of rounds may wait before they are moved.
+    chunks: usize,
+}
+
+/// Rows that no batch holds yet.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// In order of generations, so that a generation's rounds lie together in the chunk.
+    rounds: BTreeMap<GenerationId, PendingRounds>,
+    /// Sum over `rounds`.
+    round_count: usize,
+    pub(crate) generations: Vec<ClosedGeneration>,
+    pub(crate) batches: Vec<BatchRecord>,
+    pub(crate) energy: Vec<EnergyRow>,
+    pub(crate) audits: Vec<AuditRecord>,
+    pub(crate) verifiers: Vec<VerifierRecord>,
+    pub(crate) scores: Vec<ScoreRow>,
+}
+
+/// Rounds of one generation that follow those stored already.
+#[derive(Debug)]
+struct PendingRounds {
+    device: DeviceId,
+    /// Index of the first of `rows` among the generation's rounds.
+    first: u32,
+    /// What the first row's time is stored relative to.
+    base: Time,
+    rows: Vec<RoundRecord>,
+}
+
+impl Pending {
+    /// Adds rounds of one generation; `first` and `base` are those of the first of them.
+    pub(crate) fn add_rounds(
+        &mut self,
+        id: GenerationId,
+        device: DeviceId,
+        first: u32,
+        base: Time,
+        rounds: &[RoundRecord],
+    ) {
+        let pending = self.rounds.entry(id).or_insert_with(|| PendingRounds { device, first, base, rows: Vec::new() });
+        pending.rows.extend_from_slice(rounds);
+        self.round_count += rounds.len();
+    }
+}
+
+impl Appender {
+    /// Fills the empty store in `store_dir`, a chunk of rounds at a time.
+    pub(crate) fn new(store_dir: &Path) -> Result<Appender, LedgerError> {
+        Ok(Appender {
+            store_dir: store_dir.to_path_buf(),
+            store: store::open(store_dir)?,
+            pending: Pending::default(),
+            next: BTreeMap::new(),
+            limits: Limits::LIVE,
+            chunks: 1,
+        })
+    }
+
+    /// The same in large chunks, and two of rounds at a time: fewer are left half full.
+    pub(crate) fn in_bulk(store_dir: &Path) -> Result<Appender, LedgerError> {
+        Ok(Appender { limits: Limits::BULK, chunks: 2, ..Appender::new(store_dir)? })
+    }
+
+    /// Moves the pending rows if some table has a chunk's worth of them.
+    pub(crate) fn commit_if_full(&mut self) -> Result<(), LedgerError> {
+        let pending = &self.pending;
+        let fills = |rows: usize, per_chunk: usize| rows >= self.limits.rows * per_chunk;
+        let full = pending.round_count >= self.chunks * self.limits.rows * RoundRecord::ROWS_PER_CHUNK
+            || fills(pending.generations.len(), ClosedGeneration::ROWS_PER_CHUNK)
+            || fills(pending.batches.len(), BatchRecord::ROWS_PER_CHUNK)
+            || fills(pending.energy.len(), EnergyRow::ROWS_PER_CHUNK)
+            || fills(pending.audits.len(), AuditRecord::ROWS_PER_CHUNK)
+            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK);
+        if full { self.commit() } else { Ok(()) }
+    }
+
+    /// Moves all pending rows into the store in one atomic batch.
+    ///
+    /// A chunk's worth of rows of each table is at most a few hundred KiB, and a few MiB in bulk, far below what
+    /// [`store::check_space`] keeps free. When it refuses, the rows stay pending.
+    pub(crate) fn commit(&mut self) -> Result<(), LedgerError> {
+        store::check_space(&self.store_dir)?;
+        let pending = std::mem::take(&mut self.pending);
+        let mut batch = sled::Batch::default();
+        self.put_rounds(pending.rounds, &mut batch)?;
+        self.put(&pending.generations, &mut batch)?;
+        self.put(&pending.batches, &mut batch)?;
+        self.put(&pending.energy, &mut batch)?;
+        self.put(&pending.audits, &mut batch)?;
+        self.put(&pending.verifiers, &mut batch)?;
+        self.put(&pending.scores, &mut batch)?;
+        self.store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))
+    }
+
+    /// Moves all pending rows and puts everything on the disk.
+    pub(crate) fn flush(&mut self) -> Result<(), LedgerError> {
+        self.commit()?;
+        self.store.flush().map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        Ok(())
+    }
+
+    fn put<R: Row>(&mut self, rows: &[R], batch: &mut sled::Batch) -> Result<(), LedgerError> {
+        let next = self.next.entry(R::TABLE).or_insert(0);
+        chunk::write(rows, self.limits, &mut |_, bytes| {
+            batch.insert(&R::TABLE.key(*next), bytes);
+            *next += 1;
+            Ok(())
+        })
+    }
+
+    /// Rounds go into shared chunks, generation after generation; beside each chunk its pieces.
+    fn put_rounds(
+        &mut self,
+        pending: BTreeMap<GenerationId, PendingRounds>,
+        batch: &mut sled::Batch,
+    ) -> Result<(), LedgerError> {
+        let mut pieces = Vec::with_capacity(pending.len());
+        // The time before each row: what a piece that starts there is relative to.
+        let mut bases = Vec::new();
+        let mut rows = Vec::new();
+        for (id, PendingRounds { device, first, base, rows: mut rounds }) in pending {
+            pieces.push(Piece { id, device, first, rounds: rounds.len() as u32, base });
+            bases.push(base);
+            bases.extend(rounds.iter().map(|round| round.committed_at));
+            // One entry per row: the last row's time is nobody's base.
+            bases.pop();
+            to_relative(&mut rounds, first, base);
+            rows.append(&mut rounds);
+        }
+        let next = self.next.entry(Table::Rounds).or_insert(0);
+        let mut pieces = pieces.into_iter();
+        let mut carried: Option<Piece> = None;
+        let mut row = 0;
+        chunk::write(&rows, self.limits, &mut |count, bytes| {
+            let end = row + count;
+            let mut here = Vec::new();
+            while row < end {
+                let piece = carried.take().or_else(|| pieces.next()).expect("invariant: pieces cover all rows");
+                let taken = piece.rounds.min((end - row) as u32);
+                row += taken as usize;
+                here.push(Piece { rounds: taken, ..piece });
+                if taken < piece.rounds {
+                    let (first, rounds) = (piece.first + taken, piece.rounds - taken);
+                    carried = Some(Piece { first, rounds, base: bases[row], ..piece });
+                }
+            }
+            batch.insert(&Table::Rounds.key(*next), bytes);
+            batch.insert(&Table::Pieces.key(*next), chunk::whole(&here));
+            *next += 1;
+            Ok(())
+        })
+    }
+}

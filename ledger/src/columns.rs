@@ -1,0 +1,152 @@
+//! Rounds by columns: what a scan hands out instead of rows, so that a question about three columns decodes three.
+
+use std::ops::Range;
+
+use specfleet_engine::device::gate::GateReason;
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::{RoundRecord, Source};
+use specfleet_engine::time::{Span, Time};
+
+macro_rules! round_columns {
+    ($($variant:ident $field:ident: $type:ty,)*) => {
+        /// A field of [`RoundRecord`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RoundColumn {
+            $(
+                #[doc = concat!("[`RoundRecord::", stringify!($field), "`]")]
+                $variant,
+            )*
+        }
+
+        impl RoundColumn {
+            /// All columns, in the order of the record's fields.
+            pub const ALL: &[RoundColumn] = &[$(RoundColumn::$variant,)*];
+
+            /// The field's name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(RoundColumn::$variant => stringify!($field),)*
+                }
+            }
+        }
+
+        /// Columns of consecutive rows. One that was not asked for is empty, the others have the same length. Positions
+        /// and times are absolute, as in [`RoundRecord`].
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct RoundRows {
+            $(
+                #[doc = concat!("[`RoundRecord::", stringify!($field), "`] of each row")]
+                pub $field: Vec<$type>,
+            )*
+        }
+
+        impl RoundRows {
+            /// Row `index` as a record, where all columns were asked for.
+            ///
+            /// # Panics
+            /// If a column is empty or has no such row.
+            pub fn record(&self, index: usize) -> RoundRecord {
+                RoundRecord { $($field: self.$field[index],)* }
+            }
+
+            /// Empties all columns and keeps their memory.
+            pub(crate) fn clear(&mut self) {
+                $(self.$field.clear();)*
+            }
+        }
+    };
+}
+
+round_columns! {
+    Position position: u32,
+    Token token: u32,
+    Draft draft: u32,
+    Epoch epoch: u32,
+    Source source: Source,
+    Reason reason: GateReason,
+    Uncertainty uncertainty: f32,
+    Importance importance: f32,
+    ImportanceThreshold importance_threshold: f32,
+    DraftProbability draft_probability: f32,
+    Price price: f32,
+    CommittedAt committed_at: Time,
+    Attempts attempts: u32,
+    UplinkBits uplink_bits: u64,
+    UplinkBytes uplink_bytes: u32,
+    DownlinkBytes downlink_bytes: u32,
+    SnrDb snr_db: f32,
+    Uplink uplink: Span,
+    Downlink downlink: Span,
+    Queue queue: Span,
+    Batch batch: Span,
+    Compute compute: Span,
+    Work work: u32,
+    CloudNanojoules cloud_nanojoules: u64,
+    CloudPaperNanojoules cloud_paper_nanojoules: u64,
+}
+
+/// Consecutive rounds of one generation within a [`RoundChunk`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoundPiece {
+    /// Whose rounds.
+    pub id: GenerationId,
+    /// The device that ran it.
+    pub device: DeviceId,
+    /// Index of the first of them among the generation's rounds. A generation's pieces follow each other in a scan, with
+    /// those of others between them.
+    pub first: u32,
+    /// Which rows of the chunk.
+    pub range: Range<usize>,
+    /// Whether the generation was closed. The rounds of one that was not say what happened, but not all of it.
+    pub closed: bool,
+}
+
+/// One chunk of rounds as a scan hands it out: every row lies in one piece.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RoundChunk {
+    /// The pieces, in the order of the rows.
+    pub pieces: Vec<RoundPiece>,
+    /// The rows.
+    pub rows: RoundRows,
+}
+
+impl RoundChunk {
+    /// Number of rows, whichever columns were asked for.
+    pub fn len(&self) -> usize {
+        self.pieces.last().map_or(0, |piece| piece.range.end)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A set of columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Projection(u32);
+
+impl Projection {
+    /// Every column.
+    pub(crate) const ALL: Projection = Projection(u32::MAX);
+
+    pub(crate) fn new(columns: &[RoundColumn]) -> Projection {
+        Projection(columns.iter().fold(0, |set, column| set | 1 << *column as u32))
+    }
+
+    pub(crate) fn has(self, column: RoundColumn) -> bool {
+        self.0 & 1 << column as u32 != 0
+    }
+
+    /// The set with the columns that decoding it needs: which rows pay for an upload is known from who wrote the token.
+    pub(crate) fn with_needed(self) -> Projection {
+        let first = RoundColumn::CommittedAt as u32;
+        // Times and costs stand behind everything else.
+        if self.0 >> first == 0 { self } else { Projection(self.0 | 1 << RoundColumn::Source as u32) }
+    }
+
+    /// Whether one of these is in the set.
+    pub(crate) fn has_any(self, columns: &[RoundColumn]) -> bool {
+        self.0 & Projection::new(columns).0 != 0
+    }
+}

@@ -1,0 +1,67 @@
+//! Changing runs that have ended from outside: their tags, and whether they are there at all.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::LedgerError;
+use crate::lock::{self, RunLock};
+use crate::meta::{self, META_FILE, Meta};
+use crate::store;
+
+/// Longest tag, in bytes.
+const LONGEST_TAG: usize = 64;
+
+/// Adds tags to a run that has ended and removes others; the tags that it has then. Adding one that is there and removing
+/// one that is not change nothing. A running run is refused: its writer owns the file.
+pub fn edit_tags(run_dir: &Path, add: &[String], remove: &[String]) -> Result<Vec<String>, LedgerError> {
+    for tag in add.iter().chain(remove) {
+        check_tag(tag)?;
+    }
+    Meta::read(run_dir)?;
+    let _lock = RunLock::for_writing(run_dir)?;
+    let mut tags = Meta::read(run_dir)?.tags;
+    for tag in add {
+        if !tags.contains(tag) {
+            tags.push(tag.clone());
+        }
+    }
+    tags.retain(|tag| !remove.contains(tag));
+    meta::edit(run_dir, |fields| fields.insert("tags".to_owned(), tags.clone().into()))?;
+    Ok(tags)
+}
+
+/// A tag is a word: it must be told apart in a list, on a command line and in a filter.
+fn check_tag(tag: &str) -> Result<(), LedgerError> {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != ',';
+    if !tag.is_empty() && tag.len() <= LONGEST_TAG && !tag.starts_with('-') && tag.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(LedgerError::BadTag(tag.to_owned()))
+    }
+}
+
+/// Whether a living process writes the run, or changes it.
+pub fn is_busy(run_dir: &Path) -> Result<bool, LedgerError> {
+    lock::is_held(run_dir)
+}
+
+/// What the folder of a run takes on the disk, in bytes.
+pub fn run_bytes(run_dir: &Path) -> Result<u64, LedgerError> {
+    store::bytes(run_dir)
+}
+
+/// Deletes a run that has ended, with everything in its folder. A running run is refused, and so is one of a newer schema:
+/// whoever wrote it may keep things in it that this program does not know. One whose `meta.json` is damaged is deleted.
+pub fn remove(run_dir: &Path) -> Result<(), LedgerError> {
+    match Meta::read(run_dir) {
+        Ok(_) | Err(LedgerError::DamagedFile { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let lock = RunLock::for_writing(run_dir)?;
+    // First what makes the folder a run: half a deleted run is listed by nobody.
+    let path = run_dir.join(META_FILE);
+    fs::remove_file(&path).map_err(|error| LedgerError::io(&path, error))?;
+    // Some systems delete no file that is open.
+    drop(lock);
+    fs::remove_dir_all(run_dir).map_err(|error| LedgerError::io(run_dir, error))
+}

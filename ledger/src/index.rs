@@ -1,0 +1,97 @@
+//! What a reader knows about the generations of a run before it reads their rows: which are closed, and where their
+//! rounds lie. Read when first asked for, into sorted lists, because a scan of ten million rounds needs the first only.
+
+use specfleet_engine::id::GenerationId;
+
+use crate::chunk;
+use crate::codec::Malformed;
+use crate::rows::{ClosedGeneration, Piece, decode_ids};
+
+/// The closed generations, and how many rounds each was closed with.
+#[derive(Debug, Default)]
+pub(crate) struct Closed {
+    /// Sorted by id.
+    rows: Vec<(GenerationId, u32)>,
+}
+
+impl Closed {
+    /// From the chunks of the table of generations; those that do not decode are left out.
+    pub(crate) fn new<'a>(chunks: impl Iterator<Item = impl AsRef<[u8]> + 'a>, schema: u32) -> Closed {
+        let mut rows = Vec::new();
+        for chunk in chunks {
+            // What is damaged is reported by whoever reads the rows.
+            let _ = Closed::add(chunk.as_ref(), schema, &mut rows);
+        }
+        rows.sort_unstable();
+        Closed { rows }
+    }
+
+    /// The first columns of a chunk are enough.
+    fn add(chunk: &[u8], schema: u32, rows: &mut Vec<(GenerationId, u32)>) -> Result<(), Malformed> {
+        let mut columns = chunk::open::<ClosedGeneration>(chunk, schema)?;
+        let rounds: Vec<u32> = columns.integers()?;
+        rows.extend(decode_ids(&mut columns)?.into_iter().zip(rounds));
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Rounds that this generation was closed with; `None` if it was not closed.
+    pub(crate) fn rounds(&self, id: GenerationId) -> Option<u32> {
+        let at = self.rows.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(self.rows[at].1)
+    }
+
+    /// Their ids, in order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = GenerationId> + '_ {
+        self.rows.iter().map(|(id, _)| *id)
+    }
+}
+
+/// A piece and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) chunk: u64,
+    /// Index of its first row in the chunk.
+    pub(crate) offset: u32,
+    pub(crate) piece: Piece,
+}
+
+/// Where each generation's rounds lie.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Sorted by id, then in the order of the store.
+    rows: Vec<Place>,
+}
+
+impl Places {
+    /// From the pieces of each chunk, in the order of the store.
+    pub(crate) fn new(chunks: impl Iterator<Item = (u64, Vec<Piece>)>) -> Places {
+        let mut rows = Vec::new();
+        for (chunk, pieces) in chunks {
+            let mut offset: u32 = 0;
+            for piece in pieces {
+                rows.push(Place { chunk, offset, piece });
+                offset = offset.saturating_add(piece.rounds);
+            }
+        }
+        // A stable sort: the pieces of a generation stay in order.
+        rows.sort_by_key(|place| place.piece.id);
+        Places { rows }
+    }
+
+    /// Those of one generation, in order.
+    pub(crate) fn of(&self, id: GenerationId) -> &[Place] {
+        let start = self.rows.partition_point(|place| place.piece.id < id);
+        let count = self.rows[start..].partition_point(|place| place.piece.id == id);
+        &self.rows[start..start + count]
+    }
+
+    /// Those of each generation that has any, by id.
+    pub(crate) fn by_generation(&self) -> impl Iterator<Item = &[Place]> {
+        self.rows.chunk_by(|a, b| a.piece.id == b.piece.id)
+    }
+}

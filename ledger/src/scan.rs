@@ -1,0 +1,155 @@
+//! Scanning rounds by columns, chunk by chunk, on one thread or several.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use specfleet_engine::record::RoundRecord;
+
+use crate::chunk;
+use crate::columns::{Projection, RoundChunk, RoundColumn, RoundPiece};
+use crate::error::LedgerError;
+use crate::reader::RunReader;
+use crate::rows::{Piece, absolute_positions, absolute_times, decode_columns};
+use crate::table::Table;
+
+/// Parts that [`RunReader::fold_rounds`] divides a store into: enough for any machine's threads to finish together, few
+/// enough that a state per part costs little.
+const PARTS: usize = 32;
+
+/// The state of a part and its damage, once it is done.
+type Part<S> = Mutex<Option<(S, Vec<LedgerError>)>>;
+
+impl RunReader {
+    /// All rounds by columns, in the order of the store; rows of generations that were never closed are among them and
+    /// say so. A damaged chunk gives an error in its place, and the scan goes on.
+    ///
+    /// Only what was asked for is decoded. A damaged row of the table of generations costs its generations the mark
+    /// [`RoundPiece::closed`]; [`RunReader::damaged`] lists it.
+    pub fn scan_rounds(
+        &self,
+        columns: &[RoundColumn],
+    ) -> impl Iterator<Item = Result<RoundChunk, LedgerError>> + use<'_> {
+        let wanted = Projection::new(columns);
+        let (numbers, error) = match self.round_chunks() {
+            Ok(numbers) => (numbers, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        error.into_iter().chain(numbers.into_iter().map(move |number| {
+            let mut chunk = RoundChunk::default();
+            self.read_rounds(number, wanted, &mut chunk)?;
+            Ok(chunk)
+        }))
+    }
+
+    /// The same, folded on `threads` threads: the store is divided into contiguous parts, each part starts with `start()`
+    /// and takes in its chunks in order. The parts do not depend on `threads`, and neither does the result: the parts'
+    /// states in the order of the store, and what was damaged, in that order too.
+    ///
+    /// # Panics
+    /// If `start` or `step` does.
+    pub fn fold_rounds<S: Send>(
+        &self,
+        columns: &[RoundColumn],
+        threads: usize,
+        start: impl Fn() -> S + Sync,
+        step: impl Fn(&mut S, &RoundChunk) + Sync,
+    ) -> (Vec<S>, Vec<LedgerError>) {
+        let wanted = Projection::new(columns);
+        let numbers = match self.round_chunks() {
+            Ok(numbers) => numbers,
+            Err(error) => return (Vec::new(), vec![error]),
+        };
+        let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).collect();
+        let next = AtomicUsize::new(0);
+        let results: Vec<Part<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
+        let work = || {
+            let mut chunk = RoundChunk::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(part) = parts.get(number) else { return };
+                let (mut state, mut damage) = (start(), Vec::new());
+                for number in *part {
+                    match self.read_rounds(*number, wanted, &mut chunk) {
+                        Ok(()) => step(&mut state, &chunk),
+                        Err(error) => damage.push(error),
+                    }
+                }
+                // Each part has one worker, and nobody looks before all are done.
+                if let Ok(mut result) = results[number].lock() {
+                    *result = Some((state, damage));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            // This thread is one of them; a panic of another comes out of the scope.
+            for _ in 1..threads.min(parts.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let results = results.into_iter().filter_map(|result| result.into_inner().ok().flatten());
+        let (states, damage): (Vec<S>, Vec<Vec<LedgerError>>) = results.unzip();
+        (states, damage.into_iter().flatten().collect())
+    }
+
+    /// The numbers of the chunks of rounds, in order: those that have pieces, and those that lack them.
+    pub(crate) fn round_chunks(&self) -> Result<Vec<u64>, LedgerError> {
+        // Chunks of pieces are small and lie together, so their keys cost little; of the large ones only those that
+        // fill a gap are looked up.
+        let pieces = self.numbers(Table::Pieces, 0, u64::MAX)?;
+        let mut numbers = Vec::with_capacity(pieces.len());
+        let mut next = 0;
+        for number in pieces {
+            if next < number {
+                numbers.append(&mut self.numbers(Table::Rounds, next, number - 1)?);
+            }
+            numbers.push(number);
+            next = number.saturating_add(1);
+        }
+        numbers.append(&mut self.numbers(Table::Rounds, next, u64::MAX)?);
+        Ok(numbers)
+    }
+
+    /// Fills `into` with the wanted columns of a chunk of rounds.
+    pub(crate) fn read_rounds(
+        &self,
+        number: u64,
+        wanted: Projection,
+        into: &mut RoundChunk,
+    ) -> Result<(), LedgerError> {
+        into.pieces.clear();
+        into.rows.clear();
+        let malformed = |table| move |error: crate::codec::Malformed| self.damage(table, number, error.0.to_owned());
+        let pieces = self.value(Table::Pieces, number)?;
+        let pieces: Vec<Piece> = chunk::read(&pieces, self.meta().schema).map_err(malformed(Table::Pieces))?;
+        let rounds = self.value(Table::Rounds, number)?;
+        let mut columns = chunk::open::<RoundRecord>(&rounds, self.meta().schema).map_err(malformed(Table::Rounds))?;
+        let rows = columns.rows();
+        if pieces.iter().map(|piece| u64::from(piece.rounds)).sum::<u64>() != rows as u64 {
+            return Err(self.damage(Table::Rounds, number, "its pieces say another number of rows".to_owned()));
+        }
+        decode_columns(&mut columns, wanted, &mut into.rows).map_err(malformed(Table::Rounds))?;
+        columns.finish().map_err(malformed(Table::Rounds))?;
+        let closed = self.closed();
+        let mut offset = 0;
+        for piece in pieces {
+            let range = offset..offset + piece.rounds as usize;
+            offset = range.end;
+            if wanted.has(RoundColumn::Position) {
+                absolute_positions(into.rows.position[range.clone()].iter_mut(), piece.first);
+            }
+            if wanted.has(RoundColumn::CommittedAt) {
+                absolute_times(into.rows.committed_at[range.clone()].iter_mut(), piece.base);
+            }
+            into.pieces.push(RoundPiece {
+                id: piece.id,
+                device: piece.device,
+                first: piece.first,
+                range,
+                closed: closed.rounds(piece.id).is_some(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Scans by columns give what reading row by row gives, whatever was asked for, on however many threads.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::*;
+use proptest::prelude::*;
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::RoundRecord;
+use specfleet_ledger::{LedgerError, RoundChunk, RoundColumn, RoundRows, RunReader, RunState, RunWriter, Table};
+use tempfile::tempdir;
+
+/// Writes generations side by side, each in pieces of `piece` rounds; those after `closed` stay open.
+fn written(ledger: &Path, generations: &[Vec<RoundRecord>], piece: usize, closed: usize) -> PathBuf {
+    let mut writer = RunWriter::create(ledger, meta("r")).expect("a new run");
+    let longest = generations.iter().map(Vec::len).max().unwrap_or(0);
+    for start in (0..longest).step_by(piece) {
+        for (number, rounds) in generations.iter().enumerate() {
+            let rounds = rounds.get(start..(start + piece).min(rounds.len())).unwrap_or_default();
+            writer.append_rounds(id(1, number as u32), DeviceId(number as u32), rounds).expect("rounds");
+        }
+        if start / piece % 3 == 2 {
+            writer.flush().expect("a flush");
+        }
+    }
+    for (number, rounds) in generations.iter().enumerate().take(closed) {
+        let record = plausible_generation(id(1, number as u32), DeviceId(number as u32), &[]);
+        assert!(record.tokens.len() <= rounds.len());
+        writer.close_generation(record, &[]).expect("a closing");
+    }
+    let run_dir = writer.run_dir().to_path_buf();
+    writer.finish(RunState::Completed).expect("an end");
+    run_dir
+}
+
+/// The rounds of each generation, put together from the pieces of a scan of all columns.
+fn assembled(chunks: &[RoundChunk]) -> BTreeMap<GenerationId, Vec<RoundRecord>> {
+    let mut found: BTreeMap<GenerationId, Vec<RoundRecord>> = BTreeMap::new();
+    for chunk in chunks {
+        let mut row = 0;
+        for piece in &chunk.pieces {
+            let rounds = found.entry(piece.id).or_default();
+            assert_eq!((piece.first as usize, piece.range.start), (rounds.len(), row), "pieces follow each other");
+            rounds.extend(piece.range.clone().map(|row| chunk.rows.record(row)));
+            row = piece.range.end;
+        }
+        assert_eq!(chunk.len(), row);
+    }
+    found
+}
+
+/// `rows` with the columns that were not asked for emptied.
+fn projected(rows: &RoundRows, columns: &[RoundColumn]) -> RoundRows {
+    let mut kept = RoundRows::default();
+    macro_rules! keep {
+        ($($column:ident $field:ident),* $(,)?) => {
+            $(if columns.contains(&RoundColumn::$column) {
+                kept.$field.clone_from(&rows.$field);
+            })*
+        };
+    }
+    keep!(Position position, Token token, Draft draft, Epoch epoch, Source source, Reason reason);
+    keep!(Uncertainty uncertainty, Importance importance, ImportanceThreshold importance_threshold);
+    keep!(DraftProbability draft_probability, Price price, CommittedAt committed_at, Attempts attempts);
+    keep!(UplinkBits uplink_bits, UplinkBytes uplink_bytes, DownlinkBytes downlink_bytes, SnrDb snr_db);
+    keep!(Uplink uplink, Downlink downlink, Queue queue, Batch batch, Compute compute, Work work);
+    keep!(CloudNanojoules cloud_nanojoules, CloudPaperNanojoules cloud_paper_nanojoules);
+    kept
+}
+
+/// By their bits, because NaN equals nothing.
+fn text(rows: &RoundRows) -> String {
+    let floats = [
+        &rows.uncertainty,
+        &rows.importance,
+        &rows.importance_threshold,
+        &rows.draft_probability,
+        &rows.price,
+        &rows.snr_db,
+    ];
+    format!("{rows:?} {:?}", floats.map(|column| column.iter().map(|value| value.to_bits()).collect::<Vec<_>>()))
+}
+
+fn all<T>(items: impl Iterator<Item = Result<T, LedgerError>>) -> Vec<T> {
+    items.collect::<Result<_, _>>().expect("no chunk is damaged")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn scans_equal_rows(
+        generations in prop::collection::vec(prop::collection::vec(any_round(), 1..80), 1..20),
+        piece in 1usize..40,
+        open in 0usize..3,
+        asked in prop::sample::subsequence(RoundColumn::ALL.to_vec(), 0..12),
+        threads in 1usize..4,
+    ) {
+        let dir = tempdir().expect("a temporary folder");
+        let closed = generations.len().saturating_sub(open);
+        let run_dir = written(dir.path(), &generations, piece, closed);
+        let reader = RunReader::open(&run_dir).expect("the run");
+        let chunks = all(reader.scan_rounds(RoundColumn::ALL));
+        let found = assembled(&chunks);
+        prop_assert_eq!(found.len(), generations.len());
+        for (id, rounds) in &found {
+            prop_assert_eq!(bits(rounds), bits(&generations[id.prompt as usize]));
+            prop_assert_eq!(bits(rounds), bits(&reader.rounds(*id).expect("its rounds")));
+        }
+        for piece in chunks.iter().flat_map(|chunk| &chunk.pieces) {
+            prop_assert_eq!(piece.closed, (piece.id.prompt as usize) < closed);
+            prop_assert_eq!(piece.device, DeviceId(piece.id.prompt));
+        }
+
+        // Fewer columns: the same values, and nothing else.
+        let some = all(reader.scan_rounds(&asked));
+        prop_assert_eq!(some.len(), chunks.len());
+        for (some, whole) in some.iter().zip(&chunks) {
+            prop_assert_eq!(&some.pieces, &whole.pieces);
+            prop_assert_eq!(text(&some.rows), text(&projected(&whole.rows, &asked)));
+        }
+
+        // Folded: each chunk once, in order over the parts.
+        let fold = |threads| {
+            reader.fold_rounds(&asked, threads, Vec::new, |seen: &mut Vec<String>, chunk| {
+                seen.push(format!("{:?} {}", chunk.pieces, text(&chunk.rows)));
+            })
+        };
+        let (parts, damage) = fold(threads);
+        prop_assert!(damage.is_empty());
+        let expected: Vec<String> = some.iter().map(|chunk| format!("{:?} {}", chunk.pieces, text(&chunk.rows))).collect();
+        prop_assert_eq!(parts.concat(), expected);
+        prop_assert_eq!(parts, fold(1).0, "parts do not depend on threads");
+    }
+}
+
+/// A run of many chunks.
+fn large(ledger: &Path) -> PathBuf {
+    let mut noise = Noise(5);
+    let generations: Vec<_> = (0..60).map(|_| plausible_rounds(&mut noise, 1500, 40)).collect();
+    written(ledger, &generations, 300, 59)
+}
+
+#[test]
+fn many_chunks_divide_into_the_same_parts_for_any_number_of_threads() {
+    let dir = tempdir().expect("a temporary folder");
+    let reader = RunReader::open(&large(dir.path())).expect("the run");
+    let columns = [RoundColumn::Uncertainty, RoundColumn::CommittedAt];
+    let fold = |threads| {
+        let start = || (0u32, 0.0f64);
+        let (parts, damage) = reader.fold_rounds(&columns, threads, start, |(rows, sum), chunk| {
+            *rows += chunk.len() as u32;
+            *sum += chunk.rows.uncertainty.iter().map(|value| f64::from(*value)).sum::<f64>();
+        });
+        assert!(damage.is_empty());
+        parts
+    };
+    let one = fold(1);
+    assert!((8..=32).contains(&one.len()), "{}", one.len());
+    assert_eq!(one.iter().map(|(rows, _)| rows).sum::<u32>(), 90_000);
+    for threads in [2, 3, 64] {
+        assert_eq!(fold(threads), one);
+    }
+}
+
+/// Changes one chunk behind the ledger's back.
+fn change(run_dir: &Path, table: u8, sequence: u64, change: impl FnOnce(&mut Vec<u8>) -> bool) {
+    let store = sled::open(run_dir.join("store")).expect("the store");
+    let mut key = vec![table];
+    key.extend_from_slice(&sequence.to_be_bytes());
+    let mut chunk = store.remove(&key).expect("a value").expect("the chunk").to_vec();
+    if change(&mut chunk) {
+        store.insert(key, chunk).expect("a value");
+    }
+    store.flush().expect("a flush");
+}
+
+#[test]
+fn damage_stands_in_its_place_and_the_rest_is_scanned() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = large(dir.path());
+    let whole: Vec<RoundChunk> = all(RunReader::open(&run_dir).expect("the run").scan_rounds(&[RoundColumn::Token]));
+    assert!(whole.len() > 12);
+    let flip = |chunk: &mut Vec<u8>| {
+        let middle = chunk.len() / 2;
+        chunk[middle] ^= 1;
+        true
+    };
+    change(&run_dir, b'r', 2, flip);
+    change(&run_dir, b'p', 5, flip);
+    change(&run_dir, b'r', 7, |_| false);
+    change(&run_dir, b'p', 9, |_| false);
+    let reader = RunReader::open(&run_dir).expect("the rest is readable");
+    let expected = [(2, Table::Rounds), (5, Table::Pieces), (7, Table::Rounds), (9, Table::Pieces)];
+    let place = |error: &LedgerError| match error {
+        LedgerError::DamagedChunk { table, sequence, .. } => (*sequence, *table),
+        other => panic!("{other}"),
+    };
+    let scanned: Vec<_> = reader.scan_rounds(&[RoundColumn::Token]).collect();
+    assert_eq!(scanned.len(), whole.len());
+    for (number, (scanned, whole)) in scanned.iter().zip(&whole).enumerate() {
+        match expected.iter().find(|(damaged, _)| *damaged == number as u64) {
+            None => assert_eq!(scanned.as_ref().expect("not damaged"), whole),
+            Some(expected) => assert_eq!(place(scanned.as_ref().expect_err("damaged")), *expected),
+        }
+    }
+    let rows = |threads| {
+        let (parts, damage) = reader.fold_rounds(&[], threads, || 0, |rows: &mut usize, chunk| *rows += chunk.len());
+        assert_eq!(damage.iter().map(place).collect::<Vec<_>>(), expected);
+        parts.iter().sum::<usize>()
+    };
+    let left: usize = scanned.iter().flatten().map(RoundChunk::len).sum();
+    assert!(left < 90_000 && left > 60_000, "{left}");
+    assert_eq!((rows(1), rows(3)), (left, left));
+}
+
+#[test]
+fn columns_have_the_names_of_the_fields() {
+    let names: Vec<&str> = RoundColumn::ALL.iter().map(|column| column.name()).collect();
+    let record = serde_json::to_value(plausible_rounds(&mut Noise(1), 1, 100)[0]).expect("JSON");
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    let fields: Vec<&str> = record.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(sorted, fields);
+}

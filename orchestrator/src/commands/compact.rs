@@ -1,0 +1,38 @@
+//! `specfleet compact`: the same rows in fewer bytes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use specfleet::error::Error;
+use specfleet_ledger::{Compacted, SCHEMA, compact};
+
+use super::{LEDGER, find_all, name, print};
+
+/// Flags of `compact`.
+#[derive(Args)]
+pub(crate) struct CompactArgs {
+    /// The runs: their names in the ledger, or their folders
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = LEDGER)]
+    ledger: PathBuf,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
+    for folder in find_all(&args.ledger, &args.runs)? {
+        let Compacted { bytes_before, bytes_after, rounds, schema_before } = compact(&folder).map_err(Error::from)?;
+        let per_round = |bytes: u64| bytes as f64 / rounds.max(1) as f64;
+        let schema =
+            if schema_before == SCHEMA { String::new() } else { format!("; schema {schema_before} to {SCHEMA}") };
+        print(format!(
+            "{}: {bytes_before} to {bytes_after} bytes, {:.1} to {:.1} per round of {rounds}; every row is the same{schema}",
+            name(&folder),
+            per_round(bytes_before),
+            per_round(bytes_after),
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

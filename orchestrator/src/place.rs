@@ -1,0 +1,27 @@
+//! Where a run lies: the one place that turns a run's name into a folder.
+
+use std::path::{Path, PathBuf};
+
+use specfleet_engine::names::nearest;
+
+use crate::error::Error;
+
+/// The folder of a run: by its name in the ledger, or by its folder. One that does not exist is refused with the names of
+/// the ledger's runs that are most like it.
+pub fn find(ledger: &Path, run: &Path) -> Result<PathBuf, Error> {
+    let named = ledger.join(run);
+    let folder = if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() };
+    if folder.join("meta.json").exists() {
+        return Ok(folder);
+    }
+    let known = names(ledger);
+    let near = nearest(&run.to_string_lossy(), known.iter().map(String::as_str));
+    Err(Error::UnknownRun { folder, near: near.into_iter().map(str::to_owned).collect() })
+}
+
+/// The names of a ledger's runs; none where it cannot be read, which is said elsewhere.
+fn names(ledger: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(ledger).into_iter().flatten().flatten();
+    let runs = entries.filter(|entry| entry.path().join("meta.json").exists());
+    runs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
