@@ -2,11 +2,12 @@
 
 pub(crate) mod compact;
 pub(crate) mod dashboard;
+pub(crate) mod metrics;
 pub(crate) mod rm;
 pub(crate) mod runs;
+pub(crate) mod score;
 pub(crate) mod tag;
 pub(crate) mod verify;
-pub(crate) mod score;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
