@@ -108,8 +108,10 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
-    recorder.ended(injected, began.elapsed().as_secs_f64()).await?;
+    // A recorder that stopped says why when it is closed: a full disk, mostly.
+    let noted = recorder.ended(injected, began.elapsed().as_secs_f64()).await;
     recorder.close(state).await?;
+    noted?;
     let (idle, aborted) = match outcome {
         Ok(ended) => ended,
         Err(Error::Interrupted(_)) => return Err(Error::Interrupted(folder)),

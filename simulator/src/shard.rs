@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use specfleet_engine::device::payload::token_bits;
-use specfleet_engine::device::{DeviceMachine, Input, Output, Refusal, Start, UploadJob, UploadPlan, Verdict};
+use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadJob, UploadPlan, Verdict};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
 use specfleet_engine::load::{self, Dispatch, Order};
 use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
@@ -13,6 +13,7 @@ use specfleet_engine::time::{Span, Time};
 use crate::answers::DeviceAnswers;
 use crate::fleet::{Assigned, Fleet};
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
+use crate::places::Places;
 use crate::queue::{Calendar, Due};
 use crate::run::SHARDS;
 use crate::sink::DeviceSink;
@@ -20,6 +21,8 @@ use crate::sink::DeviceSink;
 /// What is due for a shard. The order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
+    /// What lies at this place in [`Shard::departing`] leaves for the pool.
+    Departs(u32),
     /// A connection stands.
     Dialled(u32),
     /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
@@ -35,11 +38,12 @@ enum Event {
 impl Event {
     fn rank(self) -> u32 {
         match self {
-            Event::Dialled(_) => 0,
-            Event::Arrived(_) => 1,
-            Event::Finished(_) => 2,
-            Event::Dispatch => 3,
-            Event::Timer(_) => 4,
+            Event::Departs(_) => 0,
+            Event::Dialled(_) => 1,
+            Event::Arrived(_) => 2,
+            Event::Finished(_) => 3,
+            Event::Dispatch => 4,
+            Event::Timer(_) => 5,
         }
     }
 }
@@ -47,7 +51,7 @@ impl Event {
 /// One device.
 struct Device {
     machine: DeviceMachine,
-    /// What its machine was last told; ahead of the queue while it drafts alone.
+    /// What its machine was last told; ahead of the queue while nobody can reach it.
     now: Time,
     /// The running (or last) generation.
     generation: GenerationId,
@@ -74,8 +78,16 @@ struct Device {
 enum Arriving<V> {
     /// Sent at this time; its first bit is yet to come, and then the downlink.
     Sent(Time, u32, DeviceBody<V>),
-    Verdict(Verdict),
-    Refused(Refusal),
+    /// Its last bit is yet to come.
+    Last(Input),
+}
+
+impl Device {
+    /// Whether nothing can happen to it, itself included, until `at` (and at that time).
+    fn is_left_alone_until(&self, at: Time) -> bool {
+        let timeout = self.machine.poll_timeout().map(|(at, _)| at);
+        self.arriving == 0 && !self.in_doubt && self.leaves > at && timeout.is_none_or(|timeout| timeout > at)
+    }
 }
 
 /// Whose it is, and over which connection it came.
@@ -88,9 +100,13 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     devices: Vec<Device>,
     calendar: Calendar<Event>,
     sequence: u32,
-    /// Verdicts and refusals on their way down, and which places are free.
-    arriving: Vec<Option<InDownlink<A::Verdict>>>,
-    free: Vec<u32>,
+    /// Where the running window ends.
+    end: Time,
+    /// Verdicts and refusals on their way down.
+    arriving: Places<InDownlink<A::Verdict>>,
+    /// Messages to the pool of devices that are ahead of the queue, for later windows; and how many were ever sent.
+    departing: Places<ToPool<A::Upload>>,
+    sent: u32,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.
     dispatch_timer: Time,
@@ -143,8 +159,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             devices,
             calendar,
             sequence: 0,
-            arriving: Vec::new(),
-            free: Vec::new(),
+            end: fleet.start,
+            arriving: Places::default(),
+            departing: Places::default(),
+            sent: 0,
             dispatch: fleet.dispatch(index),
             dispatch_timer: Time(u64::MAX),
             news: VecDeque::new(),
@@ -176,6 +194,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// Works off the window that ends at `end`, beginning with what the pool has sent.
     pub(crate) fn window(&mut self, start: Time, end: Time) {
         self.calendar.advance(start);
+        self.end = end;
         let mut inbox = std::mem::take(&mut self.inbox);
         for message in inbox.drain(..) {
             self.receive(message);
@@ -186,6 +205,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.events += 1;
             let now = due.at;
             match event {
+                Event::Departs(place) => self.outbox.extend(self.departing.take(place)),
                 Event::Dialled(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.connected = true;
@@ -286,10 +306,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 device.machine.handle(now, input, &mut out);
                 continue;
             }
-            // Local drafts: nobody can reach a device that waits for nobody, so its next step need not queue. Unless it
-            // is called by a verdict that crossed its cancel, or its link is lost meanwhile, which the pool must hear of
-            // in time.
-            if !device.machine.drafts_alone() || device.in_doubt || device.machine.settings().outages.is_some() {
+            // Nobody can reach a device that waits for nobody, so its next step need not queue. Unless it is called by a
+            // verdict that crossed its cancel, or its link is lost meanwhile, which the pool must hear of in time.
+            if !device.machine.waits_for_nobody() || device.in_doubt || device.machine.settings().outages.is_some() {
                 break;
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
@@ -391,9 +410,16 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         self.push(at, Event::Timer(slot));
     }
 
+    /// Sends the pool a message, now or, if its device is ahead of the queue, when its time has come.
     fn send(&mut self, at: Time, device: DeviceId, body: PoolBody<A::Upload>) {
-        let number = self.outbox.len() as u32;
-        self.outbox.push(ToPool { at, device: device.0, number, body });
+        self.sent = self.sent.wrapping_add(1);
+        let message = ToPool { at, device: device.0, number: self.sent, body };
+        if at < self.end {
+            self.outbox.push(message);
+        } else {
+            let place = self.departing.keep(message);
+            self.push(at, Event::Departs(place));
+        }
     }
 
     // ---- from the pool -----------------------------------------------------------------------------------------
@@ -408,10 +434,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let at = (at + self.fleet.host().way_down(self.fleet.seed, at)).max(device.last_message);
         device.last_message = at;
         let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
-        let timeout = device.machine.poll_timeout().map(|(at, _)| at);
-        let next = timeout.into_iter().chain([device.leaves]).min();
         // Mostly nothing can happen to a device that waits before then, and it can be asked now.
-        if device.arriving == 0 && !device.in_doubt && next.is_none_or(|next| next > reaches) {
+        if device.is_left_alone_until(reaches) {
             self.reached(slot, at, from, session, body);
         } else {
             let place = self.keep(slot, from, Arriving::Sent(at, session, body));
@@ -428,10 +452,11 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         if !(known && device.connected && device.running) {
             return;
         }
+        let more = matches!(&body, DeviceBody::Verdict(verdict, _) if verdict.more);
         let (arrives, arriving) = match body {
             DeviceBody::Refused(refusal) => {
                 let bits = token_bits(device.machine.settings().vocab as usize);
-                (device.machine.receive(at, bits).0, Arriving::Refused(refusal))
+                (device.machine.receive(at, bits).0, Input::Refused(refusal))
             }
             DeviceBody::Verdict(verdict, cargo) => {
                 let arrived = self.answers.verdict(slot, verdict.upload, verdict.accepted, cargo);
@@ -451,11 +476,18 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     bytes: arrived.bytes,
                     downlink,
                 };
-                (arrives, Arriving::Verdict(verdict))
+                (arrives, Input::Verdict(verdict))
             }
         };
-        let place = self.keep(slot, from, arriving);
-        self.push(arrives, Event::Arrived(place));
+        // And mostly nothing happens before the last bit either. But what follows a verdict with more to come is still
+        // charged to the generation that this one may end.
+        let device = &self.devices[slot as usize];
+        if !more && device.is_left_alone_until(arrives) {
+            self.tell(slot, arrives, arriving);
+        } else {
+            let place = self.keep(slot, from, Arriving::Last(arriving));
+            self.push(arrives, Event::Arrived(place));
+        }
     }
 
     /// Keeps something on its way down; its place is in the event.
@@ -463,28 +495,16 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let count = &mut self.devices[slot as usize].arriving;
         // Beyond that many the count stays, and so does the slower way, which is right for all.
         *count = count.saturating_add(1);
-        let entry = Some((slot, from, arriving));
-        match self.free.pop() {
-            Some(place) => {
-                self.arriving[place as usize] = entry;
-                place
-            }
-            None => {
-                self.arriving.push(entry);
-                (self.arriving.len() - 1) as u32
-            }
-        }
+        self.arriving.keep((slot, from, arriving))
     }
 
     fn arrived(&mut self, now: Time, place: u32) {
-        let Some((slot, from, arriving)) = self.arriving[place as usize].take() else { return };
-        self.free.push(place);
+        let Some((slot, from, arriving)) = self.arriving.take(place) else { return };
         let device = &mut self.devices[slot as usize];
         device.arriving -= u16::from(device.arriving < u16::MAX);
         let input = match arriving {
             Arriving::Sent(at, session, body) => return self.reached(slot, at, from, session, body),
-            Arriving::Verdict(verdict) => Input::Verdict(verdict),
-            Arriving::Refused(refusal) => Input::Refused(refusal),
+            Arriving::Last(input) => input,
         };
         if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
             return;

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("SPECFLEET", str(ROOT / "target" / "release" / "specfleet"))
@@ -208,7 +208,7 @@ def test_figures_of_a_running_fleet_move_and_its_run_opens(browser, dashboard, l
         page.wait_for_selector(".live-panel .tiles", timeout=60_000)
         assert page.locator("#connection").inner_text() == "live"
         before = tile(page, "Tokens").inner_text()
-        page.wait_for_function("before => [...document.querySelectorAll('.tile')].find((tile) => tile.firstChild.textContent === 'Tokens').lastChild.textContent !== before", arg=before, timeout=30_000)
+        expect(tile(page, "Tokens")).not_to_have_text(before, timeout=30_000)
         assert page.locator("figure.live svg").count() >= 5
         watched.check()
         # Its own page, from then on with the report once it has ended.
@@ -277,9 +277,9 @@ def test_the_list_is_filtered(browser, dashboard, ledger):
         page.goto(dashboard.url)
         page.wait_for_selector("tr[data-run]")
         page.get_by_label("Filter").fill(first)
-        page.wait_for_function("document.querySelectorAll('tr[data-run]').length === 1")
+        expect(page.locator("tr[data-run]")).to_have_count(1)
         page.get_by_label("Filter").fill("no such run")
-        page.wait_for_function("document.querySelectorAll('tr[data-run]').length === 0")
+        expect(page.locator("tr[data-run]")).to_have_count(0)
         assert "0 of " in page.locator("main [role=status]").inner_text()
         watched.check()
 

@@ -18,7 +18,7 @@
   function chart({ title, label, unit, whole }, read) {
     const box = element("div", { class: "plot" });
     const now = element("span", {}, "–");
-    const made = element("figure", { class: "chart live" }, element("h3", {}, `${title}: `, now), box);
+    const made = element("figure", { class: "chart live", "aria-label": title }, element("h3", {}, `${title}: `, now), box);
     let points = [];
     const redraw = fitted(box, (width) =>
       Plot.plot({
@@ -50,7 +50,7 @@
   function energyChart() {
     const box = element("div", { class: "plot" });
     const title = element("h3", {}, "Energy so far");
-    const made = element("figure", { class: "chart live" }, title, legendOf([["device", PARTS[0][1]], ["radio", PARTS[1][1]], ["verifiers", PARTS[2][1]]]), box,
+    const made = element("figure", { class: "chart live", "aria-label": "Energy so far" }, title, legendOf([["device", PARTS[0][1]], ["radio", PARTS[1][1]], ["verifiers", PARTS[2][1]]]), box,
       element("figcaption", {}, "All methods together: declared for device and radio, modelled for verifiers."));
     let joules = {};
     const redraw = fitted(box, (width) =>

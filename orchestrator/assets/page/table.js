@@ -36,6 +36,7 @@
 
   /** One row per method, one column of `columns` for each figure that any method has. */
   function methodTable(report, columns, name) {
+    if (report.methods.length === 0) return element("p", { class: "soft" }, "No method has figures: the run has no closed generation.");
     const shown = columns.filter((column) => report.methods.some((method) => method.metrics[column.key]));
     const value = (method, { key, statistic, factor, decimals }) => {
       const metric = method.metrics[key];

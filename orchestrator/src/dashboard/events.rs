@@ -107,7 +107,8 @@ impl Hub {
             return Err(Refusal::too_many_clients(CLIENTS));
         }
         let (sender, receiver) = mpsc::channel(WAITING);
-        let first = std::iter::once(Bytes::from_static(HELLO)).chain(inner.last.iter().map(|(_, message)| message.clone()));
+        let first =
+            std::iter::once(Bytes::from_static(HELLO)).chain(inner.last.iter().map(|(_, message)| message.clone()));
         for message in first {
             // There is room: a hello and one message of each kind.
             let _ = sender.try_send(message);

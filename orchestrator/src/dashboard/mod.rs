@@ -146,7 +146,10 @@ impl Dashboard {
     /// A line to print for an address that other machines can reach; `None` on the loopback.
     pub fn warning(&self) -> Option<String> {
         (!self.address.ip().is_loopback()).then(|| {
-            format!("warning: anybody who reaches {} can read every run in this ledger, without a password", self.address)
+            format!(
+                "warning: anybody who reaches {} can read every run in this ledger, without a password",
+                self.address
+            )
         })
     }
 

@@ -15,9 +15,8 @@ impl RunName {
     /// Takes the names that the ledger takes.
     pub(super) fn parse(text: &str) -> Result<RunName, Refusal> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let good = text.len() <= LONGEST
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(plain);
+        let good =
+            text.len() <= LONGEST && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
         if good {
             return Ok(RunName(text.to_owned()));
         }
@@ -44,7 +43,9 @@ mod tests {
     #[test]
     fn no_name_leaves_the_ledger() {
         let long = "a".repeat(129);
-        for bad in ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a b", "ä", "-a", "_calibration", &long] {
+        for bad in
+            ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a b", "ä", "-a", "_calibration", &long]
+        {
             assert!(RunName::parse(bad).is_err(), "{bad:?}");
         }
         let name = RunName::parse("20261124-014210-1f3a").expect("a usual name");

@@ -179,7 +179,9 @@ mod tests {
         for good in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "[::1]"] {
             assert!(names_this_machine(good), "{good}");
         }
-        for bad in ["", "example.org", "localhost.example.org:8080", "10.0.0.1:8080", "127.0.0.1.example.org", "[::2]:80"] {
+        for bad in
+            ["", "example.org", "localhost.example.org:8080", "10.0.0.1:8080", "127.0.0.1.example.org", "[::2]:80"]
+        {
             assert!(!names_this_machine(bad), "{bad}");
         }
     }

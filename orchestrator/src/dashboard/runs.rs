@@ -126,7 +126,9 @@ impl Runs {
     /// first and takes what it found.
     pub(super) fn listing(&self) -> Result<(Arc<Vec<RunListing>>, u64), Refusal> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fresh) = cached.as_ref().filter(|cached| cached.at.elapsed() < FRESH.max(cached.took * FRESH_FACTOR)) {
+        if let Some(fresh) =
+            cached.as_ref().filter(|cached| cached.at.elapsed() < FRESH.max(cached.took * FRESH_FACTOR))
+        {
             return Ok((fresh.runs.clone(), fresh.revision));
         }
         let began = Instant::now();

@@ -13,7 +13,7 @@ use super::runs::Runs;
 const TICK: Duration = Duration::from_millis(500);
 
 /// How often pages are told that the server is still there.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
 /// What is running, as the event `live`.
 #[derive(Serialize)]

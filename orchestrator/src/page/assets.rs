@@ -15,6 +15,7 @@ impl Asset {
         match self.name.rsplit_once('.') {
             Some((_, "js")) => "text/javascript; charset=utf-8",
             Some((_, "css")) => "text/css; charset=utf-8",
+            Some((_, "svg")) => "image/svg+xml",
             _ => "text/plain; charset=utf-8",
         }
     }
@@ -29,6 +30,9 @@ macro_rules! asset {
 
 /// The look.
 pub(crate) const STYLE: Asset = asset!("page", "style.css");
+
+/// What a browser shows beside the title.
+pub(crate) const ICON: Asset = asset!("page", "icon.svg");
 
 /// What draws a report, in the order in which it has to be loaded.
 pub(crate) const DRAWING: [Asset; 17] = [
@@ -72,7 +76,7 @@ pub(crate) const LICENCES: [Asset; 2] = [asset!("vendor", "d3-LICENSE"), asset!(
 
 /// Every file that the dashboard serves under `/assets/`.
 pub(crate) fn served() -> impl Iterator<Item = Asset> {
-    std::iter::once(STYLE).chain(DRAWING).chain(DASHBOARD).chain(LICENCES)
+    [STYLE, ICON].into_iter().chain(DRAWING).chain(DASHBOARD).chain(LICENCES)
 }
 
 #[cfg(test)]

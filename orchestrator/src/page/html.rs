@@ -18,7 +18,8 @@ pub fn render(reports: &[ReportData]) -> String {
 fn page(title: &str, data: &str) -> String {
     let scripts: Vec<&str> = DRAWING.iter().chain([&STANDALONE]).map(|asset| asset.text).collect();
     let policy = policy::of_file(&scripts, &[STYLE.text]);
-    let mut page = String::with_capacity(scripts.iter().map(|script| script.len()).sum::<usize>() + data.len() + 16_384);
+    let mut page =
+        String::with_capacity(scripts.iter().map(|script| script.len()).sum::<usize>() + data.len() + 16_384);
     page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     let mut line = |text: std::fmt::Arguments<'_>| {
         // Writing to a string does not fail.
@@ -32,7 +33,9 @@ fn page(title: &str, data: &str) -> String {
     line(format_args!("<style>{}</style>", STYLE.text));
     line(format_args!("</head>\n<body>\n<a class=\"skip\" href=\"#main\">Skip to content</a>"));
     line(format_args!("<header class=\"top\"><span class=\"name\">specfleet</span></header>"));
-    line(format_args!("<main id=\"main\" tabindex=\"-1\"><noscript><p>The charts of this report are drawn by scripts that lie in this file.</p></noscript></main>"));
+    line(format_args!(
+        "<main id=\"main\" tabindex=\"-1\"><noscript><p>The charts of this report are drawn by scripts that lie in this file.</p></noscript></main>"
+    ));
     line(format_args!("<script type=\"application/json\" id=\"reports\">{}</script>", inert(data)));
     for script in scripts {
         line(format_args!("<script>{script}</script>"));
@@ -98,13 +101,5 @@ mod tests {
         }
         assert!(!page.contains("<script src") && !page.contains("<img") && !page.contains("<link"));
         assert!(head.contains("default-src 'none'"));
-    }
-
-    #[test]
-    fn zz_temporary() {
-        for name in ["data", "empty"] {
-            let data = std::fs::read_to_string(format!("/tmp/page/{name}.json")).expect("x");
-            std::fs::write(format!("/tmp/page/real-{name}.html"), page("specfleet: x", &data)).expect("x");
-        }
     }
 }

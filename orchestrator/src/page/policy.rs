@@ -31,7 +31,7 @@ pub(crate) fn of_file(scripts: &[&str], styles: &[&str]) -> String {
 /// The policy of the dashboard: its own files, and its own address for data.
 pub(crate) fn of_dashboard() -> String {
     format!(
-        "default-src 'none'; script-src 'self'; style-src 'self' {}; connect-src 'self'; base-uri 'none'; form-action \
+        "default-src 'none'; script-src 'self'; style-src 'self' {}; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action \
          'none'; frame-ancestors 'none'",
         source(PLOT_STYLE)
     )
@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn base64_as_in_rfc_4648() {
-        let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        let pairs =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
         for (plain, coded) in pairs {
             assert_eq!(base64(plain.as_bytes()), coded);
         }

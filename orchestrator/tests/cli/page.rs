@@ -54,7 +54,8 @@ fn a_stored_run_is_shown_until_ctrl_c() {
 
     let report = json(&address, &format!("/api/runs/{run}/report"));
     assert_eq!((&report["run"]["name"], &report["validity"]["state"]), (&run.as_str().into(), &"VALID".into()));
-    let methods: Vec<&str> = report["methods"].as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
+    let methods: Vec<&str> =
+        report["methods"].as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
     assert_eq!(methods, ["slm-only", "hlm", "ui-hlm"]);
     // The file holds the same report.
     let (status, file) = get(&address, &format!("/api/runs/{run}/report.html"));
@@ -73,7 +74,20 @@ fn a_stored_run_is_shown_until_ctrl_c() {
 #[test]
 fn a_run_shows_itself() {
     let place = Place::new();
-    let arguments = ["run", "--ledger", "runs", "--ui", "none", "--dashboard=127.0.0.1:0", "--devices", "4", "--prompts", "400", "--methods", "ui-hlm"];
+    let arguments = [
+        "run",
+        "--ledger",
+        "runs",
+        "--ui",
+        "none",
+        "--dashboard=127.0.0.1:0",
+        "--devices",
+        "4",
+        "--prompts",
+        "400",
+        "--methods",
+        "ui-hlm",
+    ];
     let (run, address) = start(&place, &arguments);
     let name = place.wait_for_generations(1)["run"].as_str().expect("a name").to_owned();
     let tokens = || json(&address, &format!("/api/runs/{name}"))["live"]["tokens"].as_u64();
@@ -95,7 +109,9 @@ fn a_port_in_use_is_one_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
     let flag = format!("--dashboard={address}");
-    for arguments in [vec!["dashboard", "--listen", &address], vec!["run", &flag], vec!["dashboard", "--listen", "nowhere"]] {
+    for arguments in
+        [vec!["dashboard", "--listen", &address], vec!["run", &flag], vec!["dashboard", "--listen", "nowhere"]]
+    {
         let output = place.command(&arguments).output().expect("the binary runs");
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         let line = String::from_utf8_lossy(&output.stderr);

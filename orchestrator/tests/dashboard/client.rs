@@ -51,7 +51,10 @@ pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
 
 /// Asks with this `Host` and these further header lines.
 pub(crate) fn ask_with(address: SocketAddr, method: &str, path: &str, host: &str, more: &str) -> Answer {
-    let mut answer = BufReader::new(send(address, &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n")));
+    let mut answer = BufReader::new(send(
+        address,
+        &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n"),
+    ));
     let (status, headers) = head(&mut answer);
     let mut body = Vec::new();
     answer.read_to_end(&mut body).expect("a whole answer");

@@ -87,7 +87,11 @@ fn meta(run: &str, started: u64) -> Value {
 #[test]
 fn the_list_is_this_json() {
     let page = Page::new();
-    page.stored("b", 1_700_000_100, &json!({ "kind": { "simulated": { "fidelity": "trace", "cost": "fixed", "keep_every": 1 } } }));
+    page.stored(
+        "b",
+        1_700_000_100,
+        &json!({ "kind": { "simulated": { "fidelity": "trace", "cost": "fixed", "keep_every": 1 } } }),
+    );
     page.stored("a", 1_700_000_000, &json!({ "state": "failed", "reason": "the pool has gone", "tags": ["paper"] }));
     page.file("newer", r#"{"schema": 99, "run": "newer"}"#);
     let answer = page.get("/api/runs");
@@ -171,7 +175,9 @@ fn runs_that_cannot_be_read_are_listed_with_the_reason_and_hide_no_other() {
         let runs = list["runs"].as_array().expect("runs");
         runs.iter().find(|row| row["run"] == run).expect("listed")["reason"].as_str().unwrap_or_default().to_owned()
     };
-    assert!(reason("newer").contains("schema 99") && reason("damaged").contains("damaged") && reason("good").is_empty());
+    assert!(
+        reason("newer").contains("schema 99") && reason("damaged").contains("damaged") && reason("good").is_empty()
+    );
     let newer = page.get("/api/runs/newer/report");
     assert_eq!((newer.status, newer.kind().as_str()), (422, "newer-schema"));
     assert_eq!(page.get("/api/runs/damaged").status, 422);
@@ -188,7 +194,10 @@ fn the_list_is_filtered_and_limited() {
     let names = |query: &str| {
         let list = page.get(&format!("/api/runs?{query}")).json();
         let rows = list["runs"].as_array().expect("runs").clone();
-        (list["matched"].as_u64().expect("a count"), rows.iter().map(|row| row["run"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>())
+        (
+            list["matched"].as_u64().expect("a count"),
+            rows.iter().map(|row| row["run"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(names("text=OTHER"), (1, vec!["other".to_owned()]));
     assert_eq!(names("text=run+completed&limit=2"), (7, vec!["run-6".to_owned(), "run-5".to_owned()]));
@@ -204,7 +213,17 @@ fn the_list_is_filtered_and_limited() {
 fn nothing_is_changed_and_every_answer_says_what_a_browser_may_do() {
     let page = Page::new();
     page.stored("good", 5, &json!({}));
-    let paths = ["/", "/runs/good", "/compare", "/api/runs", "/api/runs/good", "/assets/base.js", "/assets/nothing.js", "/nothing", "/events"];
+    let paths = [
+        "/",
+        "/runs/good",
+        "/compare",
+        "/api/runs",
+        "/api/runs/good",
+        "/assets/base.js",
+        "/assets/nothing.js",
+        "/nothing",
+        "/events",
+    ];
     for path in paths {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
             let answer = ask(page.address(), method, path);
@@ -214,8 +233,13 @@ fn nothing_is_changed_and_every_answer_says_what_a_browser_may_do() {
         assert!(head.body.is_empty(), "HEAD {path}");
         for answer in [head, ask(page.address(), "POST", path)] {
             let policy = answer.header("content-security-policy").unwrap_or_default();
-            assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self' 'sha256-"), "{path}: {policy}");
-            assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe") && !policy.contains("http"));
+            assert!(
+                policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self' 'sha256-"),
+                "{path}: {policy}"
+            );
+            assert!(
+                policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe") && !policy.contains("http")
+            );
             assert_eq!(answer.header("x-content-type-options").as_deref(), Some("nosniff"));
             assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
         }
@@ -232,7 +256,11 @@ fn pages_and_their_files_are_served() {
         let name = line.1.split('"').next().expect("a name");
         let answer = page.get(&format!("/assets/{name}"));
         assert_eq!(answer.status, 200, "{name}");
-        let kind = if name.ends_with(".css") { "text/css" } else { "text/javascript" };
+        let kind = match name.rsplit('.').next() {
+            Some("css") => "text/css",
+            Some("svg") => "image/svg+xml",
+            _ => "text/javascript",
+        };
         assert!(answer.header("content-type").unwrap_or_default().starts_with(kind), "{name}");
         assert!(!answer.body.is_empty());
     }
@@ -244,9 +272,12 @@ fn no_path_leaves_the_ledger() {
     let outside = page.ledger().parent().expect("a parent").join("outside-of-the-ledger");
     fs::create_dir_all(&outside).expect("a folder");
     fs::write(outside.join("meta.json"), meta("outside", 1).to_string()).expect("a file");
-    let names = ["..%2Foutside-of-the-ledger", "%2e%2e%2foutside-of-the-ledger", "..", "%2e%2e", "a%00b", ".hidden", "%2Fetc"];
+    let names =
+        ["..%2Foutside-of-the-ledger", "%2e%2e%2foutside-of-the-ledger", "..", "%2e%2e", "a%00b", ".hidden", "%2Fetc"];
     for name in names {
-        for path in [format!("/api/runs/{name}"), format!("/api/runs/{name}/report"), format!("/api/compare?a={name}&b={name}")] {
+        for path in
+            [format!("/api/runs/{name}"), format!("/api/runs/{name}/report"), format!("/api/compare?a={name}&b={name}")]
+        {
             let answer = page.get(&path);
             assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
             assert!(!answer.text().contains("scenario_hash"), "{path}");
