@@ -8,6 +8,7 @@ use device_agent::{AgentError, ConnectorError};
 use specfleet_config::ConfigError;
 use specfleet_engine::calibration::MethodError;
 use specfleet_ledger::LedgerError;
+use specfleet_metrics::ServeError;
 use specfleet_model::ModelError;
 use thiserror::Error;
 use verifier_pool::PoolError;
@@ -49,6 +50,9 @@ pub enum Error {
     /// The pool: a port in use, certificates, settings that do not fit the model.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The metrics' port.
+    #[error(transparent)]
+    Metrics(#[from] ServeError),
     /// The way to the pool.
     #[error(transparent)]
     Connector(#[from] ConnectorError),
@@ -185,6 +189,7 @@ impl Error {
             | Error::Calibration { .. }
             | Error::Pool(_)
             | Error::Connector(_)
+            | Error::Metrics(_)
             | Error::Folder { .. }
             | Error::TooManyDevices { .. }
             | Error::TooManyVerifiers { .. }

@@ -17,11 +17,14 @@ use specfleet::simulate::{SimulateOptions, Source, simulate};
 use specfleet::{against, capacity, interruption, paired, refit, report, run, sweep, thresholds};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
+use specfleet_logs::LogArgs;
 
 /// Fleets of devices that draft with a small model and ask a shared pool of large ones.
 #[derive(Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -77,6 +80,8 @@ struct LiveArgs {
     run: RunArgs,
     #[command(flatten)]
     page: commands::dashboard::PageArgs,
+    #[command(flatten)]
+    metrics: commands::metrics::MetricsArgs,
 }
 
 #[derive(Args)]
@@ -189,6 +194,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(mistake) = cli.log.start() {
+        eprintln!("specfleet: {mistake}");
+        return ExitCode::from(2);
+    }
     let outcome = match cli.command {
         None => run_command(&cli.run),
         Some(Command::Run(args)) => run_command(&args),
@@ -227,19 +236,21 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(LiveArgs { run: args, page }: &LiveArgs) -> anyhow::Result<ExitCode> {
+fn run_command(LiveArgs { run: args, page, metrics }: &LiveArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
     thresholds::check_names(&settings)?;
     let checks = settings.thresholds.clone();
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
+    let served = metrics.start()?;
     let options = RunOptions {
         settings,
         scenario: scenario.to_toml(),
         ledger: &args.ledger,
         out: args.out.as_deref(),
         progress: &progress,
+        metrics: served.as_ref().map(|served| &served.registry),
     };
     let page = page.start(&args.ledger)?;
     let finished = actix::System::new().block_on(run::run(options));
@@ -254,7 +265,11 @@ fn run_command(LiveArgs { run: args, page }: &LiveArgs) -> anyhow::Result<ExitCo
             print(format!("generations.jsonl, summary.json, paired.json and run.json in {}", out.display()))?;
         }
     }
-    verdict(args, &checks, &summary, aborted.as_deref())
+    let code = verdict(args, &checks, &summary, aborted.as_deref())?;
+    if let Some(served) = served {
+        served.linger();
+    }
+    Ok(code)
 }
 
 /// The figures of a run.

@@ -14,6 +14,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord, Provenance, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{LedgerError, Live, Meta, RunState, RunWriter};
+use specfleet_metrics::{Course, FleetMetrics};
 use tokio::sync::{mpsc, oneshot, watch};
 use verifier_pool::{PoolEvent, PoolStatus};
 
@@ -56,14 +57,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the thread over an open run of `generations` in all. `held`: the checks that can end it early, if there are
-    /// any. `status`: what the pool last said of itself.
-    pub fn start(
-        writer: RunWriter,
-        held: Option<Held>,
-        generations: u64,
-        status: watch::Receiver<Option<PoolStatus>>,
-    ) -> Result<Recorder, Error> {
+    /// Starts the thread over an open run.
+    pub fn start(writer: RunWriter, watching: Watching) -> Result<Recorder, Error> {
+        let Watching { held, generations, status, metrics } = watching;
         let (devices, device_events) = mpsc::channel(QUEUE);
         let (pool, pool_events) = mpsc::channel(QUEUE);
         let (commands, orders) = mpsc::channel(64);
@@ -76,7 +72,7 @@ impl Recorder {
             figures: Figures::new(methods, generations),
             status,
         };
-        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held, watched };
+        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held, watched, metrics };
         let thread = thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
@@ -152,6 +148,19 @@ struct Worker {
     finished: Vec<Finished>,
     held: Option<Held>,
     watched: Watched,
+    metrics: Option<FleetMetrics>,
+}
+
+/// Who looks on while a run is recorded.
+pub struct Watching {
+    /// The checks that can end it early, if there are any.
+    pub held: Option<Held>,
+    /// How many generations the run will have.
+    pub generations: u64,
+    /// What the pool last said of itself.
+    pub status: watch::Receiver<Option<PoolStatus>>,
+    /// Where everything is counted too, if anywhere.
+    pub metrics: Option<FleetMetrics>,
 }
 
 /// What somebody who watches the run is told.
@@ -240,6 +249,8 @@ impl Held {
 struct Open {
     device: DeviceId,
     waiting: Vec<RoundRecord>,
+    /// For the metrics.
+    course: Course,
     skipped: Vec<(u32, f32)>,
 }
 
@@ -291,6 +302,9 @@ impl Worker {
                 self.watched.seen.round(&record);
                 let open = self.open.entry(generation).or_default();
                 open.device = device;
+                if let Some(metrics) = &self.metrics {
+                    metrics.round(generation.method, &mut open.course, &record);
+                }
                 if record.source == Source::Skipped {
                     open.skipped.push((record.position, record.draft_probability));
                 }
@@ -302,6 +316,9 @@ impl Worker {
             DeviceEvent::Finished(record) => {
                 self.watched.method = record.id.method;
                 self.watched.seen.generation(&record);
+                if let Some(metrics) = &self.metrics {
+                    metrics.generation(&record);
+                }
                 if let Some(held) = &mut self.held {
                     held.finished(&record);
                 }
@@ -317,9 +334,17 @@ impl Worker {
         match event {
             PoolEvent::Batch(record) => {
                 self.watched.batches.batch(&record);
+                if let Some(metrics) = &self.metrics {
+                    metrics.batch(&record);
+                }
                 self.writer.append_batch(record)
             }
-            PoolEvent::Verifier(record) => self.writer.append_verifier(record, Provenance::Modelled),
+            PoolEvent::Verifier(record) => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.verifier(&record);
+                }
+                self.writer.append_verifier(record, Provenance::Modelled)
+            }
         }
     }
 
@@ -331,6 +356,9 @@ impl Worker {
             }
         }
         self.writer.flush()?;
+        if let (Some(metrics), Some(status)) = (&self.metrics, self.watched.status.borrow().as_ref()) {
+            status.show(metrics.pool());
+        }
         let live = self.watched.look();
         self.writer.put_live(&live)
     }

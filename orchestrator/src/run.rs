@@ -11,6 +11,7 @@ use specfleet_engine::id::VerifierId;
 use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
+use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
 use tokio::sync::watch;
 use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 
@@ -22,7 +23,7 @@ use crate::pair::Pair;
 use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
-use crate::recorder::{Held, Recorder};
+use crate::recorder::{Held, Recorder, Watching};
 use crate::report;
 use crate::results::results;
 use crate::work::Work;
@@ -45,6 +46,8 @@ pub struct RunOptions<'a> {
     pub out: Option<&'a Path>,
     /// What the user sees meanwhile.
     pub progress: &'a Progress,
+    /// Where metrics are shown, if anywhere.
+    pub metrics: Option<&'a Registry>,
 }
 
 /// What a run left.
@@ -69,7 +72,7 @@ type Ended = (Option<(f64, f64)>, Option<String>);
 ///
 /// Must be called inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
 pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
-    let RunOptions { settings, scenario, ledger, out, progress } = options;
+    let RunOptions { settings, scenario, ledger, out, progress, metrics: registry } = options;
     precheck::fleet(&settings)?;
     let pair = Pair::load(&settings.model)?;
     let work = Work::new(&settings, &pair)?;
@@ -90,8 +93,15 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let folder = writer.run_dir().to_path_buf();
     let (told, status) = watch::channel(None);
     let generations = (resolved.methods.len() * work.jobs.len()) as u64;
-    let recorder = Recorder::start(writer, held, generations, status)?;
-    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched, told).await;
+    let names: Vec<String> = resolved.methods.iter().map(|method| method.name.clone()).collect();
+    let metrics = registry.map(|registry| {
+        let Meta { run, scenario_hash, .. } = writer.meta();
+        FleetMetrics::new(registry, &names, generations, run, scenario_hash)
+    });
+    let beside = metrics.as_ref().map(|metrics| metrics.pool().clone());
+    let recorder = Recorder::start(writer, Watching { held, generations, status, metrics })?;
+    let (outcome, injected) =
+        drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched, told, beside).await;
     let state = match &outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
         Ok((_, None)) => RunState::Completed,
@@ -115,6 +125,10 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
     problems.extend(aborted.as_deref().map(early));
     let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
+    if let (Some(registry), Some(out)) = (registry, out) {
+        let path = out.join("metrics.prom");
+        std::fs::write(&path, registry.text()).map_err(|source| Error::Output { path, source })?;
+    }
     let mut notes = resolved.warnings;
     if let Some(idle) = idle {
         notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
@@ -167,6 +181,7 @@ async fn drive(
     progress: &Progress,
     watched: &mut watch::Receiver<Option<String>>,
     told: watch::Sender<Option<PoolStatus>>,
+    beside: Option<PoolMetrics>,
 ) -> (Result<Ended, Error>, u32) {
     let origin = Instant::now();
     let mut options = PoolOptions::from_settings(
@@ -177,6 +192,7 @@ async fn drive(
         origin,
     );
     options.settings.method = BETWEEN_METHODS;
+    options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
         Ok(pool) => pool,
         Err(error) => return (Err(error.into()), 0),

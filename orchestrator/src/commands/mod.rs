@@ -2,6 +2,7 @@
 
 pub(crate) mod compact;
 pub(crate) mod dashboard;
+pub(crate) mod metrics;
 pub(crate) mod rm;
 pub(crate) mod runs;
 pub(crate) mod score;

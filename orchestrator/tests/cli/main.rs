@@ -18,3 +18,4 @@ mod same_tokens;
 mod scores;
 mod simulations;
 mod thresholds;
+mod watching;
