@@ -1,7 +1,7 @@
 //! What there is: every family with its type, unit, labels and meaning, and the buckets of the histograms.
 
 /// The type of a family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Only grows.
     Counter,
