@@ -87,6 +87,7 @@ struct JobHead {
 }
 
 impl<'a> Phases<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a simulation, all of them needed at once")]
     pub(super) fn new(
         settings: &'a Settings,
         source: &'a Source,
