@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk::{self, Row};
+use crate::chunk::{self, Limits, Row};
 use crate::error::LedgerError;
 use crate::lock::RunLock;
 use crate::meta::{self, META_FILE, Meta, RunState};
@@ -68,7 +68,7 @@ impl ScoreWriter {
         Meta::read(run_dir)?;
         let lock = RunLock::for_writing(run_dir)?;
         let mut meta = Meta::read(run_dir)?;
-        let store_dir = store::path(run_dir);
+        let store_dir = store::path(run_dir, &meta.store)?;
         if !store_dir.is_dir() {
             return Err(LedgerError::MissingStore(store_dir));
         }
@@ -76,7 +76,7 @@ impl ScoreWriter {
         let store = store::open(&store_dir)?;
         if meta.state == RunState::Running {
             meta.state = RunState::Interrupted;
-            meta::replace_json(run_dir, META_FILE, &meta, true)?;
+            meta::edit(run_dir, |fields| fields.insert("state".to_owned(), "interrupted".into()))?;
         }
         let mut writer = ScoreWriter {
             run_dir: run_dir.to_path_buf(),
@@ -104,9 +104,13 @@ impl ScoreWriter {
         let index = known.unwrap_or(self.meta.scorers.len());
         let place = u16::try_from(index).map_err(|_| LedgerError::TooManyScorers(self.run_dir.clone()))?;
         if known.is_none() {
-            self.meta.scorers.push(scorer.clone());
+            let mut scorers = self.meta.scorers.clone();
+            scorers.push(scorer.clone());
+            let path = self.run_dir.join(META_FILE);
+            let list = serde_json::to_value(&scorers).map_err(|source| LedgerError::DamagedFile { path, source })?;
+            meta::edit(&self.run_dir, |fields| fields.insert("scorers".to_owned(), list))?;
+            self.meta.scorers = scorers;
             self.scored.push(BTreeSet::new());
-            meta::replace_json(&self.run_dir, META_FILE, &self.meta, true)?;
         }
         Ok(place)
     }
@@ -145,7 +149,7 @@ impl ScoreWriter {
         store::check_space(&self.store_dir)?;
         let mut batch = sled::Batch::default();
         let mut next = self.next;
-        chunk::write(&self.pending, &mut |_, bytes| {
+        chunk::write(&self.pending, Limits::LIVE, &mut |_, bytes| {
             batch.insert(&Table::Scores.key(next), bytes);
             next += 1;
             Ok(())

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use common::*;
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer};
+use specfleet_ledger::{
+    LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer, Table, compact,
+};
 use tempfile::{TempDir, tempdir};
 
 fn id(prompt: u32) -> GenerationId {
@@ -105,6 +107,64 @@ fn a_run_that_is_written_or_scored_lets_nobody_else_in() {
     assert_eq!(Meta::read(&run_dir).expect("a description").state, RunState::Interrupted);
     assert_eq!(RunReader::open(&run_dir).expect("an interrupted run").open_generations().len(), 1);
     assert!(matches!(ScoreWriter::open(&dir.path().join("other")), Err(LedgerError::NotFound(_))));
+}
+
+#[test]
+fn compacting_carries_the_scores_and_verifying_reads_them() {
+    let (_dir, run_dir) = finished(RunState::Completed);
+    let mut writer = ScoreWriter::open(&run_dir).expect("a finished run");
+    let place = writer.scorer(&scorer("f1", "2")).expect("a scorer");
+    let mut rows = Vec::new();
+    for n in 0..50 {
+        let row = ScoreRow { id: id(n), scorer: place, value: 0.01 * n as f32 };
+        writer.append(row).expect("room");
+        // A chunk each.
+        writer.flush().expect("a flush");
+        rows.push(row);
+    }
+    drop(writer);
+    let chunks = |run_dir: &Path| {
+        let verified = RunReader::open(run_dir).expect("a run").verify().expect("a check");
+        assert!(verified.is_sound(), "{verified:?}");
+        let scores = verified.tables.iter().find(|table| table.table == Table::Scores).expect("the table");
+        (scores.chunks, scores.rows)
+    };
+    assert_eq!(chunks(&run_dir), (50, 50));
+    compact(&run_dir).expect("a compaction");
+    assert_eq!(chunks(&run_dir), (1, 50));
+    assert_eq!(stored(&run_dir), rows);
+    assert_eq!(Meta::read(&run_dir).expect("a description").scorers, [scorer("f1", "2")]);
+    // And it can be scored further.
+    let mut writer = ScoreWriter::open(&run_dir).expect("a compacted run");
+    assert!(writer.has(place, id(49)));
+    assert!(writer.append(ScoreRow { id: id(50), scorer: place, value: 1.0 }).expect("room"));
+    writer.flush().expect("a flush");
+    drop(writer);
+    assert_eq!(stored(&run_dir).len(), 51);
+}
+
+#[test]
+fn a_store_of_an_older_schema_takes_scores_as_it_is() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = dir.path().join("schema-1");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema-1");
+    std::fs::create_dir_all(run_dir.join("store")).expect("a folder");
+    for file in ["meta.json", "progress.json", "lock", "store/conf", "store/db"] {
+        std::fs::copy(from.join(file), run_dir.join(file)).expect("a file of the recorded run");
+    }
+    let mut writer = ScoreWriter::open(&run_dir).expect("an older run");
+    let place = writer.scorer(&scorer("f1", "2")).expect("a scorer");
+    let row = ScoreRow { id: id(1), scorer: place, value: 0.25 };
+    assert!(writer.append(row).expect("room"));
+    writer.flush().expect("a flush");
+    drop(writer);
+    assert_eq!(stored(&run_dir), [row]);
+    let reader = RunReader::open(&run_dir).expect("an older run");
+    assert_eq!((reader.meta().schema, reader.closed_generations()), (1, 6));
+    assert!(reader.verify().expect("a check").is_sound());
+    drop(reader);
+    compact(&run_dir).expect("a compaction");
+    assert_eq!(stored(&run_dir), [row]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub struct ScoreColumn {
 pub struct RunScores {
     /// One per metric.
     pub columns: Vec<ScoreColumn>,
-    /// Metrics that several scorers have computed, as `name (its scorers, oldest first)`: only the last one's are here.
+    /// Metrics that several scorers have computed, with these, oldest first: only the last one's figures are here.
     pub superseded: Vec<String>,
 }
 
@@ -159,14 +159,19 @@ pub fn load(reader: &RunReader) -> Result<RunScores, Error> {
         .filter(|(_, values)| !values.is_empty())
         .map(|(scorer, values)| ScoreColumn { scorer: scorer.clone(), values })
         .collect();
+    // The parts of one score have the same scorers: one line says it.
+    let mut several: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for metric in METRICS {
         let of: Vec<&ScoreColumn> = all.iter().filter(|column| column.scorer.name == metric.name).collect();
         if of.len() > 1 {
             let labels: Vec<&str> = of.iter().map(|column| column.scorer.label.as_str()).collect();
-            scores.superseded.push(format!("{} has several scorers ({})", metric.name, labels.join("; ")));
+            several.entry(labels.join("; ")).or_default().push(metric.name);
         }
         scores.columns.extend(of.last().map(|column| (*column).clone()));
     }
+    let line =
+        |(labels, names): (String, Vec<&str>)| format!("several scorers ({labels}) computed {}", names.join(", "));
+    scores.superseded = several.into_iter().map(line).collect();
     Ok(scores)
 }
 

@@ -138,7 +138,8 @@ fn the_same_scorer_adds_nothing_and_another_is_a_new_one() {
     assert_eq!((&layer["added"], &layer["kept"]), (&36.into(), &12.into()));
     assert_ne!(metrics(&layer, "slm-only")["bertscore_f1"], metrics(&both, "slm-only")["bertscore_f1"]);
     let notes = layer["notes"].as_array().expect("notes");
-    let said = "bertscore_f1 has several scorers (bert-small, layer 2 of 2; bert-small, layer 0 of 2): the last one's figures are shown";
+    let said = "several scorers (bert-small, layer 2 of 2; bert-small, layer 0 of 2) computed bertscore_f1, \
+                bertscore_precision, bertscore_recall: the last one's figures are shown";
     assert!(notes.iter().any(|note| note == said), "{notes:?}");
     // The rows are whole and the run still says what it said.
     let reader = place.reader(&place.run_of("out"));
