@@ -105,7 +105,8 @@ impl Appender {
             || fills(pending.batches.len(), BatchRecord::ROWS_PER_CHUNK)
             || fills(pending.energy.len(), EnergyRow::ROWS_PER_CHUNK)
             || fills(pending.audits.len(), AuditRecord::ROWS_PER_CHUNK)
-            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK);
+            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK)
+            || fills(pending.scores.len(), ScoreRow::ROWS_PER_CHUNK);
         if full { self.commit() } else { Ok(()) }
     }
 

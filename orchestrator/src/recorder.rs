@@ -97,6 +97,11 @@ impl Recorder {
         self.pool.clone()
     }
 
+    /// Resolves when the recorder has stopped by itself: it could not write, and a run without it is worth nothing.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
     /// The generations that have finished since the last call.
     pub async fn take_finished(&self) -> Result<Vec<Finished>, Error> {
         let (answer, finished) = oneshot::channel();

@@ -205,6 +205,8 @@ async fn drive(
             outcome.map(|idle| (Some(idle), None))
         }
         check = early_end(watched) => Ok((None, Some(check))),
+        // Why shows when it is closed.
+        () = recorder.stopped() => Err(Error::Stopped("the recorder")),
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(PathBuf::new())),
     };
     faults.abort();

@@ -83,10 +83,12 @@ enum Arriving<V> {
 }
 
 impl Device {
-    /// Whether nothing can happen to it, itself included, until `at` (and at that time).
+    /// Whether nothing can happen to it until `at`, neither by others nor by itself. A wake that is queued counts although it
+    /// may find nothing to do: the next one's lateness is drawn then, and draws are numbered.
     fn is_left_alone_until(&self, at: Time) -> bool {
-        let timeout = self.machine.poll_timeout().map(|(at, _)| at);
-        self.arriving == 0 && !self.in_doubt && self.leaves > at && timeout.is_none_or(|timeout| timeout > at)
+        let timeout = self.machine.poll_timeout().map(|(timeout, _)| timeout);
+        let next = self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)));
+        self.arriving == 0 && !self.in_doubt && next > at
     }
 }
 

@@ -15,6 +15,13 @@
 
   const PARTS = [["device", "var(--device)"], ["radio", "var(--radio)"], ["cloud", "var(--cloud)"]];
 
+  /** From the first point that is known, or the start of the window, to the last; never less than ten seconds. */
+  function span(points) {
+    const [first, last] = [points.at(0)?.x ?? 0, points.at(-1)?.x ?? 0];
+    const from = Math.max(first, last - WINDOW);
+    return [from, Math.max(last, from + 10)];
+  }
+
   function chart({ title, label, unit, whole }, read) {
     const box = element("div", { class: "plot" });
     const now = element("span", {}, "–");
@@ -29,7 +36,7 @@
         marginTop: 24,
         marginBottom: 36,
         ariaLabel: `${label}, the last ${WINDOW} seconds`,
-        x: { domain: [(points.at(-1)?.x ?? 0) - WINDOW, points.at(-1)?.x ?? 0], label: "time of the run (s)", labelAnchor: "center", labelArrow: "none", labelOffset: 32, ticks: Math.min(4, ticks(width)) },
+        x: { domain: span(points), label: "time of the run (s)", labelAnchor: "center", labelArrow: "none", labelOffset: 32, ticks: Math.min(4, ticks(width)) },
         y: { domain: [0, Math.max(1, ...points.map((point) => point.y))], label, labelAnchor: "top", labelArrow: "none", ticks: 3, grid: true, nice: true, tickFormat: specfleet.plain },
         marks: [
           Plot.areaY(points, { x: "x", y: "y", fill: "var(--mark)", fillOpacity: 0.2, clip: true }),
