@@ -85,14 +85,16 @@ impl LogArgs {
 
 fn parse(place: &'static str, filter: &str) -> Result<Targets, LogError> {
     let wrong = |reason: String| LogError::Filter { place, filter: filter.to_owned(), reason };
+    // Blanks after commas are no part of a crate's name.
+    let parts: Vec<&str> = filter.split(',').map(str::trim).collect();
     // A word that is no level would be taken for the name of a crate, and everything of it shown.
-    for part in filter.split(',').map(str::trim).filter(|part| !part.contains('=')) {
+    for part in parts.iter().filter(|part| !part.contains('=')) {
         tracing::level_filters::LevelFilter::from_str(part)
             .ok()
             .filter(|_| part.parse::<usize>().is_err() && !part.is_empty())
             .ok_or_else(|| wrong(format!("{part:?} is no level")))?;
     }
-    Targets::from_str(filter).map_err(|error| wrong(error.to_string()))
+    Targets::from_str(&parts.join(",")).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]

@@ -201,7 +201,10 @@ fn counters_equal_the_ledger_at_the_end_of_a_run() {
     assert_equal(&scraped, &rows);
     let written = fs::read_to_string(place.path("out/metrics.prom")).expect("metrics.prom");
     assert_equal(&written, &rows);
-    assert_eq!(samples(&scraped)["generations_planned"], 36.0);
+    let shown = samples(&scraped);
+    assert_eq!((shown["generations_planned"], shown["verifier_restarts_total"]), (36.0, 1.0));
+    assert!(shown["refusals_total{reason=\"queue-full\"}"] > 0.0, "the queue was never full");
+    assert!(shown["spec_decode_num_accepted_tokens_per_pos_total{position=\"1\"}"] > 0.0, "no block");
 }
 
 #[test]
