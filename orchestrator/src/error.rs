@@ -136,6 +136,12 @@ pub enum Error {
     /// A flag of a command over the ledger that asks for what there is not.
     #[error("{0}")]
     Asked(String),
+    /// A question about stored runs that they cannot answer: an unknown name, runs that are not alike.
+    #[error("{0}")]
+    Question(String),
+    /// A part that this program was built without.
+    #[error("{0}")]
+    NotBuilt(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -173,6 +179,8 @@ impl Error {
             | Error::TooManyVerifiers { .. }
             | Error::RealTime { .. }
             | Error::Simulation(_)
+            | Error::Question(_)
+            | Error::NotBuilt(_)
             | Error::UnknownRun { .. }
             | Error::Asked(_)
             | Error::Ledger(

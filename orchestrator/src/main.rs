@@ -59,6 +59,14 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// What stored runs say: tables, energy by part, the filter's damage
+    Report(commands::report::ReportArgs),
+    /// Two stored runs against each other, paired by prompt: differences, effects, significance
+    Compare(commands::compare::CompareArgs),
+    /// Ask stored runs for figures, grouped and filtered
+    Query(commands::query::QueryArgs),
+    /// Decide the thresholds of a stored run again, without running anything
+    Frontier(commands::frontier::FrontierArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
@@ -188,6 +196,10 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Report(args)) => commands::report::run(&args),
+        Some(Command::Compare(args)) => commands::compare::run(&args),
+        Some(Command::Query(args)) => commands::query::run(&args),
+        Some(Command::Frontier(args)) => commands::frontier::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {

@@ -1,6 +1,10 @@
 //! The commands that have files of their own, and what they share.
 
 pub(crate) mod compact;
+pub(crate) mod compare;
+pub(crate) mod frontier;
+pub(crate) mod query;
+pub(crate) mod report;
 pub(crate) mod rm;
 pub(crate) mod runs;
 pub(crate) mod tag;
