@@ -66,6 +66,14 @@ enum Command {
     Verify(commands::verify::VerifyArgs),
     /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
     Dashboard(commands::dashboard::DashboardArgs),
+    /// What stored runs say: tables, energy by part, the filter's damage
+    Report(commands::report::ReportArgs),
+    /// Two stored runs against each other, paired by prompt: differences, effects, significance
+    Compare(commands::compare::CompareArgs),
+    /// Ask stored runs for figures, grouped and filtered
+    Query(commands::query::QueryArgs),
+    /// Decide the thresholds of a stored run again, without running anything
+    Frontier(commands::frontier::FrontierArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
@@ -212,6 +220,10 @@ fn main() -> ExitCode {
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
         Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
+        Some(Command::Report(args)) => commands::report::run(&args),
+        Some(Command::Compare(args)) => commands::compare::run(&args),
+        Some(Command::Query(args)) => commands::query::run(&args),
+        Some(Command::Frontier(args)) => commands::frontier::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {

@@ -3,6 +3,10 @@
 pub(crate) mod compact;
 pub(crate) mod dashboard;
 pub(crate) mod metrics;
+pub(crate) mod compare;
+pub(crate) mod frontier;
+pub(crate) mod query;
+pub(crate) mod report;
 pub(crate) mod rm;
 pub(crate) mod runs;
 pub(crate) mod score;

@@ -2,12 +2,18 @@
 //!
 //! Numbers are SI units, or have their unit in the name. What does not apply is absent or an empty list, never zero.
 
+mod build;
+mod text;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use specfleet_analysis::{Metrics, Statistic, Validity};
 use specfleet_engine::record::Provenance;
 use specfleet_ledger::{Machine, RunKind, RunState};
+
+pub use build::report;
+pub use text::text;
 
 use crate::paired::Comparison;
 
@@ -356,4 +362,9 @@ pub struct Damage {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+/// Writes the reports as one page. Until the page is part of this program it says so.
+pub fn write_html(_reports: &[ReportData], file: &std::path::Path) -> Result<(), crate::error::Error> {
+    Err(crate::error::Error::NotBuilt(format!("--html {}: this program was built without the page", file.display())))
 }
