@@ -155,9 +155,6 @@ pub enum Error {
     /// A question about stored runs that they cannot answer: an unknown name, runs that are not alike.
     #[error("{0}")]
     Question(String),
-    /// A part that this program was built without.
-    #[error("{0}")]
-    NotBuilt(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -203,7 +200,6 @@ impl Error {
             | Error::Listen { .. }
             | Error::Simulation(_)
             | Error::Question(_)
-            | Error::NotBuilt(_)
             | Error::UnknownRun { .. }
             | Error::Score(_)
             | Error::Asked(_)

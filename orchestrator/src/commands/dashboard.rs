@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 use specfleet::dashboard::{Dashboard, DashboardOptions};
 use specfleet::error::Error;
-use specfleet::report_data::ReportData;
-use specfleet_ledger::RunReader;
+use specfleet::report_data::{self, ReportData};
+use specfleet::stored::threads;
 
 use crate::commands::LEDGER;
 
@@ -53,9 +53,7 @@ fn start(ledger: &Path, listen: SocketAddr) -> Result<Dashboard, Error> {
 
 /// The report of a run that has ended.
 fn report(folder: &Path) -> Result<ReportData, Error> {
-    // What cannot be read says so. The figures are computed by `report_data`, which is not part of this branch.
-    RunReader::open(folder)?;
-    Err(Error::Simulation("this build computes no reports".to_owned()))
+    report_data::report(folder, threads())
 }
 
 /// Shows the ledger until Ctrl-C.

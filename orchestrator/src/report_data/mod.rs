@@ -363,8 +363,3 @@ pub struct Damage {
     /// Upper end.
     pub high: f64,
 }
-
-/// Writes the reports as one page. Until the page is part of this program it says so.
-pub fn write_html(_reports: &[ReportData], file: &std::path::Path) -> Result<(), crate::error::Error> {
-    Err(crate::error::Error::NotBuilt(format!("--html {}: this program was built without the page", file.display())))
-}
