@@ -59,6 +59,10 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// Write a run for other tools: Parquet, CSV, JSON lines, or a Chrome trace
+    Export(commands::export::ExportArgs),
+    /// Take a run into the ledger that was exported elsewhere
+    Import(commands::import::ImportArgs),
     /// Check a scenario without running it
     Check {
         /// The scenario: a file, or the name of a shipped one
@@ -188,6 +192,8 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Export(args)) => commands::export::run(&args),
+        Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
     match outcome {

@@ -128,13 +128,14 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 10] = [
+const DIRECTIONS: [(&str, &[&str]); 11] = [
     ("specfleet-engine", &[]),
     ("specfleet-model", &[]),
     ("specfleet-timer", &[]),
     ("specfleet-config", &["specfleet-engine"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
+    ("specfleet-export", &["specfleet-engine", "specfleet-ledger"]),
     ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
     ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer"]),
     ("verifier-pool", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer"]),
@@ -146,6 +147,7 @@ const DIRECTIONS: [(&str, &[&str]); 10] = [
             "specfleet-config",
             "specfleet-ledger",
             "specfleet-analysis",
+            "specfleet-export",
             "specfleet-simulator",
             "device-agent",
             "verifier-pool",

@@ -1,6 +1,8 @@
 //! The commands that have files of their own, and what they share.
 
 pub(crate) mod compact;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod rm;
 pub(crate) mod runs;
 pub(crate) mod tag;
