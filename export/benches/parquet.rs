@@ -100,8 +100,6 @@ fn benches(criterion: &mut Criterion) {
             );
         });
     }
-    let bytes = |name: &str| std::fs::metadata(out.join(name)).map_or(0, |metadata| metadata.len());
-    println!("the last format takes {} bytes", bytes("rounds.jsonl"));
     group.finish();
 }
 

@@ -151,7 +151,7 @@ impl Source<'_> {
     fn rows<R: Row>(&self, mut each: impl FnMut(R) -> Result<(), LedgerError>) -> Result<(), ExportError> {
         let path = self.dir.join(table_file(R::TABLE, self.format));
         let (columns, empty) = learn::<R>(&self.names);
-        let take = |batch: &Batch, first: u64| {
+        let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
             for index in 0..batch.rows() {
                 let mut row = R::blank();
                 row.visit(&self.names, &mut Take::from(batch, index)).map_err(|Misfit { column, why }| {

@@ -38,9 +38,8 @@ pub(crate) fn read(
         }
         places.push(place);
     }
-    let absent = |(column, place): &(&Column, &Option<usize>)| place.is_none() && !column.derived;
-    let lacking: Vec<&str> =
-        columns.iter().zip(&places).filter(absent).map(|(column, _)| column.name).collect();
+    let absent = columns.iter().zip(&places).filter(|(column, place)| place.is_none() && !column.derived);
+    let lacking: Vec<&str> = absent.map(|(column, _)| column.name).collect();
     if !lacking.is_empty() {
         return Err(missing(path, &lacking));
     }

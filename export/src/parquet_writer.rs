@@ -64,8 +64,7 @@ impl ParquetFile {
 
     /// Writes what readers start with.
     pub(crate) fn finish(self) -> Result<(), ExportError> {
-        let ParquetFile { path, mut writer, .. } = self;
-        writer.finish().map_err(|source| ExportError::parquet(&path, source))?;
+        let ParquetFile { path, writer, .. } = self;
         let file = writer.into_inner().map_err(|source| ExportError::parquet(&path, source))?;
         let file = file.into_inner().map_err(|error| ExportError::io(&path, error.into_error()))?;
         file.sync_all().map_err(|source| ExportError::io(&path, source))
