@@ -58,11 +58,7 @@ pub fn paired_test(a: &[f64], b: &[f64], seed: u64) -> Result<PairedTest, Bootst
         low: interval.low,
         high: interval.high,
         effect: (std > 0.0).then(|| mean / std),
-        p_value: if differences.len() > NORMAL_ABOVE {
-            interval.p_value
-        } else {
-            sign_flips(&differences, seed)
-        },
+        p_value: if differences.len() > NORMAL_ABOVE { interval.p_value } else { sign_flips(&differences, seed) },
     })
 }
 
@@ -145,8 +141,16 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
 fn complementary_error(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.5 * x);
     let coefficients = [
-        -1.265_512_23, 1.000_023_68, 0.374_091_96, 0.096_784_18, -0.186_288_06, 0.278_868_07, -1.135_203_98, 1.488_515_87,
-        -0.822_152_23, 0.170_872_77,
+        -1.265_512_23,
+        1.000_023_68,
+        0.374_091_96,
+        0.096_784_18,
+        -0.186_288_06,
+        0.278_868_07,
+        -1.135_203_98,
+        1.488_515_87,
+        -0.822_152_23,
+        0.170_872_77,
     ];
     let polynomial = coefficients.iter().rev().fold(0.0, |sum, c| sum * t + c);
     t * (-x * x + polynomial).exp()
@@ -165,8 +169,7 @@ mod tests {
     #[test]
     fn all_signs_of_fishers_darwin_data() {
         // Darwin's Zea mays, in eighths of an inch (Fisher 1935, §21): 15 pairs, 863 of 16384 half the patterns: p = 0.0527.
-        let data: Vec<f64> =
-            [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48].map(f64::from).to_vec();
+        let data: Vec<f64> = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48].map(f64::from).to_vec();
         let p = sign_flips(&data, 1);
         assert!((p - 0.0527).abs() < 0.008, "{p}");
         // Five differences of one sign: 2 of 32 patterns.
@@ -221,8 +224,7 @@ mod tests {
             let skewed: Vec<f64> = (0..40).map(|_| exponential(&mut random) - 1.0).collect();
             let interval = paired_difference(&skewed, &[0.0; 40], seed).expect("pairs");
             held += u32::from(interval.low <= 0.0 && 0.0 <= interval.high);
-            let symmetric: Vec<f64> =
-                (0..40).map(|_| exponential(&mut random) - exponential(&mut random)).collect();
+            let symmetric: Vec<f64> = (0..40).map(|_| exponential(&mut random) - exponential(&mut random)).collect();
             alarms += u32::from(paired_test(&symmetric, &[0.0; 40], seed).expect("pairs").p_value <= 0.05);
         }
         assert!((360..=392).contains(&held), "{held} of 400 intervals cover");

@@ -231,8 +231,11 @@ impl<'a> FrontierLog<'a> {
     /// once.
     pub fn spread(&self, count: usize) -> Vec<f32> {
         let rounds = self.generations.iter().flat_map(|generation| &generation.rounds);
-        let mut values: Vec<f32> =
-            rounds.filter(|round| is_draft(round.source)).map(|round| round.uncertainty).filter(|u| u.is_finite()).collect();
+        let mut values: Vec<f32> = rounds
+            .filter(|round| is_draft(round.source))
+            .map(|round| round.uncertainty)
+            .filter(|u| u.is_finite())
+            .collect();
         values.sort_by(f32::total_cmp);
         let at = |i: usize| values.get((values.len() * (i + 1) / (count + 1)).min(values.len().saturating_sub(1)));
         let stored = (0..count).filter_map(|i| at(i).copied());
@@ -352,7 +355,8 @@ impl<'a> FrontierLog<'a> {
             };
             // Where uncertainty alone settled it, `lookahead` never looked.
             let settled = matches!(round.reason, GateReason::Certain | GateReason::Uncertain);
-            let unknown = settled && round.importance.is_nan() && needs_importance(gate, &signals) && self.looks_ahead();
+            let unknown =
+                settled && round.importance.is_nan() && needs_importance(gate, &signals) && self.looks_ahead();
             let decision = decide(gate, &signals, &moments, f32::NAN);
             moments.push(round.importance);
             let mut upload = if unknown { self.passing } else { f64::from(u8::from(decision.upload)) };

@@ -30,7 +30,8 @@ pub use figures::{
 };
 pub use fit::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};
 pub use frontier::{
-    Candidate, FrontierError, FrontierLog, FrontierPoint, ImportanceChoice, LoggedGeneration, LoggedRound, SUPPORTED_ABOVE,
+    Candidate, FrontierError, FrontierLog, FrontierPoint, ImportanceChoice, LoggedGeneration, LoggedRound,
+    SUPPORTED_ABOVE,
 };
 pub use pareto::pareto;
 pub use rate::{Rate, RateBuilder};

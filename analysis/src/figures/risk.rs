@@ -102,11 +102,8 @@ impl RiskBins {
         // n·Σxy − Σx·Σy in integers: nothing cancels.
         let n = i128::from(self.n);
         let product = |sum: u128, a: u128, b: u128| (n * sum as i128 - a as i128 * b as i128) as f64;
-        let (sxx, syy, sxy) = (
-            product(self.xx, self.x, self.x),
-            product(self.yy, self.y, self.y),
-            product(self.xy, self.x, self.y),
-        );
+        let (sxx, syy, sxy) =
+            (product(self.xx, self.x, self.x), product(self.yy, self.y, self.y), product(self.xy, self.x, self.y));
         if sxx <= 0.0 {
             return None;
         }

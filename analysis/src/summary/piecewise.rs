@@ -102,12 +102,7 @@ pub struct GenerationTotals {
 
 impl PiecewiseSummary {
     /// A summary without generations. `methods` and `data_sets` are the run's lists: records name them by index.
-    pub fn new(
-        header: RunHeader,
-        methods: &[Method],
-        data_sets: &[String],
-        quantiles: Quantiles,
-    ) -> PiecewiseSummary {
+    pub fn new(header: RunHeader, methods: &[Method], data_sets: &[String], quantiles: Quantiles) -> PiecewiseSummary {
         let books = match quantiles {
             Quantiles::Exact => EitherBooks::Exact(Books::new(header, methods, data_sets)),
             Quantiles::Sketched => EitherBooks::Sketched(Books::new(header, methods, data_sets)),
