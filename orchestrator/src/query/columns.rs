@@ -205,19 +205,23 @@ static GENERATIONS: &[MetricColumn] = generations! {
         let seconds = record.ended.since(record.scheduled).seconds();
         (seconds > 0.0).then(|| Figure::Ratio(record.tokens.len() as f64, seconds))
     });
-    "deviation_rate" "ratio" 1.0, of_record!(record, {
-        let known = || row_audit(row.run, record.id).filter(|p| p.is_finite());
+    "deviation_rate" "ratio" 1.0, |row| {
+        let known = || row_audit(row.run, row.generation).filter(|p| p.is_finite());
         let count = known().count();
         (count > 0).then(|| Figure::Ratio(known().map(|p| 1.0 - f64::from(p)).sum(), count as f64))
-    });
+    };
     "exact_match" "ratio" 1.0, |row| flag(row.run.texts[row.generation?].exact_match?);
     "rouge_l" "ratio" 1.0, |row| Some(Figure::Real(row.run.texts[row.generation?].rouge_l?));
     "token_agreement" "ratio" 1.0, |row| Some(Figure::Real(row.run.texts[row.generation?].token_agreement?));
     "first_divergence" "tokens" 1.0, |row| whole(u64::from(row.run.texts[row.generation?].first_divergence?));
 };
 
-fn row_audit(run: &StoredRun, id: specfleet_engine::id::GenerationId) -> impl Iterator<Item = f32> + '_ {
-    run.audit(id).into_iter().flat_map(|audit| audit.accept_probabilities.iter().copied())
+/// What the audit says about a generation's skipped tokens.
+fn row_audit(run: &StoredRun, generation: Option<usize>) -> impl Iterator<Item = f32> + '_ {
+    generation
+        .and_then(|index| run.audit(run.generations[index].id))
+        .into_iter()
+        .flat_map(|audit| audit.accept_probabilities.iter().copied())
 }
 
 /// Metrics of batches.

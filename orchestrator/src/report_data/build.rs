@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use specfleet_analysis::{
-    ANSWER_BIN, Metric, MethodFigures as Collected, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
+    ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
     RunHeader, Samples, Scores, Summary, SummaryError, pareto,
 };
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::method::{Gate, Writer};
-use specfleet_engine::record::{BETWEEN_METHODS, FinishReason, GenerationRecord, Provenance};
+use specfleet_engine::record::{FinishReason, GenerationRecord, Provenance};
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{EnergyPart, RoundChunk, RunState};
 
 use super::{
-    AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram, Line,
-    MethodFigures, ParetoPoint, PositionAcceptance, REPORT_SCHEMA, ReportData, ReportValidity, Risk, RiskBin,
+    AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram,
+    Line, MethodFigures, ParetoPoint, PositionAcceptance, REPORT_SCHEMA, ReportData, ReportValidity, Risk, RiskBin,
     RiskThresholds, RunIdentity, TableColumn, TimelineBin,
 };
 use crate::error::Error;
@@ -186,9 +186,7 @@ fn collect(
             Ok(totals) => spread.add(run, record, totals.uploads, totals.gap_time),
             Err(error) => whole.summary.problem(error.to_string()),
         }
-        if let Some((figures, first)) =
-            whole.figures.get_mut(usize::from(record.id.method)).zip(record.first_token)
-        {
+        if let Some((figures, first)) = whole.figures.get_mut(usize::from(record.id.method)).zip(record.first_token) {
             figures.first_token.push(first.since(record.scheduled));
         }
     }
@@ -317,7 +315,8 @@ fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) 
     }
     if run.has_text() && !run.meta().methods.iter().any(|method| method.name == "llm-only") {
         notes.push(
-            "the run has no llm-only: token agreement and first divergence are missing; add it to run.methods".to_owned(),
+            "the run has no llm-only: token agreement and first divergence are missing; add it to run.methods"
+                .to_owned(),
         );
     }
 }
@@ -477,7 +476,8 @@ fn risk(run: &StoredRun, figures: &[Collected]) -> Vec<Risk> {
             continue;
         }
         let line = collected.risk.fit().map(|fit| Line { a: fit.a, b: fit.b, r: fit.r, samples: fit.samples });
-        let reaches = |risk: f64| line.filter(|line| line.a > 0.0).map(|line| ((risk - line.b) / line.a).clamp(0.0, 1.0));
+        let reaches =
+            |risk: f64| line.filter(|line| line.a > 0.0).map(|line| ((risk - line.b) / line.a).clamp(0.0, 1.0));
         let in_use = match method.gate {
             Gate::Uncertainty { threshold, .. } | Gate::Joint { threshold, .. } => Some(f64::from(threshold)),
             _ => None,
@@ -486,11 +486,7 @@ fn risk(run: &StoredRun, figures: &[Collected]) -> Vec<Risk> {
             method: method.name.clone(),
             bins,
             line,
-            thresholds: RiskThresholds {
-                risk_averse: reaches(0.0),
-                risk_prone: delta.and_then(reaches),
-                in_use,
-            },
+            thresholds: RiskThresholds { risk_averse: reaches(0.0), risk_prone: delta.and_then(reaches), in_use },
         });
     }
     risks

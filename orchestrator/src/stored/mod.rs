@@ -70,16 +70,8 @@ impl StoredRun {
                 None
             }
         };
-        let mut run = StoredRun {
-            reader,
-            settings,
-            generations,
-            audits,
-            texts: Vec::new(),
-            scores: Vec::new(),
-            damage,
-            notes,
-        };
+        let mut run =
+            StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores: Vec::new(), damage, notes };
         run.texts = run.score_texts(threads);
         Ok(run)
     }
