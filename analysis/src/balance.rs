@@ -47,24 +47,65 @@ pub enum Imbalance {
 /// Checks one generation against its rounds: time, cloud energy in both accountings, uploads, tokens.
 pub fn check_energy_closes(generation: &GenerationRecord, rounds: &[RoundRecord]) -> Result<(), Imbalance> {
     check_totals(generation)?;
-    let cloud = rounds.iter().map(|round| round.cloud_nanojoules).sum();
-    let cloud_paper = rounds.iter().map(|round| round.cloud_paper_nanojoules).sum();
-    for (account, rounds, generation) in
-        [("cloud", cloud, generation.energy.cloud), ("cloud_paper", cloud_paper, generation.energy.cloud_paper)]
-    {
-        if rounds != generation {
-            return Err(Imbalance::Energy { account, rounds, generation });
+    let mut sums = RoundSums::starting_at(0);
+    rounds.iter().for_each(|round| sums.add(round, &generation.tokens));
+    sums.check(generation)
+}
+
+/// What a generation's rounds add up to, or a part of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RoundSums {
+    /// Index of the first round.
+    first: u32,
+    pub(crate) rounds: u32,
+    /// Leading rounds whose position and token are right.
+    agreeing: u32,
+    cloud: u64,
+    cloud_paper: u64,
+}
+
+impl RoundSums {
+    /// Nothing yet; the next round is the generation's `first`.
+    pub(crate) fn starting_at(first: u32) -> RoundSums {
+        RoundSums { first, rounds: 0, agreeing: 0, cloud: 0, cloud_paper: 0 }
+    }
+
+    /// Adds the next round of a generation of these tokens.
+    #[inline]
+    pub(crate) fn add(&mut self, round: &RoundRecord, tokens: &[u32]) {
+        let index = self.first + self.rounds;
+        let agrees = round.position == index && tokens.get(index as usize) == Some(&round.token);
+        self.agreeing += u32::from(agrees && self.agreeing == self.rounds);
+        self.rounds += 1;
+        self.cloud += round.cloud_nanojoules;
+        self.cloud_paper += round.cloud_paper_nanojoules;
+    }
+
+    /// Adds the part that follows.
+    pub(crate) fn append(&mut self, later: &RoundSums) {
+        let whole = self.agreeing == self.rounds && self.first + self.rounds == later.first;
+        self.agreeing += if whole { later.agreeing } else { 0 };
+        self.rounds += later.rounds;
+        self.cloud += later.cloud;
+        self.cloud_paper += later.cloud_paper;
+    }
+
+    /// Whether they are what the generation says: cloud energy in both accountings, tokens.
+    pub(crate) fn check(&self, generation: &GenerationRecord) -> Result<(), Imbalance> {
+        for (account, rounds, generation) in [
+            ("cloud", self.cloud, generation.energy.cloud),
+            ("cloud_paper", self.cloud_paper, generation.energy.cloud_paper),
+        ] {
+            if rounds != generation {
+                return Err(Imbalance::Energy { account, rounds, generation });
+            }
         }
+        let (tokens, agreeing, rounds) = (generation.tokens.len(), self.agreeing as usize, self.rounds as usize);
+        if agreeing != rounds || agreeing != tokens || self.first != 0 {
+            return Err(Imbalance::Tokens { tokens, agreeing, rounds });
+        }
+        Ok(())
     }
-    let agrees = |index: usize| {
-        let (token, round) = (generation.tokens.get(index), rounds.get(index));
-        token.zip(round).is_some_and(|(token, round)| round.token == *token && round.position as usize == index)
-    };
-    let agreeing = (0..rounds.len()).take_while(|index| agrees(*index)).count();
-    if agreeing != rounds.len() || agreeing != generation.tokens.len() {
-        return Err(Imbalance::Tokens { tokens: generation.tokens.len(), agreeing, rounds: rounds.len() });
-    }
-    Ok(())
 }
 
 /// What a generation's record says about itself: its time and its uploads. One that was dropped was never started, so

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use specfleet_engine::names::nearest;
 
 use crate::distribution::Metric;
 use crate::summary::{Metrics, metric_names};
@@ -116,31 +117,7 @@ pub fn value_of(metrics: &Metrics, metric: &str, statistic: Statistic) -> Option
 /// nothing is near.
 pub fn nearest_metrics(name: &str) -> Vec<&'static str> {
     let known = metric_names().map(|(full, _)| full).chain(SHORT_NAMES.iter().map(|(short, _)| *short));
-    let mut near: Vec<(usize, &str)> = known
-        .filter_map(|known| {
-            // Part of the name is as good as a slip or two.
-            let contained = name.len() > 3 && known.contains(name);
-            let distance = if contained { 1 } else { edits(name, known) };
-            (distance <= 1 + name.len() / 4).then_some((distance, known))
-        })
-        .collect();
-    near.sort_unstable();
-    near.into_iter().take(3).map(|(_, known)| known).collect()
-}
-
-/// Levenshtein distance: insertions, deletions and replacements of bytes that make one of the other.
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let kept = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = kept.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
+    nearest(name, known)
 }
 
 #[cfg(test)]
@@ -180,6 +157,5 @@ mod tests {
         assert_eq!(nearest_metrics("goodput_tokens_per_secnd")[0], "goodput_tokens_per_second");
         assert!(nearest_metrics("first_token").contains(&"time_to_first_token_seconds"));
         assert!(nearest_metrics("colour").is_empty());
-        assert_eq!((edits("", "abc"), edits("kitten", "sitting"), edits("same", "same")), (3, 3, 0));
     }
 }

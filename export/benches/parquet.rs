@@ -71,6 +71,7 @@ fn store(ledger: &Path) -> RunReader {
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),
+        scorers: Vec::new(),
         imported_from: None,
     };
     let mut writer = RunWriter::create(ledger, meta).expect("a fresh folder");

@@ -213,8 +213,7 @@ impl Sink {
         match self {
             Sink::Parquet(file) => file.write(batch),
             Sink::Text { path, file, columns, csv, line } => {
-                let written =
-                    if *csv { text::csv(batch, line, file) } else { text::jsonl(columns, batch, line, file) };
+                let written = if *csv { text::csv(batch, line, file) } else { text::jsonl(columns, batch, line, file) };
                 written.map_err(|source| ExportError::io(path, source))
             }
         }

@@ -36,10 +36,11 @@ impl Staging {
         let missing = out.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
         let made = missing.map(Path::to_path_buf).collect();
         match fs::read_dir(out) {
-            Ok(mut entries) if !force && entries.next().is_some() => {
-                return Err(ExportError::NotEmpty(out.to_path_buf()));
+            Ok(mut entries) => {
+                if !force && entries.next().is_some() {
+                    return Err(ExportError::NotEmpty(out.to_path_buf()));
+                }
             }
-            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(out).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         }

@@ -10,7 +10,7 @@ use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter};
 
 use crate::error::ExportError;
 use crate::folder::{RUN_FILE, table_file};
-use crate::rows::{Names, Row, RoundRow, VerifierRow, learn};
+use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
 use crate::schema::{Column, Format, SCHEMA, Table};
 use crate::values::Batch;
 use crate::visit::{Misfit, Take};
@@ -85,7 +85,9 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let state = if state == RunState::Running { RunState::Interrupted } else { state };
     writer.finish_as(state, ended)?;
     fs::rename(aside.path.join(&run), &folder).map_err(|source| match source.kind() {
-        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => LedgerError::RunExists(folder.clone()).into(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+            LedgerError::RunExists(folder.clone()).into()
+        }
         _ => ExportError::io(&folder, source),
     })?;
     Ok(Imported { run, folder, rounds: progress.rounds, generations: progress.generations })
@@ -108,7 +110,8 @@ fn read_about(dir: &Path) -> Result<About, ExportError> {
     let damaged = |error: serde_json::Error| ExportError::not_importable(&path, error.to_string());
     let Versioned { export_schema } = serde_json::from_slice(&text).map_err(damaged)?;
     if export_schema > SCHEMA {
-        let why = format!("its export schema is {export_schema}, this program reads up to {SCHEMA}: use a newer version");
+        let why =
+            format!("its export schema is {export_schema}, this program reads up to {SCHEMA}: use a newer version");
         return Err(ExportError::not_importable(&path, why));
     }
     serde_json::from_slice(&text).map_err(damaged)

@@ -168,7 +168,11 @@ impl Source<'_> {
         Ok((values, definitions, repetitions))
     }
 
-    fn flat<T: DataType>(&self, reader: &mut ColumnReaderImpl<T>, rows: usize) -> Result<Vec<Option<T::T>>, ExportError> {
+    fn flat<T: DataType>(
+        &self,
+        reader: &mut ColumnReaderImpl<T>,
+        rows: usize,
+    ) -> Result<Vec<Option<T::T>>, ExportError> {
         let (values, definitions, _) = self.raw(reader, rows)?;
         if self.shape.whole == 0 {
             return Ok(values.into_iter().map(Some).collect());
@@ -177,7 +181,11 @@ impl Source<'_> {
         Ok(definitions.iter().map(|level| if *level == self.shape.whole { values.next() } else { None }).collect())
     }
 
-    fn lists<T: DataType>(&self, reader: &mut ColumnReaderImpl<T>, rows: usize) -> Result<Lists<Option<T::T>>, ExportError> {
+    fn lists<T: DataType>(
+        &self,
+        reader: &mut ColumnReaderImpl<T>,
+        rows: usize,
+    ) -> Result<Lists<Option<T::T>>, ExportError> {
         let (values, definitions, repetitions) = self.raw(reader, rows)?;
         let mut values = values.into_iter();
         let mut lists = Lists { ends: Vec::with_capacity(rows), values: Vec::with_capacity(values.len()) };
@@ -216,4 +224,3 @@ impl Source<'_> {
         Ok(Values::Words { codes, known })
     }
 }
-

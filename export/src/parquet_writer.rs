@@ -11,7 +11,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
-use parquet::schema::types::{ColumnPath, Type};
+use parquet::schema::types::{ColumnPath, PrimitiveTypeBuilder, Type};
 
 use crate::error::ExportError;
 use crate::schema::{Column, Kind, SCHEMA};
@@ -92,7 +92,6 @@ fn properties(columns: &[Column]) -> WriterProperties {
 }
 
 fn schema(columns: &[Column]) -> Result<Arc<Type>, ParquetError> {
-    let leaf = |name: &str, physical, repetition| Type::primitive_type_builder(name, physical).with_repetition(repetition);
     let mut fields = Vec::with_capacity(columns.len());
     for &Column { name, kind, nullable, .. } in columns {
         let repetition = if nullable { Repetition::OPTIONAL } else { Repetition::REQUIRED };
@@ -100,12 +99,18 @@ fn schema(columns: &[Column]) -> Result<Arc<Type>, ParquetError> {
             Kind::Integer => leaf(name, Physical::INT64, repetition).build()?,
             Kind::Float => leaf(name, Physical::FLOAT, repetition).build()?,
             Kind::Boolean => leaf(name, Physical::BOOLEAN, repetition).build()?,
-            Kind::Text => leaf(name, Physical::BYTE_ARRAY, repetition).with_logical_type(Some(LogicalType::String)).build()?,
+            Kind::Text => {
+                leaf(name, Physical::BYTE_ARRAY, repetition).with_logical_type(Some(LogicalType::String)).build()?
+            }
             Kind::Integers => list(name, leaf("element", Physical::INT64, Repetition::REQUIRED).build()?)?,
             Kind::Floats => list(name, leaf("element", Physical::FLOAT, Repetition::OPTIONAL).build()?)?,
         }));
     }
     Type::group_type_builder("specfleet").with_fields(fields).build().map(Arc::new)
+}
+
+fn leaf(name: &str, physical: Physical, repetition: Repetition) -> PrimitiveTypeBuilder<'_> {
+    Type::primitive_type_builder(name, physical).with_repetition(repetition)
 }
 
 fn list(name: &str, element: Type) -> Result<Type, ParquetError> {
@@ -143,7 +148,8 @@ impl Scratch {
                 self.words.clear();
                 self.words.extend(codes.iter().filter_map(|code| known.get(*code as usize).cloned()));
                 self.levels.extend(codes.iter().map(|code| i16::from(*code != NO_WORD)));
-                let levels = (to.typed::<ByteArrayType>().get_descriptor().max_def_level() > 0).then_some(&self.levels[..]);
+                let levels =
+                    (to.typed::<ByteArrayType>().get_descriptor().max_def_level() > 0).then_some(&self.levels[..]);
                 to.typed::<ByteArrayType>().write_batch(&self.words, levels, None)
             }
             Values::IntegerLists(lists) => {

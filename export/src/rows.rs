@@ -141,7 +141,11 @@ impl Row for RoundRow {
         visit_id(&mut self.id, names, v)?;
         v.whole(DEVICE, &mut self.device)?;
         visit_data_set(&mut self.data_set, names, v)?;
-        v.boolean(Spec("closed", "", "Whether the generation ended: it has a row in generations"), true, &mut self.closed)?;
+        v.boolean(
+            Spec("closed", "", "Whether the generation ended: it has a row in generations"),
+            true,
+            &mut self.closed,
+        )?;
         let r = &mut self.record;
         v.whole(Spec("position", "", "Position among the generated tokens, from 0"), &mut r.position)?;
         v.whole(Spec("token", "", "The committed token"), &mut r.token)?;
@@ -151,15 +155,22 @@ impl Row for RoundRow {
         v.whole(Spec("epoch", "", "Rejections so far in this generation when the draft was drawn"), &mut r.epoch)?;
         v.named(Spec("source", "", "Who wrote the token"), &mut r.source)?;
         v.named(Spec("reason", "", "Why the gate decided as it did"), &mut r.reason)?;
-        let uncertainty = "The gate's statistic: u(t), the entropy in nats, or 1 − max x; NULL if the method needs none";
+        let uncertainty =
+            "The gate's statistic: u(t), the entropy in nats, or 1 − max x; NULL if the method needs none";
         v.float(Spec("uncertainty", "as the method's gate", uncertainty), &mut r.uncertainty)?;
         v.float(Spec("importance", "1", "I(t); NULL if the method needs none"), &mut r.importance)?;
         let threshold = Spec("importance_threshold", "1", "What I(t) had to reach; NULL if the method needs none");
         v.float(threshold, &mut r.importance_threshold)?;
         let probability = "The drafter's probability of its draft; NULL where nothing was drafted";
         v.float(Spec("draft_probability", "1", probability), &mut r.draft_probability)?;
-        v.float(Spec("price", "1", "The price that the gate weighed the draft against; NULL without one"), &mut r.price)?;
-        v.whole(Spec("committed_at_ns", NS, "When the token was committed, since the start of the run"), &mut r.committed_at)?;
+        v.float(
+            Spec("price", "1", "The price that the gate weighed the draft against; NULL without one"),
+            &mut r.price,
+        )?;
+        v.whole(
+            Spec("committed_at_ns", NS, "When the token was committed, since the start of the run"),
+            &mut r.committed_at,
+        )?;
         v.whole(Spec("attempts", "", "Upload attempts that this row pays for, resends included"), &mut r.attempts)?;
         v.whole(Spec("uplink_bits", "bit", "Nominal uplink bits that drove the channel"), &mut r.uplink_bits)?;
         v.whole(Spec("uplink_bytes", "byte", "Bytes of the upload frames on the wire"), &mut r.uplink_bytes)?;
@@ -293,7 +304,10 @@ impl Row for GenerationRecord {
         let target = Spec("latency_target_ns", NS, "The latency per token that its user wants; 0 for none");
         v.whole(target, &mut self.latency_target)?;
         v.whole(Spec("started_ns", NS, "When it started, since the start of the run"), &mut self.started)?;
-        v.maybe(Spec("first_token_ns", NS, "When its first token was committed; NULL without one"), &mut self.first_token)?;
+        v.maybe(
+            Spec("first_token_ns", NS, "When its first token was committed; NULL without one"),
+            &mut self.first_token,
+        )?;
         v.whole(Spec("ended_ns", NS, "When it ended"), &mut self.ended)?;
         let times = &mut self.times;
         v.whole(Spec("draft_ns", NS, "Device time in draft steps, prefill included"), &mut times.draft)?;
@@ -310,7 +324,10 @@ impl Row for GenerationRecord {
         v.whole(Spec("uncertainty_estimates", "", "Estimates of u(t)"), &mut counts.uncertainty)?;
         v.whole(Spec("importance_estimates", "", "Computations of I(t)"), &mut counts.importance)?;
         v.whole(Spec("wasted_drafts", "token", "Drafts thrown away"), &mut counts.wasted_drafts)?;
-        v.whole(Spec("stale_results", "", "Step results and verdicts that came too late to matter"), &mut counts.stale)?;
+        v.whole(
+            Spec("stale_results", "", "Step results and verdicts that came too late to matter"),
+            &mut counts.stale,
+        )?;
         let uploads = &mut self.uploads;
         v.whole(Spec("uploads_sent", "", "Upload attempts that left the device"), &mut uploads.sent)?;
         v.whole(Spec("uploads_verdicts", "", "Attempts ended by a verdict"), &mut uploads.verdicts)?;
@@ -355,7 +372,10 @@ impl Row for BatchRecord {
         visit_method(&mut self.method, names, v)?;
         v.whole(Spec("batch", "", "Number of the batch, from 0, over all verifiers"), &mut self.batch)?;
         v.whole(Spec("verifier", "", "Number of the verifier, from 0"), &mut self.verifier)?;
-        v.whole(Spec("started_ns", NS, "When its computation was asked for, since the start of the run"), &mut self.started)?;
+        v.whole(
+            Spec("started_ns", NS, "When its computation was asked for, since the start of the run"),
+            &mut self.started,
+        )?;
         v.whole(Spec("compute_ns", NS, "How long it took"), &mut self.compute)?;
         v.whole(Spec("estimate_ns", NS, "How long the pool thought it would take"), &mut self.estimate)?;
         v.float(Spec("price", "1", "The pool's price when it was started; NULL without one"), &mut self.price)?;
@@ -412,7 +432,10 @@ impl Row for AuditRecord {
 
     fn visit(&mut self, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
         visit_id(&mut self.id, names, v)?;
-        v.integers(Spec("positions", "", "Positions of the skipped tokens among the generated ones"), &mut self.positions)?;
+        v.integers(
+            Spec("positions", "", "Positions of the skipped tokens among the generated ones"),
+            &mut self.positions,
+        )?;
         let probabilities = "What the verifier would have accepted each of them with: min(1, y/x)";
         v.floats(Spec("accept_probabilities", "1", probabilities), &mut self.accept_probabilities)
     }

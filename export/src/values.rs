@@ -14,7 +14,10 @@ pub(crate) enum Values {
     Floats(Vec<f32>),
     Booleans(Vec<bool>),
     /// Codes are places in `known`.
-    Words { codes: Vec<u32>, known: Vec<String> },
+    Words {
+        codes: Vec<u32>,
+        known: Vec<String>,
+    },
     IntegerLists(Lists<i64>),
     FloatLists(Lists<f32>),
 }

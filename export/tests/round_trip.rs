@@ -215,7 +215,10 @@ fn damaged_parquet_is_no_panic() {
     assert!(refusal(dir).starts_with("DIR/out/rounds.parquet: "));
     // One table in place of another: its columns are missing.
     fs::copy(dir.join("out/batches.parquet"), &rounds).expect("a file");
-    assert!(refusal(dir).starts_with("DIR/out/rounds.parquet: columns missing: prompt, repetition, device, position, token"));
+    assert!(
+        refusal(dir)
+            .starts_with("DIR/out/rounds.parquet: columns missing: prompt, repetition, device, position, token")
+    );
 }
 
 #[test]
@@ -242,7 +245,13 @@ fn the_document_lists_the_columns() {
         expected += &format!("### {}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n", table.name());
         for column in table.columns() {
             let null = if column.nullable { ", may be NULL" } else { "" };
-            expected += &format!("| `{}` | {}{null} | {} | {} |\n", column.name, column.kind.name(), column.unit, column.meaning);
+            expected += &format!(
+                "| `{}` | {}{null} | {} | {} |\n",
+                column.name,
+                column.kind.name(),
+                column.unit,
+                column.meaning
+            );
         }
         expected.push('\n');
     }

@@ -11,6 +11,7 @@ use crate::chunk::{self, Limits, Row};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::rows::{ClosedGeneration, Piece, to_relative};
+use crate::scores::ScoreRow;
 use crate::store;
 use crate::table::Table;
 
@@ -41,6 +42,7 @@ pub(crate) struct Pending {
     pub(crate) energy: Vec<EnergyRow>,
     pub(crate) audits: Vec<AuditRecord>,
     pub(crate) verifiers: Vec<VerifierRecord>,
+    pub(crate) scores: Vec<ScoreRow>,
 }
 
 /// Rounds of one generation that follow those stored already.
@@ -73,19 +75,25 @@ impl Pending {
 impl Appender {
     /// Fills the empty store in `store_dir`, a chunk of rounds at a time.
     pub(crate) fn new(store_dir: &Path) -> Result<Appender, LedgerError> {
-        Ok(Appender {
+        Ok(Appender::over(store_dir, store::open(store_dir)?))
+    }
+
+    fn over(store_dir: &Path, store: sled::Db) -> Appender {
+        Appender {
             store_dir: store_dir.to_path_buf(),
-            store: store::open(store_dir)?,
+            store,
             pending: Pending::default(),
             next: BTreeMap::new(),
             limits: Limits::LIVE,
             chunks: 1,
-        })
+        }
     }
 
-    /// The same in large chunks, and two of rounds at a time: fewer are left half full.
+    /// Fills a new store that is to take little room: in larger chunks, and eight of rounds at a time, so that fewer are
+    /// left half full.
     pub(crate) fn in_bulk(store_dir: &Path) -> Result<Appender, LedgerError> {
-        Ok(Appender { limits: Limits::BULK, chunks: 2, ..Appender::new(store_dir)? })
+        let store = store::create_for_bulk(store_dir)?;
+        Ok(Appender { limits: Limits::BULK, chunks: 8, ..Appender::over(store_dir, store) })
     }
 
     /// Moves the pending rows if some table has a chunk's worth of them.
@@ -97,7 +105,8 @@ impl Appender {
             || fills(pending.batches.len(), BatchRecord::ROWS_PER_CHUNK)
             || fills(pending.energy.len(), EnergyRow::ROWS_PER_CHUNK)
             || fills(pending.audits.len(), AuditRecord::ROWS_PER_CHUNK)
-            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK);
+            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK)
+            || fills(pending.scores.len(), ScoreRow::ROWS_PER_CHUNK);
         if full { self.commit() } else { Ok(()) }
     }
 
@@ -115,6 +124,7 @@ impl Appender {
         self.put(&pending.energy, &mut batch)?;
         self.put(&pending.audits, &mut batch)?;
         self.put(&pending.verifiers, &mut batch)?;
+        self.put(&pending.scores, &mut batch)?;
         self.store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))
     }
 

@@ -14,11 +14,11 @@ use crate::error::LedgerError;
 use crate::table::Table;
 
 /// Largest chunk of rows of a run that is being written, header included: far enough below the size at which sled moves a
-/// value into a file of its own. Compacting writes larger ones, up to 1 MiB.
+/// value into a file of its own. Compacting writes larger ones, up to 256 KiB.
 pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Largest chunk of rows of a compacted run.
-const MAX_BULK_CHUNK_BYTES: usize = 1024 * 1024;
+const MAX_BULK_CHUNK_BYTES: usize = 256 * 1024;
 
 const MAGIC: [u8; 3] = *b"SFC";
 const VERSION: u8 = 2;
@@ -82,8 +82,8 @@ pub(crate) struct Limits {
 impl Limits {
     /// Of a run that is being written.
     pub(crate) const LIVE: Limits = Limits { rows: 1, bytes: MAX_CHUNK_BYTES };
-    /// Of a compacted run: so large that sled gives the chunks files of their own, which have no room to waste.
-    pub(crate) const BULK: Limits = Limits { rows: 8, bytes: MAX_BULK_CHUNK_BYTES };
+    /// Of a compacted run, whose chunks sled keeps in files beside its log.
+    pub(crate) const BULK: Limits = Limits { rows: 2, bytes: MAX_BULK_CHUNK_BYTES };
 }
 
 /// Hands the rows to `sink` in chunks within `limits` and of like size, in order; each with the number of its rows.

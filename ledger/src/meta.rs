@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use specfleet_engine::method::Method;
 
 use crate::error::LedgerError;
+use crate::scores::Scorer;
 
 /// The schema that this program writes, and the newest that it reads; it reads the older ones too, and [`crate::compact()`]
 /// turns them into the newest. It grows when a stored row or a plain file changes its meaning; a field that older programs
@@ -186,6 +187,9 @@ pub struct Meta {
     /// Where it was imported from, for a run that another ledger recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported_from: Option<String>,
+    /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
+    #[serde(default)]
+    pub scorers: Vec<Scorer>,
 }
 
 impl Meta {

@@ -41,13 +41,41 @@ fn number(name: &str) -> Option<u64> {
 /// moment after its last handle was dropped, when its threads have finished what they were about.
 const PATIENCE: (u32, Duration) = (25, Duration::from_millis(20));
 
-/// Opens or creates a store. Flushing is the writer's business alone, so sled's own timer is off.
+/// sled writes its log in segments, and keeps in a file of its own what is larger than a quarter of one. This is its usual
+/// size: whatever a run writes twice a second goes to the log.
+const LIVE_SEGMENT: usize = 512 * 1024;
+
+/// The size for a store that is filled once. The log holds little more than the names of files then. A file that was
+/// replaced is deleted when the segment that says so is full, which must be soon, or the store takes three times its rows.
+const BULK_SEGMENT: usize = 1024;
+
+/// Opens a store, or creates one for a run that is being written. Flushing is the writer's business alone, so sled's own
+/// timer is off.
 pub(crate) fn open(store_dir: &Path) -> Result<sled::Db, LedgerError> {
+    open_with(store_dir, segment(store_dir).unwrap_or(LIVE_SEGMENT))
+}
+
+/// Creates a store that is filled once.
+pub(crate) fn create_for_bulk(store_dir: &Path) -> Result<sled::Db, LedgerError> {
+    open_with(store_dir, BULK_SEGMENT)
+}
+
+/// The size that a store was created with, which sled wants to be told again; `None` if there is none.
+fn segment(store_dir: &Path) -> Option<usize> {
+    let conf = fs::read(store_dir.join("conf")).ok()?;
+    // A checksum follows the text.
+    let text = String::from_utf8_lossy(&conf);
+    let size: usize = text.lines().find_map(|line| line.strip_prefix("segment_size: "))?.parse().ok()?;
+    size.is_power_of_two().then_some(size)
+}
+
+fn open_with(store_dir: &Path, segment: usize) -> Result<sled::Db, LedgerError> {
     let open = || {
         sled::Config::new()
             .path(store_dir)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
+            .segment_size(segment)
             .open()
             .map_err(|error| LedgerError::store(store_dir, error))
     };

@@ -1,6 +1,7 @@
 //! What can go wrong with a command, and what that means for its exit code.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use device_agent::{AgentError, ConnectorError};
@@ -8,6 +9,7 @@ use specfleet_config::ConfigError;
 use specfleet_engine::calibration::MethodError;
 use specfleet_export::ExportError;
 use specfleet_ledger::LedgerError;
+use specfleet_metrics::ServeError;
 use specfleet_model::ModelError;
 use thiserror::Error;
 use verifier_pool::PoolError;
@@ -49,6 +51,9 @@ pub enum Error {
     /// The pool: a port in use, certificates, settings that do not fit the model.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The metrics' port.
+    #[error(transparent)]
+    Metrics(#[from] ServeError),
     /// The way to the pool.
     #[error(transparent)]
     Connector(#[from] ConnectorError),
@@ -118,6 +123,14 @@ pub enum Error {
         /// What a simulation can take.
         instead: &'static str,
     },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", elsewhere(.source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file of the results.
     #[error("cannot write {path}: {source}")]
     Output {
@@ -140,6 +153,12 @@ pub enum Error {
     /// A flag of a command over the ledger that asks for what there is not.
     #[error("{0}")]
     Asked(String),
+    /// Scores that were asked for and cannot be computed.
+    #[error("{0}")]
+    Score(String),
+    /// A question about stored runs that they cannot answer: an unknown name, runs that are not alike.
+    #[error("{0}")]
+    Question(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -161,6 +180,11 @@ fn kept(folder: &Path) -> String {
     format!("; what was recorded until then is in {}", folder.display())
 }
 
+/// What to do about an address that another program has.
+fn elsewhere(source: &std::io::Error) -> &'static str {
+    if source.kind() == ErrorKind::AddrInUse { "; take another port, or 0 for a free one" } else { "" }
+}
+
 impl Error {
     /// The process's exit code: 2 for what the user can mend before anything runs, 130 for Ctrl-C, else 1.
     pub fn exit_code(&self) -> u8 {
@@ -172,12 +196,16 @@ impl Error {
             | Error::Calibration { .. }
             | Error::Pool(_)
             | Error::Connector(_)
+            | Error::Metrics(_)
             | Error::Folder { .. }
             | Error::TooManyDevices { .. }
             | Error::TooManyVerifiers { .. }
             | Error::RealTime { .. }
+            | Error::Listen { .. }
             | Error::Simulation(_)
+            | Error::Question(_)
             | Error::UnknownRun { .. }
+            | Error::Score(_)
             | Error::Asked(_)
             | Error::Ledger(
                 LedgerError::NotFound(_)

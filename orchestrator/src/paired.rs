@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
-use specfleet_analysis::{PairedDifference, paired_bootstrap};
+use specfleet_analysis::{PairedDifference, paired_difference};
 use specfleet_engine::record::GenerationRecord;
-
-/// Resamples of the bootstrap.
-const RESAMPLES: u32 = 2_000;
 
 /// The method that the others are held against.
 const SUBJECT: &str = "ui-hlm";
@@ -94,7 +91,7 @@ fn against(
         subject.iter().filter_map(|(prompt, &ours)| Some((ours, *other.get(prompt)?))).collect();
     let interval = |figures: Vec<(f64, f64)>| -> Option<Interval> {
         let (a, b): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
-        paired_bootstrap(&a, &b, RESAMPLES, seed).ok().map(Interval::from)
+        paired_difference(&a, &b, seed).ok().map(Interval::from)
     };
     let joules_per_token = interval(pairs.iter().map(|(a, b)| (a.joules_per_token, b.joules_per_token)).collect());
     let mean = pairs.iter().map(|(_, b)| b.joules_per_token).sum::<f64>() / pairs.len().max(1) as f64;

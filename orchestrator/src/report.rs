@@ -1,47 +1,47 @@
 //! The table at the end of a run, and the listing of runs.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use specfleet_analysis::{Metric, Summary, Validity};
+use specfleet_analysis::{Statistic, Summary, Validity};
 use specfleet_config::Settings;
 use specfleet_ledger::RunListing;
 
 /// A column: heading, metric, statistic, factor to the unit shown, decimals.
-type Column = (&'static str, &'static str, fn(&Metric) -> f64, f64, usize);
+pub(crate) type Column = (&'static str, &'static str, Statistic, f64, usize);
 
-const COLUMNS: [Column; 17] = [
-    ("tok/s", "tokens_per_second", |m| m.mean, 1.0, 1),
-    ("TTFT\nms", "time_to_first_token_seconds", |m| m.p50, 1e3, 0),
-    ("gap p50\nms", "inter_token_latency_seconds", |m| m.p50, 1e3, 1),
-    ("gap p95\nms", "inter_token_latency_seconds", |m| m.p95, 1e3, 1),
-    ("upload\n%", "upload_rate", |m| m.mean, 1e2, 1),
-    ("reject\n%", "rejection_rate", |m| m.mean, 1e2, 1),
-    ("true skip\n%", "true_skip_rate", |m| m.mean, 1e2, 1),
-    ("accept\nlength", "mean_acceptance_length", |m| m.mean, 1.0, 2),
-    ("uplink\nB/tok", "uplink_bytes_per_token", |m| m.mean, 1.0, 0),
-    ("device\nmJ/tok", "energy_per_token_joules_device", |m| m.mean, 1e3, 1),
-    ("radio\nmJ/tok", "energy_per_token_joules_radio", |m| m.mean, 1e3, 1),
-    ("cloud\nmJ/tok", "energy_per_token_joules_cloud", |m| m.mean, 1e3, 1),
-    ("total\nmJ/tok", "energy_per_token_joules_total", |m| m.mean, 1e3, 1),
-    ("saved\n%", "energy_saved_vs_hlm", |m| m.mean, 1e2, 1),
-    ("exact\n%", "exact_match", |m| m.mean, 1e2, 1),
-    ("agree\n%", "token_agreement", |m| m.mean, 1e2, 1),
-    ("ROUGE-L\n%", "rouge_l", |m| m.mean, 1e2, 1),
+pub(crate) const COLUMNS: [Column; 17] = [
+    ("tok/s", "tokens_per_second", Statistic::Mean, 1.0, 1),
+    ("TTFT\nms", "time_to_first_token_seconds", Statistic::P50, 1e3, 0),
+    ("gap p50\nms", "inter_token_latency_seconds", Statistic::P50, 1e3, 1),
+    ("gap p95\nms", "inter_token_latency_seconds", Statistic::P95, 1e3, 1),
+    ("upload\n%", "upload_rate", Statistic::Mean, 1e2, 1),
+    ("reject\n%", "rejection_rate", Statistic::Mean, 1e2, 1),
+    ("true skip\n%", "true_skip_rate", Statistic::Mean, 1e2, 1),
+    ("accept\nlength", "mean_acceptance_length", Statistic::Mean, 1.0, 2),
+    ("uplink\nB/tok", "uplink_bytes_per_token", Statistic::Mean, 1.0, 0),
+    ("device\nmJ/tok", "energy_per_token_joules_device", Statistic::Mean, 1e3, 1),
+    ("radio\nmJ/tok", "energy_per_token_joules_radio", Statistic::Mean, 1e3, 1),
+    ("cloud\nmJ/tok", "energy_per_token_joules_cloud", Statistic::Mean, 1e3, 1),
+    ("total\nmJ/tok", "energy_per_token_joules_total", Statistic::Mean, 1e3, 1),
+    ("saved\n%", "energy_saved_vs_hlm", Statistic::Mean, 1e2, 1),
+    ("exact\n%", "exact_match", Statistic::Mean, 1e2, 1),
+    ("agree\n%", "token_agreement", Statistic::Mean, 1e2, 1),
+    ("ROUGE-L\n%", "rouge_l", Statistic::Mean, 1e2, 1),
 ];
 
 /// The same for the shared pool and what the users of the fleet notice.
-const POOL_COLUMNS: [Column; 12] = [
-    ("fleet\ntok/s", "fleet_tokens_per_second", |m| m.mean, 1.0, 1),
-    ("goodput\ntok/s", "goodput_tokens_per_second", |m| m.mean, 1.0, 1),
-    ("in time\n%", "goodput_share", |m| m.mean, 1e2, 1),
-    ("request\ns", "request_latency_seconds", |m| m.p50, 1.0, 2),
-    ("fairness\nJain", "fairness_jain", |m| m.mean, 1.0, 3),
-    ("queue p50\nms", "queue_seconds", |m| m.p50, 1e3, 2),
-    ("queue p95\nms", "queue_seconds", |m| m.p95, 1e3, 2),
-    ("batch\nseqs", "batch_sequences", |m| m.mean, 1.0, 2),
-    ("busy\n%", "verifier_busy_share", |m| m.mean, 1e2, 1),
-    ("wasted\ndrafts/tok", "wasted_drafts_per_token", |m| m.mean, 1.0, 3),
-    ("wasted\nmJ/tok", "wasted_joules_per_token_drafts", |m| m.mean, 1e3, 2),
-    ("agree\n%", "verifier_agreement", |m| m.mean, 1e2, 1),
+pub(crate) const POOL_COLUMNS: [Column; 12] = [
+    ("fleet\ntok/s", "fleet_tokens_per_second", Statistic::Mean, 1.0, 1),
+    ("goodput\ntok/s", "goodput_tokens_per_second", Statistic::Mean, 1.0, 1),
+    ("in time\n%", "goodput_share", Statistic::Mean, 1e2, 1),
+    ("request\ns", "request_latency_seconds", Statistic::P50, 1.0, 2),
+    ("fairness\nJain", "fairness_jain", Statistic::Mean, 1.0, 3),
+    ("queue p50\nms", "queue_seconds", Statistic::P50, 1e3, 2),
+    ("queue p95\nms", "queue_seconds", Statistic::P95, 1e3, 2),
+    ("batch\nseqs", "batch_sequences", Statistic::Mean, 1.0, 2),
+    ("busy\n%", "verifier_busy_share", Statistic::Mean, 1e2, 1),
+    ("wasted\ndrafts/tok", "wasted_drafts_per_token", Statistic::Mean, 1.0, 3),
+    ("wasted\nmJ/tok", "wasted_joules_per_token_drafts", Statistic::Mean, 1e3, 2),
+    ("agree\n%", "verifier_agreement", Statistic::Mean, 1e2, 1),
 ];
 
 /// What is run, in one line.
@@ -79,7 +79,8 @@ fn table_of(summary: &Summary, columns: &[Column]) -> String {
     table.set_header(std::iter::once("method").chain(columns.iter().map(|column| column.0)));
     for (name, metrics) in summary.methods.iter() {
         let cells = columns.iter().map(|&&(_, metric, statistic, factor, decimals)| {
-            let text = metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic(m) * factor));
+            let text =
+                metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic.of(m) * factor));
             Cell::new(text).set_alignment(CellAlignment::Right)
         });
         table.add_row(std::iter::once(Cell::new(name)).chain(cells));

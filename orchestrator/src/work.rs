@@ -73,7 +73,7 @@ impl Work {
 }
 
 /// See [`Work::all_asked`].
-fn all_asked(settings: &Settings) -> bool {
+pub(crate) fn all_asked(settings: &Settings) -> bool {
     match &settings.load {
         // Requests to a device that is gone are dropped, and recorded so.
         Load::Open { arrivals, .. } => !matches!(arrivals, Arrivals::Ramp { .. } | Arrivals::Recorded { .. }),

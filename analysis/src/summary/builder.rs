@@ -34,7 +34,9 @@ impl SummaryBuilder {
             self.books.imbalance(record.id, &imbalance);
         }
         let samples = self.books.samples_of(&tally);
-        view.rounds.iter().for_each(|round| tally.enter(round, samples));
+        for round in view.rounds {
+            tally.enter(round, samples, true);
+        }
         if let Some(audit) = view.audit {
             tally.audit_all(audit);
         }

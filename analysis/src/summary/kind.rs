@@ -29,6 +29,7 @@
 //! | `energy_saved_vs_hlm` | of a pair: 1 − joules / `hlm`'s joules on the same prompt and repetition | 1 − Σ / Σ over the pairs |
 //! | `exact_match` | of a generation: 1 or 0 | plain |
 //! | `token_agreement`, `rouge_l` | of a generation: the score | plain |
+//! | `first_divergence_tokens` | of a pair: leading tokens equal to `llm-only`'s; all of them where the texts are equal | plain |
 //!
 //! An *answered upload* is one that a verdict's first token pays for; resends of the same drafts count once. A *phase* is
 //! a method's time from the first scheduled start to the last end. A token is *in time* if the gap since the generation's
@@ -74,6 +75,7 @@ pub(super) enum Kind {
     EnergySaved,
     ExactMatch,
     TokenAgreement,
+    FirstDivergence,
     RougeL,
 }
 
@@ -84,7 +86,7 @@ const NANO: f64 = 1e-9;
 const PER_NANO: f64 = 1e9;
 
 /// Name, unit and the scale of the ratios of each [`Kind`], in its order.
-pub(super) const KINDS: [(&str, &str, f64); 34] = [
+pub(super) const KINDS: [(&str, &str, f64); 35] = [
     ("tokens_per_second", "tokens/s", PER_NANO),
     ("time_to_first_token_seconds", "s", NANO),
     ("inter_token_latency_seconds", "s", NANO),
@@ -118,6 +120,7 @@ pub(super) const KINDS: [(&str, &str, f64); 34] = [
     ("energy_saved_vs_hlm", "ratio", 1.0),
     ("exact_match", "ratio", NANO),
     ("token_agreement", "ratio", NANO),
+    ("first_divergence_tokens", "tokens", NANO),
     ("rouge_l", "ratio", NANO),
 ];
 

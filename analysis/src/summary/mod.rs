@@ -8,6 +8,7 @@ mod kind;
 mod ordered;
 mod pairs;
 mod phase;
+mod piecewise;
 mod samples;
 mod stream;
 mod tally;
@@ -19,6 +20,7 @@ use thiserror::Error;
 pub use builder::SummaryBuilder;
 pub use kind::metric_names;
 pub use ordered::Ordered;
+pub use piecewise::{GenerationTotals, Joint, PiecewiseSummary, Quantiles, RoundPlace};
 pub use stream::StreamSummary;
 pub use tally::GenerationTally;
 

@@ -66,18 +66,25 @@ impl GenerationTally {
     #[inline]
     pub fn round(&mut self, round: &RoundRecord, summary: &mut StreamSummary) {
         let samples = summary.books.samples_of(self);
-        self.enter(round, samples);
+        let _ = self.enter(round, samples, true);
     }
 
+    /// Counts the next round; the gap since the one before, where that is known (`adjacent`) and there is one.
     #[inline]
-    pub(super) fn enter<C: Collector>(&mut self, round: &RoundRecord, samples: &mut MethodSamples<C>) {
+    pub(super) fn enter<C: Collector>(
+        &mut self,
+        round: &RoundRecord,
+        samples: &mut MethodSamples<C>,
+        adjacent: bool,
+    ) -> Option<Span> {
         let gap = round.committed_at.since(self.last);
-        if self.tokens > 0 {
+        let between = (adjacent && self.tokens > 0).then_some(gap);
+        if let Some(gap) = between {
             samples.nanoseconds(Kind::InterTokenLatency, gap, 1);
         }
         self.last = round.committed_at;
         self.tokens += 1;
-        self.in_time += u32::from(gap <= self.latency_target);
+        self.in_time += u32::from(adjacent && gap <= self.latency_target);
         self.uplink_bytes += u64::from(round.uplink_bytes);
         let of_drafts = match round.source {
             Source::Accepted => {
@@ -96,12 +103,27 @@ impl GenerationTally {
                 self.added += 1;
                 false
             }
-            Source::Skipped | Source::Fallback | Source::Refused => return,
+            Source::Skipped | Source::Fallback | Source::Refused => return between,
         };
         if round.attempts > 0 {
             self.uploads += u32::from(of_drafts);
             samples.nanoseconds(Kind::Queue, round.queue + round.batch, 1);
         }
+        between
+    }
+
+    /// Adds what a later part of the same generation counted; the gap between them is the caller's.
+    pub(super) fn append(&mut self, later: &GenerationTally) {
+        self.last = later.last;
+        self.uplink_bytes += later.uplink_bytes;
+        self.kept += later.kept;
+        self.audited += later.audited;
+        self.tokens += later.tokens;
+        self.uploads += later.uploads;
+        self.accepted += later.accepted;
+        self.replaced += later.replaced;
+        self.added += later.added;
+        self.in_time += later.in_time;
     }
 
     /// Counts what the verifier would have accepted of one token that it has not seen: min(1, y_d/x_d). NaN is left out.

@@ -1,5 +1,7 @@
 //! The valid key that a mistyped one was probably meant to be.
 
+use specfleet_engine::names::edits;
+
 /// The candidate nearest to `key`: one of the same last name in another section, else the one with the fewest edits, if
 /// that is at most a third of the key's length.
 pub(super) fn nearest<'a>(key: &str, candidates: impl Iterator<Item = &'a String>) -> Option<String> {
@@ -34,32 +36,9 @@ fn last_name(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
-/// Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn edits_count() {
-        assert_eq!(edits("", "abc"), 3);
-        assert_eq!(edits("kitten", "sitting"), 3);
-        assert_eq!(edits("same", "same"), 0);
-    }
 
     #[test]
     fn a_key_of_another_section_is_found() {

@@ -35,6 +35,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         store: String::new(),
         tags: Vec::new(),
         imported_from: None,
+        scorers: Vec::new(),
     }
 }
 

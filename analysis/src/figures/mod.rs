@@ -1,0 +1,175 @@
+//! What a report draws beside its tables, collected round by round: histograms, risk, acceptance by place, a timeline.
+//!
+//! All of it is counts and integer sums, so that parts of a store can be collected apart and merged in any order.
+
+mod bins;
+mod risk;
+mod timeline;
+
+pub use bins::{LogBin, LogBins};
+pub use risk::{RiskBins, RiskCell, RiskFit};
+pub use timeline::{Stretch, Stretches};
+
+use specfleet_engine::method::{Gate, Method};
+use specfleet_engine::record::{BatchRecord, RoundRecord, Source};
+use specfleet_engine::time::{Span, Time};
+
+/// Tokens of one bin of [`MethodFigures::answer`].
+pub const ANSWER_BIN: u32 = 8;
+
+/// Bins of [`MethodFigures::answer`] at most; what lies behind is in the last.
+const ANSWER_BINS: usize = 128;
+
+/// Judged and accepted drafts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Committed tokens.
+    pub tokens: u64,
+    /// Drafts that the verifier judged.
+    pub judged: u64,
+    /// Accepted of them.
+    pub accepted: u64,
+}
+
+impl Judged {
+    fn add(&mut self, other: &Judged) {
+        self.tokens += other.tokens;
+        self.judged += other.judged;
+        self.accepted += other.accepted;
+    }
+}
+
+/// What one method's rounds and batches look like.
+#[derive(Clone, Debug)]
+pub struct MethodFigures {
+    measures_uncertainty: bool,
+    /// Gaps between commits.
+    pub gaps: LogBins,
+    /// Time in the pool's queue, per answered upload.
+    pub queue: LogBins,
+    /// First commit after the scheduled start.
+    pub first_token: LogBins,
+    /// Uncertainty against rejection; empty where the method measures no u(t).
+    pub risk: RiskBins,
+    /// By the place of a draft in its upload.
+    pub places: Vec<Judged>,
+    /// By the place in the answer, in bins of [`ANSWER_BIN`] tokens.
+    pub answer: Vec<Judged>,
+    /// Completed batches by their number of sequences.
+    pub batch_sizes: Vec<u64>,
+    /// Over time.
+    pub stretches: Stretches,
+}
+
+impl MethodFigures {
+    /// Nothing collected. The method's phase lasts from `from` to `to` and is shown in `bins` stretches.
+    pub fn new(method: &Method, from: Time, to: Time, bins: usize) -> MethodFigures {
+        MethodFigures {
+            measures_uncertainty: measures_uncertainty(&method.gate),
+            gaps: LogBins::default(),
+            queue: LogBins::default(),
+            first_token: LogBins::default(),
+            risk: RiskBins::default(),
+            places: Vec::new(),
+            answer: Vec::new(),
+            batch_sizes: Vec::new(),
+            stretches: Stretches::new(from, to, bins),
+        }
+    }
+
+    /// Takes in the next round of a generation. `gap`: since its previous commit, where there is one; `place`: of its draft
+    /// in the upload, where that is known; `audited`: min(1, y_d/x_d), where the verifier only said so afterwards.
+    #[inline]
+    pub fn round(&mut self, round: &RoundRecord, gap: Option<Span>, place: Option<u32>, audited: Option<f32>) {
+        if let Some(gap) = gap {
+            self.gap(gap);
+        }
+        let accepted = match round.source {
+            Source::Accepted => Some(true),
+            Source::Replaced => Some(false),
+            _ => None,
+        };
+        let bin = ((round.position / ANSWER_BIN) as usize).min(ANSWER_BINS - 1);
+        if self.answer.len() <= bin {
+            self.answer.resize(bin + 1, Judged::default());
+        }
+        self.answer[bin].tokens += 1;
+        if let Some(accepted) = accepted {
+            self.answer[bin].judged += 1;
+            self.answer[bin].accepted += u64::from(accepted);
+            if let Some(place) = place {
+                self.place(place, accepted);
+            }
+        }
+        if self.measures_uncertainty
+            && let Some(rejected) = accepted.map(|accepted| f32::from(u8::from(!accepted))).or(audited.map(|p| 1.0 - p))
+        {
+            self.risk.push(round.uncertainty, rejected);
+        }
+        let answered = round.attempts > 0 && is_answered(round.source);
+        let queue = round.queue + round.batch;
+        if answered {
+            self.queue.push(queue);
+        }
+        self.stretches.round(round.committed_at, answered.then_some(queue));
+    }
+
+    /// A gap between two commits that lie in two parts of the store.
+    pub fn gap(&mut self, gap: Span) {
+        self.gaps.push(gap);
+    }
+
+    /// A judged draft whose place in its upload was found later.
+    pub fn place(&mut self, place: u32, accepted: bool) {
+        let place = place as usize;
+        if self.places.len() <= place {
+            self.places.resize(place + 1, Judged::default());
+        }
+        self.places[place].judged += 1;
+        self.places[place].accepted += u64::from(accepted);
+    }
+
+    /// Takes in a batch.
+    pub fn batch(&mut self, batch: &BatchRecord) {
+        if batch.completed {
+            let size = batch.sequences as usize;
+            if self.batch_sizes.len() <= size {
+                self.batch_sizes.resize(size + 1, 0);
+            }
+            self.batch_sizes[size] += 1;
+            self.stretches.batch(batch.started, batch.sequences);
+        }
+    }
+
+    /// Adds another part of the same method.
+    pub fn merge(&mut self, other: &MethodFigures) {
+        self.gaps.merge(&other.gaps);
+        self.queue.merge(&other.queue);
+        self.first_token.merge(&other.first_token);
+        self.risk.merge(&other.risk);
+        merge_judged(&mut self.places, &other.places);
+        merge_judged(&mut self.answer, &other.answer);
+        if self.batch_sizes.len() < other.batch_sizes.len() {
+            self.batch_sizes.resize(other.batch_sizes.len(), 0);
+        }
+        self.batch_sizes.iter_mut().zip(&other.batch_sizes).for_each(|(mine, others)| *mine += others);
+        self.stretches.merge(&other.stretches);
+    }
+}
+
+fn merge_judged(mine: &mut Vec<Judged>, others: &[Judged]) {
+    if mine.len() < others.len() {
+        mine.resize(others.len(), Judged::default());
+    }
+    mine.iter_mut().zip(others).for_each(|(mine, other)| mine.add(other));
+}
+
+/// Whether the uncertainty of a round's record is u(t).
+fn measures_uncertainty(gate: &Gate) -> bool {
+    matches!(gate, Gate::Uncertainty { .. } | Gate::Joint { .. } | Gate::Price(_))
+}
+
+/// Whether the pool answered for this token.
+fn is_answered(source: Source) -> bool {
+    matches!(source, Source::Accepted | Source::Replaced | Source::Bonus | Source::Verifier)
+}

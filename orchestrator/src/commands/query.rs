@@ -1,0 +1,56 @@
+//! `specfleet query RUN…`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use specfleet::query::{self, Format, Query};
+use specfleet::stored::{StoredRun, threads};
+
+use super::{LEDGER, find_all, print};
+
+/// Ask stored runs for figures, grouped and filtered.
+#[derive(Args)]
+pub(crate) struct QueryArgs {
+    /// The runs: names in the ledger, or folders
+    #[arg(required_unless_present = "list")]
+    runs: Vec<PathBuf>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = LEDGER)]
+    ledger: PathBuf,
+    /// Columns to group by, separated by commas
+    #[arg(long, value_name = "a,b", value_delimiter = ',')]
+    group_by: Vec<String>,
+    /// Figures, separated by commas: METRIC:STATISTIC
+    #[arg(long, value_name = "METRIC:STATISTIC,…", value_delimiter = ',', required_unless_present = "list")]
+    metric: Vec<String>,
+    /// A condition on the rows: COLUMN=VALUE, or with !=, <, <=, >, >=; may be repeated
+    #[arg(long = "where", value_name = "CONDITION")]
+    conditions: Vec<String>,
+    /// How to print the answer
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Rows to print at most
+    #[arg(long, value_name = "N", default_value = "10000")]
+    limit: usize,
+    /// Print all metrics and groups with their units
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
+    if args.list {
+        print(query::list())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let query = Query::parse(&args.group_by, &args.metric, &args.conditions)?;
+    let folders = find_all(&args.ledger, &args.runs)?;
+    let runs: Vec<StoredRun> =
+        folders.iter().map(|folder| StoredRun::open(folder, threads())).collect::<Result<_, _>>()?;
+    let answer = query.ask(&runs)?;
+    print(query::write(&answer, args.format, args.limit))?;
+    if args.format == Format::Table {
+        answer.notes.iter().try_for_each(|note| print(format!("note: {note}")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,54 @@
+//! `specfleet report RUN…`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use specfleet::error::Error;
+use specfleet::page;
+use specfleet::report_data::{self, ReportData};
+use specfleet::stored::threads;
+
+use super::{LEDGER, find_all, print};
+
+/// What a stored run says: tables, energy by part, the filter's damage.
+#[derive(Args)]
+pub(crate) struct ReportArgs {
+    /// The runs: names in the ledger, or folders
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = LEDGER)]
+    ledger: PathBuf,
+    /// Print the report as JSON: one object, or a list of several
+    #[arg(long)]
+    json: bool,
+    /// Write one self-contained page here
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let folders = find_all(&args.ledger, &args.runs)?;
+    let reports: Vec<ReportData> =
+        folders.iter().map(|folder| report_data::report(folder, threads())).collect::<Result<_, _>>()?;
+    if let Some(file) = &args.html {
+        std::fs::write(file, page::render(&reports)).map_err(|source| Error::Output { path: file.clone(), source })?;
+        if !args.json {
+            print(format!("report in {}", file.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    if args.json {
+        let text = match &reports[..] {
+            [report] => serde_json::to_string_pretty(report),
+            reports => serde_json::to_string_pretty(reports),
+        };
+        print(text.context("writing the report")?)?;
+    } else {
+        let texts: Vec<String> = reports.iter().map(report_data::text).collect();
+        print(texts.join("\n\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

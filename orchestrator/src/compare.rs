@@ -1,0 +1,383 @@
+//! `specfleet compare RUN_A RUN_B`: two stored runs against each other, paired by prompt.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+use specfleet_analysis::{PairedTest, holm, paired_test};
+use specfleet_config::Settings;
+use specfleet_engine::method::Writer;
+use specfleet_engine::record::{FinishReason, GenerationRecord};
+use specfleet_ledger::RunKind;
+
+use crate::error::Error;
+use crate::frontier::unknown;
+use crate::stored::{StoredRun, TextFigures};
+
+/// Which methods of the two runs are held against each other.
+#[derive(Clone, Debug, Default)]
+pub struct Pairs {
+    /// Methods of both; all common ones if empty.
+    pub methods: Vec<String>,
+    /// A method of the first run, against `method_b` of the second.
+    pub method_a: Option<String>,
+    /// See `method_a`.
+    pub method_b: Option<String>,
+}
+
+/// Two runs against each other.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunComparison {
+    /// The first run.
+    pub run_a: String,
+    /// The second.
+    pub run_b: String,
+    /// What their scenarios set differently: key, first, second.
+    pub differences: Vec<(String, String, String)>,
+    /// Every metric of every pair of methods.
+    pub rows: Vec<ComparedMetric>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// One metric of one pair of methods.
+#[derive(Clone, Debug, Serialize)]
+pub struct ComparedMetric {
+    /// The first run's method.
+    pub method_a: String,
+    /// The second run's.
+    pub method_b: String,
+    /// The metric.
+    pub metric: String,
+    /// Its unit.
+    pub unit: String,
+    /// Means, difference, interval, effect size (Cohen's d_z), p-value.
+    #[serde(flatten)]
+    pub test: PairedTest,
+    /// p-value after Holm's adjustment over the metrics of this pair of methods.
+    pub adjusted_p_value: f64,
+    /// Whether that is at most 0.05.
+    pub significant: bool,
+}
+
+/// Metrics of one generation: name, unit, figure.
+type Figure = fn(&StoredRun, &GenerationRecord, &TextFigures) -> Option<f64>;
+
+fn per_token(nanojoules: u64, record: &GenerationRecord) -> Option<f64> {
+    (!record.tokens.is_empty()).then(|| nanojoules as f64 * 1e-9 / record.tokens.len() as f64)
+}
+
+const METRICS: [(&str, &str, Figure); 15] = [
+    ("energy_per_token_joules_total", "J/token", |_, record, _| per_token(record.energy.total(), record)),
+    ("energy_per_token_joules_device", "J/token", |_, record, _| per_token(record.energy.device, record)),
+    ("energy_per_token_joules_radio", "J/token", |_, record, _| per_token(record.energy.radio, record)),
+    ("energy_per_token_joules_cloud", "J/token", |_, record, _| per_token(record.energy.cloud, record)),
+    ("time_to_first_token_seconds", "s", |_, record, _| Some(record.first_token?.since(record.scheduled).seconds())),
+    ("request_latency_seconds", "s", |_, record, _| {
+        let ended = matches!(record.finish, FinishReason::Stop | FinishReason::Length);
+        ended.then(|| record.ended.since(record.scheduled).seconds())
+    }),
+    ("tokens_per_second", "tokens/s", |_, record, _| {
+        let seconds = record.ended.since(record.scheduled).seconds();
+        (seconds > 0.0).then(|| record.tokens.len() as f64 / seconds)
+    }),
+    ("tokens", "tokens", |_, record, _| Some(record.tokens.len() as f64)),
+    ("uploads_per_token", "uploads/token", |run, record, _| {
+        let drafts = run.meta().methods.get(usize::from(record.id.method))?.writer == Writer::Drafter;
+        (drafts && !record.tokens.is_empty()).then(|| record.uploads.verdicts as f64 / record.tokens.len() as f64)
+    }),
+    ("wasted_drafts_per_token", "drafts/token", |_, record, _| {
+        (!record.tokens.is_empty()).then(|| record.counts.wasted_drafts as f64 / record.tokens.len() as f64)
+    }),
+    ("deviation_rate", "ratio", |run, record, _| {
+        let known =
+            || run.audit(record.id).into_iter().flat_map(|audit| &audit.accept_probabilities).filter(|p| p.is_finite());
+        let count = known().count();
+        (count > 0).then(|| known().map(|p| 1.0 - f64::from(*p)).sum::<f64>() / count as f64)
+    }),
+    ("exact_match", "ratio", |_, _, text| text.exact_match.map(|right| f64::from(u8::from(right)))),
+    ("rouge_l", "ratio", |_, _, text| text.rouge_l),
+    ("token_agreement", "ratio", |_, _, text| text.token_agreement),
+    ("first_divergence_tokens", "tokens", |_, _, text| text.first_divergence.map(f64::from)),
+];
+
+/// Compares two runs; refuses runs whose prompts, models or sampling are not the same, and says what differs.
+pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<RunComparison, Error> {
+    let differences = alike(a, b)?;
+    let mut notes: Vec<String> = a.notes.iter().chain(&b.notes).cloned().collect();
+    for run in [a, b] {
+        if !run.has_text() {
+            notes.push(format!("run {} has no text (fitted answers): accuracy is not compared", run.meta().run));
+        }
+        if run.keep_every() > 1 {
+            notes.push(format!(
+                "run {} keeps every {}th device: only these are compared",
+                run.meta().run,
+                run.keep_every()
+            ));
+        }
+    }
+    let mut rows = Vec::new();
+    for (method_a, method_b) in method_pairs(a, b, pairs)? {
+        rows.extend(compare_methods(a, b, (method_a, method_b))?);
+    }
+    Ok(RunComparison { run_a: a.meta().run.clone(), run_b: b.meta().run.clone(), differences, rows, notes })
+}
+
+/// Indices of the methods to compare.
+fn method_pairs(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<Vec<(u16, u16)>, Error> {
+    let index = |run: &StoredRun, name: &str| -> Result<u16, Error> {
+        let names: Vec<&str> = run.meta().methods.iter().map(|method| method.name.as_str()).collect();
+        let found = names.iter().position(|known| *known == name);
+        let found =
+            found.ok_or_else(|| unknown(&format!("run {} has no method {name:?}", run.meta().run), name, &names))?;
+        Ok(found as u16)
+    };
+    match (&pairs.method_a, &pairs.method_b) {
+        (Some(first), Some(second)) => return Ok(vec![(index(a, first)?, index(b, second)?)]),
+        (None, None) => {}
+        _ => return Err(Error::Question("--method-a and --method-b belong together".to_owned())),
+    }
+    if !pairs.methods.is_empty() {
+        return pairs.methods.iter().map(|name| Ok((index(a, name)?, index(b, name)?))).collect();
+    }
+    let common: Vec<(u16, u16)> = a
+        .meta()
+        .methods
+        .iter()
+        .filter_map(|method| Some((index(a, &method.name).ok()?, index(b, &method.name).ok()?)))
+        .collect();
+    if common.is_empty() {
+        return Err(refuse(a, b, "they have no method in common; --method-a and --method-b name one of each"));
+    }
+    Ok(common)
+}
+
+/// The first run's word, the second's, and why they are not compared.
+fn refuse(a: &StoredRun, b: &StoredRun, why: &str) -> Error {
+    Error::Question(format!("runs {} and {} cannot be compared: {why}", a.meta().run, b.meta().run))
+}
+
+/// Refuses what would compare apples with pears; the other settings that differ.
+fn alike(a: &StoredRun, b: &StoredRun) -> Result<Vec<(String, String, String)>, Error> {
+    let settings = |run: &StoredRun| -> Result<Settings, Error> {
+        run.settings.clone().ok_or_else(|| {
+            refuse(
+                a,
+                b,
+                &format!(
+                    "the scenario of {} cannot be read any more, so nothing says that they are alike",
+                    run.meta().run
+                ),
+            )
+        })
+    };
+    let (first, second) = (settings(a)?, settings(b)?);
+    let data = |settings: &Settings| -> BTreeMap<String, String> {
+        settings.workload.iter().map(|part| (part.data_set.clone(), part.sha256.clone())).collect()
+    };
+    if data(&first) != data(&second) {
+        let names = |settings: &Settings| data(settings).into_keys().collect::<Vec<_>>().join(", ");
+        let why = if names(&first) == names(&second) {
+            format!("their prompts differ: {} has changed between them", names(&first))
+        } else {
+            format!("their workloads differ: {} and {}", names(&first), names(&second))
+        };
+        return Err(refuse(a, b, &why));
+    }
+    let model = |settings: &Settings| {
+        let model = &settings.model;
+        (
+            format!("{:?} in {:?}", model.drafter, model.drafter_precision),
+            format!("{:?} in {:?}", model.verifier, model.verifier_precision),
+        )
+    };
+    let digests = |run: &StoredRun| {
+        let key = run.meta().calibration.as_ref()?.get(0)?.get("key")?.clone();
+        Some((key.get("drafter")?.clone(), key.get("verifier")?.clone()))
+    };
+    let other_weights = digests(a).zip(digests(b)).is_some_and(|(first, second)| first != second);
+    if model(&first) != model(&second) || other_weights {
+        let words = |settings: &Settings| {
+            let (drafter, verifier) = model(settings);
+            format!("{drafter} with {verifier}")
+        };
+        return Err(refuse(a, b, &format!("they ran other models: {} and {}", words(&first), words(&second))));
+    }
+    let (one, other) = (first.run.sampling, second.run.sampling);
+    if one != other {
+        let words = |s: specfleet_engine::method::Sampling| {
+            format!("temperature {}, top_k {}, top_p {}", s.temperature, s.top_k, s.top_p)
+        };
+        return Err(refuse(a, b, &format!("they sample differently: {} and {}", words(one), words(other))));
+    }
+    Ok(differences(a, b, &first, &second))
+}
+
+/// Keys of the scenarios that differ, and live against simulated.
+fn differences(a: &StoredRun, b: &StoredRun, first: &Settings, second: &Settings) -> Vec<(String, String, String)> {
+    let kind = |run: &StoredRun| match &run.meta().kind {
+        RunKind::Live => "live".to_owned(),
+        RunKind::Simulated { fidelity, cost, .. } => format!("simulated ({fidelity}, {cost})"),
+    };
+    let mut rows = Vec::new();
+    if kind(a) != kind(b) {
+        rows.push(("kind".to_owned(), kind(a), kind(b)));
+    }
+    let flat = |settings: &Settings| {
+        let mut keys = BTreeMap::new();
+        if let Ok(value) = serde_json::to_value(settings) {
+            flatten("", &value, &mut keys);
+        }
+        keys
+    };
+    let (first, second) = (flat(first), flat(second));
+    let names: std::collections::BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    for name in names {
+        let of = |keys: &BTreeMap<String, String>| keys.get(name).cloned().unwrap_or_else(|| "-".to_owned());
+        if of(&first) != of(&second) {
+            rows.push((name.clone(), of(&first), of(&second)));
+        }
+    }
+    rows
+}
+
+fn flatten(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
+    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&join(key), value, into)),
+        serde_json::Value::Array(items) if items.iter().any(|item| item.is_object()) => {
+            items.iter().enumerate().for_each(|(index, item)| flatten(&join(&index.to_string()), item, into));
+        }
+        serde_json::Value::String(text) => {
+            into.insert(path.to_owned(), text.clone());
+        }
+        other => {
+            into.insert(path.to_owned(), other.to_string());
+        }
+    }
+}
+
+/// Every metric of one pair of methods.
+fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<Vec<ComparedMetric>, Error> {
+    // By data set and prompt, then repetition: prompts are independent, repetitions of one are not.
+    let mut prompts: BTreeMap<(&str, u32), Vec<(usize, usize)>> = BTreeMap::new();
+    let usable = |record: &GenerationRecord| record.finish != FinishReason::Dropped;
+    for (index, record) in a.generations.iter().enumerate().filter(|(_, r)| r.id.method == methods.0 && usable(r)) {
+        let id = specfleet_engine::id::GenerationId { method: methods.1, ..record.id };
+        let Some(other) = b.find(id).filter(|other| usable(&b.generations[*other])) else { continue };
+        let set = a.data_set_name(record.data_set);
+        if set == b.data_set_name(b.generations[other].data_set) {
+            prompts.entry((set, record.id.prompt)).or_default().push((index, other));
+        }
+    }
+    if prompts.is_empty() {
+        return Err(refuse(a, b, "they have no prompt in common that both answered"));
+    }
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let mut figures: Vec<(String, String, Vec<f64>, Vec<f64>)> = Vec::new();
+    let mut take = |name: &str, unit: &str, of: &dyn Fn(usize, usize) -> Option<(f64, f64)>| {
+        let pairs = prompts.values().filter_map(|places| {
+            let known: Vec<(f64, f64)> = places.iter().filter_map(|&(x, y)| of(x, y)).collect();
+            let (x, y): (Vec<f64>, Vec<f64>) = known.into_iter().unzip();
+            (!x.is_empty()).then(|| (mean(x), mean(y)))
+        });
+        let (x, y): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        figures.push((name.to_owned(), unit.to_owned(), x, y));
+    };
+    for (name, unit, figure) in METRICS {
+        take(name, unit, &|x, y| {
+            Some((figure(a, &a.generations[x], &a.texts[x])?, figure(b, &b.generations[y], &b.texts[y])?))
+        });
+    }
+    for score in &a.scores {
+        let Some(other) = b.scores.iter().find(|other| other.name == score.name) else { continue };
+        take(&score.name, &score.unit, &|x, y| {
+            Some((*score.values.get(&a.generations[x].id)?, *other.values.get(&b.generations[y].id)?))
+        });
+    }
+    let seed = a.meta().seed ^ b.meta().seed.rotate_left(32);
+    let mut rows: Vec<ComparedMetric> = figures
+        .into_iter()
+        .filter_map(|(metric, unit, x, y)| {
+            let test = paired_test(&x, &y, seed).ok()?;
+            Some(ComparedMetric {
+                method_a: a.method_name(methods.0).to_owned(),
+                method_b: b.method_name(methods.1).to_owned(),
+                metric,
+                unit,
+                test,
+                adjusted_p_value: 1.0,
+                significant: false,
+            })
+        })
+        .collect();
+    let adjusted = holm(&rows.iter().map(|row| row.test.p_value).collect::<Vec<_>>());
+    for (row, p) in rows.iter_mut().zip(adjusted) {
+        row.adjusted_p_value = p;
+        row.significant = p <= 0.05;
+    }
+    Ok(rows)
+}
+
+/// The comparison for a terminal.
+pub fn text(comparison: &RunComparison) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["method", "metric", "unit", "prompts", "A", "B", "A - B [95 %]", "d_z", "p", "p (Holm)", ""]);
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let mut named = String::new();
+    for row in &comparison.rows {
+        let name = if row.method_a == row.method_b {
+            row.method_a.clone()
+        } else {
+            format!("{} : {}", row.method_a, row.method_b)
+        };
+        let test = &row.test;
+        let stars = match row.adjusted_p_value {
+            p if p <= 0.001 => "***",
+            p if p <= 0.01 => "**",
+            p if p <= 0.05 => "*",
+            _ => "",
+        };
+        table.add_row([
+            Cell::new(if name == named { "" } else { &name }),
+            Cell::new(&row.metric),
+            Cell::new(&row.unit),
+            right(test.pairs.to_string()),
+            right(significant(test.mean_a)),
+            right(significant(test.mean_b)),
+            right(format!("{} [{}, {}]", significant(test.difference), significant(test.low), significant(test.high))),
+            right(test.effect.map_or(String::new(), |effect| format!("{effect:+.2}"))),
+            right(format!("{:.4}", test.p_value)),
+            right(format!("{:.4}", row.adjusted_p_value)),
+            Cell::new(stars),
+        ]);
+        named = name;
+    }
+    let mut lines = vec![format!("A = {}, B = {}, paired by prompt", comparison.run_a, comparison.run_b)];
+    if comparison.differences.is_empty() {
+        lines.push("their scenarios are equal".to_owned());
+    }
+    for (key, a, b) in &comparison.differences {
+        lines.push(format!("differs: {key}: {a} | {b}"));
+    }
+    lines.push(String::new());
+    lines.push(table.to_string());
+    lines.push(String::new());
+    lines.push(
+        "* p <= 0.05, ** 0.01, *** 0.001 after Holm over the metrics; intervals by bootstrap, p by sign flips over prompts"
+            .to_owned(),
+    );
+    lines.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
+    lines.join("\n")
+}
+
+/// Four significant digits.
+fn significant(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = (3 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    format!("{value:.digits$}")
+}

@@ -1,0 +1,531 @@
+//! `specfleet query RUN…`: figures of stored runs, grouped and filtered.
+//!
+//! A metric decides which table is read. Metrics of several tables may stand in one query if every group and every
+//! condition is a column of each of these tables: each metric is taken over its own rows, and the rows of the answer are
+//! joined by group. Rounds also have the columns of their generation.
+
+mod columns;
+mod output;
+
+use std::collections::BTreeMap;
+
+use specfleet_analysis::Sketch;
+use specfleet_engine::id::GenerationId;
+use specfleet_engine::time::Time;
+use specfleet_ledger::RoundColumn;
+
+use self::columns::{Figure, Key, RoundRow, Row};
+pub use self::columns::{GROUPS, GroupColumn, Level, MetricColumn, metrics};
+pub use self::output::{Format, list, write};
+use crate::error::Error;
+use crate::frontier::unknown;
+use crate::stored::{AuditCursor, StoredRun, partial_record};
+
+/// Groups of an answer at most: beyond it a column was taken that has one group per row.
+const MOST_GROUPS: usize = 1_000_000;
+
+/// Samples per group up to which percentiles are exact.
+const EXACT_UP_TO: usize = 100_000;
+
+/// A figure of the samples of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistic {
+    /// Weighted by the denominator where the metric is a ratio.
+    Mean,
+    /// Smallest.
+    Min,
+    /// Largest.
+    Max,
+    /// Sum; of whole numbers exact.
+    Sum,
+    /// Samples.
+    Count,
+    /// Nearest rank, in percent.
+    Percentile(u8),
+}
+
+const STATISTICS: [(&str, Statistic); 9] = [
+    ("mean", Statistic::Mean),
+    ("min", Statistic::Min),
+    ("max", Statistic::Max),
+    ("sum", Statistic::Sum),
+    ("count", Statistic::Count),
+    ("p50", Statistic::Percentile(50)),
+    ("p90", Statistic::Percentile(90)),
+    ("p95", Statistic::Percentile(95)),
+    ("p99", Statistic::Percentile(99)),
+];
+
+/// What is asked.
+pub struct Query {
+    groups: Vec<&'static GroupColumn>,
+    metrics: Vec<(&'static MetricColumn, &'static str, Statistic)>,
+    conditions: Vec<Condition>,
+}
+
+/// A condition on a row.
+struct Condition {
+    column: Column,
+    operator: &'static str,
+    value: String,
+    number: Option<f64>,
+}
+
+#[derive(Clone, Copy)]
+enum Column {
+    Group(&'static GroupColumn),
+    Metric(&'static MetricColumn),
+}
+
+/// The answer.
+pub struct Answer {
+    /// Names of the groups, then `metric:statistic`.
+    pub header: Vec<String>,
+    /// Units, by column; empty for groups.
+    pub units: Vec<&'static str>,
+    /// Rows, by group.
+    pub rows: Vec<Vec<CellValue>>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// A cell of the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CellValue {
+    /// A name of a group.
+    Text(String),
+    /// A whole number times a power of ten: decimals that are exact.
+    Exact(i128, u32),
+    /// Any number.
+    Number(f64),
+    /// The group has no sample.
+    Missing,
+}
+
+impl Query {
+    /// Reads a query. `groups`, `metrics` and `conditions` as on the command line.
+    pub fn parse(groups: &[String], metrics: &[String], conditions: &[String]) -> Result<Query, Error> {
+        let group_names = || GROUPS.iter().map(|group| group.name).collect::<Vec<_>>();
+        let groups = groups.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(|name| {
+            GROUPS
+                .iter()
+                .find(|group| group.name == name)
+                .ok_or_else(|| unknown(&format!("--group-by: there is no group {name:?}"), name, &group_names()))
+        });
+        let groups: Vec<&GroupColumn> = groups.collect::<Result<_, _>>()?;
+        let metrics = metrics.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).map(|text| {
+            let (name, statistic) = text.split_once(':').unwrap_or((text, "mean"));
+            let metric = metric(name)
+                .ok_or_else(|| unknown(&format!("--metric: there is no metric {name:?}"), name, &metric_names()))?;
+            let names: Vec<&str> = STATISTICS.iter().map(|(name, _)| *name).collect();
+            let found = STATISTICS.iter().find(|(known, _)| *known == statistic);
+            let (name, statistic) = found.ok_or_else(|| {
+                unknown(&format!("--metric {text}: there is no statistic {statistic:?}"), statistic, &names)
+            })?;
+            Ok((metric, *name, *statistic))
+        });
+        let metrics: Vec<_> = metrics.collect::<Result<_, Error>>()?;
+        if metrics.is_empty() {
+            return Err(Error::Question("--metric names nothing; query --list prints what there is".to_owned()));
+        }
+        let conditions = conditions.iter().map(|text| condition(text)).collect::<Result<_, _>>()?;
+        let query = Query { groups, metrics, conditions };
+        query.check()?;
+        Ok(query)
+    }
+
+    /// Every group and condition must be a column of every table that is read.
+    fn check(&self) -> Result<(), Error> {
+        for (metric, ..) in &self.metrics {
+            let has = |levels: &[Level]| levels.contains(&metric.level);
+            if let Some(group) = self.groups.iter().find(|group| !has(group.levels)) {
+                return Err(no_column(metric, group.name, group.levels));
+            }
+            for condition in &self.conditions {
+                match condition.column {
+                    Column::Group(group) if !has(group.levels) => {
+                        return Err(no_column(metric, group.name, group.levels));
+                    }
+                    Column::Metric(column)
+                        if column.level != metric.level
+                            && (metric.level, column.level) != (Level::Rounds, Level::Generations) =>
+                    {
+                        return Err(no_column(metric, column.name, &[column.level]));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reads(&self, level: Level) -> bool {
+        self.metrics.iter().any(|(metric, ..)| metric.level == level)
+    }
+
+    /// Asks the runs, one after another.
+    pub fn ask(&self, runs: &[StoredRun]) -> Result<Answer, Error> {
+        let mut groups = Groups { query: self, groups: BTreeMap::new() };
+        let mut notes = Vec::new();
+        for run in runs {
+            self.check_values(run)?;
+            notes.extend(run.notes.iter().chain(&run.damage).cloned());
+            if run.keep_every() > 1 {
+                notes.push(format!(
+                    "run {} keeps every {}th device: the answer is of these",
+                    run.meta().run,
+                    run.keep_every()
+                ));
+            }
+            if self.reads(Level::Generations) {
+                for (index, record) in run.generations.iter().enumerate() {
+                    groups.add(
+                        Level::Generations,
+                        &Row {
+                            run,
+                            method: record.id.method,
+                            generation: Some(index),
+                            round: None,
+                            batch: None,
+                            device: record.device.0,
+                            prompt: record.id.prompt,
+                            repetition: record.id.repetition,
+                        },
+                    )?;
+                }
+            }
+            if self.reads(Level::Rounds) {
+                self.rounds(run, &mut groups, &mut notes)?;
+            }
+            if self.reads(Level::Batches) {
+                for batch in run.reader.batches() {
+                    match batch {
+                        Ok(batch) => groups.add(
+                            Level::Batches,
+                            &Row {
+                                run,
+                                method: batch.method,
+                                generation: None,
+                                round: None,
+                                batch: Some(&batch),
+                                device: 0,
+                                prompt: 0,
+                                repetition: 0,
+                            },
+                        )?,
+                        Err(error) => notes.push(error.to_string()),
+                    }
+                }
+            }
+        }
+        Ok(groups.answer(runs, notes))
+    }
+
+    /// A value that no row can have is a slip, not a question.
+    fn check_values(&self, run: &StoredRun) -> Result<(), Error> {
+        for condition in &self.conditions {
+            let Column::Group(group) = condition.column else { continue };
+            let known: Vec<&str> = match group.name {
+                "method" => run.meta().methods.iter().map(|method| method.name.as_str()).collect(),
+                "data_set" => run.meta().data_sets.iter().map(String::as_str).collect(),
+                "source" => vec!["skipped", "accepted", "replaced", "bonus", "verifier", "fallback", "refused"],
+                "finish" => vec!["stop", "length", "failed", "battery", "left", "dropped", "open"],
+                _ => continue,
+            };
+            if !known.contains(&condition.value.as_str()) {
+                let what = format!("--where {}: run {} has no {:?}", group.name, run.meta().run, condition.value);
+                return Err(unknown(&what, &condition.value, &known));
+            }
+        }
+        Ok(())
+    }
+
+    fn rounds(&self, run: &StoredRun, groups: &mut Groups<'_>, notes: &mut Vec<String>) -> Result<(), Error> {
+        let mut columns: Vec<RoundColumn> = Vec::new();
+        let conditions = self.conditions.iter().flat_map(|condition| match condition.column {
+            Column::Group(group) => group.needs,
+            Column::Metric(metric) => metric.needs,
+        });
+        let metrics = self.metrics.iter().flat_map(|(metric, ..)| metric.needs);
+        for column in self.groups.iter().flat_map(|group| group.needs).chain(metrics).chain(conditions) {
+            if !columns.contains(column) {
+                columns.push(*column);
+            }
+        }
+        let gaps = columns.contains(&RoundColumn::CommittedAt);
+        let audits = self.asks("accept_probability");
+        let mut last: BTreeMap<GenerationId, Time> = BTreeMap::new();
+        for chunk in run.reader.scan_rounds(&columns) {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    notes.push(error.to_string());
+                    continue;
+                }
+            };
+            for piece in &chunk.pieces {
+                let generation = run.find(piece.id);
+                let mut audit = AuditCursor::new(run.audit(piece.id).filter(|_| audits), piece.first);
+                let mut before = if gaps { last.get(&piece.id).copied() } else { None };
+                for index in piece.range.clone() {
+                    let record = partial_record(&chunk.rows, index);
+                    let gap = before.filter(|_| gaps).map(|before| record.committed_at.since(before));
+                    before = Some(record.committed_at);
+                    let audited = if audits { audit.at(record.position) } else { None };
+                    groups.add(
+                        Level::Rounds,
+                        &Row {
+                            run,
+                            method: piece.id.method,
+                            generation,
+                            round: Some(RoundRow { record: &record, gap, audited }),
+                            batch: None,
+                            device: piece.device.0,
+                            prompt: piece.id.prompt,
+                            repetition: piece.id.repetition,
+                        },
+                    )?;
+                }
+                if let Some(before) = before.filter(|_| gaps) {
+                    last.insert(piece.id, before);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn asks(&self, name: &str) -> bool {
+        self.metrics.iter().any(|(metric, ..)| metric.name == name)
+            || self.conditions.iter().any(|condition| matches!(condition.column, Column::Metric(m) if m.name == name))
+    }
+}
+
+fn no_column(metric: &MetricColumn, column: &str, levels: &[Level]) -> Error {
+    let tables: Vec<&str> = levels.iter().map(|level| level.name()).collect();
+    Error::Question(format!(
+        "{} is a metric of {}, which have no {column}; {column} is of {}",
+        metric.name,
+        metric.level.name(),
+        tables.join(" and ")
+    ))
+}
+
+fn metric(name: &str) -> Option<&'static MetricColumn> {
+    metrics().find(|metric| metric.name == name)
+}
+
+fn metric_names() -> Vec<&'static str> {
+    metrics().map(|metric| metric.name).collect()
+}
+
+fn condition(text: &str) -> Result<Condition, Error> {
+    const OPERATORS: [&str; 6] = ["!=", ">=", "<=", "=", ">", "<"];
+    let found = OPERATORS
+        .iter()
+        .filter_map(|operator| Some((text.find(operator)?, *operator)))
+        .min_by_key(|(at, operator)| (*at, std::cmp::Reverse(operator.len())));
+    let (at, operator) = found.ok_or_else(|| {
+        Error::Question(format!("--where {text}: it must be COLUMN=VALUE, or with !=, <, <=, > or >="))
+    })?;
+    let (name, value) = (text[..at].trim(), text[at + operator.len()..].trim().to_owned());
+    let group = GROUPS.iter().find(|group| group.name == name).map(Column::Group);
+    let column = group.or_else(|| metric(name).map(Column::Metric)).ok_or_else(|| {
+        let known: Vec<&str> = GROUPS.iter().map(|group| group.name).chain(metric_names()).collect();
+        unknown(&format!("--where {text}: there is no column {name:?}"), name, &known)
+    })?;
+    let number = value.parse::<f64>().ok().filter(|number| number.is_finite());
+    let ordered = !matches!(operator, "=" | "!=");
+    if number.is_none() && (ordered || matches!(column, Column::Metric(_))) {
+        return Err(Error::Question(format!("--where {text}: {value:?} is no number")));
+    }
+    Ok(Condition { column, operator, value, number })
+}
+
+impl Condition {
+    fn holds(&self, row: &Row<'_>) -> bool {
+        let value = match self.column {
+            Column::Group(group) => match (group.of)(row) {
+                Key::Name(name) => {
+                    let equal = name == self.value;
+                    return if self.operator == "!=" { !equal } else { self.operator == "=" && equal };
+                }
+                Key::Number(number) => Some(number as f64),
+            },
+            Column::Metric(metric) => (metric.of)(row).map(|figure| figure.value(metric.step)),
+        };
+        // A row without the figure meets no condition on it.
+        let (Some(value), Some(number)) = (value, self.number) else { return false };
+        match self.operator {
+            "=" => value == number,
+            "!=" => value != number,
+            ">" => value > number,
+            ">=" => value >= number,
+            "<" => value < number,
+            _ => value <= number,
+        }
+    }
+}
+
+impl Figure {
+    fn value(self, step: f64) -> f64 {
+        match self {
+            Figure::Whole(value) => value as f64 * step,
+            Figure::Real(value) => value,
+            Figure::Ratio(above, below) => above / below,
+        }
+    }
+}
+
+/// The answer in the making.
+struct Groups<'a> {
+    query: &'a Query,
+    groups: BTreeMap<Vec<Key>, Vec<Samples>>,
+}
+
+/// The samples of one metric of one group.
+#[derive(Clone, Debug, Default)]
+struct Samples {
+    count: u64,
+    whole: i128,
+    real: f64,
+    above: f64,
+    below: f64,
+    min: Option<f64>,
+    max: Option<f64>,
+    values: Vec<f64>,
+    sketch: Option<Box<Sketch>>,
+}
+
+impl Groups<'_> {
+    fn add(&mut self, level: Level, row: &Row<'_>) -> Result<(), Error> {
+        if !self.query.conditions.iter().all(|condition| condition.holds(row)) {
+            return Ok(());
+        }
+        let key: Vec<Key> = self.query.groups.iter().map(|group| (group.of)(row)).collect();
+        if !self.groups.contains_key(&key) && self.groups.len() >= MOST_GROUPS {
+            return Err(Error::Question(format!(
+                "--group-by: there are more than {MOST_GROUPS} groups; take fewer columns"
+            )));
+        }
+        let metrics = &self.query.metrics;
+        let samples = self.groups.entry(key).or_insert_with(|| vec![Samples::default(); metrics.len()]);
+        for (samples, (metric, _, statistic)) in samples.iter_mut().zip(metrics) {
+            if metric.level == level
+                && let Some(figure) = (metric.of)(row)
+            {
+                samples.add(figure, metric.step, matches!(statistic, Statistic::Percentile(_)));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(mut self, runs: &[StoredRun], mut notes: Vec<String>) -> Answer {
+        let query = self.query;
+        // Methods and runs stand in their own order, everything else is sorted.
+        let methods: Vec<&str> =
+            runs.iter().flat_map(|run| run.meta().methods.iter().map(|method| method.name.as_str())).collect();
+        let rank = |group: &GroupColumn, key: &Key| match (group.name, key) {
+            ("method", Key::Name(name)) => methods.iter().position(|known| known == name).unwrap_or(methods.len()),
+            ("run", Key::Name(name)) => runs.iter().position(|run| run.meta().run == *name).unwrap_or(runs.len()),
+            _ => 0,
+        };
+        let mut keys: Vec<Vec<Key>> = self.groups.keys().cloned().collect();
+        keys.sort_by_cached_key(|key| {
+            query.groups.iter().zip(key).map(|(group, part)| (rank(group, part), part.clone())).collect::<Vec<_>>()
+        });
+        if self.groups.values().flatten().any(|samples| samples.sketch.is_some()) {
+            notes.push(format!(
+                "percentiles of groups with more than {EXACT_UP_TO} samples are from sketches, relative error 0.01"
+            ));
+        }
+        let mut rows = Vec::with_capacity(keys.len());
+        for key in keys {
+            let samples = self.groups.remove(&key).unwrap_or_default();
+            let names = key.into_iter().map(|key| match key {
+                Key::Name(name) => CellValue::Text(name),
+                Key::Number(number) => CellValue::Exact(i128::from(number), 0),
+            });
+            let figures = samples
+                .into_iter()
+                .zip(&query.metrics)
+                .map(|(samples, (metric, _, statistic))| samples.cell(*statistic, metric.step));
+            rows.push(names.chain(figures).collect());
+        }
+        let header = query.groups.iter().map(|group| group.name.to_owned());
+        let figures = query.metrics.iter().map(|(metric, name, _)| format!("{}:{name}", metric.name));
+        let units = query.groups.iter().map(|_| "").chain(
+            query.metrics.iter().map(
+                |(metric, _, statistic)| {
+                    if *statistic == Statistic::Count { "" } else { metric.unit }
+                },
+            ),
+        );
+        notes.dedup();
+        Answer { header: header.chain(figures).collect(), units: units.collect(), rows, notes }
+    }
+}
+
+impl Samples {
+    fn add(&mut self, figure: Figure, step: f64, keep: bool) {
+        let value = figure.value(step);
+        self.count += 1;
+        match figure {
+            Figure::Whole(whole) => self.whole += i128::from(whole),
+            Figure::Real(real) => self.real += real,
+            Figure::Ratio(above, below) => {
+                self.real += value;
+                self.above += above;
+                self.below += below;
+            }
+        }
+        self.min = Some(self.min.map_or(value, |min| min.min(value)));
+        self.max = Some(self.max.map_or(value, |max| max.max(value)));
+        if !keep {
+            return;
+        }
+        match &mut self.sketch {
+            Some(sketch) => sketch.push(value),
+            None => {
+                self.values.push(value);
+                if self.values.len() > EXACT_UP_TO {
+                    let mut sketch = Box::<Sketch>::default();
+                    self.values.drain(..).for_each(|value| sketch.push(value));
+                    self.values.shrink_to_fit();
+                    self.sketch = Some(sketch);
+                }
+            }
+        }
+    }
+
+    fn cell(mut self, statistic: Statistic, step: f64) -> CellValue {
+        let decimals = if step == 1e-9 { 9 } else { 0 };
+        if let Statistic::Count = statistic {
+            return CellValue::Exact(i128::from(self.count), 0);
+        }
+        let (Some(min), Some(max)) = (self.min, self.max) else { return CellValue::Missing };
+        match statistic {
+            Statistic::Sum if self.real == 0.0 => CellValue::Exact(self.whole, decimals),
+            Statistic::Sum => CellValue::Number(self.real),
+            Statistic::Mean if self.below > 0.0 => CellValue::Number(self.above / self.below),
+            Statistic::Mean => CellValue::Number((self.whole as f64 * step + self.real) / self.count as f64),
+            Statistic::Min => CellValue::Number(min),
+            Statistic::Max => CellValue::Number(max),
+            Statistic::Count => CellValue::Missing,
+            Statistic::Percentile(percent) => match self.sketch.take() {
+                Some(sketch) => sketch.metric("", 1e-9).map_or(CellValue::Missing, |metric| {
+                    CellValue::Number(match percent {
+                        50 => metric.p50,
+                        90 => metric.p90,
+                        95 => metric.p95,
+                        _ => metric.p99,
+                    })
+                }),
+                None => {
+                    self.values.sort_by(f64::total_cmp);
+                    let rank = (usize::from(percent) * self.values.len()).div_ceil(100).max(1) - 1;
+                    CellValue::Number(self.values[rank])
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,669 @@
+//! From a stored run to its report, in one pass over its rounds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use specfleet_analysis::{
+    ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
+    RunHeader, Samples, Scores, Summary, SummaryError, pareto,
+};
+use specfleet_engine::calibration::Calibration;
+use specfleet_engine::method::{Gate, Writer};
+use specfleet_engine::record::{FinishReason, GenerationRecord, Provenance};
+use specfleet_engine::time::{Span, Time};
+use specfleet_ledger::{EnergyPart, RoundChunk, RunState};
+
+use super::{
+    AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram,
+    Line, MethodFigures, ParetoPoint, PositionAcceptance, REPORT_SCHEMA, ReportData, ReportValidity, Risk, RiskBin,
+    RiskThresholds, RunIdentity, TableColumn, TimelineBin,
+};
+use crate::error::Error;
+use crate::paired::Pairing;
+use crate::report::{COLUMNS, Column, POOL_COLUMNS};
+use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun, partial_record};
+use crate::work::all_asked;
+
+/// Rounds up to which every sample is kept; above, percentiles come from sketches.
+pub const EXACT_UP_TO: u64 = 2_000_000;
+
+/// Stretches of the timeline at most.
+const TIMELINE: usize = 200;
+
+/// Accuracy metrics for the front, the first one that the run has: task success, then closeness to the verifier.
+const ACCURACY: [&str; 3] = ["exact_match", "token_agreement", "verifier_agreement"];
+
+/// The metrics that only `specfleet score` adds.
+const ADDED_BY_SCORE: &str = "bertscore_f1";
+
+/// What one part of the store leaves.
+#[derive(Clone)]
+struct Part {
+    summary: PiecewiseSummary,
+    figures: Vec<Collected>,
+    error: Option<SummaryError>,
+}
+
+/// Builds the report of the run in `folder` on `threads` threads; the result does not depend on their number.
+pub fn report(folder: &Path, threads: usize) -> Result<ReportData, Error> {
+    let run = StoredRun::open(folder, threads)?;
+    of_run(&run, folder, threads)
+}
+
+/// The same of an opened run.
+pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportData, Error> {
+    let meta = run.meta();
+    let progress = run.progress(folder);
+    let rounds: u64 = run.generations.iter().map(|record| record.tokens.len() as u64).sum();
+    let quantiles = if rounds <= EXACT_UP_TO { Quantiles::Exact } else { Quantiles::Sketched };
+    let (part, devices, damage) = collect(run, threads, quantiles)?;
+    let Part { mut summary, figures, .. } = part;
+    let problems = problems(run, &damage);
+    let mut notes = run.notes.clone();
+
+    // What only the kept rows say, and what all devices did.
+    let keep_every = run.keep_every();
+    let stored = if keep_every > 1 { run.reader.stored_summary()? } else { None };
+    let stored: Option<Summary> = match stored.as_deref().map(serde_json::from_str) {
+        Some(Ok(stored)) => Some(stored),
+        Some(Err(error)) => {
+            notes.push(format!("summary.json beside the rows cannot be read ({error}): figures are of the kept rows"));
+            None
+        }
+        None => None,
+    };
+    problems.iter().for_each(|problem| summary.problem(problem.clone()));
+    let mut of_rows = summary.finish();
+    if let Some(stored) = stored {
+        notes.push(format!(
+            "the ledger holds every {keep_every}th device whole: tables are of all devices (summary.json), distributions, \
+             energy by part, spread, damage and timeline of the kept rows"
+        ));
+        of_rows = stored;
+    }
+    let mut methods: Vec<MethodFigures> = of_rows
+        .methods
+        .iter()
+        .map(|(name, metrics)| MethodFigures { name: name.to_owned(), metrics: metrics.clone() })
+        .collect();
+    add_scores(run, &mut methods);
+    missing(run, &methods, &mut notes);
+
+    Ok(ReportData {
+        schema: REPORT_SCHEMA,
+        run: RunIdentity {
+            name: meta.run.clone(),
+            kind_name: meta.kind.name(),
+            kind: meta.kind.clone(),
+            state: meta.state.clone(),
+            started: meta.started,
+            ended: meta.ended,
+            wall_seconds: meta.wall_seconds,
+            scenario: meta.scenario.clone(),
+            scenario_hash: meta.scenario_hash.clone(),
+            seed: meta.seed,
+            devices: meta.devices,
+            verifiers: meta.verifiers,
+            versions: meta.versions.clone(),
+            machine: meta.machine.clone(),
+            tags: meta.tags.clone(),
+            rounds: progress.rounds,
+            batches: progress.batches,
+        },
+        validity: ReportValidity { state: of_rows.state, problems: of_rows.problems.clone() },
+        quantiles: of_rows.quantiles.clone(),
+        counts: Counts {
+            generations: of_rows.generations,
+            failed: of_rows.failed,
+            dropped: of_rows.dropped,
+            left: of_rows.left,
+            battery: of_rows.battery,
+            uploads_sent: of_rows.uploads.sent,
+            uploads_answered: of_rows.uploads.verdicts,
+            uploads_refused: of_rows.uploads.refused,
+            uploads_cancelled: of_rows.uploads.cancelled,
+            faults_injected: of_rows.faults_injected,
+        },
+        table: columns(&COLUMNS, &methods),
+        pool_table: columns(&POOL_COLUMNS, &methods),
+        energy: energy(run)?,
+        pareto: front(&methods),
+        latency: latency(run, &figures),
+        batch_sizes: batch_sizes(run, &figures),
+        risk: risk(run, &figures),
+        timeline: timeline(run, &figures),
+        devices,
+        positions: positions(run, &figures),
+        answer_positions: answer_positions(run, &figures),
+        paired: paired(run),
+        damage: damage_of(run),
+        methods,
+        notes,
+    })
+}
+
+/// The pass over the rounds: summary, figures, spread over the devices, and what could not be read.
+fn collect(
+    run: &StoredRun,
+    threads: usize,
+    quantiles: Quantiles,
+) -> Result<(Part, Vec<DeviceSpread>, Vec<String>), Error> {
+    let meta = run.meta();
+    let header = RunHeader {
+        run: meta.run.clone(),
+        seed: meta.seed,
+        scenario_hash: meta.scenario_hash.clone(),
+        faults_injected: meta.faults_injected,
+    };
+    let empty = Part {
+        summary: PiecewiseSummary::new(header, &meta.methods, &meta.data_sets, quantiles),
+        figures: empty_figures(run),
+        error: None,
+    };
+    let (parts, damaged) =
+        run.reader.fold_rounds(&FIGURE_COLUMNS, threads, || empty.clone(), |part, chunk| part.chunk(run, chunk));
+    let mut damage: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+    let mut whole = empty.clone();
+    for part in parts {
+        for (mine, others) in whole.figures.iter_mut().zip(&part.figures) {
+            mine.merge(others);
+        }
+        let figures = &mut whole.figures;
+        let merged = whole.summary.merge(part.summary, |joint| {
+            if let Some(figures) = figures.get_mut(usize::from(joint.id.method)) {
+                figures.gap(joint.gap);
+                joint.drafts.iter().for_each(|(place, accepted)| figures.place(*place, *accepted));
+            }
+        });
+        if let Some(error) = part.error.or(merged.err()) {
+            whole.summary.problem(error.to_string());
+        }
+    }
+    let mut spread = Spread::default();
+    for (record, text) in run.generations.iter().zip(&run.texts) {
+        let scores = Scores { exact_match: text.exact_match, rouge_l: text.rouge_l };
+        match whole.summary.generation(record, run.audit(record.id), scores) {
+            Ok(totals) => spread.add(run, record, totals.uploads, totals.gap_time),
+            Err(error) => whole.summary.problem(error.to_string()),
+        }
+        if let Some((figures, first)) = whole.figures.get_mut(usize::from(record.id.method)).zip(record.first_token) {
+            figures.first_token.push(first.since(record.scheduled));
+        }
+    }
+    for batch in run.reader.batches() {
+        match batch {
+            Ok(batch) => {
+                if let Err(error) = whole.summary.batch(&batch) {
+                    whole.summary.problem(error.to_string());
+                }
+                if let Some(figures) = whole.figures.get_mut(usize::from(batch.method)) {
+                    figures.batch(&batch);
+                }
+            }
+            Err(error) => damage.push(error.to_string()),
+        }
+    }
+    for verifier in run.reader.verifiers() {
+        match verifier {
+            Ok(verifier) => {
+                if let Err(error) = whole.summary.verifier(&verifier) {
+                    whole.summary.problem(error.to_string());
+                }
+            }
+            Err(error) => damage.push(error.to_string()),
+        }
+    }
+    Ok((whole, spread.finish(run), damage))
+}
+
+impl Part {
+    fn chunk(&mut self, run: &StoredRun, chunk: &RoundChunk) {
+        for piece in &chunk.pieces {
+            // The rounds of what never came to an end are in no figure.
+            let Some(index) = run.find(piece.id) else { continue };
+            let record = &run.generations[index];
+            let Some(figures) = self.figures.get_mut(usize::from(piece.id.method)) else { continue };
+            let mut audit = AuditCursor::new(run.audit(piece.id), piece.first);
+            let rows = piece.range.clone().map(|index| partial_record(&chunk.rows, index));
+            let taken = self.summary.piece(record, piece.first, rows, |round, RoundPlace { gap, draft }| {
+                figures.round(round, gap, draft, audit.at(round.position));
+            });
+            self.error = self.error.take().or(taken.err());
+        }
+    }
+}
+
+/// Empty figures per method. The timeline's stretches are shared out by the length of the phases.
+fn empty_figures(run: &StoredRun) -> Vec<Collected> {
+    let methods = &run.meta().methods;
+    let mut phases = vec![(Time(u64::MAX), Time::ZERO); methods.len()];
+    for record in &run.generations {
+        if let Some((from, to)) = phases.get_mut(usize::from(record.id.method)) {
+            *from = (*from).min(record.scheduled);
+            *to = (*to).max(record.ended);
+        }
+    }
+    let length = |(from, to): &(Time, Time)| to.since(*from).seconds();
+    let total: f64 = phases.iter().map(length).sum();
+    let spare = TIMELINE.saturating_sub(methods.len()) as f64;
+    methods
+        .iter()
+        .zip(&phases)
+        .map(|(method, phase)| {
+            let share = if total > 0.0 { length(phase) / total } else { 0.0 };
+            Collected::new(method, phase.0.min(phase.1), phase.1, 1 + (share * spare) as usize)
+        })
+        .collect()
+}
+
+/// Why the run's figures cannot be trusted, beside books that do not close.
+fn problems(run: &StoredRun, damage: &[String]) -> Vec<String> {
+    let mut problems: Vec<String> = run.damage.iter().chain(damage).cloned().collect();
+    // What two readings of a table found counts once.
+    problems.sort();
+    problems.dedup();
+    if let Some(settings) = &run.settings
+        && run.keep_every() == 1
+        && all_asked(settings)
+    {
+        let asked = settings.tasks().count() * run.meta().methods.len();
+        let missing = asked.saturating_sub(run.generations.len());
+        if missing > 0 {
+            problems.push(format!("{missing} generations are missing"));
+        }
+    }
+    let open = run.reader.open_generations().len();
+    if open > 0 && run.keep_every() == 1 {
+        problems.push(format!("{open} generations did not come to an end"));
+    }
+    match &run.meta().state {
+        RunState::Completed => {}
+        RunState::Running | RunState::Interrupted => problems.push("the run was interrupted".to_owned()),
+        RunState::Failed { reason } => problems.push(format!("the run failed: {reason}")),
+    }
+    problems
+}
+
+/// Puts the figures that were added after the run beside the others.
+fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
+    for method in methods {
+        let mut metrics: Vec<(String, Metric)> =
+            method.metrics.iter().map(|(name, metric)| (name.to_owned(), metric.clone())).collect();
+        for score in &run.scores {
+            let mut samples = Samples::default();
+            let mine = score.values.iter().filter(|(id, _)| run.method_name(id.method) == method.name);
+            mine.for_each(|(_, value)| samples.push(*value));
+            if let Some(metric) = samples.metric(&score.unit) {
+                metrics.push((score.name.clone(), metric));
+            }
+        }
+        method.metrics = metrics.into_iter().collect::<Metrics>();
+    }
+}
+
+/// Says which scores are missing, and the command that adds them.
+fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) {
+    let name = &run.meta().run;
+    let has = |metric: &str| methods.iter().any(|method| method.metrics.get(metric).is_some());
+    if !run.has_text() {
+        notes.push("the answers were drawn from distributions: there is no text, and no accuracy of one".to_owned());
+    } else if !has(ADDED_BY_SCORE) {
+        notes.push(format!("BERTScore is missing; specfleet score {name} --encoder DIR adds it"));
+    }
+    if run.audits.is_empty() && methods.iter().any(|method| method.metrics.get("upload_rate").is_some()) {
+        notes.push("nothing was audited (audit.enabled = false): the filter's damage is not known".to_owned());
+    }
+    if run.has_text() && !run.meta().methods.iter().any(|method| method.name == "llm-only") {
+        notes.push(
+            "the run has no llm-only: token agreement and first divergence are missing; add it to run.methods"
+                .to_owned(),
+        );
+    }
+}
+
+fn columns(columns: &[Column], methods: &[MethodFigures]) -> Vec<TableColumn> {
+    const UNITS: [&str; 9] = ["ms", "%", "B/tok", "mJ/tok", "s", "tok/s", "drafts/tok", "seqs", "tokens"];
+    let used = columns.iter().filter(|column| methods.iter().any(|method| method.metrics.get(column.1).is_some()));
+    used.map(|&(heading, key, statistic, factor, decimals)| {
+        let (title, unit) = heading.split_once('\n').unwrap_or((heading, ""));
+        let unit = if UNITS.contains(&unit) { unit } else { "" };
+        let title = match (title, heading) {
+            ("tok/s", _) => "tokens per second",
+            ("accept", _) => "accept length",
+            ("fairness", _) => "fairness (Jain)",
+            (title, _) => title,
+        };
+        TableColumn { key, title, unit, factor, decimals, statistic }
+    })
+    .collect()
+}
+
+/// Names of the run's methods with what was collected of each.
+fn named<'a>(run: &'a StoredRun, figures: &'a [Collected]) -> impl Iterator<Item = (String, &'a Collected)> {
+    run.meta().methods.iter().map(|method| method.name.clone()).zip(figures)
+}
+
+/// Σ joules by method and part.
+fn energy(run: &StoredRun) -> Result<Vec<EnergyFigure>, Error> {
+    #[derive(Clone, Default)]
+    struct Account {
+        tokens: u64,
+        nanojoules: [u64; 4],
+        provenance: [Vec<Provenance>; 4],
+    }
+    let methods = &run.meta().methods;
+    let mut accounts = vec![Account::default(); methods.len()];
+    let note = |known: &mut Vec<Provenance>, provenance: Provenance| {
+        if !known.contains(&provenance) {
+            known.push(provenance);
+            known.sort();
+        }
+    };
+    for record in &run.generations {
+        let Some(account) = accounts.get_mut(usize::from(record.id.method)) else { continue };
+        account.tokens += record.tokens.len() as u64;
+        let parts = [
+            (record.energy.device, record.device_provenance),
+            (record.energy.radio, record.radio_provenance),
+            (record.energy.cloud, record.cloud_provenance),
+        ];
+        for (index, (nanojoules, provenance)) in parts.into_iter().enumerate() {
+            account.nanojoules[index] += nanojoules;
+            if nanojoules > 0 {
+                note(&mut account.provenance[index], provenance);
+            }
+        }
+    }
+    for row in run.reader.energy() {
+        let Ok(row) = row else { continue };
+        if let (EnergyPart::CloudIdle, specfleet_ledger::EnergyOwner::Verifier { method, .. }) = (row.part, row.owner)
+            && let Some(account) = accounts.get_mut(usize::from(method))
+        {
+            account.nanojoules[3] += row.nanojoules;
+            note(&mut account.provenance[3], row.provenance);
+        }
+    }
+    let parts = ["device", "radio", "cloud", "idle"];
+    let figures = methods.iter().zip(accounts).flat_map(|(method, account)| {
+        let asks = method.writer == Writer::Verifier || method.gate != Gate::Never;
+        let Account { tokens, nanojoules, provenance } = account;
+        let figures = parts.into_iter().zip(nanojoules).zip(provenance);
+        figures
+            // A method that never asks the pool has no radio and no cloud, which is not the same as using none of it.
+            .filter(move |((part, nanojoules), _)| tokens > 0 && (*part == "device" || asks || *nanojoules > 0))
+            .map(move |((part, nanojoules), provenance)| EnergyFigure {
+                method: method.name.clone(),
+                part,
+                joules_per_token: nanojoules as f64 * 1e-9 / tokens as f64,
+                joules: nanojoules as f64 * 1e-9,
+                provenance,
+            })
+    });
+    Ok(figures.collect())
+}
+
+fn front(methods: &[MethodFigures]) -> Vec<ParetoPoint> {
+    let has = |metric: &&str| methods.iter().any(|method| method.metrics.get(metric).is_some());
+    let Some(accuracy_metric) = ACCURACY.into_iter().find(has) else { return Vec::new() };
+    let mut points: Vec<ParetoPoint> = methods
+        .iter()
+        .filter_map(|method| {
+            // Nobody is compared with itself: the verifier's own text agrees with itself.
+            let own = (accuracy_metric == "token_agreement" && method.name == "llm-only").then_some(1.0);
+            let accuracy = method.metrics.get(accuracy_metric).map(|metric| metric.mean).or(own)?;
+            let joules_per_token = method.metrics.get("energy_per_token_joules_total")?.mean;
+            Some(ParetoPoint { method: method.name.clone(), accuracy, accuracy_metric, joules_per_token, front: false })
+        })
+        .collect();
+    let figures: Vec<[f64; 2]> = points.iter().map(|point| [point.accuracy, point.joules_per_token]).collect();
+    for (point, front) in points.iter_mut().zip(pareto(&figures, [true, false])) {
+        point.front = front;
+    }
+    points
+}
+
+fn latency(run: &StoredRun, figures: &[Collected]) -> Vec<LatencyHistogram> {
+    let mut histograms = Vec::new();
+    for (method, figures) in named(run, figures) {
+        for (metric, bins) in [
+            ("time_to_first_token_seconds", &figures.first_token),
+            ("inter_token_latency_seconds", &figures.gaps),
+            ("queue_seconds", &figures.queue),
+        ] {
+            let bins: Vec<LatencyBin> = bins
+                .bins()
+                .into_iter()
+                .map(|bin| LatencyBin { from: bin.from, to: bin.to, count: bin.count })
+                .collect();
+            if !bins.is_empty() {
+                histograms.push(LatencyHistogram { method: method.clone(), metric, bins });
+            }
+        }
+    }
+    histograms
+}
+
+fn batch_sizes(run: &StoredRun, figures: &[Collected]) -> Vec<BatchSize> {
+    let sizes = named(run, figures).flat_map(|(method, figures)| {
+        let used = figures.batch_sizes.iter().enumerate().filter(|(_, batches)| **batches > 0);
+        used.map(move |(sequences, batches)| BatchSize {
+            method: method.clone(),
+            sequences: sequences as u32,
+            batches: *batches,
+        })
+        .collect::<Vec<_>>()
+    });
+    sizes.collect()
+}
+
+fn risk(run: &StoredRun, figures: &[Collected]) -> Vec<Risk> {
+    let calibrations: Vec<Calibration> = run
+        .meta()
+        .calibration
+        .as_ref()
+        .and_then(|value| serde_json::from_value(value.clone()).ok())
+        .unwrap_or_default();
+    let delta = calibrations.first().map(|calibration| calibration.delta);
+    let mut risks = Vec::new();
+    for (method, collected) in run.meta().methods.iter().zip(figures) {
+        let bins: Vec<RiskBin> = collected
+            .risk
+            .cells()
+            .into_iter()
+            .map(|cell| RiskBin { uncertainty: cell.uncertainty, rejected: cell.rejected, judged: cell.drafts })
+            .collect();
+        if bins.is_empty() {
+            continue;
+        }
+        let line = collected.risk.fit().map(|fit| Line { a: fit.a, b: fit.b, r: fit.r, samples: fit.samples });
+        let reaches =
+            |risk: f64| line.filter(|line| line.a > 0.0).map(|line| ((risk - line.b) / line.a).clamp(0.0, 1.0));
+        let in_use = match method.gate {
+            Gate::Uncertainty { threshold, .. } | Gate::Joint { threshold, .. } => Some(f64::from(threshold)),
+            _ => None,
+        };
+        risks.push(Risk {
+            method: method.name.clone(),
+            bins,
+            line,
+            thresholds: RiskThresholds { risk_averse: reaches(0.0), risk_prone: delta.and_then(reaches), in_use },
+        });
+    }
+    risks
+}
+
+fn timeline(run: &StoredRun, figures: &[Collected]) -> Vec<TimelineBin> {
+    let mut bins = Vec::new();
+    for (method, figures) in named(run, figures) {
+        if figures.answer.is_empty() {
+            continue;
+        }
+        for (seconds, width_seconds, stretch) in figures.stretches.iter() {
+            let mean = |sum: u64, count: u64, factor: f64| (count > 0).then(|| sum as f64 * factor / count as f64);
+            bins.push(TimelineBin {
+                seconds,
+                width_seconds,
+                method: method.clone(),
+                tokens_per_second: stretch.tokens as f64 / width_seconds,
+                uploads_per_second: stretch.uploads as f64 / width_seconds,
+                queue_seconds: mean(stretch.queue_nanoseconds, stretch.uploads, 1e-9),
+                batch_sequences: mean(stretch.sequences, stretch.batches, 1.0),
+            });
+        }
+    }
+    bins
+}
+
+fn positions(run: &StoredRun, figures: &[Collected]) -> Vec<PositionAcceptance> {
+    let mut rows = Vec::new();
+    for (method, figures) in named(run, figures) {
+        for (position, judged) in figures.places.iter().enumerate() {
+            rows.push(PositionAcceptance {
+                method: method.clone(),
+                position: position as u32,
+                judged: judged.judged,
+                accepted: judged.accepted,
+            });
+        }
+    }
+    rows
+}
+
+fn answer_positions(run: &StoredRun, figures: &[Collected]) -> Vec<AnswerPositionAcceptance> {
+    let mut rows = Vec::new();
+    for (method, figures) in named(run, figures) {
+        for (bin, judged) in figures.answer.iter().enumerate() {
+            let from = bin as u32 * ANSWER_BIN;
+            rows.push(AnswerPositionAcceptance {
+                method: method.clone(),
+                from,
+                to: from + ANSWER_BIN,
+                tokens: judged.tokens,
+                judged: judged.judged,
+                accepted: judged.accepted,
+            });
+        }
+    }
+    rows
+}
+
+/// `ui-hlm` against the others, as at the end of a run.
+fn paired(run: &StoredRun) -> Vec<crate::paired::Comparison> {
+    let mut pairing = Pairing::default();
+    for (record, text) in run.generations.iter().zip(&run.texts) {
+        pairing.add(record, text.exact_match);
+    }
+    let names: Vec<&str> = run.meta().methods.iter().map(|method| method.name.as_str()).collect();
+    pairing.compare(&names, run.meta().seed)
+}
+
+/// Deviation among skipped tokens, by method.
+fn damage_of(run: &StoredRun) -> Vec<Damage> {
+    let mut rates = vec![RateBuilder::default(); run.meta().methods.len()];
+    for audit in &run.audits {
+        if let (Some(rate), Some(_)) = (rates.get_mut(usize::from(audit.id.method)), run.find(audit.id)) {
+            let known = audit.accept_probabilities.iter().filter(|p| p.is_finite());
+            let rejected: f64 = known.clone().map(|p| 1.0 - f64::from(p.clamp(0.0, 1.0))).sum();
+            rate.push(rejected, known.count() as u64);
+        }
+    }
+    let named = run.meta().methods.iter().zip(rates);
+    named
+        .filter_map(|(method, rate)| {
+            let rate = rate.rate()?;
+            Some(Damage {
+                method: method.name.clone(),
+                skipped_tokens: rate.count,
+                deviation_rate: rate.value,
+                low: rate.low,
+                high: rate.high,
+            })
+        })
+        .collect()
+}
+
+/// Sums per method and device.
+#[derive(Default)]
+struct Spread {
+    devices: BTreeMap<(u16, u32), DeviceSums>,
+}
+
+#[derive(Clone, Copy)]
+struct DeviceSums {
+    tokens: u64,
+    gaps: u64,
+    gap_time: Span,
+    uploads: u64,
+    nanojoules: u64,
+    first: Time,
+    last: Time,
+}
+
+impl Spread {
+    fn add(&mut self, run: &StoredRun, record: &GenerationRecord, uploads: u32, gap_time: Span) {
+        if record.finish == FinishReason::Dropped || usize::from(record.id.method) >= run.meta().methods.len() {
+            return;
+        }
+        let sums = self.devices.entry((record.id.method, record.device.0)).or_insert(DeviceSums {
+            tokens: 0,
+            gaps: 0,
+            gap_time: Span::ZERO,
+            uploads: 0,
+            nanojoules: 0,
+            first: record.scheduled,
+            last: record.ended,
+        });
+        let tokens = record.tokens.len() as u64;
+        sums.tokens += tokens;
+        sums.gaps += tokens.saturating_sub(1);
+        sums.gap_time += gap_time;
+        sums.uploads += u64::from(uploads);
+        sums.nanojoules += record.energy.total();
+        sums.first = sums.first.min(record.scheduled);
+        sums.last = sums.last.max(record.ended);
+    }
+
+    fn finish(self, run: &StoredRun) -> Vec<DeviceSpread> {
+        const METRICS: [&str; 4] =
+            ["inter_token_mean_seconds", "energy_per_token_joules", "upload_rate", "tokens_per_second"];
+        let mut groups: BTreeMap<(u16, &str), [Vec<f64>; 4]> = BTreeMap::new();
+        for ((method, device), sums) in &self.devices {
+            let profile = run.profile_name(specfleet_engine::id::DeviceId(*device));
+            let group = groups.entry((*method, profile)).or_default();
+            let ratio = |a: f64, b: f64| (b > 0.0).then(|| a / b);
+            let tokens = sums.tokens as f64;
+            let drafts = run.meta().methods[usize::from(*method)].writer == Writer::Drafter;
+            let figures = [
+                ratio(sums.gap_time.seconds(), sums.gaps as f64),
+                ratio(sums.nanojoules as f64 * 1e-9, tokens),
+                ratio(sums.uploads as f64, tokens).filter(|_| drafts),
+                ratio(tokens, sums.last.since(sums.first).seconds()),
+            ];
+            for (values, figure) in group.iter_mut().zip(figures) {
+                values.extend(figure);
+            }
+        }
+        let mut rows = Vec::new();
+        for ((method, profile), figures) in groups {
+            for (metric, mut values) in METRICS.into_iter().zip(figures) {
+                values.sort_by(f64::total_cmp);
+                let at = |percent: usize| values[(percent * values.len()).div_ceil(100).max(1) - 1];
+                if values.is_empty() {
+                    continue;
+                }
+                rows.push(DeviceSpread {
+                    method: run.method_name(method).to_owned(),
+                    profile: profile.to_owned(),
+                    metric,
+                    devices: values.len() as u64,
+                    min: values[0],
+                    p10: at(10),
+                    p50: at(50),
+                    p90: at(90),
+                    max: values[values.len() - 1],
+                });
+            }
+        }
+        rows
+    }
+}

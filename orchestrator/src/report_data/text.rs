@@ -1,0 +1,178 @@
+//! The report for a terminal.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use specfleet_analysis::Validity;
+
+use super::{ReportData, TableColumn};
+use crate::paired;
+
+/// All of it, without a line break at the end.
+pub fn text(report: &ReportData) -> String {
+    let run = &report.run;
+    let mut parts = vec![format!(
+        "run {} · {} · {} devices, {} verifiers, seed {} · {} rounds, {} batches · scenario {}",
+        run.name,
+        run.kind_name,
+        run.devices,
+        run.verifiers,
+        run.seed,
+        run.rounds,
+        run.batches,
+        run.scenario_hash.get(..12).unwrap_or(&run.scenario_hash)
+    )];
+    parts.push(methods(report, &report.table));
+    parts.push(methods(report, &report.pool_table));
+    parts.push(energy(report));
+    if let Some(accuracy) = accuracy(report) {
+        parts.push(accuracy);
+    }
+    if !report.damage.is_empty() {
+        parts.push(damage(report));
+    }
+    if !report.paired.is_empty() {
+        parts.push(paired::table(&report.paired));
+    }
+    parts.push(verdict(report));
+    let notes: Vec<String> = report.notes.iter().map(|note| format!("note: {note}")).collect();
+    if !notes.is_empty() {
+        parts.push(notes.join("\n"));
+    }
+    parts.join("\n\n")
+}
+
+fn empty_table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn methods(report: &ReportData, columns: &[TableColumn]) -> String {
+    let mut table = empty_table();
+    let heading = |column: &TableColumn| match column.unit {
+        "" => column.title.to_owned(),
+        unit => format!("{}\n{unit}", column.title),
+    };
+    table.set_header(std::iter::once("method".to_owned()).chain(columns.iter().map(heading)));
+    for method in &report.methods {
+        let cells = columns.iter().map(|column| {
+            let figure = method.metrics.get(column.key).map(|metric| column.statistic.of(metric) * column.factor);
+            right(figure.map_or(String::new(), |figure| format!("{figure:.*}", column.decimals)))
+        });
+        table.add_row(std::iter::once(Cell::new(&method.name)).chain(cells));
+    }
+    table.to_string()
+}
+
+/// Joules per token by part, each with where it comes from.
+fn energy(report: &ReportData) -> String {
+    let parts = ["device", "radio", "cloud", "idle"];
+    let mut table = empty_table();
+    table.set_header(std::iter::once("energy, mJ/token".to_owned()).chain(parts.iter().map(|part| (*part).to_owned())));
+    for method in &report.methods {
+        let cells = parts.iter().map(|part| {
+            let figure = report.energy.iter().find(|figure| figure.method == method.name && figure.part == *part);
+            right(figure.map_or(String::new(), |figure| {
+                let names = figure.provenance.iter().map(|p| format!("{p:?}").to_lowercase());
+                let provenance = names.collect::<Vec<_>>().join(", ");
+                let provenance = if provenance.is_empty() { String::new() } else { format!(" ({provenance})") };
+                format!("{:.1}{provenance}", figure.joules_per_token * 1e3)
+            }))
+        });
+        table.add_row(std::iter::once(Cell::new(&method.name)).chain(cells));
+    }
+    table.to_string()
+}
+
+/// How far the texts go along with `llm-only`'s, and the scores that were added; `None` where there is neither.
+fn accuracy(report: &ReportData) -> Option<String> {
+    // What the first table does not show already.
+    let shown = |name: &str| report.table.iter().chain(&report.pool_table).any(|column| column.key == name);
+    let is_accuracy = |name: &str| {
+        [
+            "first_divergence_tokens",
+            "embedding_",
+            "bertscore_",
+            "rouge_l_",
+            "exact_match_",
+            "perplexity",
+            "token_agreement_",
+        ]
+        .iter()
+        .any(|stem| name.starts_with(stem))
+    };
+    let mut names: Vec<(&str, &str)> = Vec::new();
+    for (name, metric) in report.methods.iter().flat_map(|method| method.metrics.iter()) {
+        if is_accuracy(name) && !shown(name) && !names.iter().any(|(known, _)| *known == name) {
+            names.push((name, &metric.unit));
+        }
+    }
+    if names.is_empty() {
+        return None;
+    }
+    let mut table = empty_table();
+    let heading =
+        |(name, unit): &(&str, &str)| if *unit == "ratio" { (*name).to_owned() } else { format!("{name}\n{unit}") };
+    table.set_header(std::iter::once("texts, mean [p50]".to_owned()).chain(names.iter().map(heading)));
+    for method in &report.methods {
+        let cells = names.iter().map(|(name, _)| {
+            let metric = method.metrics.get(name);
+            right(metric.map_or(String::new(), |metric| match metric.unit.as_str() {
+                "ratio" => format!("{:.3} [{:.3}]", metric.mean, metric.p50),
+                _ => format!("{:.1} [{:.1}]", metric.mean, metric.p50),
+            }))
+        });
+        table.add_row(std::iter::once(Cell::new(&method.name)).chain(cells));
+    }
+    Some(table.to_string())
+}
+
+/// What the filter let through that the verifier would have rejected.
+fn damage(report: &ReportData) -> String {
+    let mut table = empty_table();
+    table.set_header(["the filter's damage", "skipped tokens", "deviation, % [95 %]"]);
+    for damage in &report.damage {
+        table.add_row([
+            Cell::new(&damage.method),
+            right(damage.skipped_tokens.to_string()),
+            right(format!(
+                "{:.2} [{:.2}, {:.2}]",
+                damage.deviation_rate * 100.0,
+                damage.low * 100.0,
+                damage.high * 100.0
+            )),
+        ]);
+    }
+    table.to_string()
+}
+
+fn verdict(report: &ReportData) -> String {
+    let counts = &report.counts;
+    let state = match report.validity.state {
+        Validity::Valid => "VALID".to_owned(),
+        Validity::Invalid => format!("INVALID: {}", report.validity.problems.join("; ")),
+    };
+    let early = [
+        (counts.failed, "failed"),
+        (counts.dropped, "dropped"),
+        (counts.left, "left"),
+        (counts.battery, "out of battery"),
+    ];
+    let early: Vec<String> =
+        early.into_iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
+    let early = if early.is_empty() { String::new() } else { format!(" ({})", early.join(", ")) };
+    format!(
+        "{state} · {} generations{early} · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {} · \
+         percentiles: {}",
+        counts.generations,
+        counts.uploads_sent,
+        counts.uploads_answered,
+        counts.uploads_refused,
+        counts.uploads_cancelled,
+        counts.faults_injected,
+        report.quantiles
+    )
+}

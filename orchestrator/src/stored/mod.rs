@@ -1,0 +1,219 @@
+//! A stored run, opened once for whoever asks about it: its generations, what its scenario says about its devices, and
+//! what its texts are worth.
+
+mod texts;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread;
+
+use specfleet_config::{Scenario, Settings};
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, Source};
+use specfleet_engine::time::{Span, Time};
+use specfleet_ledger::{Meta, Progress, RoundColumn, RoundRows, RunKind, RunReader};
+
+pub use texts::TextFigures;
+
+use crate::error::Error;
+
+/// A figure that was added to generations after the run.
+#[derive(Clone, Debug, Default)]
+pub struct AddedScore {
+    /// The metric.
+    pub name: String,
+    /// Its unit.
+    pub unit: String,
+    /// The figure of each generation that has one.
+    pub values: BTreeMap<GenerationId, f64>,
+}
+
+/// A stored run.
+#[derive(Debug)]
+pub struct StoredRun {
+    /// Its rows.
+    pub reader: RunReader,
+    /// The settings of its scenario, where they can still be read.
+    pub settings: Option<Settings>,
+    /// The closed generations, by id.
+    pub generations: Vec<GenerationRecord>,
+    /// The audits, by id.
+    pub audits: Vec<AuditRecord>,
+    /// By generation, in their order; all absent where the run has no text.
+    pub texts: Vec<TextFigures>,
+    /// Figures that were added after the run.
+    pub scores: Vec<AddedScore>,
+    /// Chunks that could not be read.
+    pub damage: Vec<String>,
+    /// What a reader of the figures should know.
+    pub notes: Vec<String>,
+}
+
+impl StoredRun {
+    /// Opens the run in `folder`, and scores its texts on `threads` threads.
+    pub fn open(folder: &Path, threads: usize) -> Result<StoredRun, Error> {
+        let reader = RunReader::open(folder)?;
+        let (mut damage, mut notes) = (Vec::new(), Vec::new());
+        let mut generations = kept(reader.generations(), &mut damage);
+        generations.sort_by_key(|record| record.id);
+        let mut audits = kept(reader.audits(), &mut damage);
+        audits.sort_by_key(|audit| audit.id);
+        let meta = reader.meta();
+        let settings = Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)
+            .and_then(|scenario| scenario.settings());
+        let settings = match settings {
+            Ok(settings) => Some(settings),
+            Err(error) => {
+                notes.push(format!(
+                    "the run's scenario cannot be read any more ({error}): exact match, ROUGE-L and device profiles are missing"
+                ));
+                None
+            }
+        };
+        let mut run =
+            StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores: Vec::new(), damage, notes };
+        run.texts = run.score_texts(threads);
+        Ok(run)
+    }
+
+    /// What the run is.
+    pub fn meta(&self) -> &Meta {
+        self.reader.meta()
+    }
+
+    /// Whether its tokens are those of a text: answers drawn from distributions are none.
+    pub fn has_text(&self) -> bool {
+        !matches!(&self.meta().kind, RunKind::Simulated { fidelity, .. } if fidelity == "fitted")
+    }
+
+    /// Every n-th device whose rows are kept: 1 where all are.
+    pub fn keep_every(&self) -> u32 {
+        match self.meta().kind {
+            RunKind::Live => 1,
+            RunKind::Simulated { keep_every, .. } => keep_every.max(1),
+        }
+    }
+
+    /// Index among the generations.
+    pub fn find(&self, id: GenerationId) -> Option<usize> {
+        self.generations.binary_search_by_key(&id, |record| record.id).ok()
+    }
+
+    /// A generation's audit.
+    pub fn audit(&self, id: GenerationId) -> Option<&AuditRecord> {
+        self.audits.binary_search_by_key(&id, |audit| audit.id).ok().map(|index| &self.audits[index])
+    }
+
+    /// The name of a method.
+    pub fn method_name(&self, method: u16) -> &str {
+        self.meta().methods.get(usize::from(method)).map_or("unknown", |method| &method.name)
+    }
+
+    /// The name of a data set.
+    pub fn data_set_name(&self, data_set: u16) -> &str {
+        self.meta().data_sets.get(usize::from(data_set)).map_or("unknown", String::as_str)
+    }
+
+    /// Profile and link of a device, as the scenario names them.
+    pub fn profile_name(&self, device: DeviceId) -> &str {
+        self.settings.as_ref().map_or("unknown", |settings| &settings.device.part(device).name)
+    }
+
+    /// Rounds and batches in the store.
+    pub fn progress(&self, folder: &Path) -> Progress {
+        Progress::read(folder).unwrap_or_default()
+    }
+}
+
+/// The rows that can be read; the others leave a line.
+fn kept<T, E: std::fmt::Display>(rows: impl Iterator<Item = Result<T, E>>, damage: &mut Vec<String>) -> Vec<T> {
+    rows.filter_map(|row| row.map_err(|error| damage.push(error.to_string())).ok()).collect()
+}
+
+/// Threads of this machine.
+pub fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Steps along a generation's audit while its rounds go by.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditCursor<'a> {
+    positions: &'a [u32],
+    probabilities: &'a [f32],
+}
+
+impl<'a> AuditCursor<'a> {
+    /// Before position `first`.
+    pub fn new(audit: Option<&'a AuditRecord>, first: u32) -> AuditCursor<'a> {
+        let (positions, probabilities) =
+            audit.map_or((&[][..], &[][..]), |audit| (&audit.positions, &audit.accept_probabilities));
+        let start = positions.partition_point(|position| *position < first).min(probabilities.len());
+        AuditCursor { positions: &positions[start..], probabilities: &probabilities[start..] }
+    }
+
+    /// min(1, y_d/x_d) at the next position, if the audit looked there; positions are asked for in ascending order.
+    pub fn at(&mut self, position: u32) -> Option<f32> {
+        while let (Some((known, positions)), Some((probability, probabilities))) =
+            (self.positions.split_first(), self.probabilities.split_first())
+        {
+            if *known > position {
+                return None;
+            }
+            (self.positions, self.probabilities) = (positions, probabilities);
+            if *known == position {
+                return probability.is_finite().then_some(*probability);
+            }
+        }
+        None
+    }
+}
+
+/// What summaries and figures look at.
+pub const FIGURE_COLUMNS: [RoundColumn; 11] = [
+    RoundColumn::Position,
+    RoundColumn::Token,
+    RoundColumn::Source,
+    RoundColumn::Uncertainty,
+    RoundColumn::CommittedAt,
+    RoundColumn::Attempts,
+    RoundColumn::UplinkBytes,
+    RoundColumn::Queue,
+    RoundColumn::Batch,
+    RoundColumn::CloudNanojoules,
+    RoundColumn::CloudPaperNanojoules,
+];
+
+/// A record with the columns that were asked for; the others have neutral values.
+#[inline]
+pub fn partial_record(rows: &RoundRows, index: usize) -> RoundRecord {
+    fn at<T: Copy>(column: &[T], index: usize, neutral: T) -> T {
+        column.get(index).copied().unwrap_or(neutral)
+    }
+    RoundRecord {
+        position: at(&rows.position, index, 0),
+        token: at(&rows.token, index, 0),
+        draft: at(&rows.draft, index, 0),
+        epoch: at(&rows.epoch, index, 0),
+        source: at(&rows.source, index, Source::Skipped),
+        reason: at(&rows.reason, index, specfleet_engine::device::gate::GateReason::Never),
+        uncertainty: at(&rows.uncertainty, index, f32::NAN),
+        importance: at(&rows.importance, index, f32::NAN),
+        importance_threshold: at(&rows.importance_threshold, index, f32::NAN),
+        draft_probability: at(&rows.draft_probability, index, f32::NAN),
+        price: at(&rows.price, index, f32::NAN),
+        committed_at: at(&rows.committed_at, index, Time::ZERO),
+        attempts: at(&rows.attempts, index, 0),
+        uplink_bits: at(&rows.uplink_bits, index, 0),
+        uplink_bytes: at(&rows.uplink_bytes, index, 0),
+        downlink_bytes: at(&rows.downlink_bytes, index, 0),
+        snr_db: at(&rows.snr_db, index, f32::NAN),
+        uplink: at(&rows.uplink, index, Span::ZERO),
+        downlink: at(&rows.downlink, index, Span::ZERO),
+        queue: at(&rows.queue, index, Span::ZERO),
+        batch: at(&rows.batch, index, Span::ZERO),
+        compute: at(&rows.compute, index, Span::ZERO),
+        work: at(&rows.work, index, 0),
+        cloud_nanojoules: at(&rows.cloud_nanojoules, index, 0),
+        cloud_paper_nanojoules: at(&rows.cloud_paper_nanojoules, index, 0),
+    }
+}

@@ -1,0 +1,97 @@
+//! What a run's texts are worth: against the references of its workload and against `llm-only`, on several threads.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use specfleet_analysis::{exact_match, first_divergence, rouge_l, token_agreement};
+use specfleet_config::{ModelChoice, ModelOptions};
+use specfleet_engine::record::{FinishReason, GenerationRecord};
+use specfleet_model::{ModelError, Tokenizer};
+
+use super::StoredRun;
+
+/// What is known of one generation's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextFigures {
+    /// Whether its final answer is the reference's.
+    pub exact_match: Option<bool>,
+    /// ROUGE-L against the reference.
+    pub rouge_l: Option<f64>,
+    /// Share of tokens equal to those of `llm-only`.
+    pub token_agreement: Option<f64>,
+    /// Leading tokens equal to those of `llm-only`.
+    pub first_divergence: Option<u32>,
+}
+
+impl StoredRun {
+    /// Scores every generation's text.
+    pub(super) fn score_texts(&mut self, threads: usize) -> Vec<TextFigures> {
+        let mut figures = vec![TextFigures::default(); self.generations.len()];
+        if !self.has_text() {
+            return figures;
+        }
+        let tokenizer = self.settings.as_ref().map(|settings| load_tokenizer(&settings.model)).transpose();
+        let tokenizer = match tokenizer {
+            Ok(tokenizer) => tokenizer,
+            Err(error) => {
+                self.notes.push(format!("the run's tokenizer is gone ({error}): exact match and ROUGE-L are missing"));
+                None
+            }
+        };
+        let references: BTreeMap<(u32, u16), &str> = match &self.settings {
+            Some(settings) => settings
+                .tasks()
+                .map(|task| ((task.prompt_id, task.repetition), task.prompt.reference.as_str()))
+                .collect(),
+            None => BTreeMap::new(),
+        };
+        let llm_only = self.meta().methods.iter().position(|method| method.name == "llm-only");
+        let generations = &self.generations;
+        let of_llm_only = |record: &GenerationRecord| {
+            let method = llm_only.map(|index| index as u16).filter(|index| *index != record.id.method)?;
+            let id = specfleet_engine::id::GenerationId { method, ..record.id };
+            let index = generations.binary_search_by_key(&id, |other| other.id).ok()?;
+            (generations[index].finish != FinishReason::Dropped).then(|| &generations[index].tokens)
+        };
+        let one = |record: &GenerationRecord, tokenizer: Option<&Tokenizer>| {
+            if record.finish == FinishReason::Dropped {
+                return TextFigures::default();
+            }
+            let mut figures = TextFigures::default();
+            let reference = references.get(&(record.id.prompt, record.id.repetition));
+            if let Some((tokenizer, reference)) = tokenizer.zip(reference)
+                && let Ok(text) = tokenizer.decode(&record.tokens)
+            {
+                figures.exact_match = exact_match(&text, reference);
+                figures.rouge_l = Some(rouge_l(&text, reference));
+            }
+            if let Some(other) = of_llm_only(record) {
+                figures.token_agreement = Some(token_agreement(&record.tokens, other));
+                let equal = first_divergence(&record.tokens, other).unwrap_or(record.tokens.len());
+                figures.first_divergence = Some(equal as u32);
+            }
+            figures
+        };
+        let part = generations.len().div_ceil(threads.max(1)).max(1);
+        let tokenizer = tokenizer.as_ref();
+        thread::scope(|scope| {
+            for (records, figures) in generations.chunks(part).zip(figures.chunks_mut(part)) {
+                let one = &one;
+                scope.spawn(move || {
+                    for (record, figures) in records.iter().zip(figures) {
+                        *figures = one(record, tokenizer);
+                    }
+                });
+            }
+        });
+        figures
+    }
+}
+
+/// The tokenizer that both models share, without loading either.
+fn load_tokenizer(options: &ModelOptions) -> Result<Tokenizer, ModelError> {
+    match &options.verifier {
+        ModelChoice::Embedded => Tokenizer::embedded(),
+        ModelChoice::Folder(folder) => Tokenizer::load_dir(folder),
+    }
+}
