@@ -35,17 +35,19 @@ pub struct AgainstRow {
     pub live: Option<f64>,
     /// Smallest and largest over the live runs: what the simulation cannot be better than.
     pub live_range: Option<(f64, f64)>,
-    /// The simulation's; absent if it has none.
+    /// Median over the simulations that have it, each with other draws of what its host adds; absent if none has.
     pub simulated: Option<f64>,
+    /// Smallest and largest over the simulations.
+    pub simulated_range: Option<(f64, f64)>,
     /// (simulated − live) / live; 0 if both are 0, absent if only the live one is, or one is missing.
     pub relative_error: Option<f64>,
 }
 
-/// Compares a simulation with live runs of the same scenario: the methods of the first live run in its order, then what
-/// only others have. A figure that neither side has gives no row; one that a single side has gives a row without error.
-pub fn compare_summaries(live: &[Summary], simulated: &Summary) -> Vec<AgainstRow> {
+/// Compares simulations with live runs of the same scenario, median with median, because both sides have figures that
+/// chance moves: the methods of the first live run in its order, then what only others have. A figure that neither side has gives no row; one that a single side has gives a row without error.
+pub fn compare_summaries(live: &[Summary], simulated: &[Summary]) -> Vec<AgainstRow> {
     let mut methods: Vec<&str> = Vec::new();
-    for summary in live.iter().chain([simulated]) {
+    for summary in live.iter().chain(simulated) {
         for (name, _) in summary.methods.iter() {
             if !methods.contains(&name) {
                 methods.push(name);
@@ -61,18 +63,28 @@ pub fn compare_summaries(live: &[Summary], simulated: &Summary) -> Vec<AgainstRo
     rows
 }
 
-fn row(live: &[Summary], simulated: &Summary, method: &str, metric: &str, statistic: Statistic) -> Option<AgainstRow> {
-    let metrics = live.iter().filter_map(|summary| metric_of(summary, method, metric));
-    let mut values: Vec<f64> = metrics.clone().map(|metric| statistic.of(metric)).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let live = median(&values);
-    let metric_simulated = metric_of(simulated, method, metric);
-    let simulated = metric_simulated.map(|metric| statistic.of(metric));
-    let unit = metrics.chain(metric_simulated).next()?.unit.clone();
+fn row(
+    live: &[Summary],
+    simulated: &[Summary],
+    method: &str,
+    metric: &str,
+    statistic: Statistic,
+) -> Option<AgainstRow> {
+    let metrics = |side: &[Summary]| side.iter().find_map(|summary| metric_of(summary, method, metric)).cloned();
+    let unit = metrics(live).or_else(|| metrics(simulated))?.unit;
+    let values = |side: &[Summary]| -> Vec<f64> {
+        let metrics = side.iter().filter_map(|summary| metric_of(summary, method, metric));
+        let mut values: Vec<f64> = metrics.map(|metric| statistic.of(metric)).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values
+    };
+    let range = |sorted: &[f64]| sorted.first().copied().zip(sorted.last().copied());
+    let (live, simulated) = (values(live), values(simulated));
+    let (live_range, simulated_range) = (range(&live), range(&simulated));
+    let (live, simulated) = (median(&live), median(&simulated));
     let relative_error = live.zip(simulated).and_then(|(live, simulated)| {
         if live == simulated { Some(0.0) } else { (live != 0.0).then(|| (simulated - live) / live) }
     });
-    let live_range = values.first().copied().zip(values.last().copied());
     Some(AgainstRow {
         method: method.to_owned(),
         metric: metric.to_owned(),
@@ -81,6 +93,7 @@ fn row(live: &[Summary], simulated: &Summary, method: &str, metric: &str, statis
         live,
         live_range,
         simulated,
+        simulated_range,
         relative_error,
     })
 }

@@ -6,6 +6,7 @@
 mod against;
 mod agreement;
 mod balance;
+mod bertscore;
 mod bootstrap;
 mod distribution;
 mod effect;
@@ -22,6 +23,7 @@ mod text;
 pub use against::{AgainstRow, compare_summaries};
 pub use agreement::{first_divergence, token_agreement};
 pub use balance::{Imbalance, check_energy_closes};
+pub use bertscore::{Baseline, Idf, Matching, TextStates, greedy_matching};
 pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
 pub use distribution::{Metric, Samples};
 pub use effect::{PairedTest, holm, paired_difference, paired_test};

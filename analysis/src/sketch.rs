@@ -35,6 +35,9 @@ pub struct Sketch {
     squares: u128,
     min: i64,
     max: i64,
+    /// The last sample and how often it came in a row, not yet in any of the above but the first two sums: a bin is found
+    /// by a logarithm, and declared times are mostly the same one after another.
+    held: (i64, u32),
 }
 
 impl Sketch {
@@ -70,6 +73,19 @@ impl Sketch {
 
     #[inline]
     fn enter(&mut self, steps: i64, count: u32) {
+        if steps == self.held.0
+            && let Some(count) = self.held.1.checked_add(count)
+        {
+            self.held.1 = count;
+        } else {
+            self.put_away();
+            self.held = (steps, count);
+        }
+    }
+
+    /// Takes in what is held.
+    fn put_away(&mut self) {
+        let (steps, count) = std::mem::take(&mut self.held);
         if count == 0 {
             return;
         }
@@ -93,10 +109,12 @@ impl Sketch {
         self.squares = self.squares.saturating_add(other.squares);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
+        self.enter(other.held.0, other.held.1);
     }
 
     /// The metric; `None` without samples. `scale`: what the ratios were added with, 10⁻⁹ for plain samples.
-    pub fn metric(self, unit: &str, scale: f64) -> Option<Metric> {
+    pub fn metric(mut self, unit: &str, scale: f64) -> Option<Metric> {
+        self.put_away();
         (self.count > 0).then(|| {
             let (min, max) = (self.min as f64 / STEPS, self.max as f64 / STEPS);
             let mean = self.numerators as f64 / self.denominators as f64 * scale;
@@ -155,6 +173,7 @@ impl Default for Sketch {
             squares: 0,
             min: i64::MAX,
             max: i64::MIN,
+            held: (0, 0),
         }
     }
 }

@@ -23,7 +23,7 @@ fn summary(method: u16, gap: u64) -> Summary {
 #[test]
 fn the_median_of_the_live_runs_counts() {
     let live = [summary(2, 300), summary(2, 100), summary(2, 110)];
-    let rows = compare_summaries(&live, &summary(2, 121));
+    let rows = compare_summaries(&live, &[summary(2, 121)]);
     let row = |metric: &str, statistic: Statistic| {
         let found = rows.iter().find(|row| row.metric == metric && row.statistic == statistic);
         found.unwrap_or_else(|| panic!("no row of {metric} {statistic}"))
@@ -41,15 +41,27 @@ fn the_median_of_the_live_runs_counts() {
     assert_eq!(row("upload_rate", Statistic::Mean).relative_error, Some(0.0));
     assert_eq!(rows.len(), 15, "no batches were recorded: {rows:#?}");
 
-    let even = compare_summaries(&live[1..], &summary(2, 105));
+    let (lowest, highest) = gap.simulated_range.expect("there is a simulation");
+    assert!(close(Some(lowest), 121e-9) && close(Some(highest), 121e-9));
+
+    let several = compare_summaries(&live, &[summary(2, 400), summary(2, 121), summary(2, 90)]);
+    assert!(several.iter().any(|row| {
+        row.metric == "inter_token_latency_seconds"
+            && close(row.simulated, 121e-9)
+            && row
+                .simulated_range
+                .is_some_and(|(lowest, highest)| close(Some(lowest), 90e-9) && close(Some(highest), 400e-9))
+    }));
+
+    let even = compare_summaries(&live[1..], &[summary(2, 105)]);
     assert!(even.iter().any(|row| row.metric == "inter_token_latency_seconds" && close(row.live, 105e-9)));
 }
 
 #[test]
 fn what_one_side_lacks_is_shown_and_has_no_error() {
-    let rows = compare_summaries(&[summary(2, 100)], &summary(3, 100));
+    let rows = compare_summaries(&[summary(2, 100)], &[summary(3, 100)]);
     let methods: Vec<&str> = rows.iter().map(|row| row.method.as_str()).collect();
     assert_eq!((methods[0], methods[rows.len() - 1]), ("hlm", "block"));
     assert!(rows.iter().all(|row| row.live.is_some() != row.simulated.is_some() && row.relative_error.is_none()));
-    assert!(compare_summaries(&[], &summary(2, 100)).iter().all(|row| row.live_range.is_none()));
+    assert!(compare_summaries(&[], &[summary(2, 100)]).iter().all(|row| row.live_range.is_none()));
 }

@@ -21,7 +21,7 @@ macro_rules! presets {
 impl Preset {
     /// Scenarios; the first is the default.
     pub const SCENARIOS: &'static [Preset] =
-        presets!("scenarios", "toml": "default", "paper", "crowd", "rush", "h200", "million", "reference");
+        presets!("scenarios", "toml": "default", "paper", "street", "crowd", "rush", "h200", "million", "reference");
     /// Device profiles.
     pub const DEVICES: &'static [Preset] =
         presets!("devices", "toml": "host", "phone", "phone-tinyllama", "raspberry-pi-5", "jetson-orin-nano");

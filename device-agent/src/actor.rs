@@ -22,6 +22,7 @@ use crate::connector::Connector;
 use crate::drafter::{Drafter, Sequence};
 use crate::drafting::Draft;
 use crate::error::{AgentError, DraftError, LinkError};
+use crate::rounds::{self, RoundSpan};
 use crate::store::Store;
 
 /// What a device is made of.
@@ -139,6 +140,8 @@ pub struct Device {
     failure: Option<AgentError>,
     /// The upload last sent, which a verdict's position is counted from.
     plan: Option<UploadPlan>,
+    /// The round under way, for the log.
+    round: RoundSpan,
     link: Option<Link>,
     /// Attempts to connect are numbered, and hanging up counts as one, so that what an earlier one still delivers is told
     /// apart.
@@ -196,6 +199,7 @@ impl Device {
             caller: None,
             failure: None,
             plan: None,
+            round: RoundSpan::default(),
             link: None,
             attempt: 0,
             last_link_error: None,
@@ -261,12 +265,14 @@ impl Device {
             }
             Output::Upload(plan) => self.upload(plan, ctx),
             Output::Cancel(upload) => {
+                self.round.cancelled(upload);
                 self.send(&ClientFrame::Cancel { session: self.machine.session(), upload }, ctx);
             }
             Output::Record(record) => {
                 if let Some(store) = &mut self.store {
                     store.commit(record.position);
                     let (generation, device) = (store.generation, self.device);
+                    self.round.committed(device, &self.machine.settings().method.name, generation, &record);
                     self.outbox.push_back(Report::Event(DeviceEvent::Round { generation, device, record }));
                 }
             }
@@ -303,6 +309,7 @@ impl Device {
             record.tokens = store.generated();
         }
         self.plan = None;
+        self.round = RoundSpan::default();
         self.send(&ClientFrame::Close { session: self.machine.session() }, ctx);
         // A refusal that came too late for the machine to mind is no failure.
         let failure = self.failure.take().filter(|_| record.finish == FinishReason::Failed);
@@ -341,6 +348,7 @@ impl Device {
         let listening = self.listen(number, incoming, ctx);
         self.link = Some(Link { number, outgoing, listening });
         self.last_link_error = None;
+        rounds::connected(self.device, number);
         self.tell(Input::Connected, ctx);
     }
 
@@ -357,6 +365,7 @@ impl Device {
             ctx.cancel_future(link.listening);
             link.outgoing.cut();
         }
+        rounds::lost(self.device, self.attempt - 1, &error);
         // What was still in the downlink is lost with it.
         self.downlink.clear();
         if error.is_final() {
@@ -407,6 +416,7 @@ impl Device {
                 if reason.is_final() && self.plan.is_some_and(|plan| plan.upload == upload) {
                     self.failure = Some(AgentError::Refused(reason));
                 }
+                self.round.refused(upload, reason, retry_after);
                 // It goes down like a verdict of one token number.
                 let bits = token_bits(self.machine.settings().vocab as usize);
                 let (arrives, _) = self.receive(bits);
@@ -428,6 +438,7 @@ impl Device {
             self.lost(LinkError::Protocol("its verdict does not fit the upload"), ctx);
             return;
         };
+        self.round.verdict(&frame, bytes);
         let settings = self.machine.settings();
         let bits = downlink_bits(&settings.method.payload, settings.vocab as usize, resample);
         let (arrives, downlink) = self.receive(bits);
@@ -486,6 +497,10 @@ impl Device {
         let wanted = plan.wanted.map(|wanted| wanted.since(now));
         let Some(upload) = self.store.as_ref().and_then(|store| store.upload(&plan, patience, wanted)) else { return };
         if let Some(bytes) = self.send(&ClientFrame::Upload(Box::new(upload)), ctx) {
+            if let Some(store) = &self.store {
+                let method = &self.machine.settings().method.name;
+                self.round.uploaded(self.device, method, store.prompt_tokens(), &plan, bytes);
+            }
             self.inbox.push_back(Input::Sent { upload: plan.upload, bytes });
         }
     }

@@ -18,6 +18,7 @@ mod drafter;
 mod drafting;
 mod error;
 pub mod meters;
+mod rounds;
 mod store;
 mod tls;
 

@@ -56,6 +56,12 @@ impl<H: Clone> Store<H> {
         }
     }
 
+    /// Tokens of the prompt.
+    pub(crate) fn prompt_tokens(&self) -> u32 {
+        // Positions of any model fit `u32`.
+        u32::try_from(self.prompt).unwrap_or(u32::MAX)
+    }
+
     /// What the drafter needs for a step.
     pub fn job(&self, step: &Step) -> DraftJob<H> {
         let fed = step.keep as usize..step.position as usize;

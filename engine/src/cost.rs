@@ -141,6 +141,7 @@ impl Roofline {
 
 /// The quantile at `draw` in [0, 1) of a table of evenly spaced quantiles, by linear interpolation; `None` of an empty
 /// one.
+#[inline]
 pub fn quantile(table: &[f32], draw: f64) -> Option<f64> {
     let last = table.len().checked_sub(1)?;
     let place = draw.clamp(0.0, 1.0) * last as f64;

@@ -25,5 +25,6 @@ pub mod names;
 pub mod pool;
 pub mod random;
 pub mod record;
+mod splitmix;
 pub mod time;
 pub mod wire;

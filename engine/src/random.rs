@@ -1,4 +1,5 @@
-//! Every random draw of a run, from a counter-based generator \[ours, method.md §1\].
+//! Every random draw of a run, from counter-based generators \[ours, method.md §1\]: ChaCha8 for all that a live run draws, and
+//! SplitMix64, ten times as fast, for what stands in for models in a simulation.
 //!
 //! A draw is a pure function of *what it decides*: run seed, prompt, repetition, position, epoch and [`Purpose`].
 //! Device, method, verifier and time are not in the key, so results never depend on timing, batch mates, the number of
@@ -7,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chacha::ChaCha8;
+use crate::splitmix::SplitMix;
 use crate::time::Span;
 
 /// What a sequence of draws is for. Different purposes of one [`DrawKey`] give independent draws.
@@ -35,6 +37,8 @@ pub enum Purpose {
     Load = 9,
     /// Answers drawn from fitted distributions, and the spread of simulated times.
     Simulation = 10,
+    /// Whether an answer drawn from fitted distributions is accepted.
+    SimulatedAccept = 11,
 }
 
 /// What a draw belongs to.
@@ -63,7 +67,23 @@ impl DrawKey {
     }
 
     /// The draws of this key for one purpose, always from the first one on.
+    #[inline]
     pub fn draws(self, purpose: Purpose) -> Draws {
+        match purpose {
+            Purpose::Simulation | Purpose::SimulatedAccept => Draws(Stream::Simulated(self.simulated(purpose))),
+            _ => Draws(Stream::Whole(self.whole(purpose))),
+        }
+    }
+
+    /// What no live run draws: millions of times a second, and never against an adversary.
+    #[inline]
+    fn simulated(self, purpose: Purpose) -> SplitMix {
+        let place = u64::from(self.prompt) << 32 | u64::from(self.position);
+        let rest = u64::from(self.epoch) << 32 | u64::from(self.repetition) << 8 | purpose as u64;
+        SplitMix::new(u64::from_le_bytes(DOMAIN)).with(self.seed).with(rest).with(place)
+    }
+
+    fn whole(self, purpose: Purpose) -> ChaCha8 {
         let mut seed = [0_u8; 32];
         seed[0..8].copy_from_slice(&self.seed.to_le_bytes());
         seed[8..12].copy_from_slice(&self.prompt.to_le_bytes());
@@ -72,18 +92,35 @@ impl DrawKey {
         seed[16..20].copy_from_slice(&self.position.to_le_bytes());
         seed[20..24].copy_from_slice(&self.epoch.to_le_bytes());
         seed[24..32].copy_from_slice(&DOMAIN);
-        Draws(ChaCha8::new(seed))
+        ChaCha8::new(seed)
     }
 }
 
 /// A sequence of uniform draws.
 #[derive(Clone, Debug)]
-pub struct Draws(ChaCha8);
+pub struct Draws(Stream);
+
+#[derive(Clone, Debug)]
+enum Stream {
+    /// Of everything that a live run draws.
+    Whole(ChaCha8),
+    /// Of what stands for a model in a simulation.
+    Simulated(SplitMix),
+}
 
 impl Draws {
+    #[inline]
+    fn next_u64(&mut self) -> u64 {
+        match &mut self.0 {
+            Stream::Whole(stream) => stream.next_u64(),
+            Stream::Simulated(stream) => stream.next_u64(),
+        }
+    }
+
     /// The next draw from [0, 1), with 53 random bits.
+    #[inline]
     pub fn uniform(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+        (self.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
     /// An exponential length with this mean, by inversion.
@@ -93,7 +130,7 @@ impl Draws {
 
     /// The next draw from [0, 1) that an `f32` holds exactly (24 bits): rounding a 53-bit draw could give 1.
     pub fn uniform_f32(&mut self) -> f32 {
-        (self.0.next_u64() >> 40) as f32 * (1.0 / (1_u32 << 24) as f32)
+        (self.next_u64() >> 40) as f32 * (1.0 / (1_u32 << 24) as f32)
     }
 }
 
@@ -125,6 +162,13 @@ mod tests {
     fn every_field_matters() {
         let first = |key: DrawKey, purpose| key.draws(purpose).uniform().to_bits();
         let mut seen = vec![
+            first(KEY, Purpose::Simulation),
+            first(DrawKey { seed: 1, ..KEY }, Purpose::Simulation),
+            first(DrawKey { prompt: 8, ..KEY }, Purpose::Simulation),
+            first(DrawKey { repetition: 2, ..KEY }, Purpose::Simulation),
+            first(KEY.at(43), Purpose::Simulation),
+            first(DrawKey { epoch: 4, ..KEY }, Purpose::Simulation),
+            first(KEY, Purpose::SimulatedAccept),
             first(KEY, Purpose::Draft),
             first(DrawKey { seed: 1, ..KEY }, Purpose::Draft),
             first(DrawKey { prompt: 8, ..KEY }, Purpose::Draft),
@@ -142,16 +186,22 @@ mod tests {
 
     #[test]
     fn uniform_moments() {
-        let n = 100_000;
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for position in 0..n {
-            let u = KEY.at(position).draws(Purpose::Gate).uniform();
-            assert!((0.0..1.0).contains(&u));
-            sum += u;
-            squares += u * u;
+        for purpose in [Purpose::Gate, Purpose::Simulation] {
+            let n = 100_000;
+            let (mut sum, mut squares, mut products) = (0.0, 0.0, 0.0);
+            let mut last = 0.5;
+            for position in 0..n {
+                let u = KEY.at(position).draws(purpose).uniform();
+                assert!((0.0..1.0).contains(&u));
+                sum += u;
+                squares += u * u;
+                products += u * last;
+                last = u;
+            }
+            let n = f64::from(n);
+            assert!((sum / n - 0.5).abs() < 0.004, "{purpose:?}: mean {}", sum / n);
+            assert!((squares / n - 1.0 / 3.0).abs() < 0.004, "{purpose:?}: second moment {}", squares / n);
+            assert!((products / n - 0.25).abs() < 0.004, "{purpose:?}: of neighbours {}", products / n);
         }
-        let n = f64::from(n);
-        assert!((sum / n - 0.5).abs() < 0.004, "mean {}", sum / n);
-        assert!((squares / n - 1.0 / 3.0).abs() < 0.004, "second moment {}", squares / n);
     }
 }

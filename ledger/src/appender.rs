@@ -11,6 +11,7 @@ use crate::chunk::{self, Limits, Row};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::rows::{ClosedGeneration, Piece, to_relative};
+use crate::scores::ScoreRow;
 use crate::store;
 use crate::table::Table;
 
@@ -41,6 +42,7 @@ pub(crate) struct Pending {
     pub(crate) energy: Vec<EnergyRow>,
     pub(crate) audits: Vec<AuditRecord>,
     pub(crate) verifiers: Vec<VerifierRecord>,
+    pub(crate) scores: Vec<ScoreRow>,
 }
 
 /// Rounds of one generation that follow those stored already.
@@ -103,7 +105,8 @@ impl Appender {
             || fills(pending.batches.len(), BatchRecord::ROWS_PER_CHUNK)
             || fills(pending.energy.len(), EnergyRow::ROWS_PER_CHUNK)
             || fills(pending.audits.len(), AuditRecord::ROWS_PER_CHUNK)
-            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK);
+            || fills(pending.verifiers.len(), VerifierRecord::ROWS_PER_CHUNK)
+            || fills(pending.scores.len(), ScoreRow::ROWS_PER_CHUNK);
         if full { self.commit() } else { Ok(()) }
     }
 
@@ -121,6 +124,7 @@ impl Appender {
         self.put(&pending.energy, &mut batch)?;
         self.put(&pending.audits, &mut batch)?;
         self.put(&pending.verifiers, &mut batch)?;
+        self.put(&pending.scores, &mut batch)?;
         self.store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))
     }
 

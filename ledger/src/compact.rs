@@ -27,6 +27,7 @@ use crate::lock::RunLock;
 use crate::meta::{self, Meta, RunState, SCHEMA};
 use crate::reader::RunReader;
 use crate::rows::ClosedGeneration;
+use crate::scores::ScoreRow;
 use crate::store;
 use crate::table::Table;
 
@@ -149,6 +150,7 @@ fn fill(old: &RunReader, fresh_dir: &Path, seen: &mut dyn FnMut(CompactStep)) ->
             Table::Energy => fill_table(old, &mut rows, |pending| &mut pending.energy)?,
             Table::Audits => fill_table(old, &mut rows, |pending| &mut pending.audits)?,
             Table::Verifiers => fill_table(old, &mut rows, |pending| &mut pending.verifiers)?,
+            Table::Scores => fill_table(old, &mut rows, |pending| &mut pending.scores)?,
         }
     }
     rows.flush()?;
@@ -238,6 +240,7 @@ fn compare(old: &RunReader, new: &RunReader) -> Result<(), LedgerError> {
             Table::Energy => same_rows::<EnergyRow>(old, new)?,
             Table::Audits => same_rows::<AuditRecord>(old, new)?,
             Table::Verifiers => same_rows::<VerifierRecord>(old, new)?,
+            Table::Scores => same_rows::<ScoreRow>(old, new)?,
         };
         if !same {
             return Err(LedgerError::NotTheSame { path: new.store_dir().to_path_buf(), table });

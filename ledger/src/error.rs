@@ -107,6 +107,9 @@ pub enum LedgerError {
         /// The limit.
         limit: usize,
     },
+    /// More kinds of scores than rows can name.
+    #[error("{0} holds scores of 65536 scorers: it can take no more")]
+    TooManyScorers(PathBuf),
     /// The disk is full, or so nearly that the writer stops before sled gets into trouble. What was flushed before is
     /// intact.
     #[error("too little space left on the disk of {path}: free some; what was flushed before is intact")]

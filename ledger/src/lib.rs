@@ -3,6 +3,7 @@
 //! ```text
 //! <ledger>/<run>/meta.json       what the run is: scenario, seed, versions, machine, methods, state   ([`Meta`])
 //!                progress.json   rows safely stored, rewritten at each flush                          ([`Progress`])
+//!                live.json       what it is doing, while it is written                                ([`Live`])
 //!                summary.json    what all devices did, where the rows hold only some of them        ([`RunWriter::put_summary`])
 //!                lock            held by the writer while it lives; the system frees it when it dies
 //!                store/          sled: the rows, in columnar chunks of at most 64 KiB                  ([`Table`]);
@@ -20,6 +21,7 @@
 //!   and step over the others.
 //! * **Damage costs what lies in it.** A chunk that does not decode is an error in its place, with its table, number and
 //!   key; everything else is read. [`verify()`] looks at every chunk.
+//! * **Scores come later.** [`ScoreWriter`] adds rows of the table `scores` to a run that has ended, under the run's lock.
 //! * **A crash takes at most what came after the last [`RunWriter::flush`]**, which the caller does at least each second.
 
 mod appender;
@@ -32,11 +34,13 @@ mod energy;
 mod error;
 mod index;
 mod list;
+mod live;
 mod lock;
 mod meta;
 mod reader;
 mod rows;
 mod scan;
+mod scores;
 mod store;
 mod table;
 mod verify;
@@ -49,8 +53,10 @@ pub use edit::{edit_tags, is_busy, remove, run_bytes};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;
 pub use list::{ListedState, RunListing, list};
+pub use live::{Live, LiveJoules, LiveVerifier, VerifierState};
 pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
+pub use scores::{ScoreRow, ScoreWriter, Scorer};
 pub use table::Table;
 pub use verify::{TableCheck, Verified, verify};
 pub use writer::RunWriter;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use specfleet_engine::method::Method;
 
 use crate::error::LedgerError;
+use crate::scores::Scorer;
 
 /// The schema that this program writes, and the newest that it reads; it reads the older ones too, and [`crate::compact()`]
 /// turns them into the newest. It grows when a stored row or a plain file changes its meaning; a field that older programs
@@ -183,6 +184,9 @@ pub struct Meta {
     /// Words that somebody put on the run to find it again, in the order in which they came.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
+    #[serde(default)]
+    pub scorers: Vec<Scorer>,
 }
 
 impl Meta {

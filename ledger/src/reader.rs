@@ -13,6 +13,7 @@ use crate::index::{Closed, Places};
 use crate::lock;
 use crate::meta::{self, Meta, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
+use crate::scores::ScoreRow;
 use crate::store;
 use crate::table::Table;
 
@@ -199,6 +200,11 @@ impl RunReader {
 
     /// The verifiers, per method.
     pub fn verifiers(&self) -> impl Iterator<Item = Result<VerifierRecord, LedgerError>> + '_ {
+        self.rows()
+    }
+
+    /// The scores that were added since the run ended, by scorer ([`Meta::scorers`]).
+    pub fn scores(&self) -> impl Iterator<Item = Result<ScoreRow, LedgerError>> + '_ {
         self.rows()
     }
 

@@ -23,11 +23,13 @@ pub enum Table {
     Audits = b'a',
     /// One row per method and verifier.
     Verifiers = b'v',
+    /// One row per scored generation and scorer, added after the run.
+    Scores = b's',
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 8] = [
         Table::Generations,
         Table::Rounds,
         Table::Pieces,
@@ -35,6 +37,7 @@ impl Table {
         Table::Energy,
         Table::Audits,
         Table::Verifiers,
+        Table::Scores,
     ];
 
     /// The name in messages and exports.
@@ -47,6 +50,7 @@ impl Table {
             Table::Energy => "energy",
             Table::Audits => "audits",
             Table::Verifiers => "verifiers",
+            Table::Scores => "scores",
         }
     }
 

@@ -13,6 +13,7 @@ use crate::error::LedgerError;
 use crate::meta::{Progress, RunState};
 use crate::reader::RunReader;
 use crate::rows::{ClosedGeneration, Piece};
+use crate::scores::ScoreRow;
 use crate::table::Table;
 
 /// What a check of a run found.
@@ -59,6 +60,7 @@ impl RunReader {
             Table::Energy => self.verify_table(table, rows::<EnergyRow>),
             Table::Audits => self.verify_table(table, rows::<AuditRecord>),
             Table::Verifiers => self.verify_table(table, rows::<VerifierRecord>),
+            Table::Scores => self.verify_table(table, rows::<ScoreRow>),
         });
         let tables = tables.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut contradictions = self.generations_without_all_rounds();

@@ -13,6 +13,7 @@ use crate::appender::Appender;
 use crate::chunk::{self, SHORT_LIST};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
+use crate::live::{self, Live};
 use crate::lock::RunLock;
 use crate::meta::{self, FIRST_STORE, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA, SUMMARY_FILE};
 use crate::rows::ClosedGeneration;
@@ -115,6 +116,12 @@ impl RunWriter {
         meta::replace_text(&self.run_dir, SUMMARY_FILE, json.as_bytes(), true)
     }
 
+    /// Puts what the run is doing beside the rows, as `live.json`, in place of what was there. [`RunWriter::finish`] takes it
+    /// away.
+    pub fn put_live(&mut self, live: &Live) -> Result<(), LedgerError> {
+        live.write(&self.run_dir)
+    }
+
     /// Adds the next rounds of an open generation, in the order of their commits.
     pub fn append_rounds(
         &mut self,
@@ -188,7 +195,9 @@ impl RunWriter {
         };
         self.meta.ended = Some(unix_seconds());
         let written = meta::replace_json(&self.run_dir, META_FILE, &self.meta, true);
-        flushed.and(written)?;
+        // After the state: who finds no live figures any more finds the run ended.
+        let removed = live::remove(&self.run_dir);
+        flushed.and(written).and(removed)?;
         Ok(self.meta.clone())
     }
 

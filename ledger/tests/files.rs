@@ -7,7 +7,8 @@ use std::fs;
 use common::*;
 use specfleet_engine::id::DeviceId;
 use specfleet_ledger::{
-    LedgerError, ListedState, Meta, RunKind, RunReader, RunState, RunWriter, Table, edit_tags, list, remove, verify,
+    LedgerError, ListedState, Live, LiveVerifier, Meta, RunKind, RunReader, RunState, RunWriter, Table, VerifierState,
+    edit_tags, list, remove, verify,
 };
 use tempfile::tempdir;
 
@@ -113,6 +114,31 @@ fn a_simulation_says_so_and_may_leave_a_summary() {
     let live = finished(dir.path(), "live", 1);
     assert_eq!(RunReader::open(&live).expect("the run").stored_summary().expect("no file, no error"), None);
     assert!(fs::read_to_string(live.join("meta.json")).expect("meta.json").contains("\"kind\": \"live\""));
+}
+
+#[test]
+fn live_figures_are_there_while_the_run_is_written() {
+    let dir = tempdir().expect("a temporary folder");
+    let mut writer = RunWriter::create(dir.path(), meta("r")).expect("a new run");
+    let run_dir = writer.run_dir().to_path_buf();
+    assert_eq!(Live::read(&run_dir).expect("no file, no error"), None);
+    let verifiers =
+        vec![LiveVerifier { verifier: 1, state: VerifierState::Down, restarts: 3, ..LiveVerifier::default() }];
+    let live = Live { seconds: 12.5, method: "ui-hlm".to_owned(), tokens: 7, verifiers, ..Live::default() };
+    writer.put_live(&Live::default()).expect("a file");
+    writer.put_live(&live).expect("another in its place");
+    assert_eq!(Live::read(&run_dir).expect("the file"), Some(live));
+    let text = fs::read_to_string(run_dir.join("live.json")).expect("live.json");
+    assert!(text.contains("\"state\": \"down\"") && !run_dir.join("live.json.new").exists(), "{text}");
+    // What another version wrote.
+    fs::write(run_dir.join("live.json"), "{\"tokens\": 9, \"color\": \"blue\"}").expect("a file");
+    let other = Live { tokens: 9, ..Live::default() };
+    assert_eq!(Live::read(&run_dir).expect("the file"), Some(other));
+    fs::write(run_dir.join("live.json"), "{\"tokens\"").expect("half a file");
+    let error = Live::read(&run_dir).expect_err("half a file");
+    assert!(error.to_string().contains("live.json"), "{error}");
+    writer.finish(RunState::Completed).expect("an end");
+    assert_eq!(Live::read(&run_dir).expect("no file, no error"), None);
 }
 
 #[test]

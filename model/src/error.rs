@@ -72,6 +72,14 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A folder is no encoder that can be used.
+    #[error("{origin}: {reason}")]
+    Encoder {
+        /// The folder, or the file in it.
+        origin: String,
+        /// What is missing or wrong.
+        reason: String,
+    },
     /// A drafter and a verifier cannot work together.
     #[error("drafter and verifier do not form a pair: {0}")]
     Pair(String),

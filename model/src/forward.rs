@@ -53,9 +53,30 @@ impl SeqStep<'_> {
     }
 }
 
+/// What the head makes of a row that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// Logits: `[vocab]`.
+    Logits,
+    /// The state that logits are computed from, after the last norm: `[hidden]`.
+    States,
+}
+
+/// The final states of the rows asked for, by index of the step.
+#[derive(Debug)]
+pub struct States(Output);
+
+impl States {
+    /// Those of step `step`: `[rows asked for, hidden]`, row-major, in the order of its tokens.
+    pub fn states(&self, step: usize) -> &[f32] {
+        self.0.logits(step)
+    }
+}
+
 /// What a pass computed, by index of the step.
 #[derive(Debug)]
 pub struct Output {
+    /// Width of a row of `logits`.
     vocab: usize,
     shares: Vec<ShareOutput>,
     steps: Vec<StepRef>,
@@ -103,7 +124,20 @@ impl Model {
     /// exceed the context, a layer that does not exist, an arena of another shape, or a pass that does not fit into the
     /// arena's budget.
     pub fn forward(&self, arena: &mut KvArena, steps: &[SeqStep<'_>]) -> Result<Output, ModelError> {
+        self.pass(arena, steps, Head::Logits)
+    }
+
+    /// The same pass with the final states of the rows asked for in place of their logits.
+    pub fn forward_states(&self, arena: &mut KvArena, steps: &[SeqStep<'_>]) -> Result<States, ModelError> {
+        self.pass(arena, steps, Head::States).map(States)
+    }
+
+    fn pass(&self, arena: &mut KvArena, steps: &[SeqStep<'_>], head: Head) -> Result<Output, ModelError> {
         self.check(arena, steps)?;
+        let width = match head {
+            Head::Logits => self.shape().vocab,
+            Head::States => self.shape().hidden,
+        };
         let growth: Vec<_> = steps.iter().map(|s| (s.seq, s.tokens.len())).collect();
         let threads = arena.threads.min(steps.len()).max(1);
         let layout = arena.layout;
@@ -121,7 +155,7 @@ impl Model {
         let mut steps_at = vec![StepRef::default(); steps.len()];
         let mut outputs = Vec::with_capacity(threads);
         for (share, jobs) in shares.iter().enumerate() {
-            outputs.push(self.place(share, jobs, &mut steps_at));
+            outputs.push(self.place(share, jobs, width, &mut steps_at));
         }
 
         let inner = self.inner();
@@ -130,14 +164,14 @@ impl Model {
             let own = work.next();
             for ((jobs, scratch), output) in work {
                 let steps_at = &steps_at;
-                scope.spawn(move || run_share(inner, layout, jobs, steps_at, scratch, output));
+                scope.spawn(move || run_share(inner, layout, jobs, head, steps_at, scratch, output));
             }
             if let Some(((jobs, scratch), output)) = own {
-                run_share(inner, layout, jobs, &steps_at, scratch, output);
+                run_share(inner, layout, jobs, head, &steps_at, scratch, output);
             }
         });
         in_flight.commit(steps.iter().map(|s| s.tokens.len()));
-        Ok(Output { vocab: self.shape().vocab, shares: outputs, steps: steps_at })
+        Ok(Output { vocab: width, shares: outputs, steps: steps_at })
     }
 
     fn check(&self, arena: &KvArena, steps: &[SeqStep<'_>]) -> Result<(), ModelError> {
@@ -176,13 +210,13 @@ impl Model {
     }
 
     /// Says where in a share's output each of its steps writes, and allocates it.
-    fn place(&self, share: usize, jobs: &[Job<'_>], steps_at: &mut [StepRef]) -> ShareOutput {
+    fn place(&self, share: usize, jobs: &[Job<'_>], width: usize, steps_at: &mut [StepRef]) -> ShareOutput {
         let shape = self.shape();
         let (mut logits, mut attention) = (0, 0);
         for job in jobs {
             let logits_at = logits;
             let attention_at = attention;
-            logits += job.step.logit_rows() * shape.vocab;
+            logits += job.step.logit_rows() * width;
             if job.step.attention.is_some() {
                 attention += shape.heads * (job.cache.len + job.step.tokens.len());
             }
@@ -240,6 +274,7 @@ fn run_share(
     model: &Inner,
     layout: PageLayout,
     mut jobs: Vec<Job<'_>>,
+    head: Head,
     steps_at: &[StepRef],
     scratch: &mut Scratch,
     output: &mut ShareOutput,
@@ -249,7 +284,7 @@ fn run_share(
     let mut logits_done = 0;
     for tile in rows.chunks(TILE_ROWS) {
         run_layers(model, layout, &mut jobs, tile, steps_at, scratch, &mut output.attention);
-        logits_done += run_head(model, &jobs, tile, scratch, &mut output.logits[logits_done..]);
+        logits_done += run_head(model, &jobs, tile, head, scratch, &mut output.logits[logits_done..]);
     }
 }
 
@@ -316,8 +351,16 @@ fn run_layers(
     }
 }
 
-/// Computes the logits of the rows of a tile that need them, into the front of `out`; returns how many numbers.
-fn run_head(model: &Inner, jobs: &[Job<'_>], tile: &[Row], scratch: &mut Scratch, out: &mut [f32]) -> usize {
+/// Computes the logits (or states) of the rows of a tile that need them, into the front of `out`; returns how many
+/// numbers.
+fn run_head(
+    model: &Inner,
+    jobs: &[Job<'_>],
+    tile: &[Row],
+    head: Head,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) -> usize {
     let hidden = model.shape.hidden;
     let Scratch { x, normed, projected, products, .. } = scratch;
     projected.clear();
@@ -329,6 +372,10 @@ fn run_head(model: &Inner, jobs: &[Job<'_>], tile: &[Row], scratch: &mut Scratch
     }
     normed.resize(projected.len(), 0.0);
     rms_norm(projected, &model.weights.final_norm, model.shape.rms_eps, normed);
+    if head == Head::States {
+        out[..normed.len()].copy_from_slice(normed);
+        return normed.len();
+    }
     let numbers = projected.len() / hidden * model.shape.vocab;
     model.weights.head.apply(normed, &mut out[..numbers], products);
     numbers

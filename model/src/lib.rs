@@ -1,4 +1,5 @@
-//! A Llama-family forward over packed ragged batches, with its KV arena, weights and tokenizer.
+//! A Llama-family forward over packed ragged batches, with its KV arena, weights and tokenizer; and encoders of the BERT
+//! family, for scores ([`Encoder`]).
 //!
 //! Start at [`Model`] (weights, shared by reference count), [`KvArena`] (the caches of many sequences under one byte
 //! budget) and [`Model::forward`] (one pass over any number of sequences). Inside, read `forward.rs` first: it is the
@@ -12,6 +13,7 @@
 mod arena;
 mod attention;
 mod elementwise;
+mod encoder;
 mod error;
 mod forward;
 mod kernel;
@@ -27,8 +29,9 @@ mod weights;
 
 pub use arena::{KvArena, SeqId};
 pub use candle_transformers::models::llama::LlamaConfig;
+pub use encoder::Encoder;
 pub use error::ModelError;
-pub use forward::{LogitRows, Output, SeqStep};
+pub use forward::{LogitRows, Output, SeqStep, States};
 pub use load::Embedded;
 pub use model::Model;
 pub use pair::check_pair;

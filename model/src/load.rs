@@ -66,7 +66,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
 }
 
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = dir.join("model.safetensors");
     let index = dir.join("model.safetensors.index.json");
     if index.is_file() {
@@ -104,7 +104,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     })
 }
 
-fn parse_safetensors(bytes: &[u8], origin: &str) -> Result<BTreeMap<String, Tensor>, ModelError> {
+pub(crate) fn parse_safetensors(bytes: &[u8], origin: &str) -> Result<BTreeMap<String, Tensor>, ModelError> {
     match safetensors::load_buffer(bytes, &Device::Cpu) {
         Ok(tensors) => Ok(tensors.into_iter().collect()),
         Err(e) => Err(ModelError::Weights {

@@ -59,7 +59,7 @@ pub fn live_summaries(folders: &[PathBuf]) -> Result<Vec<Summary>, Error> {
 }
 
 /// Live, simulated and error, figure by figure.
-pub fn compare(live: &[Summary], simulated: &Summary) -> Vec<AgainstRow> {
+pub fn compare(live: &[Summary], simulated: &[Summary]) -> Vec<AgainstRow> {
     compare_summaries(live, simulated)
 }
 
@@ -67,8 +67,13 @@ pub fn compare(live: &[Summary], simulated: &Summary) -> Vec<AgainstRow> {
 pub fn table(rows: &[AgainstRow], runs: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    let live = if runs > 1 { format!("live, median of {runs}") } else { "live".to_owned() };
-    table.set_header(["method", "figure", "unit", &live, "live range", "simulated", "error %"]);
+    let median = |of: &str| if runs > 1 { format!("{of}, median of {runs}") } else { of.to_owned() };
+    let (live, simulated) = (median("live"), median("simulated"));
+    table.set_header(["method", "figure", "unit", &live, "range", &simulated, "range", "error %"]);
+    let range = |range: Option<(f64, f64)>| {
+        let several = range.filter(|_| runs > 1);
+        several.map_or(String::new(), |(low, high)| format!("{} to {}", significant(low), significant(high)))
+    };
     let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut method = "";
     for row in rows {
@@ -85,12 +90,9 @@ pub fn table(rows: &[AgainstRow], runs: usize) -> String {
             Cell::new(figure),
             Cell::new(&row.unit),
             cell(row.live.map_or(String::new(), significant)),
-            cell(
-                row.live_range
-                    .filter(|_| runs > 1)
-                    .map_or(String::new(), |(low, high)| format!("{} to {}", significant(low), significant(high))),
-            ),
+            cell(range(row.live_range)),
             cell(row.simulated.map_or(String::new(), significant)),
+            cell(range(row.simulated_range)),
             cell(row.relative_error.map_or(String::new(), |error| format!("{:+.1}", error * 100.0))),
         ]);
     }

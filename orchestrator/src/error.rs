@@ -1,12 +1,14 @@
 //! What can go wrong with a command, and what that means for its exit code.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use device_agent::{AgentError, ConnectorError};
 use specfleet_config::ConfigError;
 use specfleet_engine::calibration::MethodError;
 use specfleet_ledger::LedgerError;
+use specfleet_metrics::ServeError;
 use specfleet_model::ModelError;
 use thiserror::Error;
 use verifier_pool::PoolError;
@@ -48,6 +50,9 @@ pub enum Error {
     /// The pool: a port in use, certificates, settings that do not fit the model.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The metrics' port.
+    #[error(transparent)]
+    Metrics(#[from] ServeError),
     /// The way to the pool.
     #[error(transparent)]
     Connector(#[from] ConnectorError),
@@ -114,6 +119,14 @@ pub enum Error {
         /// What a simulation can take.
         instead: &'static str,
     },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", elsewhere(.source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A file of the results.
     #[error("cannot write {path}: {source}")]
     Output {
@@ -136,12 +149,12 @@ pub enum Error {
     /// A flag of a command over the ledger that asks for what there is not.
     #[error("{0}")]
     Asked(String),
+    /// Scores that were asked for and cannot be computed.
+    #[error("{0}")]
+    Score(String),
     /// A question about stored runs that they cannot answer: an unknown name, runs that are not alike.
     #[error("{0}")]
     Question(String),
-    /// A part that this program was built without.
-    #[error("{0}")]
-    NotBuilt(String),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -163,6 +176,11 @@ fn kept(folder: &Path) -> String {
     format!("; what was recorded until then is in {}", folder.display())
 }
 
+/// What to do about an address that another program has.
+fn elsewhere(source: &std::io::Error) -> &'static str {
+    if source.kind() == ErrorKind::AddrInUse { "; take another port, or 0 for a free one" } else { "" }
+}
+
 impl Error {
     /// The process's exit code: 2 for what the user can mend before anything runs, 130 for Ctrl-C, else 1.
     pub fn exit_code(&self) -> u8 {
@@ -174,14 +192,16 @@ impl Error {
             | Error::Calibration { .. }
             | Error::Pool(_)
             | Error::Connector(_)
+            | Error::Metrics(_)
             | Error::Folder { .. }
             | Error::TooManyDevices { .. }
             | Error::TooManyVerifiers { .. }
             | Error::RealTime { .. }
+            | Error::Listen { .. }
             | Error::Simulation(_)
             | Error::Question(_)
-            | Error::NotBuilt(_)
             | Error::UnknownRun { .. }
+            | Error::Score(_)
             | Error::Asked(_)
             | Error::Ledger(
                 LedgerError::NotFound(_)

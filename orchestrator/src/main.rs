@@ -17,21 +17,24 @@ use specfleet::simulate::{SimulateOptions, Source, simulate};
 use specfleet::{against, capacity, interruption, paired, refit, report, run, sweep, thresholds};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
+use specfleet_logs::LogArgs;
 
 /// Fleets of devices that draft with a small model and ask a shared pool of large ones.
 #[derive(Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArgs,
+    run: LiveArgs,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
-    Run(Box<RunArgs>),
+    Run(Box<LiveArgs>),
     /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting
     Simulate(Box<SimulateArgs>),
     /// Fit batch costs, host overheads, risk line and distributions on a live run, into one calibration file
@@ -45,6 +48,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = LEDGER)]
         ledger: PathBuf,
     },
+    /// Score the texts of a stored run: BERTScore with an encoder from a folder, agreement with llm-only, perplexity
+    Score(Box<commands::score::ScoreArgs>),
     /// Find the largest fleet that holds latency and accuracy targets, by simulation
     Capacity(Box<CapacityArgs>),
     /// Simulate every combination of a few varied keys: a table, a CSV and the Pareto front
@@ -59,6 +64,8 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
+    Dashboard(commands::dashboard::DashboardArgs),
     /// What stored runs say: tables, energy by part, the filter's damage
     Report(commands::report::ReportArgs),
     /// Two stored runs against each other, paired by prompt: differences, effects, significance
@@ -72,6 +79,17 @@ enum Command {
         /// The scenario: a file, or the name of a shipped one
         scenario: PathBuf,
     },
+}
+
+/// What a live run can be told beyond what every run can.
+#[derive(Args)]
+struct LiveArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    page: commands::dashboard::PageArgs,
+    #[command(flatten)]
+    metrics: commands::metrics::MetricsArgs,
 }
 
 #[derive(Args)]
@@ -184,11 +202,16 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(mistake) = cli.log.start() {
+        eprintln!("specfleet: {mistake}");
+        return ExitCode::from(2);
+    }
     let outcome = match cli.command {
         None => run_command(&cli.run),
         Some(Command::Run(args)) => run_command(&args),
         Some(Command::Simulate(args)) => simulate_command(&args),
         Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
+        Some(Command::Score(args)) => commands::score::run(&args),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs(args)) => commands::runs::run(&args),
@@ -196,6 +219,7 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Compare(args)) => commands::compare::run(&args),
         Some(Command::Query(args)) => commands::query::run(&args),
@@ -224,21 +248,28 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
+fn run_command(LiveArgs { run: args, page, metrics }: &LiveArgs) -> anyhow::Result<ExitCode> {
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
     thresholds::check_names(&settings)?;
     let checks = settings.thresholds.clone();
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
+    let served = metrics.start()?;
     let options = RunOptions {
         settings,
         scenario: scenario.to_toml(),
         ledger: &args.ledger,
         out: args.out.as_deref(),
         progress: &progress,
+        metrics: served.as_ref().map(|served| &served.registry),
     };
-    let Finished { summary, comparisons, folder, notes, aborted } = actix::System::new().block_on(run::run(options))?;
+    let page = page.start(&args.ledger)?;
+    let finished = actix::System::new().block_on(run::run(options));
+    if let Some(page) = page {
+        page.stop();
+    }
+    let Finished { summary, comparisons, folder, notes, aborted } = finished?;
     show(args, &summary, &comparisons, &notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;
@@ -246,7 +277,11 @@ fn run_command(args: &RunArgs) -> anyhow::Result<ExitCode> {
             print(format!("generations.jsonl, summary.json, paired.json and run.json in {}", out.display()))?;
         }
     }
-    verdict(args, &checks, &summary, aborted.as_deref())
+    let code = verdict(args, &checks, &summary, aborted.as_deref())?;
+    if let Some(served) = served {
+        served.linger();
+    }
+    Ok(code)
 }
 
 /// The figures of a run.
@@ -301,16 +336,17 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
     let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
     progress.say(&report::headline(&settings));
-    let options = SimulateOptions {
+    let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
         ledger: Some(&args.ledger),
         out: args.out.as_deref(),
+        turn: 0,
         threads: threads_of(*threads),
         progress: &progress,
         interrupted: interruption::flag(),
     };
-    let simulated = simulate(&source, options)?;
+    let simulated = simulate(&source, kept.clone())?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
         "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
@@ -323,7 +359,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         if !folders.is_empty() {
             let summaries = against::live_summaries(&folders)?;
-            let rows = against::compare(&summaries, &simulated.summary);
+            // As many simulations as live runs, so that a median is held against a median.
+            let mut repeated = vec![simulated.summary.clone()];
+            for turn in 1..summaries.len() as u16 {
+                let quiet = Progress::new(Ui::None);
+                let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
+                repeated.push(simulate(&source, again)?.summary);
+            }
+            let rows = against::compare(&summaries, &repeated);
             print(against::table(&rows, summaries.len()))?;
         }
         if let Some(folder) = &simulated.folder {

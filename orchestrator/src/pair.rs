@@ -7,6 +7,11 @@ use sha2::{Digest, Sha256};
 use specfleet_config::{ModelChoice, ModelOptions, Precision};
 use specfleet_model::{Embedded, Model, ModelError, Tokenizer, check_pair};
 
+/// Names of digests among a run's versions.
+pub(crate) const DRAFTER_VERSION: &str = "drafter_sha256";
+pub(crate) const VERIFIER_VERSION: &str = "verifier_sha256";
+pub(crate) const TOKENIZER_VERSION: &str = "tokenizer_sha256";
+
 /// Drafter, verifier and the tokenizer they share.
 #[derive(Clone)]
 pub struct Pair {
@@ -42,16 +47,43 @@ impl Pair {
         self.drafter.shape().context.min(self.verifier.shape().context)
     }
 
+    /// Digests of what decides the tokens, for the run's versions: a run says later whether its models have changed.
+    pub fn versions(&self) -> Vec<(String, String)> {
+        let entry = |name: &str, digest: String| (name.to_owned(), digest);
+        vec![
+            entry(DRAFTER_VERSION, self.drafter_digest.clone()),
+            entry(VERIFIER_VERSION, self.verifier_digest.clone()),
+            entry(TOKENIZER_VERSION, hex(&self.tokenizer.digest())),
+        ]
+    }
+
     /// Tokens that end a text: those of the verifier, whose law counts.
     pub fn end_tokens(&self) -> Vec<u32> {
         self.verifier.shape().eos.clone()
     }
 }
 
-struct Loaded {
-    model: Model,
-    tokenizer: Tokenizer,
-    digest: String,
+/// One model with its tokenizer.
+pub(crate) struct Loaded {
+    /// The model.
+    pub(crate) model: Model,
+    /// Its tokenizer.
+    pub(crate) tokenizer: Tokenizer,
+    /// SHA-256 of its weights, hexadecimal.
+    pub(crate) digest: String,
+}
+
+/// The verifier alone, as a run has it in its pool.
+pub(crate) fn load_verifier(options: &ModelOptions) -> Result<Loaded, ModelError> {
+    load(&options.verifier, Embedded::Verifier, options.verifier_precision)
+}
+
+/// The tokenizer that both models share, without loading either.
+pub(crate) fn load_tokenizer(options: &ModelOptions) -> Result<Tokenizer, ModelError> {
+    match &options.verifier {
+        ModelChoice::Embedded => Tokenizer::embedded(),
+        ModelChoice::Folder(folder) => Tokenizer::load_dir(folder),
+    }
 }
 
 fn load(choice: &ModelChoice, which: Embedded, precision: Precision) -> Result<Loaded, ModelError> {
@@ -94,6 +126,7 @@ fn folder_digest(folder: &Path) -> String {
     hex(digest.finalize().as_slice())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

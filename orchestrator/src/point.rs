@@ -42,6 +42,7 @@ impl Bench<'_> {
             scenario: scenario.to_toml(),
             ledger: None,
             out: None,
+            turn: 0,
             threads: self.threads,
             progress: &quiet,
             interrupted: self.interrupted,

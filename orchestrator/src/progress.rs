@@ -41,6 +41,8 @@ enum Show {
 pub struct Phase {
     bar: Option<ProgressBar>,
     line: Option<(String, Instant)>,
+    /// What is counted.
+    unit: &'static str,
     total: u64,
     done: Cell<u64>,
     simulated: Cell<Option<Span>>,
@@ -69,10 +71,16 @@ impl Progress {
 
     /// A method starts on `total` prompts.
     pub fn phase(&self, method: &str, total: usize) -> Phase {
+        self.phase_of(method, total, "prompts")
+    }
+
+    /// Some other work starts on `total` things.
+    pub fn phase_of(&self, name: &str, total: usize, unit: &'static str) -> Phase {
         let total = total as u64;
         let phase = |bar, line| Phase {
             bar,
             line,
+            unit,
             total,
             done: Cell::new(0),
             simulated: Cell::new(None),
@@ -80,16 +88,15 @@ impl Progress {
         };
         match self.show {
             Show::Nothing => phase(None, None),
-            Show::Lines => phase(None, Some((method.to_owned(), Instant::now()))),
+            Show::Lines => phase(None, Some((name.to_owned(), Instant::now()))),
             Show::Bars => {
                 let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-                // The template is a constant and valid; the default style would do as well.
-                if let Ok(style) =
-                    ProgressStyle::with_template("{prefix:<9} {bar:40} {pos:>5}/{len} prompts  {elapsed}  {msg}")
-                {
+                // The template is valid; the default style would do as well.
+                let template = format!("{{prefix:<9}} {{bar:40}} {{pos:>5}}/{{len}} {unit}  {{elapsed}}  {{msg}}");
+                if let Ok(style) = ProgressStyle::with_template(&template) {
                     bar.set_style(style);
                 }
-                bar.set_prefix(method.to_owned());
+                bar.set_prefix(name.to_owned());
                 bar.enable_steady_tick(Duration::from_millis(200));
                 phase(Some(bar), None)
             }
@@ -103,6 +110,21 @@ impl Phase {
         self.done.set(self.done.get() + 1);
         if let Some(bar) = &self.bar {
             bar.inc(1);
+        }
+    }
+
+    /// So many more are done.
+    pub fn advance(&self, done: u64) {
+        self.done.set(self.done.get() + done);
+        if let Some(bar) = &self.bar {
+            bar.inc(done);
+        }
+        if let Some((name, started)) = &self.line {
+            let seconds = started.elapsed().as_secs_f64();
+            if seconds >= self.said.get() + LINE_EVERY {
+                self.said.set(seconds);
+                eprintln!("{name:<9} {}/{} {} in {seconds:.0} s", self.done.get(), self.total, self.unit);
+            }
         }
     }
 
@@ -133,7 +155,7 @@ impl Phase {
             let seconds = started.elapsed().as_secs_f64();
             let simulated =
                 self.simulated.get().map_or(String::new(), |span| format!(", {:.1} s simulated", span.seconds()));
-            eprintln!("{method:<9} {}/{} prompts in {seconds:.1} s{simulated}", self.done.get(), self.total);
+            eprintln!("{method:<9} {}/{} {} in {seconds:.1} s{simulated}", self.done.get(), self.total, self.unit);
         }
     }
 }

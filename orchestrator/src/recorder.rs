@@ -1,11 +1,11 @@
 //! The recorder: the ledger's only writer, on a thread of its own behind bounded queues.
 //!
 //! Devices and verifiers wait while it is behind; nothing is dropped. It flushes twice a second, so that a killed run
-//! loses at most the last second.
+//! loses at most the last second, and then says what the run is doing (`live.json`).
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device_agent::DeviceEvent;
 use specfleet_analysis::{Scores, StreamSummary};
@@ -13,11 +13,13 @@ use specfleet_config::Threshold;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord, Provenance, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter};
+use specfleet_ledger::{LedgerError, Live, Meta, RunState, RunWriter};
+use specfleet_metrics::{Course, FleetMetrics};
 use tokio::sync::{mpsc, oneshot, watch};
-use verifier_pool::PoolEvent;
+use verifier_pool::{PoolEvent, PoolStatus};
 
 use crate::error::Error;
+use crate::live::{Batches, Figures, Seen};
 use crate::thresholds::Watch;
 
 /// Records that may wait.
@@ -55,12 +57,22 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the thread over an open run. `held`: the checks that can end it early, if there are any.
-    pub fn start(writer: RunWriter, held: Option<Held>) -> Result<Recorder, Error> {
+    /// Starts the thread over an open run.
+    pub fn start(writer: RunWriter, watching: Watching) -> Result<Recorder, Error> {
+        let Watching { held, generations, status, metrics } = watching;
         let (devices, device_events) = mpsc::channel(QUEUE);
         let (pool, pool_events) = mpsc::channel(QUEUE);
         let (commands, orders) = mpsc::channel(64);
-        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held };
+        let methods = writer.meta().methods.iter().map(|method| method.name.clone()).collect();
+        let watched = Watched {
+            began: Instant::now(),
+            method: 0,
+            seen: Seen::default(),
+            batches: Batches::default(),
+            figures: Figures::new(methods, generations),
+            status,
+        };
+        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held, watched, metrics };
         let thread = thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
@@ -83,6 +95,11 @@ impl Recorder {
     /// Where the pool reports.
     pub fn pool_events(&self) -> mpsc::Sender<PoolEvent> {
         self.pool.clone()
+    }
+
+    /// Resolves when the recorder has stopped by itself: it could not write, and a run without it is worth nothing.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
     }
 
     /// The generations that have finished since the last call.
@@ -130,6 +147,38 @@ struct Worker {
     open: BTreeMap<GenerationId, Open>,
     finished: Vec<Finished>,
     held: Option<Held>,
+    watched: Watched,
+    metrics: Option<FleetMetrics>,
+}
+
+/// Who looks on while a run is recorded.
+pub struct Watching {
+    /// The checks that can end it early, if there are any.
+    pub held: Option<Held>,
+    /// How many generations the run will have.
+    pub generations: u64,
+    /// What the pool last said of itself.
+    pub status: watch::Receiver<Option<PoolStatus>>,
+    /// Where everything is counted too, if anywhere.
+    pub metrics: Option<FleetMetrics>,
+}
+
+/// What somebody who watches the run is told.
+struct Watched {
+    began: Instant,
+    /// Of the last record.
+    method: u16,
+    seen: Seen,
+    batches: Batches,
+    figures: Figures,
+    status: watch::Receiver<Option<PoolStatus>>,
+}
+
+impl Watched {
+    fn look(&mut self) -> Live {
+        let now = Time(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.figures.look(now, self.method, &self.seen, &self.batches, self.status.borrow().as_ref())
+    }
 }
 
 /// Holds a running run to the checks that can end it, on what its finished generations show.
@@ -200,6 +249,8 @@ impl Held {
 struct Open {
     device: DeviceId,
     waiting: Vec<RoundRecord>,
+    /// For the metrics.
+    course: Course,
     skipped: Vec<(u32, f32)>,
 }
 
@@ -247,8 +298,13 @@ impl Worker {
     fn device(&mut self, event: DeviceEvent) -> Result<(), LedgerError> {
         match event {
             DeviceEvent::Round { generation, device, record } => {
+                self.watched.method = generation.method;
+                self.watched.seen.round(&record);
                 let open = self.open.entry(generation).or_default();
                 open.device = device;
+                if let Some(metrics) = &self.metrics {
+                    metrics.round(generation.method, &mut open.course, &record);
+                }
                 if record.source == Source::Skipped {
                     open.skipped.push((record.position, record.draft_probability));
                 }
@@ -258,6 +314,11 @@ impl Worker {
                 }
             }
             DeviceEvent::Finished(record) => {
+                self.watched.method = record.id.method;
+                self.watched.seen.generation(&record);
+                if let Some(metrics) = &self.metrics {
+                    metrics.generation(&record);
+                }
                 if let Some(held) = &mut self.held {
                     held.finished(&record);
                 }
@@ -271,8 +332,19 @@ impl Worker {
 
     fn pool(&mut self, event: PoolEvent) -> Result<(), LedgerError> {
         match event {
-            PoolEvent::Batch(record) => self.writer.append_batch(record),
-            PoolEvent::Verifier(record) => self.writer.append_verifier(record, Provenance::Modelled),
+            PoolEvent::Batch(record) => {
+                self.watched.batches.batch(&record);
+                if let Some(metrics) = &self.metrics {
+                    metrics.batch(&record);
+                }
+                self.writer.append_batch(record)
+            }
+            PoolEvent::Verifier(record) => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.verifier(&record);
+                }
+                self.writer.append_verifier(record, Provenance::Modelled)
+            }
         }
     }
 
@@ -283,6 +355,11 @@ impl Worker {
                 open.waiting.clear();
             }
         }
-        self.writer.flush()
+        self.writer.flush()?;
+        if let (Some(metrics), Some(status)) = (&self.metrics, self.watched.status.borrow().as_ref()) {
+            status.show(metrics.pool());
+        }
+        let live = self.watched.look();
+        self.writer.put_live(&live)
     }
 }

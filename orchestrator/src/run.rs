@@ -11,8 +11,9 @@ use specfleet_engine::id::VerifierId;
 use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
+use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
 use tokio::sync::watch;
-use verifier_pool::{PoolHandle, PoolOptions};
+use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 
 use crate::audit::{self, Case};
 use crate::error::Error;
@@ -22,13 +23,16 @@ use crate::pair::Pair;
 use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
-use crate::recorder::{Held, Recorder};
+use crate::recorder::{Held, Recorder, Watching};
 use crate::report;
 use crate::results::results;
 use crate::work::Work;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
 const DEVICES_PER_ENDPOINT: usize = 128;
+
+/// How often the pool is asked what it is doing; its answer is as old as that at most.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a run needs beyond its scenario.
 pub struct RunOptions<'a> {
@@ -42,6 +46,8 @@ pub struct RunOptions<'a> {
     pub out: Option<&'a Path>,
     /// What the user sees meanwhile.
     pub progress: &'a Progress,
+    /// Where metrics are shown, if anywhere.
+    pub metrics: Option<&'a Registry>,
 }
 
 /// What a run left.
@@ -66,7 +72,7 @@ type Ended = (Option<(f64, f64)>, Option<String>);
 ///
 /// Must be called inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
 pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
-    let RunOptions { settings, scenario, ledger, out, progress } = options;
+    let RunOptions { settings, scenario, ledger, out, progress, metrics: registry } = options;
     precheck::fleet(&settings)?;
     let pair = Pair::load(&settings.model)?;
     let work = Work::new(&settings, &pair)?;
@@ -79,21 +85,33 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
 
     let began = Instant::now();
-    let meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    meta.versions.extend(pair.versions());
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
     let folder = writer.run_dir().to_path_buf();
-    let recorder = Recorder::start(writer, held)?;
-    let (outcome, injected) = drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched).await;
+    let (told, status) = watch::channel(None);
+    let generations = (resolved.methods.len() * work.jobs.len()) as u64;
+    let names: Vec<String> = resolved.methods.iter().map(|method| method.name.clone()).collect();
+    let metrics = registry.map(|registry| {
+        let Meta { run, scenario_hash, .. } = writer.meta();
+        FleetMetrics::new(registry, &names, generations, run, scenario_hash)
+    });
+    let beside = metrics.as_ref().map(|metrics| metrics.pool().clone());
+    let recorder = Recorder::start(writer, Watching { held, generations, status, metrics })?;
+    let (outcome, injected) =
+        drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched, told, beside).await;
     let state = match &outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
         Ok((_, None)) => RunState::Completed,
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
-    recorder.ended(injected, began.elapsed().as_secs_f64()).await?;
+    // A recorder that stopped says why when it is closed: a full disk, mostly.
+    let noted = recorder.ended(injected, began.elapsed().as_secs_f64()).await;
     recorder.close(state).await?;
+    noted?;
     let (idle, aborted) = match outcome {
         Ok(ended) => ended,
         Err(Error::Interrupted(_)) => return Err(Error::Interrupted(folder)),
@@ -107,6 +125,10 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
     problems.extend(aborted.as_deref().map(early));
     let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
+    if let (Some(registry), Some(out)) = (registry, out) {
+        let path = out.join("metrics.prom");
+        std::fs::write(&path, registry.text()).map_err(|source| Error::Output { path, source })?;
+    }
     let mut notes = resolved.warnings;
     if let Some(idle) = idle {
         notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
@@ -149,6 +171,7 @@ async fn early_end(watched: &mut watch::Receiver<Option<String>>) -> String {
 
 /// Starts everything, runs every method, stops everything. Returns how it ended, and how many faults were injected,
 /// whatever the outcome.
+#[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
 async fn drive(
     settings: &Settings,
     pair: &Pair,
@@ -157,6 +180,8 @@ async fn drive(
     recorder: &Recorder,
     progress: &Progress,
     watched: &mut watch::Receiver<Option<String>>,
+    told: watch::Sender<Option<PoolStatus>>,
+    beside: Option<PoolMetrics>,
 ) -> (Result<Ended, Error>, u32) {
     let origin = Instant::now();
     let mut options = PoolOptions::from_settings(
@@ -167,20 +192,25 @@ async fn drive(
         origin,
     );
     options.settings.method = BETWEEN_METHODS;
+    options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
         Ok(pool) => pool,
         Err(error) => return (Err(error.into()), 0),
     };
     let (injected, watch_injected) = watch::channel(0);
     let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
+    let asking = actix::spawn(ask(pool.clone(), told));
     let outcome = tokio::select! {
         outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin) => {
             outcome.map(|idle| (Some(idle), None))
         }
         check = early_end(watched) => Ok((None, Some(check))),
+        // Why shows when it is closed.
+        () = recorder.stopped() => Err(Error::Stopped("the recorder")),
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(PathBuf::new())),
     };
     faults.abort();
+    asking.abort();
     pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
     let injected = *watch_injected.borrow();
     (outcome, injected)
@@ -254,6 +284,15 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+/// Asks the pool what it is doing, again and again, and passes it on. Not the recorder's task: a pool that waits for the
+/// recorder answers nobody.
+async fn ask(pool: PoolHandle, told: watch::Sender<Option<PoolStatus>>) {
+    while let Ok(status) = pool.status().await {
+        told.send_replace(Some(status));
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
 /// Kills verifiers at their times, in turn.
 async fn inject(
     pool: PoolHandle,
@@ -315,6 +354,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),
+        scorers: Vec::new(),
     }
 }
 

@@ -232,7 +232,7 @@ impl DeviceAnswers for FittedDevices {
             let rank = fitted.draws(plan.generation, position, plan.epoch).uniform();
             let GenerationId { prompt, repetition, .. } = plan.generation;
             let key = DrawKey { seed: fitted.seed, prompt, repetition, position, epoch: plan.epoch };
-            let agrees = key.draws(Purpose::Accept).uniform() < fitted.acceptance(rank);
+            let agrees = key.draws(Purpose::SimulatedAccept).uniform() < fitted.acceptance(rank);
             let token = |word| fitted.token(word, position == last);
             match (judged, agrees) {
                 (true, true) => drawn.accepted += 1,

@@ -8,7 +8,8 @@
 //!   the same short window of virtual time, at most half the smallest delay from the pool to a device, so that nothing
 //!   that happens in one can reach another before it is handed over between windows. Results therefore do not depend on
 //!   the number of threads.
-//! * A device that waits for nobody runs ahead of its queue to its next upload: its local drafts are no events.
+//! * A device that waits for nobody runs ahead of its queue until its next upload has left: its local drafts are no events, and
+//!   mostly the way of an upload and of its verdict are none either.
 
 pub mod answers;
 pub mod drawn;
@@ -16,8 +17,10 @@ pub mod fitted;
 mod fleet;
 mod host;
 mod message;
+mod places;
 mod pool;
 mod queue;
+mod rendezvous;
 mod run;
 mod shard;
 mod sink;

@@ -84,7 +84,6 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     out: Vec<Output>,
     /// The wake that the machine last asked for, and when it comes.
     wake: (Time, Time),
-    wakes: u32,
     pub(crate) killed: u32,
     pub(crate) events: u64,
     pub(crate) batches: u64,
@@ -111,7 +110,6 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             outbox: (0..SHARDS).map(|_| Vec::new()).collect(),
             out: Vec::new(),
             wake: (Time(u64::MAX), Time(u64::MAX)),
-            wakes: 0,
             killed: 0,
             events: 0,
             batches: 0,
@@ -173,8 +171,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
     fn wake_at(&mut self) -> Option<Time> {
         let asked = self.machine.poll_timeout()?;
         if self.wake.0 != asked {
-            self.wakes = self.wakes.wrapping_add(1);
-            self.wake = (asked, asked + self.host.pool_wake(self.seed, self.wakes));
+            self.wake = (asked, asked + self.host.pool_wake(self.seed, asked));
         }
         Some(self.wake.1)
     }
@@ -340,7 +337,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             epoch: 0,
         };
         let compute = self.cost.span(&work, key.draws(Purpose::Simulation).uniform());
-        let waited = self.host.batch(self.seed, batch.batch);
+        let waited = self.host.batch(self.seed, now);
         self.computing += 1;
         self.running[usize::from(batch.verifier.0)] = Some(Running {
             batch: batch.batch,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use specfleet_engine::pool::{PoolMachine, PoolSettings};
 use specfleet_engine::record::BETWEEN_METHODS;
@@ -13,6 +13,7 @@ use specfleet_engine::time::{Span, Time};
 use crate::answers::{DeviceAnswers, PoolAnswers};
 use crate::fleet::Fleet;
 use crate::pool::{Pool, PoolSetup};
+use crate::rendezvous::Rendezvous;
 use crate::shard::Shard;
 use crate::sink::{DeviceSink, PoolSink};
 
@@ -144,7 +145,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
             next: AtomicUsize::new(0),
             span: Mutex::new((start, start, start)),
             over: AtomicBool::new(false),
-            barrier: Barrier::new(self.threads),
+            barrier: Rendezvous::new(self.threads),
             panic: Mutex::new(None),
         };
         let totals = std::thread::scope(|scope| {
@@ -193,7 +194,7 @@ struct Work<'a, 'f, D: DeviceAnswers, S, A: PoolAnswers, K> {
     /// Start and end of the devices' window, and end of the pool's.
     span: Mutex<(Time, Time, Time)>,
     over: AtomicBool,
-    barrier: Barrier,
+    barrier: Rendezvous,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 

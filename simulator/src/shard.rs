@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use specfleet_engine::device::payload::token_bits;
-use specfleet_engine::device::{
-    DeviceMachine, Input, Output, Refusal, Start, UploadJob, UploadPlan, Verdict, WakeReason,
-};
+use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadJob, UploadPlan, Verdict};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
 use specfleet_engine::load::{self, Dispatch, Order};
 use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
@@ -14,8 +12,8 @@ use specfleet_engine::time::{Span, Time};
 
 use crate::answers::DeviceAnswers;
 use crate::fleet::{Assigned, Fleet};
-use crate::host::Host;
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
+use crate::places::Places;
 use crate::queue::{Calendar, Due};
 use crate::run::SHARDS;
 use crate::sink::DeviceSink;
@@ -23,6 +21,8 @@ use crate::sink::DeviceSink;
 /// What is due for a shard. The order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
+    /// What lies at this place in [`Shard::departing`] leaves for the pool.
+    Departs(u32),
     /// A connection stands.
     Dialled(u32),
     /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
@@ -38,11 +38,12 @@ enum Event {
 impl Event {
     fn rank(self) -> u32 {
         match self {
-            Event::Dialled(_) => 0,
-            Event::Arrived(_) => 1,
-            Event::Finished(_) => 2,
-            Event::Dispatch => 3,
-            Event::Timer(_) => 4,
+            Event::Departs(_) => 0,
+            Event::Dialled(_) => 1,
+            Event::Arrived(_) => 2,
+            Event::Finished(_) => 3,
+            Event::Dispatch => 4,
+            Event::Timer(_) => 5,
         }
     }
 }
@@ -50,7 +51,7 @@ impl Event {
 /// One device.
 struct Device {
     machine: DeviceMachine,
-    /// What its machine was last told; ahead of the queue while it drafts alone.
+    /// What its machine was last told; ahead of the queue while nobody can reach it.
     now: Time,
     /// The running (or last) generation.
     generation: GenerationId,
@@ -69,9 +70,6 @@ struct Device {
     in_doubt: bool,
     /// Messages on their way down.
     arriving: u16,
-    /// Its wakes and the pool's messages to it so far, for the draws of its host.
-    wakes: u32,
-    messages: u32,
     /// When the last of them was sent, lateness included.
     last_message: Time,
 }
@@ -80,8 +78,18 @@ struct Device {
 enum Arriving<V> {
     /// Sent at this time; its first bit is yet to come, and then the downlink.
     Sent(Time, u32, DeviceBody<V>),
-    Verdict(Verdict),
-    Refused(Refusal),
+    /// Its last bit is yet to come.
+    Last(Input),
+}
+
+impl Device {
+    /// Whether nothing can happen to it until `at`, neither by others nor by itself. A wake that is queued counts although it
+    /// may find nothing to do: the next one's lateness is drawn then, and draws are numbered.
+    fn is_left_alone_until(&self, at: Time) -> bool {
+        let timeout = self.machine.poll_timeout().map(|(timeout, _)| timeout);
+        let next = self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)));
+        self.arriving == 0 && !self.in_doubt && next > at
+    }
 }
 
 /// Whose it is, and over which connection it came.
@@ -94,9 +102,13 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     devices: Vec<Device>,
     calendar: Calendar<Event>,
     sequence: u32,
-    /// Verdicts and refusals on their way down, and which places are free.
-    arriving: Vec<Option<InDownlink<A::Verdict>>>,
-    free: Vec<u32>,
+    /// Where the running window ends.
+    end: Time,
+    /// Verdicts and refusals on their way down.
+    arriving: Places<InDownlink<A::Verdict>>,
+    /// Messages to the pool of devices that are ahead of the queue, for later windows; and how many were ever sent.
+    departing: Places<ToPool<A::Upload>>,
+    sent: u32,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.
     dispatch_timer: Time,
@@ -137,8 +149,6 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     running: false,
                     in_doubt: false,
                     arriving: 0,
-                    wakes: 0,
-                    messages: 0,
                     last_message: Time::ZERO,
                 }
             })
@@ -151,8 +161,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             devices,
             calendar,
             sequence: 0,
-            arriving: Vec::new(),
-            free: Vec::new(),
+            end: fleet.start,
+            arriving: Places::default(),
+            departing: Places::default(),
+            sent: 0,
             dispatch: fleet.dispatch(index),
             dispatch_timer: Time(u64::MAX),
             news: VecDeque::new(),
@@ -184,6 +196,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// Works off the window that ends at `end`, beginning with what the pool has sent.
     pub(crate) fn window(&mut self, start: Time, end: Time) {
         self.calendar.advance(start);
+        self.end = end;
         let mut inbox = std::mem::take(&mut self.inbox);
         for message in inbox.drain(..) {
             self.receive(message);
@@ -194,6 +207,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.events += 1;
             let now = due.at;
             match event {
+                Event::Departs(place) => self.outbox.extend(self.departing.take(place)),
                 Event::Dialled(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.connected = true;
@@ -294,15 +308,14 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 device.machine.handle(now, input, &mut out);
                 continue;
             }
-            // Local drafts: nobody can reach a device that waits for nobody, so its next step need not queue. Unless it
-            // is called by a verdict that crossed its cancel, or its link is lost meanwhile, which the pool must hear of
-            // in time.
-            if !device.machine.drafts_alone() || device.in_doubt || device.machine.settings().outages.is_some() {
+            // Nobody can reach a device that waits for nobody, so its next step need not queue. Unless it is called by a
+            // verdict that crossed its cancel, or its link is lost meanwhile, which the pool must hear of in time.
+            if !device.machine.waits_for_nobody() || device.in_doubt || device.machine.settings().outages.is_some() {
                 break;
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
-            let at = at.max(now)
-                + late(self.fleet.host(), self.fleet.seed, device, reason, DeviceId(slot * SHARDS + self.index));
+            let due = at.max(now);
+            let at = due + self.fleet.host().wake(reason, self.fleet.seed, due);
             if at >= device.leaves {
                 break;
             }
@@ -386,23 +399,29 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     }
 
     fn set_timer(&mut self, slot: u32) {
-        let id = DeviceId(slot * SHARDS + self.index);
         let device = &mut self.devices[slot as usize];
         let Some((at, reason)) = device.machine.poll_timeout() else { return };
         // What is overdue is due at once.
         let at = at.max(device.now);
-        // What wakes it late draws only once per wake: a wake that is queued already is early enough.
+        // A wake that is queued already is early enough.
         if at >= device.timer {
             return;
         }
         device.timer = at;
-        let at = at + late(self.fleet.host(), self.fleet.seed, device, reason, id);
+        let at = at + self.fleet.host().wake(reason, self.fleet.seed, at);
         self.push(at, Event::Timer(slot));
     }
 
+    /// Sends the pool a message, now or, if its device is ahead of the queue, when its time has come.
     fn send(&mut self, at: Time, device: DeviceId, body: PoolBody<A::Upload>) {
-        let number = self.outbox.len() as u32;
-        self.outbox.push(ToPool { at, device: device.0, number, body });
+        self.sent = self.sent.wrapping_add(1);
+        let message = ToPool { at, device: device.0, number: self.sent, body };
+        if at < self.end {
+            self.outbox.push(message);
+        } else {
+            let place = self.departing.keep(message);
+            self.push(at, Event::Departs(place));
+        }
     }
 
     // ---- from the pool -----------------------------------------------------------------------------------------
@@ -411,17 +430,14 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// then decides what becomes of it.
     fn receive(&mut self, message: ToDevice<A::Verdict>) {
         let ToDevice { at, device: id, connection: from, session, body } = message;
-        let (slot, id) = (id / SHARDS, DeviceId(id));
+        let slot = id / SHARDS;
         let device = &mut self.devices[slot as usize];
-        device.messages = device.messages.wrapping_add(1);
         // One stream keeps its order, however late its host is.
-        let at = (at + self.fleet.host().way_down(self.fleet.seed, id, device.messages)).max(device.last_message);
+        let at = (at + self.fleet.host().way_down(self.fleet.seed, at)).max(device.last_message);
         device.last_message = at;
         let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
-        let timeout = device.machine.poll_timeout().map(|(at, _)| at);
-        let next = timeout.into_iter().chain([device.leaves]).min();
         // Mostly nothing can happen to a device that waits before then, and it can be asked now.
-        if device.arriving == 0 && !device.in_doubt && next.is_none_or(|next| next > reaches) {
+        if device.is_left_alone_until(reaches) {
             self.reached(slot, at, from, session, body);
         } else {
             let place = self.keep(slot, from, Arriving::Sent(at, session, body));
@@ -438,10 +454,11 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         if !(known && device.connected && device.running) {
             return;
         }
+        let more = matches!(&body, DeviceBody::Verdict(verdict, _) if verdict.more);
         let (arrives, arriving) = match body {
             DeviceBody::Refused(refusal) => {
                 let bits = token_bits(device.machine.settings().vocab as usize);
-                (device.machine.receive(at, bits).0, Arriving::Refused(refusal))
+                (device.machine.receive(at, bits).0, Input::Refused(refusal))
             }
             DeviceBody::Verdict(verdict, cargo) => {
                 let arrived = self.answers.verdict(slot, verdict.upload, verdict.accepted, cargo);
@@ -461,11 +478,18 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     bytes: arrived.bytes,
                     downlink,
                 };
-                (arrives, Arriving::Verdict(verdict))
+                (arrives, Input::Verdict(verdict))
             }
         };
-        let place = self.keep(slot, from, arriving);
-        self.push(arrives, Event::Arrived(place));
+        // And mostly nothing happens before the last bit either. But what follows a verdict with more to come is still
+        // charged to the generation that this one may end.
+        let device = &self.devices[slot as usize];
+        if !more && device.is_left_alone_until(arrives) {
+            self.tell(slot, arrives, arriving);
+        } else {
+            let place = self.keep(slot, from, Arriving::Last(arriving));
+            self.push(arrives, Event::Arrived(place));
+        }
     }
 
     /// Keeps something on its way down; its place is in the event.
@@ -473,40 +497,22 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let count = &mut self.devices[slot as usize].arriving;
         // Beyond that many the count stays, and so does the slower way, which is right for all.
         *count = count.saturating_add(1);
-        let entry = Some((slot, from, arriving));
-        match self.free.pop() {
-            Some(place) => {
-                self.arriving[place as usize] = entry;
-                place
-            }
-            None => {
-                self.arriving.push(entry);
-                (self.arriving.len() - 1) as u32
-            }
-        }
+        self.arriving.keep((slot, from, arriving))
     }
 
     fn arrived(&mut self, now: Time, place: u32) {
-        let Some((slot, from, arriving)) = self.arriving[place as usize].take() else { return };
-        self.free.push(place);
+        let Some((slot, from, arriving)) = self.arriving.take(place) else { return };
         let device = &mut self.devices[slot as usize];
         device.arriving -= u16::from(device.arriving < u16::MAX);
         let input = match arriving {
             Arriving::Sent(at, session, body) => return self.reached(slot, at, from, session, body),
-            Arriving::Verdict(verdict) => Input::Verdict(verdict),
-            Arriving::Refused(refusal) => Input::Refused(refusal),
+            Arriving::Last(input) => input,
         };
         if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
             return;
         }
         self.tell(slot, now, input);
     }
-}
-
-/// How much later than asked a device is woken.
-fn late(host: &Host, seed: u64, device: &mut Device, reason: WakeReason, id: DeviceId) -> Span {
-    device.wakes = device.wakes.wrapping_add(1);
-    host.wake(reason, seed, id, device.wakes)
 }
 
 /// The number of a device's last connection: devices take turns, so that none is ever used twice and the device can be

@@ -74,6 +74,7 @@ fn run_llm_only(folder: &Path) -> Vec<serde_json::Value> {
         ledger: &folder.join("ledger"),
         out: Some(&out),
         progress: &progress,
+        metrics: None,
     };
     actix::System::new().block_on(run(options)).expect("runs");
     let text = std::fs::read_to_string(out.join("generations.jsonl")).expect("written");

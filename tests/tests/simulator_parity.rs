@@ -117,7 +117,7 @@ fn host() -> impl Strategy<Value = Host> {
         None => Host::ideal(),
         Some((step, upload, wake, batch, spread)) => {
             let spread_of = |mean: u64| if spread { vec![0.0, mean as f32, 4.0 * mean as f32] } else { Vec::new() };
-            Host::measured(HostOverheads {
+            Host::measured(&HostOverheads {
                 step: Span(step),
                 step_spread: spread_of(step),
                 upload: Span(upload),

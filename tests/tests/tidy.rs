@@ -128,16 +128,28 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 10] = [
+const DIRECTIONS: [(&str, &[&str]); 12] = [
     ("specfleet-engine", &[]),
     ("specfleet-model", &[]),
     ("specfleet-timer", &[]),
+    ("specfleet-logs", &[]),
+    ("specfleet-metrics", &["specfleet-engine"]),
     ("specfleet-config", &["specfleet-engine"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
     ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
-    ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer"]),
-    ("verifier-pool", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer"]),
+    ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer", "specfleet-logs"]),
+    (
+        "verifier-pool",
+        &[
+            "specfleet-engine",
+            "specfleet-model",
+            "specfleet-config",
+            "specfleet-timer",
+            "specfleet-logs",
+            "specfleet-metrics",
+        ],
+    ),
     (
         "specfleet",
         &[
@@ -147,6 +159,8 @@ const DIRECTIONS: [(&str, &[&str]); 10] = [
             "specfleet-ledger",
             "specfleet-analysis",
             "specfleet-simulator",
+            "specfleet-logs",
+            "specfleet-metrics",
             "device-agent",
             "verifier-pool",
         ],

@@ -7,6 +7,7 @@ use specfleet_engine::id::ConnectionId;
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Limits, ServerFrame, encode, greet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, info, warn};
 
 use crate::door::Door;
 use crate::message::{Connected, Disconnected, FromDevice, Port, Request};
@@ -35,10 +36,17 @@ enum Ending {
 pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
     let deadline = Instant::now() + door.idle_timeout;
     let Some(connection) = shake_hands(incoming, deadline).await else { return };
+    let (number, remote) = (id.0, connection.remote_address());
     let (send, recv) = match timeout_at(deadline, connection.accept_bi()).await {
         Ok(Ok(streams)) => streams,
-        Ok(Err(_)) => return,
-        Err(_) => return close(&connection, Goodbye::Silent),
+        Ok(Err(error)) => {
+            info!(connection = number, %remote, %error, "ended without a word");
+            return;
+        }
+        Err(_) => {
+            info!(connection = number, %remote, goodbye = %Goodbye::Silent, "turned away");
+            return close(&connection, Goodbye::Silent);
+        }
     };
     let mut outgoing = Outgoing { send, limits: door.limits, buffer: Vec::new(), written: 0 };
     let mut incoming = Reader { recv, frames: FrameDecoder::new(door.limits) };
@@ -46,8 +54,12 @@ pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
         Err(_) => Ending::Goodbye(Goodbye::Silent),
         Ok(Err(ending)) => ending,
         Ok(Ok(first)) => match greet(&door.ours, door.context, &first) {
-            Err(goodbye) => Ending::Goodbye(goodbye),
+            Err(goodbye) => {
+                warn!(connection = number, %remote, %goodbye, "handshake refused");
+                Ending::Goodbye(goodbye)
+            }
             Ok(welcome) => {
+                info!(connection = number, %remote, "connected");
                 outgoing.add(&ServerFrame::Welcome(welcome));
                 let (ending, waiting) = converse(&mut incoming, &mut outgoing, id, door).await;
                 waiting.iter().for_each(|frame| outgoing.add(frame));
@@ -56,9 +68,13 @@ pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
         },
     };
     match ending {
-        Ending::Lost => {}
-        Ending::Finished => connection.close(VarInt::from_u32(0), b""),
+        Ending::Lost => info!(connection = number, %remote, "lost"),
+        Ending::Finished => {
+            debug!(connection = number, %remote, "finished");
+            connection.close(VarInt::from_u32(0), b"");
+        }
         Ending::Goodbye(goodbye) => {
+            info!(connection = number, %remote, %goodbye, "sent away");
             outgoing.add(&ServerFrame::Goodbye(goodbye));
             // Best effort: the reason is in the close frame too.
             let _ = timeout(FAREWELL, outgoing.finish()).await;
@@ -70,6 +86,7 @@ pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
 /// Tells a device that the pool is full.
 pub(crate) async fn turn_away(incoming: Incoming, patience: Duration) {
     if let Some(connection) = shake_hands(incoming, Instant::now() + patience).await {
+        warn!(remote = %connection.remote_address(), goodbye = %Goodbye::Full, "turned away");
         close(&connection, Goodbye::Full);
         // The endpoint goes on repeating the reason until the device has had time to hear it.
     }
@@ -77,7 +94,18 @@ pub(crate) async fn turn_away(incoming: Incoming, patience: Duration) {
 
 async fn shake_hands(incoming: Incoming, deadline: Instant) -> Option<Connection> {
     // The error is a peer that is gone, or one that TLS turned away and told so: wrong ALPN, no or bad certificate.
-    timeout_at(deadline, incoming.accept().ok()?).await.ok()?.ok()
+    let remote = incoming.remote_address();
+    match timeout_at(deadline, incoming.accept().ok()?).await {
+        Ok(Ok(connection)) => Some(connection),
+        Ok(Err(error)) => {
+            warn!(%remote, %error, "handshake failed");
+            None
+        }
+        Err(_) => {
+            info!(%remote, "handshake took too long");
+            None
+        }
+    }
 }
 
 fn close(connection: &Connection, goodbye: Goodbye) {

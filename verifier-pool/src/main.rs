@@ -10,12 +10,17 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use sha2::{Digest, Sha256};
 use specfleet_config::{ModelChoice, Scenario, Settings};
+use specfleet_logs::LogArgs;
+use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server, parse_address};
 use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer};
 use tokio::sync::mpsc;
-use verifier_pool::{PoolHandle, PoolOptions, TlsOptions};
+use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, TlsOptions, observed};
 
 /// Records that may wait to be dropped.
 const EVENTS: usize = 1024;
+
+/// How often the pool is asked what it is doing, for the gauges.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// Serves a pool of verifiers until Ctrl-C.
 #[derive(Debug, Parser)]
@@ -38,6 +43,11 @@ struct Arguments {
     /// Override any key of the scenario.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Serve metrics for Prometheus there, under /metrics; a port alone means this machine's loopback (such as 9464).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 fn main() -> ExitCode {
@@ -67,7 +77,14 @@ fn main() -> ExitCode {
 
 /// Serves until Ctrl-C. Whatever keeps it from starting is the user's to change.
 async fn run(arguments: &Arguments) -> Result<()> {
+    arguments.log.start()?;
     let settings = arguments.settings()?;
+    let registry = Registry::new("verifier-pool", env!("CARGO_PKG_VERSION"));
+    let server = match &arguments.metrics {
+        Some(text) => Some(Server::start(parse_address(text)?, registry.clone())?),
+        None => None,
+    };
+    let metrics = server.as_ref().map(|_| PoolMetrics::new(&registry));
     let (model, tokenizer) = load_verifier(&settings)?;
     let (events, mut records) = mpsc::channel(EVENTS);
     let mut options = PoolOptions::from_settings(&settings, model, tokenizer.digest(), events, Instant::now());
@@ -78,14 +95,38 @@ async fn run(arguments: &Arguments) -> Result<()> {
         TlsOptions::Development => None,
         TlsOptions::Pem { certificate, .. } => Some(certificate.clone()),
     };
+    options.journal = metrics.clone().map(|metrics| observed(PoolObserver::alone(metrics)));
     // Nobody keeps a pool's records here: devices have their own.
-    actix::spawn(async move { while records.recv().await.is_some() {} });
+    let counted = metrics.clone();
+    actix::spawn(async move {
+        while let Some(event) = records.recv().await {
+            match (&counted, event) {
+                (Some(metrics), PoolEvent::Batch(record)) => metrics.batch(&record),
+                (Some(metrics), PoolEvent::Verifier(record)) => metrics.verifier(&record),
+                (None, _) => {}
+            }
+        }
+    });
     let pool = verifier_pool::start(options).await?;
     let pem = arguments.write_certificate(&pool)?.or(given.as_deref());
     println!("{}", greeting(&pool, pem));
+    if let Some(server) = &server {
+        println!("metrics at http://{}/metrics", server.local_addr());
+    }
+    if let Some(metrics) = metrics {
+        actix::spawn(show(pool.clone(), metrics));
+    }
     tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
     pool.shutdown(Duration::from_nanos(settings.pool.shutdown_timeout.0)).await;
     Ok(())
+}
+
+/// Asks the pool what it is doing, again and again, for the metrics.
+async fn show(pool: PoolHandle, metrics: PoolMetrics) {
+    while let Ok(status) = pool.status().await {
+        status.show(&metrics);
+        tokio::time::sleep(ASK_EVERY).await;
+    }
 }
 
 impl Arguments {

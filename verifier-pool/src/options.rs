@@ -35,7 +35,7 @@ pub struct PoolOptions {
     pub events: mpsc::Sender<PoolEvent>,
     /// Time zero of the run.
     pub origin: Instant,
-    /// Sees every call of the machine, for replaying a live run; `None` outside tests.
+    /// Sees every call of the machine, for metrics and for replaying a live run; `None`: nobody does.
     pub journal: Option<Journal>,
 }
 

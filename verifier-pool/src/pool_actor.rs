@@ -10,19 +10,22 @@ use actix::{
 };
 use specfleet_engine::acceptance::Next;
 use specfleet_engine::id::{ConnectionId, VerifierId};
-use specfleet_engine::pool::{Input, Output, PoolMachine, PoolSettings, SessionKey};
+use specfleet_engine::pool::{Batch, BatchItem, Input, Output, PoolMachine, PoolSettings, SessionKey};
+use specfleet_engine::record::BatchRecord;
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{Goodbye, ServerFrame, Upload, VerdictFrame};
 use specfleet_timer::Timer;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tracing::field::Empty;
+use tracing::{Span, debug, debug_span, info, warn};
 
 use crate::error::PoolError;
 use crate::judge::ItemAnswer;
 use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Port, Request, Stop};
 use crate::options::{Call, Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
-use crate::status::{Outstanding, PoolStatus};
+use crate::status::{Outstanding, PoolStatus, VerifierStatus};
 use crate::store::SessionStore;
 use crate::upload;
 use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed, span};
@@ -51,6 +54,8 @@ pub(crate) struct Pool {
     connections: BTreeMap<ConnectionId, Port>,
     /// By number.
     replicas: Vec<Replica>,
+    /// The span of each one's batch, for the log.
+    spans: Vec<Span>,
     blueprint: Blueprint,
     /// The running timer and what it waits for.
     timer: Option<(Time, SpawnHandle)>,
@@ -95,6 +100,7 @@ impl Pool {
             origin: parts.origin,
             store: SessionStore::default(),
             connections: BTreeMap::new(),
+            spans: vec![Span::none(); parts.replicas.len()],
             replicas: parts.replicas,
             blueprint: parts.blueprint,
             timer: None,
@@ -148,10 +154,12 @@ impl Pool {
                 if cargo.upload.take().is_none() {
                     self.store.drop_upload(session, upload);
                 }
+                info!(connection = session.connection.0, session = session.session, upload = upload.0, reason = %reason, "refused");
                 let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after, price };
                 self.send_frame(session.connection, frame)
             }
             Output::Start(batch) => {
+                self.formed(&batch);
                 let order = BatchOrder {
                     batch: batch.batch,
                     evict: batch.evict,
@@ -202,8 +210,12 @@ impl Pool {
                 self.order(verifier, Order::Free(session));
                 None
             }
-            Output::Restart(verifier) => self.restart(verifier, ctx),
+            Output::Restart(verifier) => {
+                warn!(verifier = verifier.0, "verifier failed, another is started in its place");
+                self.restart(verifier, ctx)
+            }
             Output::Record(record) => {
+                self.over(&record);
                 self.records.push_back(PoolEvent::Batch(record));
                 None
             }
@@ -292,6 +304,33 @@ impl Pool {
                 });
                 None
             }
+        }
+    }
+
+    // ---- the log -----------------------------------------------------------------------------------------------
+
+    /// A batch begins: its span, with what the ledger's row will say.
+    fn formed(&mut self, batch: &Batch) {
+        let (Some(span), sequences) = (self.spans.get_mut(usize::from(batch.verifier.0)), batch.items.len()) else {
+            return;
+        };
+        *span = debug_span!("batch", batch = batch.batch, verifier = batch.verifier.0, sequences, tokens = Empty);
+        if !span.is_disabled() {
+            span.record("tokens", batch.items.iter().map(BatchItem::work).sum::<u32>());
+            debug!(parent: &*span, "formed");
+        }
+    }
+
+    /// A batch is over.
+    fn over(&mut self, record: &BatchRecord) {
+        let Some(span) = self.spans.get_mut(usize::from(record.verifier.0)) else { return };
+        let span = std::mem::replace(span, Span::none());
+        let (compute_ns, work, nanojoules) = (record.compute.0, record.work, record.nanojoules);
+        if record.completed {
+            debug!(parent: &span, compute_ns, work, nanojoules, "completed");
+        } else {
+            let (batch, verifier) = (record.batch, record.verifier.0);
+            warn!(parent: &span, batch, verifier, compute_ns, work, nanojoules, "failed");
         }
     }
 
@@ -436,6 +475,12 @@ impl Handler<GetStatus> for Pool {
             sessions: self.machine.sessions(),
             connections: self.connections.len(),
             kv: self.replicas.iter().map(Replica::held).collect(),
+            verifiers: self
+                .machine
+                .activities()
+                .zip(&self.replicas)
+                .map(|(activity, replica)| VerifierStatus { activity, restarts: replica.restarts() })
+                .collect(),
         })
     }
 }

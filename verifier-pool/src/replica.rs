@@ -34,6 +34,7 @@ pub(crate) struct Replica {
     kills: VecDeque<oneshot::Sender<()>>,
     /// As of its last answer.
     held: KvHeld,
+    restarts: u32,
 }
 
 /// From a start to a failure.
@@ -59,7 +60,14 @@ impl Replica {
     /// Starts a verifier on a thread of its own.
     pub(crate) fn start(blueprint: &Blueprint) -> io::Result<Replica> {
         let life = Life::start(blueprint)?;
-        Ok(Replica { life, orders: Vec::new(), busy: false, kills: VecDeque::new(), held: KvHeld::default() })
+        Ok(Replica {
+            life,
+            orders: Vec::new(),
+            busy: false,
+            kills: VecDeque::new(),
+            held: KvHeld::default(),
+            restarts: 0,
+        })
     }
 
     /// Starts a fresh verifier after a failure: no orders, an empty cache. The error leaves everything as it was.
@@ -69,6 +77,7 @@ impl Replica {
         self.orders.clear();
         self.busy = false;
         self.held = KvHeld::default();
+        self.restarts += 1;
         if let Some(done) = self.kills.pop_front() {
             // Whoever asked for the kill may have gone.
             let _ = done.send(());
@@ -114,6 +123,11 @@ impl Replica {
     /// What its cache held at its last answer.
     pub(crate) fn held(&self) -> KvHeld {
         self.held
+    }
+
+    /// How often it was started anew.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts
     }
 
     /// Ends its thread.

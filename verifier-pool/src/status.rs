@@ -1,5 +1,6 @@
 //! What the pool says of itself.
 
+use specfleet_engine::pool::Activity;
 use specfleet_engine::record::UploadCounts;
 
 /// What the pool is doing.
@@ -15,6 +16,17 @@ pub struct PoolStatus {
     pub connections: usize,
     /// KV caches of each verifier, as of its last answer.
     pub kv: Vec<KvHeld>,
+    /// What each verifier does, by number.
+    pub verifiers: Vec<VerifierStatus>,
+}
+
+/// One verifier right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifierStatus {
+    /// What it does.
+    pub activity: Activity,
+    /// Times that it was started anew since the pool began.
+    pub restarts: u32,
 }
 
 /// Uploads on their way through the pool.

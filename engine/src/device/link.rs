@@ -166,7 +166,8 @@ impl LinkProfile {
         for block_number in 0..MAX_BLOCKS {
             let (rate, snr, block_ends) = self.block(seed, device, direction, at);
             if block_number == 0 {
-                snr_db = (10.0 * snr.log10()) as f32;
+                // A reading for people: single precision will do, and is twice as fast.
+                snr_db = 10.0 * (snr as f32).log10();
             }
             let room = block_ends.since(at);
             if rate > 0.0 {
@@ -218,7 +219,8 @@ impl LinkProfile {
             Rate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => {
                 let index = at.0 / coherence.0.max(1);
                 let gain = fading.gain(channel_draws(seed, device, direction, index));
-                let snr = 10f64.powf(snr_db / 10.0) * gain;
+                // 10^(dB/10): the power of two is several times as fast as that of ten.
+                let snr = (snr_db / 10.0 * std::f64::consts::LOG2_10).exp2() * gain;
                 let hertz = if direction == Direction::Up { uplink_hz } else { downlink_hz };
                 let rate = hertz * (1.0 + snr).log2();
                 let ends = Time((index + 1).saturating_mul(coherence.0.max(1)));

@@ -88,10 +88,14 @@ impl DeviceMachine {
         self.session
     }
 
-    /// Whether a draft step's declared time is all that the device waits for: nothing that others do can reach it before.
-    pub fn drafts_alone(&self) -> bool {
-        self.computing.as_ref().is_some_and(|computing| computing.held.is_some())
-            && self.generation.as_ref().is_some_and(|generation| matches!(generation.network, Network::Quiet))
+    /// Whether its own time (of a draft step, or until an upload has left) is all that the device waits for: nothing that
+    /// others do can reach it before.
+    pub fn waits_for_nobody(&self) -> bool {
+        match self.generation.as_ref().map(|generation| generation.network) {
+            Some(Network::Quiet) => self.computing.as_ref().is_some_and(|computing| computing.held.is_some()),
+            Some(Network::Sending { .. }) => self.computing.as_ref().is_none_or(|computing| computing.held.is_some()),
+            _ => false,
+        }
     }
 
     /// Bytes this device holds in memory, heap included.

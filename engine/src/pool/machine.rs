@@ -22,7 +22,7 @@ use super::results::Times;
 use super::scale::Scaling;
 use super::sessions::Sessions;
 use super::settings::PoolSettings;
-use super::verifier::{Stage, Verifier};
+use super::verifier::{Activity, Stage, Verifier};
 use crate::id::VerifierId;
 use crate::kv::KvBook;
 use crate::record::{UploadCounts, VerifierRecord};
@@ -116,6 +116,11 @@ impl PoolMachine {
     /// Sessions that are open.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// What the verifiers do, by number.
+    pub fn activities(&self) -> impl Iterator<Item = Activity> + '_ {
+        self.verifiers.iter().map(Verifier::activity)
     }
 
     /// The account of the phase that ends at `now`, one record per verifier; the next phase starts from zero and

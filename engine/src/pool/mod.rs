@@ -28,3 +28,4 @@ mod verifier;
 pub use machine::PoolMachine;
 pub use message::{Batch, BatchItem, Input, ItemOutcome, JobKind, JobRequest, Output, RefuseReason, SessionKey};
 pub use settings::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
+pub use verifier::Activity;

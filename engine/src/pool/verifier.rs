@@ -35,6 +35,19 @@ pub(super) struct Verifier {
     pub(super) restarts: u32,
 }
 
+/// What a verifier does, for whoever watches the pool. No decision looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Waits for a batch.
+    Idle,
+    /// Computes one.
+    Busy,
+    /// Has failed and is not back yet.
+    Down,
+    /// Takes no work: scaled away, or not started yet.
+    Off,
+}
+
 /// What the autoscaler has made of it. Only one that is on takes work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -64,6 +77,15 @@ impl Verifier {
             busy: Span::ZERO,
             off: Span::ZERO,
             restarts: 0,
+        }
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        match (self.alive, &self.running, self.stage) {
+            (false, ..) => Activity::Down,
+            (true, Some(_), _) => Activity::Busy,
+            (true, None, Stage::On | Stage::Draining) => Activity::Idle,
+            (true, None, Stage::Starting(_) | Stage::Off(_)) => Activity::Off,
         }
     }
 

@@ -5,6 +5,7 @@ mod batches;
 mod energy;
 mod generations;
 mod rounds;
+mod scores;
 
 pub(crate) use generations::ClosedGeneration;
 pub(crate) use rounds::{Piece, absolute_positions, absolute_times, decode_columns, to_absolute, to_relative};

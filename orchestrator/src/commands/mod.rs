@@ -2,11 +2,14 @@
 
 pub(crate) mod compact;
 pub(crate) mod compare;
+pub(crate) mod dashboard;
 pub(crate) mod frontier;
+pub(crate) mod metrics;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod rm;
 pub(crate) mod runs;
+pub(crate) mod score;
 pub(crate) mod tag;
 pub(crate) mod verify;
 

@@ -6,6 +6,7 @@ mod build;
 mod text;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 use specfleet_analysis::{Metrics, Statistic, Validity};
@@ -15,6 +16,8 @@ use specfleet_ledger::{Machine, RunKind, RunState};
 pub use build::{EXACT_UP_TO, of_run, report};
 pub use text::text;
 
+use crate::error::Error;
+use crate::page;
 use crate::paired::Comparison;
 
 /// Version of the layout; it grows when a name changes its meaning.
@@ -364,7 +367,8 @@ pub struct Damage {
     pub high: f64,
 }
 
-/// Writes the reports as one page. Until the page is part of this program it says so.
-pub fn write_html(_reports: &[ReportData], file: &std::path::Path) -> Result<(), crate::error::Error> {
-    Err(crate::error::Error::NotBuilt(format!("--html {}: this program was built without the page", file.display())))
+/// Writes the reports as one page.
+pub fn write_html(reports: &[ReportData], file: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Output { path: file.to_path_buf(), source };
+    std::fs::write(file, page::render(reports)).map_err(failed)
 }

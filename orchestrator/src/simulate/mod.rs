@@ -17,6 +17,7 @@ use specfleet_ledger::{RunKind, RunState, RunWriter};
 use self::phase::Phases;
 pub use self::source::{Source, run_folder};
 use crate::error::Error;
+use crate::pair::Pair;
 use crate::paired::Comparison;
 use crate::precheck;
 use crate::progress::Progress;
@@ -24,6 +25,7 @@ use crate::results;
 use crate::run;
 
 /// What a simulation needs beyond its scenario.
+#[derive(Clone)]
 pub struct SimulateOptions<'a> {
     /// The scenario, validated, and fit for a simulation.
     pub settings: &'a Settings,
@@ -33,6 +35,8 @@ pub struct SimulateOptions<'a> {
     pub ledger: Option<&'a Path>,
     /// Where result files go, if anywhere.
     pub out: Option<&'a Path>,
+    /// Which of several simulations of the same: what the host adds is drawn anew in each, everything else is equal.
+    pub turn: u16,
     /// Threads; results do not depend on them.
     pub threads: usize,
     /// What the user sees meanwhile.
@@ -67,11 +71,12 @@ pub struct Simulated {
 /// Runs the scenario in virtual time, answered by `source`, which was opened for it.
 pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulated, Error> {
     let began = Instant::now();
-    let SimulateOptions { settings, scenario, ledger, out, threads, progress, interrupted } = options;
+    let SimulateOptions { settings, scenario, ledger, out, turn, threads, progress, interrupted } = options;
     if let Some(ledger) = ledger {
         precheck::folders(ledger, out)?;
     }
     let mut meta = run::meta(settings, scenario, &source.resolved, &source.data_sets);
+    meta.versions.extend(source.pair.iter().flat_map(Pair::versions));
     meta.kind = RunKind::Simulated {
         fidelity: fidelity(settings).to_owned(),
         cost: cost(settings).to_owned(),
@@ -85,7 +90,8 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
     };
     let empty = StreamSummary::new(header, &meta.methods, &meta.data_sets);
     let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
-    let mut phases = Phases::new(settings, source, empty, writer, progress, interrupted, threads);
+    let mut phases =
+        Phases::new(settings, source, source.host.clone().turn(turn), empty, writer, progress, interrupted, threads);
     let outcome = phases.all();
     let wall_seconds = began.elapsed().as_secs_f64();
     let ended = phases.close(outcome, wall_seconds)?;

@@ -17,7 +17,7 @@ use specfleet_ledger::{LedgerError, RunWriter};
 use specfleet_simulator::answers::{DeviceAnswers, PoolAnswers};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{Fitted, FittedDevices};
-use specfleet_simulator::{Fleet, Job, Kill, Phase, PoolSetup, SHARDS, Simulation};
+use specfleet_simulator::{Fleet, Host, Job, Kill, Phase, PoolSetup, SHARDS, Simulation};
 
 use super::model::{ModelDevices, ModelPhase, ModelPool};
 use super::sinks::{Kept, PoolRows, ShardSink, fitted_audit};
@@ -25,6 +25,7 @@ use super::source::Source;
 use super::trace::{TraceDevices, TracePhase};
 use crate::audit::{self, Case};
 use crate::error::Error;
+use crate::live::{Figures, Seen};
 use crate::parts::device_settings;
 use crate::progress::Progress;
 use crate::run;
@@ -44,6 +45,7 @@ const DRAFTER_KV: usize = 1 << 30;
 pub(super) struct Phases<'a> {
     settings: &'a Settings,
     source: &'a Source,
+    host: Host,
     /// A summary of this run without anything in it.
     empty: StreamSummary,
     stream: StreamSummary,
@@ -53,6 +55,10 @@ pub(super) struct Phases<'a> {
     threads: usize,
     jobs: Vec<JobHead>,
     assignment: Assignment,
+    /// What the devices of the phases that are over have done.
+    seen: Seen,
+    /// For `live.json`.
+    figures: Figures,
     tokens: u64,
     events: u64,
     end: Time,
@@ -81,9 +87,11 @@ struct JobHead {
 }
 
 impl<'a> Phases<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a simulation, all of them needed at once")]
     pub(super) fn new(
         settings: &'a Settings,
         source: &'a Source,
+        host: Host,
         empty: StreamSummary,
         writer: Option<RunWriter>,
         progress: &'a Progress,
@@ -95,12 +103,18 @@ impl<'a> Phases<'a> {
             let data_set = data_set(&part.data_set);
             part.tasks().map(move |task| JobHead { prompt: task.prompt_id, repetition: task.repetition, data_set })
         });
+        let jobs: Vec<JobHead> = jobs.collect();
+        let methods: Vec<String> = source.resolved.methods.iter().map(|method| method.name.clone()).collect();
+        let generations = (methods.len() * jobs.len()) as u64;
         Phases {
-            jobs: jobs.collect(),
+            jobs,
+            seen: Seen::default(),
+            figures: Figures::new(methods, generations),
             assignment: settings.assignment(),
             stream: empty.clone(),
             settings,
             source,
+            host,
             empty,
             writer,
             progress,
@@ -189,7 +203,7 @@ impl<'a> Phases<'a> {
                 sizes.end_tokens.clone(),
             ),
             cost: source.cost.clone(),
-            host: source.host.clone(),
+            host: self.host.clone(),
             seed: settings.run.seed,
             kills: kills(settings),
         };
@@ -247,7 +261,7 @@ impl<'a> Phases<'a> {
         let mut cases: Vec<Case> = Vec::new();
         let mut failure: Option<LedgerError> = None;
         let (mut aborted, mut broken_off) = (None, false);
-        let writer = &mut self.writer;
+        let (writer, figures, seen) = (&mut self.writer, &mut self.figures, self.seen);
         let (source, empty) = (self.source, &self.empty);
         let interrupted = self.interrupted;
         let mut flushed = Instant::now();
@@ -272,6 +286,10 @@ impl<'a> Phases<'a> {
                 // Where the rows are divided on the disk changes neither them nor their order.
                 if flushed.elapsed() >= FLUSH_EVERY {
                     failure = failure.take().or(writer.flush().err());
+                    let mut seen = seen;
+                    sinks.each(|sink| seen.add(&sink.seen));
+                    let live = figures.look(progress.now, index, &seen, &sinks.pool.done, None);
+                    failure = failure.take().or(writer.put_live(&live).err());
                     flushed = Instant::now();
                 }
             }
@@ -294,6 +312,7 @@ impl<'a> Phases<'a> {
                 }
             }
             let _ = self.stream.merge(&sink.summary);
+            self.seen.add(&sink.seen);
         }
         bar.set(totals.progress.ended, totals.progress.now.since(start));
         bar.finish();
@@ -380,7 +399,7 @@ impl<'a> Phases<'a> {
             assignment: Arc::new(Tasks(self.assignment.clone())),
             load: self.settings.load.clone(),
             churn: self.settings.churn,
-            host: self.source.host.clone(),
+            host: self.host.clone(),
         }
     }
 }

@@ -14,6 +14,8 @@ use specfleet_ledger::{LedgerError, RunWriter};
 use specfleet_simulator::fitted::Fitted;
 use specfleet_simulator::{DeviceSink, PoolSink, SHARDS};
 
+use crate::live::{Batches, Seen};
+
 /// A generation with everything that was recorded of it.
 pub(super) struct Kept {
     /// The generation.
@@ -26,6 +28,8 @@ pub(super) struct Kept {
 pub(super) struct ShardSink {
     /// The figures of all its devices.
     pub summary: StreamSummary,
+    /// What they have done so far.
+    pub seen: Seen,
     /// By slot.
     tallies: Vec<Option<GenerationTally>>,
     /// Devices whose number is a multiple of this are kept whole.
@@ -47,7 +51,15 @@ impl ShardSink {
         fitted: Option<Arc<Fitted>>,
     ) -> ShardSink {
         let tallies = vec![None; devices];
-        ShardSink { summary, tallies, keep_every, open: BTreeMap::new(), done: Vec::new(), fitted }
+        ShardSink {
+            summary,
+            seen: Seen::default(),
+            tallies,
+            keep_every,
+            open: BTreeMap::new(),
+            done: Vec::new(),
+            fitted,
+        }
     }
 
     /// The kept generations that have ended since the last call, in the order of their ends on this shard.
@@ -72,6 +84,7 @@ impl DeviceSink for ShardSink {
     }
 
     fn round(&mut self, device: DeviceId, _: GenerationId, record: &RoundRecord) {
+        self.seen.round(record);
         if let Some(tally) = &mut self.tallies[(device.0 / SHARDS) as usize] {
             tally.round(record, &mut self.summary);
             if let Some(fitted) = self.fitted.as_ref().filter(|_| is_unseen(record.source)) {
@@ -85,6 +98,7 @@ impl DeviceSink for ShardSink {
 
     fn finished(&mut self, mut record: GenerationRecord) {
         let device = record.device;
+        self.seen.generation(&record);
         // A dropped request never started: what is under way on its device is another generation's.
         let dropped = record.finish == FinishReason::Dropped;
         let tally = if dropped {
@@ -110,6 +124,8 @@ impl DeviceSink for ShardSink {
 pub(super) struct PoolRows {
     /// The figures.
     pub summary: StreamSummary,
+    /// What verifiers have done so far.
+    pub done: Batches,
     batches: Vec<BatchRecord>,
     verifiers: Vec<VerifierRecord>,
     /// Batches whose number is a multiple of this are kept.
@@ -119,7 +135,13 @@ pub(super) struct PoolRows {
 impl PoolRows {
     /// A sink that keeps every n-th batch.
     pub(super) fn new(summary: StreamSummary, keep_every: u32) -> PoolRows {
-        PoolRows { summary, batches: Vec::new(), verifiers: Vec::new(), keep_every: u64::from(keep_every) }
+        PoolRows {
+            summary,
+            done: Batches::default(),
+            batches: Vec::new(),
+            verifiers: Vec::new(),
+            keep_every: u64::from(keep_every),
+        }
     }
 
     /// Hands what was kept to the ledger.
@@ -138,6 +160,7 @@ impl PoolSink for PoolRows {
     fn batch(&mut self, record: &BatchRecord) {
         // Methods are those of the run's own list.
         let _ = self.summary.batch(record);
+        self.done.batch(record);
         if record.batch.is_multiple_of(self.keep_every) {
             self.batches.push(*record);
         }

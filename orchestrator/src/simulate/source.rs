@@ -112,7 +112,7 @@ impl Source {
         };
         let host = match (simulate.host, calibration.host.clone()) {
             (false, _) => Host::ideal(),
-            (true, Some(host)) => Host::measured(host),
+            (true, Some(host)) => Host::measured(&host),
             (true, None) => return Err(missing("host overheads (or set simulate.host = false)")),
         };
         if fitted && calibration.distributions.is_none() {

@@ -189,14 +189,14 @@ fn scenarios() {
         &place,
         &["nowhere.toml"],
         expect![
-            "specfleet: nowhere.toml: no such file, and no scenario of that name ships; those that do: default, paper, crowd, rush, h200, million, reference"
+            "specfleet: nowhere.toml: no such file, and no scenario of that name ships; those that do: default, paper, street, crowd, rush, h200, million, reference"
         ],
     );
     refused_at(
         &place,
         &["run", "nowhere"],
         expect![
-            "specfleet: nowhere: no such file, and no scenario of that name ships; those that do: default, paper, crowd, rush, h200, million, reference"
+            "specfleet: nowhere: no such file, and no scenario of that name ships; those that do: default, paper, street, crowd, rush, h200, million, reference"
         ],
     );
     refused_at(

@@ -90,6 +90,7 @@ fn simulated(settings: &Settings, scenario: String, source: &Source, folder: &Pa
         scenario,
         ledger: Some(folder),
         out: None,
+        turn: 0,
         threads: 2,
         progress: &progress,
         interrupted: &AtomicBool::new(false),

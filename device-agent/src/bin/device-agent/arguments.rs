@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use device_agent::{Identity, Trust};
 use specfleet_config::{Scenario, Settings};
+use specfleet_logs::LogArgs;
 
 /// One device: drafts here, asks the pool where it is in doubt, and prints the text as it comes.
 #[derive(Debug, Parser)]
@@ -71,6 +72,8 @@ pub(crate) struct Arguments {
     /// Print one JSON object at the end and nothing else.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 impl Arguments {

@@ -52,6 +52,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(mistake) = arguments.log.start() {
+        eprintln!("error: {mistake}");
+        return ExitCode::from(2);
+    }
     let outcome = actix::System::new().block_on(run(&arguments));
     let (error, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

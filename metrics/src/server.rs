@@ -1,0 +1,139 @@
+//! The HTTP server: `GET /metrics` and `GET /healthz`, nothing else. It runs on a thread of its own, bounded in
+//! connections, time and input, and ends when it is dropped.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use thiserror::Error;
+
+use crate::registry::Registry;
+
+/// The port that the documents use: what OpenTelemetry's exporters for Prometheus listen on.
+pub const PORT: u16 = 9464;
+
+/// The content type of the text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Connections at a time; those beyond wait in the system's own queue, which is bounded too.
+const CONNECTIONS: usize = 32;
+/// How long a connection may take over its request, and stay idle between two.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the metrics are not served.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The text is no address.
+    #[error("--metrics {given}: must be ADDRESS:PORT, or a port of this machine's loopback (0 takes a free one)")]
+    Address {
+        /// What was given.
+        given: String,
+    },
+    /// Another process has the port.
+    #[error("--metrics {address}: the port is in use by another process; take another one (0 takes a free one)")]
+    InUse {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on for another reason.
+    #[error("--metrics {address}: cannot listen there: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The operating system gave no thread.
+    #[error("--metrics: cannot start the server: {0}")]
+    Start(io::Error),
+}
+
+/// Reads an address: `ADDRESS:PORT`, or a port alone, which means the loopback.
+pub fn parse_address(text: &str) -> Result<SocketAddr, ServeError> {
+    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    match text.trim_start_matches(':').parse::<u16>() {
+        Ok(port) => Ok(loopback(port)),
+        Err(_) => text.parse().map_err(|_| ServeError::Address { given: text.to_owned() }),
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    handle: ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Takes the port and answers there from now on.
+    pub fn start(address: SocketAddr, registry: Registry) -> Result<Server, ServeError> {
+        let listen = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ServeError::InUse { address },
+            _ => ServeError::Listen { address, source },
+        };
+        let listener = TcpListener::bind(address).map_err(listen)?;
+        let bound = listener.local_addr().map_err(listen)?;
+        let (tell, told) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || actix_web::rt::System::new().block_on(serve(listener, registry, tell)))
+            .map_err(ServeError::Start)?;
+        let stopped = || ServeError::Start(io::Error::other("its thread has stopped"));
+        let handle = told.recv().map_err(|_| stopped())?.map_err(ServeError::Start)?;
+        Ok(Server { address: bound, handle, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The order goes out with the call; the thread ends when it is carried out, scrapers or not.
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server has said so itself, and costs the run nothing.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, registry: Registry, tell: mpsc::SyncSender<io::Result<ServerHandle>>) {
+    let app = move || {
+        App::new()
+            .app_data(web::Data::new(registry.clone()))
+            .service(web::resource("/metrics").route(web::get().to(metrics)))
+            .service(web::resource("/healthz").route(web::get().to(|| async { HttpResponse::Ok().body("ok\n") })))
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .max_connections(CONNECTIONS)
+        .keep_alive(PATIENCE)
+        .client_request_timeout(PATIENCE)
+        .client_disconnect_timeout(PATIENCE)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen(listener)
+        .map(HttpServer::run);
+    match server {
+        Ok(server) => {
+            // The receiver waits for exactly this.
+            let _ = tell.send(Ok(server.handle()));
+            // Its end is the end of the thread; nobody is left to hear why.
+            let _ = server.await;
+        }
+        Err(error) => {
+            let _ = tell.send(Err(error));
+        }
+    }
+}
+
+async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
+    HttpResponse::Ok().content_type(TEXT).body(registry.text())
+}

@@ -1,0 +1,51 @@
+//! The flags `--metrics` and `--metrics-linger` of `specfleet run`.
+
+use std::time::Duration;
+
+use clap::Args;
+use specfleet::error::Error;
+use specfleet_metrics::{Registry, Server, parse_address};
+
+/// The flags.
+#[derive(Args)]
+pub(crate) struct MetricsArgs {
+    /// Serve metrics for Prometheus there, under /metrics; a port alone means this machine's loopback (such as 9464)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
+    /// Go on serving them for so long after the run, for a last scrape
+    #[arg(long, value_name = "SECONDS", requires = "metrics", default_value_t = 0)]
+    metrics_linger: u32,
+}
+
+/// Metrics that are being served.
+pub(crate) struct Served {
+    pub(crate) registry: Registry,
+    server: Server,
+    linger: Duration,
+}
+
+impl MetricsArgs {
+    /// Starts the server, if it is asked for, and says where it is on standard error: standard output is for results.
+    pub(crate) fn start(&self) -> Result<Option<Served>, Error> {
+        let Some(text) = &self.metrics else { return Ok(None) };
+        let registry = Registry::new("specfleet", env!("CARGO_PKG_VERSION"));
+        let server = Server::start(parse_address(text)?, registry.clone())?;
+        eprintln!("metrics at http://{}/metrics", server.local_addr());
+        Ok(Some(Served { registry, server, linger: Duration::from_secs(u64::from(self.metrics_linger)) }))
+    }
+}
+
+impl Served {
+    /// Waits as long as was asked for, or until Ctrl-C, and stops.
+    pub(crate) fn linger(self) {
+        if !self.linger.is_zero() {
+            eprintln!("metrics stay at http://{}/metrics for {} s", self.server.local_addr(), self.linger.as_secs());
+            actix::System::new().block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(self.linger) => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A run's texts, rebuilt from its stored tokens: the prompt and the reference come from the workload that its scenario
+//! names, the answer from the tokens and the run's tokenizer.
+
+use std::collections::BTreeMap;
+
+use specfleet_config::{Scenario, Settings};
+use specfleet_engine::id::GenerationId;
+use specfleet_engine::record::FinishReason;
+use specfleet_ledger::{Meta, RunKind, RunReader};
+use specfleet_model::Tokenizer;
+
+use crate::error::Error;
+use crate::pair::{TOKENIZER_VERSION, hex, load_tokenizer};
+
+/// The method that others are compared with.
+const LLM_ONLY: &str = "llm-only";
+
+/// A prompt of the workload.
+pub(super) struct Prompt {
+    /// In tokens.
+    pub(super) tokens: Vec<u32>,
+    /// What a right answer looks like.
+    pub(super) reference: String,
+}
+
+/// A generation with its text.
+pub(super) struct Generation {
+    pub(super) id: GenerationId,
+    /// Index into [`Texts::prompts`].
+    pub(super) prompt: usize,
+    pub(super) tokens: Vec<u32>,
+    pub(super) text: String,
+}
+
+/// Everything that scorers look at.
+pub(super) struct Texts {
+    pub(super) settings: Settings,
+    /// Each prompt and repetition of the workload, in order.
+    pub(super) prompts: Vec<Prompt>,
+    /// Prompt after prompt, and under each prompt in the order of the methods: what is compared lies close together.
+    pub(super) generations: Vec<Generation>,
+    /// Index of the method `llm-only`, if the run has it.
+    pub(super) llm_only: Option<u16>,
+    /// What could not be read.
+    pub(super) damage: Vec<String>,
+    /// By prompt and repetition: index among `generations` of `llm-only`'s answer.
+    verifiers: BTreeMap<(u32, u16), usize>,
+}
+
+impl Texts {
+    /// Rebuilds the texts of a run. Says in one line why that cannot be done: a simulation that wrote none, a workload or a
+    /// tokenizer that is gone or has changed.
+    pub(super) fn of(reader: &RunReader) -> Result<Texts, Error> {
+        let meta = reader.meta();
+        let cannot = |why: String| Error::Score(format!("run {}: {why}", meta.run));
+        if let RunKind::Simulated { fidelity, .. } = &meta.kind
+            && fidelity == "fitted"
+        {
+            return Err(cannot("it was simulated with fitted answers, which have no text to score".to_owned()));
+        }
+        let settings = Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)
+            .and_then(|scenario| scenario.settings())
+            .map_err(|error| cannot(format!("its texts cannot be rebuilt: {error}")))?;
+        let same_program = meta.versions.get("specfleet").is_some_and(|version| version == env!("CARGO_PKG_VERSION"));
+        if same_program && settings.scenario_hash() != meta.scenario_hash {
+            return Err(cannot("a file of its workload has changed since; its texts cannot be rebuilt".to_owned()));
+        }
+        let tokenizer =
+            load_tokenizer(&settings.model).map_err(|error| cannot(format!("its texts cannot be rebuilt: {error}")))?;
+        let digest = hex(&tokenizer.digest());
+        if meta.versions.get(TOKENIZER_VERSION).is_some_and(|recorded| *recorded != digest) {
+            return Err(cannot(
+                "the tokenizer of its models has changed since; its texts cannot be rebuilt".to_owned(),
+            ));
+        }
+        let mut texts = Texts {
+            prompts: Vec::new(),
+            generations: Vec::new(),
+            llm_only: llm_only(meta),
+            damage: Vec::new(),
+            verifiers: BTreeMap::new(),
+            settings,
+        };
+        let places = texts.read_prompts(&tokenizer)?;
+        for record in reader.generations() {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    texts.damage.push(error.to_string());
+                    continue;
+                }
+            };
+            // A dropped request was never answered.
+            if record.finish == FinishReason::Dropped {
+                continue;
+            }
+            let id = record.id;
+            let Some(&prompt) = places.get(&(id.prompt, id.repetition)) else {
+                return Err(cannot(format!("its workload has no prompt {} any more", id.prompt)));
+            };
+            if texts.prompts[prompt].tokens.len() != record.prompt_tokens as usize {
+                let now = texts.prompts[prompt].tokens.len();
+                return Err(cannot(format!(
+                    "prompt {} had {} tokens and has {now} now: its workload or its models' tokenizer have changed",
+                    id.prompt, record.prompt_tokens
+                )));
+            }
+            let text = tokenizer.decode(&record.tokens)?;
+            texts.generations.push(Generation { id, prompt, tokens: record.tokens, text });
+        }
+        if texts.generations.is_empty() {
+            return Err(cannot("it has no finished generation to score".to_owned()));
+        }
+        texts.generations.sort_by_key(|g| (g.prompt, g.id.method));
+        for (index, generation) in texts.generations.iter().enumerate() {
+            if Some(generation.id.method) == texts.llm_only {
+                texts.verifiers.insert((generation.id.prompt, generation.id.repetition), index);
+            }
+        }
+        Ok(texts)
+    }
+
+    /// What `llm-only` wrote for the same prompt; `None` for `llm-only` itself, and where it wrote nothing.
+    pub(super) fn llm_only_of(&self, generation: &Generation) -> Option<&Generation> {
+        if Some(generation.id.method) == self.llm_only {
+            return None;
+        }
+        let index = self.verifiers.get(&(generation.id.prompt, generation.id.repetition))?;
+        self.generations.get(*index)
+    }
+
+    /// All answers of `llm-only`.
+    pub(super) fn llm_only_texts(&self) -> impl Iterator<Item = &str> {
+        self.verifiers.values().map(|index| self.generations[*index].text.as_str())
+    }
+
+    /// The reference of a generation.
+    pub(super) fn reference_of(&self, generation: &Generation) -> &str {
+        &self.prompts[generation.prompt].reference
+    }
+
+    /// Reads the workload; where each prompt and repetition lies.
+    fn read_prompts(&mut self, tokenizer: &Tokenizer) -> Result<BTreeMap<(u32, u16), usize>, Error> {
+        let mut places = BTreeMap::new();
+        for task in self.settings.tasks() {
+            places.insert((task.prompt_id, task.repetition), self.prompts.len());
+            self.prompts.push(Prompt {
+                tokens: tokenizer.encode(&task.prompt.text)?,
+                reference: task.prompt.reference.clone(),
+            });
+        }
+        Ok(places)
+    }
+}
+
+fn llm_only(meta: &Meta) -> Option<u16> {
+    let index = meta.methods.iter().position(|method| method.name == LLM_ONLY)?;
+    u16::try_from(index).ok()
+}

@@ -1,0 +1,40 @@
+//! Things that an event refers to by a number, because events are small and sorted.
+
+/// Numbered places; what is free is used again.
+#[derive(Debug)]
+pub(crate) struct Places<T> {
+    places: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Places<T> {
+    fn default() -> Places<T> {
+        Places { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Places<T> {
+    /// Keeps `thing` and says where.
+    pub(crate) fn keep(&mut self, thing: T) -> u32 {
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = Some(thing);
+                place
+            }
+            None => {
+                self.places.push(Some(thing));
+                // Fewer than a shard has events, which are numbered by a `u32` too.
+                (self.places.len() - 1) as u32
+            }
+        }
+    }
+
+    /// What lies at `place`, which is free from now on.
+    pub(crate) fn take(&mut self, place: u32) -> Option<T> {
+        let thing = self.places[place as usize].take();
+        if thing.is_some() {
+            self.free.push(place);
+        }
+        thing
+    }
+}
