@@ -12,6 +12,7 @@ use specfleet_ledger::RunKind;
 
 use crate::error::Error;
 use crate::frontier::unknown;
+use crate::scores::ScoreColumn;
 use crate::stored::{StoredRun, TextFigures};
 
 /// Which methods of the two runs are held against each other.
@@ -290,9 +291,13 @@ fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<
             Some((figure(a, &a.generations[x], &a.texts[x])?, figure(b, &b.generations[y], &b.texts[y])?))
         });
     }
-    for score in &a.scores {
-        let Some(other) = b.scores.iter().find(|other| other.name == score.name) else { continue };
-        take(&score.name, &score.unit, &|x, y| {
+    for score in &a.scores.columns {
+        let same = |other: &&ScoreColumn| {
+            other.scorer.name == score.scorer.name && other.scorer.settings == score.scorer.settings
+        };
+        // Figures of two encoders are no pair.
+        let Some(other) = b.scores.columns.iter().find(same) else { continue };
+        take(&score.scorer.name, &score.scorer.unit, &|x, y| {
             Some((*score.values.get(&a.generations[x].id)?, *other.values.get(&b.generations[y].id)?))
         });
     }

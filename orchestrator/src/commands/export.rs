@@ -36,7 +36,8 @@ pub(crate) struct ExportArgs {
 /// Runs it.
 pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let format = Format::parse(&args.format).map_err(Error::from)?;
-    let mut tables = args.tables.iter().map(|name| Table::parse(name)).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
+    let mut tables =
+        args.tables.iter().map(|name| Table::parse(name)).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
     if format == Format::Trace && !tables.is_empty() {
         return Err(Error::Asked("--tables: a trace is of rounds and batches, and has no tables".to_owned()).into());
     }

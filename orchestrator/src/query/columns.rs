@@ -240,9 +240,45 @@ static BATCHES: &[MetricColumn] = batches! {
     "batch_completed" "ratio" 1.0, |batch| flag(batch.completed);
 };
 
+macro_rules! scores {
+    ($($name:literal $unit:literal;)*) => {
+        &[$(MetricColumn {
+            name: $name,
+            unit: $unit,
+            level: Level::Generations,
+            step: 1.0,
+            needs: &[],
+            of: |row| Some(Figure::Real(row.run.scores.get(row.run.generations[row.generation?].id, $name)?)),
+        },)*]
+    };
+}
+
+/// What `specfleet score` adds; the names are those of [`crate::scores::METRICS`], which a test compares.
+static SCORES: &[MetricColumn] = scores! {
+    "bertscore_f1" "ratio";
+    "bertscore_precision" "ratio";
+    "bertscore_recall" "ratio";
+    "bertscore_f1_rescaled" "ratio";
+    "bertscore_precision_rescaled" "ratio";
+    "bertscore_recall_rescaled" "ratio";
+    "bertscore_f1_llm_only" "ratio";
+    "bertscore_precision_llm_only" "ratio";
+    "bertscore_recall_llm_only" "ratio";
+    "bertscore_f1_llm_only_rescaled" "ratio";
+    "bertscore_precision_llm_only_rescaled" "ratio";
+    "bertscore_recall_llm_only_rescaled" "ratio";
+    "embedding_f1" "ratio";
+    "embedding_f1_llm_only" "ratio";
+    "rouge_l_llm_only" "ratio";
+    "exact_match_llm_only" "ratio";
+    "token_agreement_llm_only" "ratio";
+    "first_divergence_llm_only" "tokens";
+    "perplexity" "ratio";
+};
+
 /// All metrics.
 pub fn metrics() -> impl Iterator<Item = &'static MetricColumn> {
-    ROUNDS.iter().chain(GENERATIONS).chain(BATCHES)
+    ROUNDS.iter().chain(GENERATIONS).chain(SCORES).chain(BATCHES)
 }
 
 /// A column to group by.
@@ -336,3 +372,23 @@ pub static GROUPS: &[GroupColumn] = &[
         of: |row| Key::Number(row.batch.map_or(0, |batch| u64::from(batch.verifier.0))),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_score_can_be_asked_for() {
+        let known: Vec<(&str, &str)> = crate::scores::METRICS.iter().map(|metric| (metric.name, metric.unit)).collect();
+        assert_eq!(SCORES.iter().map(|metric| (metric.name, metric.unit)).collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn names_are_taken_once() {
+        let names: Vec<&str> =
+            metrics().map(|metric| metric.name).chain(GROUPS.iter().map(|group| group.name)).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+}

@@ -33,9 +33,6 @@ const TIMELINE: usize = 200;
 /// Accuracy metrics for the front, the first one that the run has: task success, then closeness to the verifier.
 const ACCURACY: [&str; 3] = ["exact_match", "token_agreement", "verifier_agreement"];
 
-/// The metrics that only `specfleet score` adds.
-const ADDED_BY_SCORE: &str = "bertscore_f1";
-
 /// What one part of the store leaves.
 #[derive(Clone)]
 struct Part {
@@ -289,12 +286,12 @@ fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
     for method in methods {
         let mut metrics: Vec<(String, Metric)> =
             method.metrics.iter().map(|(name, metric)| (name.to_owned(), metric.clone())).collect();
-        for score in &run.scores {
+        for score in &run.scores.columns {
             let mut samples = Samples::default();
             let mine = score.values.iter().filter(|(id, _)| run.method_name(id.method) == method.name);
             mine.for_each(|(_, value)| samples.push(*value));
-            if let Some(metric) = samples.metric(&score.unit) {
-                metrics.push((score.name.clone(), metric));
+            if let Some(metric) = samples.metric(&score.scorer.unit) {
+                metrics.push((score.scorer.name.clone(), metric));
             }
         }
         method.metrics = metrics.into_iter().collect::<Metrics>();
@@ -303,12 +300,10 @@ fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
 
 /// Says which scores are missing, and the command that adds them.
 fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) {
-    let name = &run.meta().run;
-    let has = |metric: &str| methods.iter().any(|method| method.metrics.get(metric).is_some());
     if !run.has_text() {
         notes.push("the answers were drawn from distributions: there is no text, and no accuracy of one".to_owned());
-    } else if !has(ADDED_BY_SCORE) {
-        notes.push(format!("BERTScore is missing; specfleet score {name} --encoder DIR adds it"));
+    } else {
+        notes.extend(run.scores.notes(&run.meta().run));
     }
     if run.audits.is_empty() && methods.iter().any(|method| method.metrics.get("upload_rate").is_some()) {
         notes.push("nothing was audited (audit.enabled = false): the filter's damage is not known".to_owned());
