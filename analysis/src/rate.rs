@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn students_quantiles_are_those_of_the_tables() {
-        for (freedom, expected) in [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042)] {
+        for (freedom, expected) in
+            [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042)]
+        {
             assert!((student(freedom) / expected - 1.0).abs() < 0.004, "{freedom}: {}", student(freedom));
         }
         assert!((student(1_000_000) - Z).abs() < 1e-5);

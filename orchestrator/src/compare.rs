@@ -12,6 +12,7 @@ use specfleet_ledger::RunKind;
 
 use crate::error::Error;
 use crate::frontier::unknown;
+use crate::scores::ScoreColumn;
 use crate::stored::{StoredRun, TextFigures};
 
 /// Which methods of the two runs are held against each other.
@@ -90,7 +91,8 @@ const METRICS: [(&str, &str, Figure); 15] = [
         (!record.tokens.is_empty()).then(|| record.counts.wasted_drafts as f64 / record.tokens.len() as f64)
     }),
     ("deviation_rate", "ratio", |run, record, _| {
-        let known = || run.audit(record.id).into_iter().flat_map(|audit| &audit.accept_probabilities).filter(|p| p.is_finite());
+        let known =
+            || run.audit(record.id).into_iter().flat_map(|audit| &audit.accept_probabilities).filter(|p| p.is_finite());
         let count = known().count();
         (count > 0).then(|| known().map(|p| 1.0 - f64::from(*p)).sum::<f64>() / count as f64)
     }),
@@ -109,7 +111,11 @@ pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<RunCompari
             notes.push(format!("run {} has no text (fitted answers): accuracy is not compared", run.meta().run));
         }
         if run.keep_every() > 1 {
-            notes.push(format!("run {} keeps every {}th device: only these are compared", run.meta().run, run.keep_every()));
+            notes.push(format!(
+                "run {} keeps every {}th device: only these are compared",
+                run.meta().run,
+                run.keep_every()
+            ));
         }
     }
     let mut rows = Vec::new();
@@ -124,7 +130,8 @@ fn method_pairs(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<Vec<(u16,
     let index = |run: &StoredRun, name: &str| -> Result<u16, Error> {
         let names: Vec<&str> = run.meta().methods.iter().map(|method| method.name.as_str()).collect();
         let found = names.iter().position(|known| *known == name);
-        let found = found.ok_or_else(|| unknown(&format!("run {} has no method {name:?}", run.meta().run), name, &names))?;
+        let found =
+            found.ok_or_else(|| unknown(&format!("run {} has no method {name:?}", run.meta().run), name, &names))?;
         Ok(found as u16)
     };
     match (&pairs.method_a, &pairs.method_b) {
@@ -135,8 +142,12 @@ fn method_pairs(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<Vec<(u16,
     if !pairs.methods.is_empty() {
         return pairs.methods.iter().map(|name| Ok((index(a, name)?, index(b, name)?))).collect();
     }
-    let common: Vec<(u16, u16)> =
-        a.meta().methods.iter().filter_map(|method| Some((index(a, &method.name).ok()?, index(b, &method.name).ok()?))).collect();
+    let common: Vec<(u16, u16)> = a
+        .meta()
+        .methods
+        .iter()
+        .filter_map(|method| Some((index(a, &method.name).ok()?, index(b, &method.name).ok()?)))
+        .collect();
     if common.is_empty() {
         return Err(refuse(a, b, "they have no method in common; --method-a and --method-b name one of each"));
     }
@@ -152,7 +163,14 @@ fn refuse(a: &StoredRun, b: &StoredRun, why: &str) -> Error {
 fn alike(a: &StoredRun, b: &StoredRun) -> Result<Vec<(String, String, String)>, Error> {
     let settings = |run: &StoredRun| -> Result<Settings, Error> {
         run.settings.clone().ok_or_else(|| {
-            refuse(a, b, &format!("the scenario of {} cannot be read any more, so nothing says that they are alike", run.meta().run))
+            refuse(
+                a,
+                b,
+                &format!(
+                    "the scenario of {} cannot be read any more, so nothing says that they are alike",
+                    run.meta().run
+                ),
+            )
         })
     };
     let (first, second) = (settings(a)?, settings(b)?);
@@ -273,9 +291,13 @@ fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<
             Some((figure(a, &a.generations[x], &a.texts[x])?, figure(b, &b.generations[y], &b.texts[y])?))
         });
     }
-    for score in &a.scores {
-        let Some(other) = b.scores.iter().find(|other| other.name == score.name) else { continue };
-        take(&score.name, &score.unit, &|x, y| {
+    for score in &a.scores.columns {
+        let same = |other: &&ScoreColumn| {
+            other.scorer.name == score.scorer.name && other.scorer.settings == score.scorer.settings
+        };
+        // Figures of two encoders are no pair.
+        let Some(other) = b.scores.columns.iter().find(same) else { continue };
+        take(&score.scorer.name, &score.scorer.unit, &|x, y| {
             Some((*score.values.get(&a.generations[x].id)?, *other.values.get(&b.generations[y].id)?))
         });
     }

@@ -100,7 +100,10 @@ pub fn frontier(run: &StoredRun, sweep: &Sweep) -> Result<Frontier, Error> {
         ));
     }
     if run.audits.is_empty() {
-        notes.push("nothing was audited: what skipped tokens would have met is not known, and deviations are too low".to_owned());
+        notes.push(
+            "nothing was audited: what skipped tokens would have met is not known, and deviations are too low"
+                .to_owned(),
+        );
     }
     notes.push(format!(
         "estimated on the states of the logged run (off-policy): with other thresholds texts diverge where a rejection is \
@@ -164,22 +167,23 @@ fn choices(sweep: &Sweep) -> Result<Vec<ImportanceChoice>, Error> {
         (None | Some("on"), Some(kappas)) => Ok(kappas.into_iter().map(ImportanceChoice::Kappa).collect()),
         (None | Some("on"), None) => Ok(vec![ImportanceChoice::Logged]),
         (Some("off"), None) => Ok(vec![ImportanceChoice::Off]),
-        (Some("off"), Some(_)) => {
-            Err(Error::Question("--kappa: there is none with --importance off".to_owned()))
-        }
+        (Some("off"), Some(_)) => Err(Error::Question("--kappa: there is none with --importance off".to_owned())),
         (Some("both"), kappas) => {
             let on = kappas.map_or(vec![ImportanceChoice::Logged], |kappas| {
                 kappas.into_iter().map(ImportanceChoice::Kappa).collect()
             });
             Ok([vec![ImportanceChoice::Off], on].concat())
         }
-        (Some(other), _) => Err(unknown(&format!("--importance: there is no {other:?}"), other, &["on", "off", "both"])),
+        (Some(other), _) => {
+            Err(unknown(&format!("--importance: there is no {other:?}"), other, &["on", "off", "both"]))
+        }
     }
 }
 
 /// A range or a list of numbers.
 fn numbers(flag: &str, text: &str) -> Result<Vec<f32>, Error> {
-    let wrong = || Error::Question(format!("{flag} {text}: it must be FROM..TO:COUNT or numbers with commas between them"));
+    let wrong =
+        || Error::Question(format!("{flag} {text}: it must be FROM..TO:COUNT or numbers with commas between them"));
     if let Ok(value) = text.trim().parse::<f32>() {
         return if value.is_finite() { Ok(vec![value]) } else { Err(wrong()) };
     }

@@ -79,7 +79,8 @@ fn table_of(summary: &Summary, columns: &[Column]) -> String {
     table.set_header(std::iter::once("method").chain(columns.iter().map(|column| column.0)));
     for (name, metrics) in summary.methods.iter() {
         let cells = columns.iter().map(|&&(_, metric, statistic, factor, decimals)| {
-            let text = metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic.of(m) * factor));
+            let text =
+                metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic.of(m) * factor));
             Cell::new(text).set_alignment(CellAlignment::Right)
         });
         table.add_row(std::iter::once(Cell::new(name)).chain(cells));

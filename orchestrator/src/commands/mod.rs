@@ -1,10 +1,12 @@
 //! The commands that have files of their own, and what they share.
 
 pub(crate) mod compact;
-pub(crate) mod dashboard;
-pub(crate) mod metrics;
 pub(crate) mod compare;
+pub(crate) mod dashboard;
+pub(crate) mod export;
 pub(crate) mod frontier;
+pub(crate) mod import;
+pub(crate) mod metrics;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod rm;

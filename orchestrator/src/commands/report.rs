@@ -34,8 +34,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let reports: Vec<ReportData> =
         folders.iter().map(|folder| report_data::report(folder, threads())).collect::<Result<_, _>>()?;
     if let Some(file) = &args.html {
-        std::fs::write(file, page::render(&reports))
-            .map_err(|source| Error::Output { path: file.clone(), source })?;
+        std::fs::write(file, page::render(&reports)).map_err(|source| Error::Output { path: file.clone(), source })?;
         if !args.json {
             print(format!("report in {}", file.display()))?;
             return Ok(ExitCode::SUCCESS);

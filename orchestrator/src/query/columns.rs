@@ -203,21 +203,25 @@ static GENERATIONS: &[MetricColumn] = generations! {
     });
     "tokens_per_second" "tokens/s" 1.0, of_record!(record, {
         let seconds = record.ended.since(record.scheduled).seconds();
-        (seconds > 0.0).then(|| Figure::Ratio(record.tokens.len() as f64, seconds))
+        (seconds > 0.0).then_some(Figure::Ratio(record.tokens.len() as f64, seconds))
     });
-    "deviation_rate" "ratio" 1.0, of_record!(record, {
-        let known = || row_audit(row.run, record.id).filter(|p| p.is_finite());
+    "deviation_rate" "ratio" 1.0, |row| {
+        let known = || row_audit(row.run, row.generation).filter(|p| p.is_finite());
         let count = known().count();
         (count > 0).then(|| Figure::Ratio(known().map(|p| 1.0 - f64::from(p)).sum(), count as f64))
-    });
+    };
     "exact_match" "ratio" 1.0, |row| flag(row.run.texts[row.generation?].exact_match?);
     "rouge_l" "ratio" 1.0, |row| Some(Figure::Real(row.run.texts[row.generation?].rouge_l?));
     "token_agreement" "ratio" 1.0, |row| Some(Figure::Real(row.run.texts[row.generation?].token_agreement?));
     "first_divergence" "tokens" 1.0, |row| whole(u64::from(row.run.texts[row.generation?].first_divergence?));
 };
 
-fn row_audit(run: &StoredRun, id: specfleet_engine::id::GenerationId) -> impl Iterator<Item = f32> + '_ {
-    run.audit(id).into_iter().flat_map(|audit| audit.accept_probabilities.iter().copied())
+/// What the audit says about a generation's skipped tokens.
+fn row_audit(run: &StoredRun, generation: Option<usize>) -> impl Iterator<Item = f32> + '_ {
+    generation
+        .and_then(|index| run.audit(run.generations[index].id))
+        .into_iter()
+        .flat_map(|audit| audit.accept_probabilities.iter().copied())
 }
 
 /// Metrics of batches.
@@ -236,9 +240,45 @@ static BATCHES: &[MetricColumn] = batches! {
     "batch_completed" "ratio" 1.0, |batch| flag(batch.completed);
 };
 
+macro_rules! scores {
+    ($($name:literal $unit:literal;)*) => {
+        &[$(MetricColumn {
+            name: $name,
+            unit: $unit,
+            level: Level::Generations,
+            step: 1.0,
+            needs: &[],
+            of: |row| Some(Figure::Real(row.run.scores.get(row.run.generations[row.generation?].id, $name)?)),
+        },)*]
+    };
+}
+
+/// What `specfleet score` adds; the names are those of [`crate::scores::METRICS`], which a test compares.
+static SCORES: &[MetricColumn] = scores! {
+    "bertscore_f1" "ratio";
+    "bertscore_precision" "ratio";
+    "bertscore_recall" "ratio";
+    "bertscore_f1_rescaled" "ratio";
+    "bertscore_precision_rescaled" "ratio";
+    "bertscore_recall_rescaled" "ratio";
+    "bertscore_f1_llm_only" "ratio";
+    "bertscore_precision_llm_only" "ratio";
+    "bertscore_recall_llm_only" "ratio";
+    "bertscore_f1_llm_only_rescaled" "ratio";
+    "bertscore_precision_llm_only_rescaled" "ratio";
+    "bertscore_recall_llm_only_rescaled" "ratio";
+    "embedding_f1" "ratio";
+    "embedding_f1_llm_only" "ratio";
+    "rouge_l_llm_only" "ratio";
+    "exact_match_llm_only" "ratio";
+    "token_agreement_llm_only" "ratio";
+    "first_divergence_llm_only" "tokens";
+    "perplexity" "ratio";
+};
+
 /// All metrics.
 pub fn metrics() -> impl Iterator<Item = &'static MetricColumn> {
-    ROUNDS.iter().chain(GENERATIONS).chain(BATCHES)
+    ROUNDS.iter().chain(GENERATIONS).chain(SCORES).chain(BATCHES)
 }
 
 /// A column to group by.
@@ -332,3 +372,23 @@ pub static GROUPS: &[GroupColumn] = &[
         of: |row| Key::Number(row.batch.map_or(0, |batch| u64::from(batch.verifier.0))),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_score_can_be_asked_for() {
+        let known: Vec<(&str, &str)> = crate::scores::METRICS.iter().map(|metric| (metric.name, metric.unit)).collect();
+        assert_eq!(SCORES.iter().map(|metric| (metric.name, metric.unit)).collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn names_are_taken_once() {
+        let names: Vec<&str> =
+            metrics().map(|metric| metric.name).chain(GROUPS.iter().map(|group| group.name)).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+}

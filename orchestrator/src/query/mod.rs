@@ -14,7 +14,7 @@ use specfleet_engine::id::GenerationId;
 use specfleet_engine::time::Time;
 use specfleet_ledger::RoundColumn;
 
-use self::columns::{Figure, Key, Row, RoundRow};
+use self::columns::{Figure, Key, RoundRow, Row};
 pub use self::columns::{GROUPS, GroupColumn, Level, MetricColumn, metrics};
 pub use self::output::{Format, list, write};
 use crate::error::Error;
@@ -107,9 +107,10 @@ impl Query {
     pub fn parse(groups: &[String], metrics: &[String], conditions: &[String]) -> Result<Query, Error> {
         let group_names = || GROUPS.iter().map(|group| group.name).collect::<Vec<_>>();
         let groups = groups.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(|name| {
-            GROUPS.iter().find(|group| group.name == name).ok_or_else(|| {
-                unknown(&format!("--group-by: there is no group {name:?}"), name, &group_names())
-            })
+            GROUPS
+                .iter()
+                .find(|group| group.name == name)
+                .ok_or_else(|| unknown(&format!("--group-by: there is no group {name:?}"), name, &group_names()))
         });
         let groups: Vec<&GroupColumn> = groups.collect::<Result<_, _>>()?;
         let metrics = metrics.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).map(|text| {
@@ -118,8 +119,9 @@ impl Query {
                 .ok_or_else(|| unknown(&format!("--metric: there is no metric {name:?}"), name, &metric_names()))?;
             let names: Vec<&str> = STATISTICS.iter().map(|(name, _)| *name).collect();
             let found = STATISTICS.iter().find(|(known, _)| *known == statistic);
-            let (name, statistic) = found
-                .ok_or_else(|| unknown(&format!("--metric {text}: there is no statistic {statistic:?}"), statistic, &names))?;
+            let (name, statistic) = found.ok_or_else(|| {
+                unknown(&format!("--metric {text}: there is no statistic {statistic:?}"), statistic, &names)
+            })?;
             Ok((metric, *name, *statistic))
         });
         let metrics: Vec<_> = metrics.collect::<Result<_, Error>>()?;
@@ -141,7 +143,9 @@ impl Query {
             }
             for condition in &self.conditions {
                 match condition.column {
-                    Column::Group(group) if !has(group.levels) => return Err(no_column(metric, group.name, group.levels)),
+                    Column::Group(group) if !has(group.levels) => {
+                        return Err(no_column(metric, group.name, group.levels));
+                    }
                     Column::Metric(column)
                         if column.level != metric.level
                             && (metric.level, column.level) != (Level::Rounds, Level::Generations) =>
@@ -175,16 +179,19 @@ impl Query {
             }
             if self.reads(Level::Generations) {
                 for (index, record) in run.generations.iter().enumerate() {
-                    groups.add(Level::Generations, &Row {
-                        run,
-                        method: record.id.method,
-                        generation: Some(index),
-                        round: None,
-                        batch: None,
-                        device: record.device.0,
-                        prompt: record.id.prompt,
-                        repetition: record.id.repetition,
-                    })?;
+                    groups.add(
+                        Level::Generations,
+                        &Row {
+                            run,
+                            method: record.id.method,
+                            generation: Some(index),
+                            round: None,
+                            batch: None,
+                            device: record.device.0,
+                            prompt: record.id.prompt,
+                            repetition: record.id.repetition,
+                        },
+                    )?;
                 }
             }
             if self.reads(Level::Rounds) {
@@ -193,16 +200,19 @@ impl Query {
             if self.reads(Level::Batches) {
                 for batch in run.reader.batches() {
                     match batch {
-                        Ok(batch) => groups.add(Level::Batches, &Row {
-                            run,
-                            method: batch.method,
-                            generation: None,
-                            round: None,
-                            batch: Some(&batch),
-                            device: 0,
-                            prompt: 0,
-                            repetition: 0,
-                        })?,
+                        Ok(batch) => groups.add(
+                            Level::Batches,
+                            &Row {
+                                run,
+                                method: batch.method,
+                                generation: None,
+                                round: None,
+                                batch: Some(&batch),
+                                device: 0,
+                                prompt: 0,
+                                repetition: 0,
+                            },
+                        )?,
                         Err(error) => notes.push(error.to_string()),
                     }
                 }
@@ -262,16 +272,19 @@ impl Query {
                     let gap = before.filter(|_| gaps).map(|before| record.committed_at.since(before));
                     before = Some(record.committed_at);
                     let audited = if audits { audit.at(record.position) } else { None };
-                    groups.add(Level::Rounds, &Row {
-                        run,
-                        method: piece.id.method,
-                        generation,
-                        round: Some(RoundRow { record: &record, gap, audited }),
-                        batch: None,
-                        device: piece.device.0,
-                        prompt: piece.id.prompt,
-                        repetition: piece.id.repetition,
-                    })?;
+                    groups.add(
+                        Level::Rounds,
+                        &Row {
+                            run,
+                            method: piece.id.method,
+                            generation,
+                            round: Some(RoundRow { record: &record, gap, audited }),
+                            batch: None,
+                            device: piece.device.0,
+                            prompt: piece.id.prompt,
+                            repetition: piece.id.repetition,
+                        },
+                    )?;
                 }
                 if let Some(before) = before.filter(|_| gaps) {
                     last.insert(piece.id, before);
@@ -390,7 +403,9 @@ impl Groups<'_> {
         }
         let key: Vec<Key> = self.query.groups.iter().map(|group| (group.of)(row)).collect();
         if !self.groups.contains_key(&key) && self.groups.len() >= MOST_GROUPS {
-            return Err(Error::Question(format!("--group-by: there are more than {MOST_GROUPS} groups; take fewer columns")));
+            return Err(Error::Question(format!(
+                "--group-by: there are more than {MOST_GROUPS} groups; take fewer columns"
+            )));
         }
         let metrics = &self.query.metrics;
         let samples = self.groups.entry(key).or_insert_with(|| vec![Samples::default(); metrics.len()]);
@@ -438,9 +453,13 @@ impl Groups<'_> {
         }
         let header = query.groups.iter().map(|group| group.name.to_owned());
         let figures = query.metrics.iter().map(|(metric, name, _)| format!("{}:{name}", metric.name));
-        let units = query.groups.iter().map(|_| "").chain(query.metrics.iter().map(|(metric, _, statistic)| {
-            if *statistic == Statistic::Count { "" } else { metric.unit }
-        }));
+        let units = query.groups.iter().map(|_| "").chain(
+            query.metrics.iter().map(
+                |(metric, _, statistic)| {
+                    if *statistic == Statistic::Count { "" } else { metric.unit }
+                },
+            ),
+        );
         notes.dedup();
         Answer { header: header.chain(figures).collect(), units: units.collect(), rows, notes }
     }

@@ -24,7 +24,9 @@ pub fn write(answer: &Answer, format: Format, limit: usize) -> String {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
             let heading = answer.header.iter().zip(&answer.units);
-            table.set_header(heading.map(|(name, unit)| if unit.is_empty() { name.clone() } else { format!("{name}\n{unit}") }));
+            table.set_header(
+                heading.map(|(name, unit)| if unit.is_empty() { name.clone() } else { format!("{name}\n{unit}") }),
+            );
             for row in rows {
                 table.add_row(row.iter().map(|cell| match cell {
                     CellValue::Text(text) => Cell::new(text),
@@ -38,10 +40,16 @@ pub fn write(answer: &Answer, format: Format, limit: usize) -> String {
         }
         Format::Csv => {
             let quoted = |text: &str| {
-                if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+                if text.contains([',', '"', '\n']) {
+                    format!("\"{}\"", text.replace('"', "\"\""))
+                } else {
+                    text.to_owned()
+                }
             };
             let mut lines = vec![answer.header.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",")];
-            lines.extend(rows.iter().map(|row| row.iter().map(|cell| quoted(&plain(cell))).collect::<Vec<_>>().join(",")));
+            lines.extend(
+                rows.iter().map(|row| row.iter().map(|cell| quoted(&plain(cell))).collect::<Vec<_>>().join(",")),
+            );
             lines.join("\n")
         }
         Format::Json => {
@@ -123,7 +131,10 @@ mod tests {
     fn sums_keep_every_digit() {
         let nano = |whole| plain(&CellValue::Exact(whole, 9));
         assert_eq!(nano(12_345_678_901_234_567_890), "12345678901.23456789");
-        assert_eq!((nano(0), nano(1), nano(2_000_000_000), nano(-1_500_000_000)), ("0".into(), "0.000000001".into(), "2".into(), "-1.5".into()));
+        assert_eq!(
+            (nano(0), nano(1), nano(2_000_000_000), nano(-1_500_000_000)),
+            ("0".into(), "0.000000001".into(), "2".into(), "-1.5".into())
+        );
         assert_eq!(plain(&CellValue::Exact(42, 0)), "42");
     }
 }

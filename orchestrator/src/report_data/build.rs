@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use specfleet_analysis::{
-    ANSWER_BIN, Metric, MethodFigures as Collected, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
+    ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
     RunHeader, Samples, Scores, Summary, SummaryError, pareto,
 };
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::method::{Gate, Writer};
-use specfleet_engine::record::{BETWEEN_METHODS, FinishReason, GenerationRecord, Provenance};
+use specfleet_engine::record::{FinishReason, GenerationRecord, Provenance};
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{EnergyPart, RoundChunk, RunState};
 
 use super::{
-    AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram, Line,
-    MethodFigures, ParetoPoint, PositionAcceptance, REPORT_SCHEMA, ReportData, ReportValidity, Risk, RiskBin,
+    AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram,
+    Line, MethodFigures, ParetoPoint, PositionAcceptance, REPORT_SCHEMA, ReportData, ReportValidity, Risk, RiskBin,
     RiskThresholds, RunIdentity, TableColumn, TimelineBin,
 };
 use crate::error::Error;
@@ -32,9 +32,6 @@ const TIMELINE: usize = 200;
 
 /// Accuracy metrics for the front, the first one that the run has: task success, then closeness to the verifier.
 const ACCURACY: [&str; 3] = ["exact_match", "token_agreement", "verifier_agreement"];
-
-/// The metrics that only `specfleet score` adds.
-const ADDED_BY_SCORE: &str = "bertscore_f1";
 
 /// What one part of the store leaves.
 #[derive(Clone)]
@@ -186,9 +183,7 @@ fn collect(
             Ok(totals) => spread.add(run, record, totals.uploads, totals.gap_time),
             Err(error) => whole.summary.problem(error.to_string()),
         }
-        if let Some((figures, first)) =
-            whole.figures.get_mut(usize::from(record.id.method)).zip(record.first_token)
-        {
+        if let Some((figures, first)) = whole.figures.get_mut(usize::from(record.id.method)).zip(record.first_token) {
             figures.first_token.push(first.since(record.scheduled));
         }
     }
@@ -291,12 +286,12 @@ fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
     for method in methods {
         let mut metrics: Vec<(String, Metric)> =
             method.metrics.iter().map(|(name, metric)| (name.to_owned(), metric.clone())).collect();
-        for score in &run.scores {
+        for score in &run.scores.columns {
             let mut samples = Samples::default();
             let mine = score.values.iter().filter(|(id, _)| run.method_name(id.method) == method.name);
             mine.for_each(|(_, value)| samples.push(*value));
-            if let Some(metric) = samples.metric(&score.unit) {
-                metrics.push((score.name.clone(), metric));
+            if let Some(metric) = samples.metric(&score.scorer.unit) {
+                metrics.push((score.scorer.name.clone(), metric));
             }
         }
         method.metrics = metrics.into_iter().collect::<Metrics>();
@@ -305,19 +300,18 @@ fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
 
 /// Says which scores are missing, and the command that adds them.
 fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) {
-    let name = &run.meta().run;
-    let has = |metric: &str| methods.iter().any(|method| method.metrics.get(metric).is_some());
     if !run.has_text() {
         notes.push("the answers were drawn from distributions: there is no text, and no accuracy of one".to_owned());
-    } else if !has(ADDED_BY_SCORE) {
-        notes.push(format!("BERTScore is missing; specfleet score {name} --encoder DIR adds it"));
+    } else {
+        notes.extend(run.scores.notes(&run.meta().run));
     }
     if run.audits.is_empty() && methods.iter().any(|method| method.metrics.get("upload_rate").is_some()) {
         notes.push("nothing was audited (audit.enabled = false): the filter's damage is not known".to_owned());
     }
     if run.has_text() && !run.meta().methods.iter().any(|method| method.name == "llm-only") {
         notes.push(
-            "the run has no llm-only: token agreement and first divergence are missing; add it to run.methods".to_owned(),
+            "the run has no llm-only: token agreement and first divergence are missing; add it to run.methods"
+                .to_owned(),
         );
     }
 }
@@ -477,7 +471,8 @@ fn risk(run: &StoredRun, figures: &[Collected]) -> Vec<Risk> {
             continue;
         }
         let line = collected.risk.fit().map(|fit| Line { a: fit.a, b: fit.b, r: fit.r, samples: fit.samples });
-        let reaches = |risk: f64| line.filter(|line| line.a > 0.0).map(|line| ((risk - line.b) / line.a).clamp(0.0, 1.0));
+        let reaches =
+            |risk: f64| line.filter(|line| line.a > 0.0).map(|line| ((risk - line.b) / line.a).clamp(0.0, 1.0));
         let in_use = match method.gate {
             Gate::Uncertainty { threshold, .. } | Gate::Joint { threshold, .. } => Some(f64::from(threshold)),
             _ => None,
@@ -486,11 +481,7 @@ fn risk(run: &StoredRun, figures: &[Collected]) -> Vec<Risk> {
             method: method.name.clone(),
             bins,
             line,
-            thresholds: RiskThresholds {
-                risk_averse: reaches(0.0),
-                risk_prone: delta.and_then(reaches),
-                in_use,
-            },
+            thresholds: RiskThresholds { risk_averse: reaches(0.0), risk_prone: delta.and_then(reaches), in_use },
         });
     }
     risks

@@ -12,7 +12,7 @@ use specfleet_analysis::{Metrics, Statistic, Validity};
 use specfleet_engine::record::Provenance;
 use specfleet_ledger::{Machine, RunKind, RunState};
 
-pub use build::report;
+pub use build::{EXACT_UP_TO, of_run, report};
 pub use text::text;
 
 use crate::paired::Comparison;

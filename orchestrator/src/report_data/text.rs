@@ -71,9 +71,7 @@ fn methods(report: &ReportData, columns: &[TableColumn]) -> String {
 fn energy(report: &ReportData) -> String {
     let parts = ["device", "radio", "cloud", "idle"];
     let mut table = empty_table();
-    table.set_header(
-        std::iter::once("energy, mJ/token".to_owned()).chain(parts.iter().map(|part| (*part).to_owned())),
-    );
+    table.set_header(std::iter::once("energy, mJ/token".to_owned()).chain(parts.iter().map(|part| (*part).to_owned())));
     for method in &report.methods {
         let cells = parts.iter().map(|part| {
             let figure = report.energy.iter().find(|figure| figure.method == method.name && figure.part == *part);
@@ -94,9 +92,17 @@ fn accuracy(report: &ReportData) -> Option<String> {
     // What the first table does not show already.
     let shown = |name: &str| report.table.iter().chain(&report.pool_table).any(|column| column.key == name);
     let is_accuracy = |name: &str| {
-        ["first_divergence_tokens", "embedding_", "bertscore_", "rouge_l_", "exact_match_", "perplexity", "token_agreement_"]
-            .iter()
-            .any(|stem| name.starts_with(stem))
+        [
+            "first_divergence_tokens",
+            "embedding_",
+            "bertscore_",
+            "rouge_l_",
+            "exact_match_",
+            "perplexity",
+            "token_agreement_",
+        ]
+        .iter()
+        .any(|stem| name.starts_with(stem))
     };
     let mut names: Vec<(&str, &str)> = Vec::new();
     for (name, metric) in report.methods.iter().flat_map(|method| method.metrics.iter()) {
@@ -108,7 +114,8 @@ fn accuracy(report: &ReportData) -> Option<String> {
         return None;
     }
     let mut table = empty_table();
-    let heading = |(name, unit): &(&str, &str)| if *unit == "ratio" { (*name).to_owned() } else { format!("{name}\n{unit}") };
+    let heading =
+        |(name, unit): &(&str, &str)| if *unit == "ratio" { (*name).to_owned() } else { format!("{name}\n{unit}") };
     table.set_header(std::iter::once("texts, mean [p50]".to_owned()).chain(names.iter().map(heading)));
     for method in &report.methods {
         let cells = names.iter().map(|(name, _)| {

@@ -3,7 +3,6 @@
 
 mod texts;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 
@@ -16,17 +15,7 @@ use specfleet_ledger::{Meta, Progress, RoundColumn, RoundRows, RunKind, RunReade
 pub use texts::TextFigures;
 
 use crate::error::Error;
-
-/// A figure that was added to generations after the run.
-#[derive(Clone, Debug, Default)]
-pub struct AddedScore {
-    /// The metric.
-    pub name: String,
-    /// Its unit.
-    pub unit: String,
-    /// The figure of each generation that has one.
-    pub values: BTreeMap<GenerationId, f64>,
-}
+use crate::scores::{self, RunScores};
 
 /// A stored run.
 #[derive(Debug)]
@@ -42,7 +31,7 @@ pub struct StoredRun {
     /// By generation, in their order; all absent where the run has no text.
     pub texts: Vec<TextFigures>,
     /// Figures that were added after the run.
-    pub scores: Vec<AddedScore>,
+    pub scores: RunScores,
     /// Chunks that could not be read.
     pub damage: Vec<String>,
     /// What a reader of the figures should know.
@@ -70,16 +59,8 @@ impl StoredRun {
                 None
             }
         };
-        let mut run = StoredRun {
-            reader,
-            settings,
-            generations,
-            audits,
-            texts: Vec::new(),
-            scores: Vec::new(),
-            damage,
-            notes,
-        };
+        let scores = scores::load(&reader)?;
+        let mut run = StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores, damage, notes };
         run.texts = run.score_texts(threads);
         Ok(run)
     }

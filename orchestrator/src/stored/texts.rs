@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use specfleet_analysis::{exact_match, first_divergence, rouge_l, token_agreement};
-use specfleet_config::{ModelChoice, ModelOptions};
 use specfleet_engine::record::{FinishReason, GenerationRecord};
-use specfleet_model::{ModelError, Tokenizer};
+use specfleet_model::Tokenizer;
 
 use super::StoredRun;
+use crate::pair::load_tokenizer;
 
 /// What is known of one generation's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -85,13 +85,5 @@ impl StoredRun {
             }
         });
         figures
-    }
-}
-
-/// The tokenizer that both models share, without loading either.
-fn load_tokenizer(options: &ModelOptions) -> Result<Tokenizer, ModelError> {
-    match &options.verifier {
-        ModelChoice::Embedded => Tokenizer::embedded(),
-        ModelChoice::Folder(folder) => Tokenizer::load_dir(folder),
     }
 }
