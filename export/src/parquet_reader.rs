@@ -18,6 +18,9 @@ use crate::values::{Batch, Lists, NO_WORD, Values};
 /// Rows that are read at a time, whatever the size of the row groups.
 const STEP: usize = 16_384;
 
+/// Values of a column, their definition levels and their repetition levels.
+type Levels<V> = (Vec<V>, Vec<i16>, Vec<i16>);
+
 /// Calls `each` with the rows of a file, some at a time; the first of them has the number that comes with them.
 pub(crate) fn read(
     path: &Path,
@@ -148,11 +151,7 @@ impl Source<'_> {
     }
 
     /// Reads records: levels and the values that are there. A column may hand out fewer at a time than it is asked for.
-    fn raw<T: DataType>(
-        &self,
-        reader: &mut ColumnReaderImpl<T>,
-        rows: usize,
-    ) -> Result<(Vec<T::T>, Vec<i16>, Vec<i16>), ExportError> {
+    fn raw<T: DataType>(&self, reader: &mut ColumnReaderImpl<T>, rows: usize) -> Result<Levels<T::T>, ExportError> {
         let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
         let mut done = 0;
         while done < rows {
