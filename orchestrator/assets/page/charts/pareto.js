@@ -1,7 +1,7 @@
 "use strict";
 // Accuracy against energy: who is beaten on both sides, and who is on the front.
 {
-  const { figure, fixed, list, ticks, labelPoints } = specfleet;
+  const { figure, fixed, list, plain, ticks, labelPoints } = specfleet;
 
   const NAMES = { exact_match: "exact match", rouge_l: "ROUGE-L", bertscore_f1: "BERTScore F1", token_agreement: "agreement with llm-only" };
 
@@ -14,6 +14,12 @@
       ? `${front[0].method} is best in both ${name} and energy`
       : `On the front of ${name} and energy: ${list(front.map((point) => point.method))}`;
     const rows = points.map((point) => ({ ...point, x: point.joules_per_token * 1e3, y: point.accuracy * 100 }));
+    // Where all are equal an axis would be a point, with ticks of many decimals.
+    const wide = (values, least) => {
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      const missing = Math.max(0, least - (high - low)) / 2;
+      return [Math.max(0, low - missing), high + missing];
+    };
     const of = (front) => rows.filter((row) => Boolean(row.front) === front);
     return figure({
       id: "pareto",
@@ -37,8 +43,8 @@
           marginBottom: 46,
           inset: 14,
           ariaLabel: title,
-          x: { label: "energy (mJ per token)", labelAnchor: "center", labelArrow: "none", labelOffset: 40, ticks: ticks(width - 60), grid: true, nice: true },
-          y: { label: `${name} (%)`, labelArrow: "none", labelAnchor: "center", labelOffset: 40, ticks: 6, grid: true, nice: true },
+          x: { label: "energy (mJ per token)", labelAnchor: "center", labelArrow: "none", labelOffset: 40, ticks: ticks(width - 60), grid: true, nice: true, domain: wide(rows.map((row) => row.x), 1), tickFormat: plain },
+          y: { label: `${name} (%)`, labelArrow: "none", labelAnchor: "center", labelOffset: 40, ticks: 6, grid: true, nice: true, domain: wide(rows.map((row) => row.y), 5), tickFormat: plain },
           marks: [
             Plot.line(of(true).sort((a, b) => a.x - b.x), { x: "x", y: "y", stroke: "var(--mark)", strokeOpacity: 0.5, strokeWidth: 1.5, strokeDasharray: "4 3" }),
             Plot.dot(of(false), { x: "x", y: "y", r: 4.5, stroke: "var(--soft)", strokeWidth: 2, fill: "var(--surface)" }),
