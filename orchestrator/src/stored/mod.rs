@@ -60,8 +60,7 @@ impl StoredRun {
             }
         };
         let scores = scores::load(&reader)?;
-        let mut run =
-            StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores, damage, notes };
+        let mut run = StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores, damage, notes };
         run.texts = run.score_texts(threads);
         Ok(run)
     }
