@@ -145,7 +145,7 @@ proptest! {
             let stream = stream.methods.get(method).expect("the same methods");
             for (name, _) in metric_names() {
                 // Comparisons between generations need them all.
-                if matches!(name, "token_agreement" | "energy_saved_vs_hlm") {
+                if matches!(name, "token_agreement" | "first_divergence_tokens" | "energy_saved_vs_hlm") {
                     prop_assert!(stream.get(name).is_none());
                     continue;
                 }

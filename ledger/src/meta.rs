@@ -184,6 +184,9 @@ pub struct Meta {
     /// Words that somebody put on the run to find it again, in the order in which they came.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Where it was imported from, for a run that another ledger recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported_from: Option<String>,
     /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
     #[serde(default)]
     pub scorers: Vec<Scorer>,

@@ -187,13 +187,18 @@ impl RunWriter {
 
     /// Flushes and ends the run in `state`; returns its final description. If the flush fails, the run ends as
     /// [`RunState::Failed`] for that reason, and the error is returned.
-    pub fn finish(mut self, state: RunState) -> Result<Meta, LedgerError> {
+    pub fn finish(self, state: RunState) -> Result<Meta, LedgerError> {
+        self.finish_as(state, Some(unix_seconds()))
+    }
+
+    /// The same for a run that ended before, in seconds since 1970, if that is known.
+    pub fn finish_as(mut self, state: RunState, ended: Option<u64>) -> Result<Meta, LedgerError> {
         let flushed = self.flush();
         self.meta.state = match &flushed {
             Ok(()) => state,
             Err(error) => RunState::Failed { reason: error.to_string() },
         };
-        self.meta.ended = Some(unix_seconds());
+        self.meta.ended = ended;
         let written = meta::replace_json(&self.run_dir, META_FILE, &self.meta, true);
         // After the state: who finds no live figures any more finds the run ended.
         let removed = live::remove(&self.run_dir);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use device_agent::{AgentError, ConnectorError};
 use specfleet_config::ConfigError;
 use specfleet_engine::calibration::MethodError;
+use specfleet_export::ExportError;
 use specfleet_ledger::LedgerError;
 use specfleet_metrics::ServeError;
 use specfleet_model::ModelError;
@@ -75,6 +76,9 @@ pub enum Error {
     /// The run store.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// An export or an import.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A folder that a flag names and that cannot be used.
     #[error("{flag}: cannot write in {path}: {source}")]
     Folder {
@@ -215,10 +219,12 @@ impl Error {
             {
                 2
             }
+            Error::Export(error) if error.is_mistake() => 2,
             Error::Interrupted(_) => 130,
             Error::DrafterMemory { .. }
             | Error::Agent { .. }
             | Error::Ledger(_)
+            | Error::Export(_)
             | Error::Output { .. }
             | Error::Stopped(_) => 1,
         }

@@ -64,6 +64,10 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// Write a run for other tools: Parquet, CSV, JSON lines, or a Chrome trace
+    Export(commands::export::ExportArgs),
+    /// Take a run into the ledger that was exported elsewhere
+    Import(commands::import::ImportArgs),
     /// Show the runs of a ledger in a browser: what is running now, reports, comparisons
     Dashboard(commands::dashboard::DashboardArgs),
     /// What stored runs say: tables, energy by part, the filter's damage
@@ -219,6 +223,8 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Export(args)) => commands::export::run(&args),
+        Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
         Some(Command::Report(args)) => commands::report::run(&args),
         Some(Command::Compare(args)) => commands::compare::run(&args),

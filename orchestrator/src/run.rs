@@ -354,6 +354,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),
+        imported_from: None,
         scorers: Vec::new(),
     }
 }

@@ -128,7 +128,7 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 12] = [
+const DIRECTIONS: [(&str, &[&str]); 13] = [
     ("specfleet-engine", &[]),
     ("specfleet-model", &[]),
     ("specfleet-timer", &[]),
@@ -137,6 +137,7 @@ const DIRECTIONS: [(&str, &[&str]); 12] = [
     ("specfleet-config", &["specfleet-engine"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
+    ("specfleet-export", &["specfleet-engine", "specfleet-ledger"]),
     ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
     ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer", "specfleet-logs"]),
     (
@@ -158,6 +159,7 @@ const DIRECTIONS: [(&str, &[&str]); 12] = [
             "specfleet-config",
             "specfleet-ledger",
             "specfleet-analysis",
+            "specfleet-export",
             "specfleet-simulator",
             "specfleet-logs",
             "specfleet-metrics",

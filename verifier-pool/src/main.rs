@@ -109,10 +109,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     });
     let pool = verifier_pool::start(options).await?;
     let pem = arguments.write_certificate(&pool)?.or(given.as_deref());
-    println!("{}", greeting(&pool, pem));
     if let Some(server) = &server {
-        println!("metrics at http://{}/metrics", server.local_addr());
+        eprintln!("metrics at http://{}/metrics", server.local_addr());
     }
+    println!("{}", greeting(&pool, pem));
     if let Some(metrics) = metrics {
         actix::spawn(show(pool.clone(), metrics));
     }

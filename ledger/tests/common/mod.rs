@@ -34,6 +34,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),
+        imported_from: None,
         scorers: Vec::new(),
     }
 }

@@ -3,7 +3,9 @@
 pub(crate) mod compact;
 pub(crate) mod compare;
 pub(crate) mod dashboard;
+pub(crate) mod export;
 pub(crate) mod frontier;
+pub(crate) mod import;
 pub(crate) mod metrics;
 pub(crate) mod query;
 pub(crate) mod report;

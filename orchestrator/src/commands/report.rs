@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use specfleet::error::Error;
+use specfleet::page;
 use specfleet::report_data::{self, ReportData};
 use specfleet::stored::threads;
 
@@ -32,7 +34,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let reports: Vec<ReportData> =
         folders.iter().map(|folder| report_data::report(folder, threads())).collect::<Result<_, _>>()?;
     if let Some(file) = &args.html {
-        report_data::write_html(&reports, file)?;
+        std::fs::write(file, page::render(&reports)).map_err(|source| Error::Output { path: file.clone(), source })?;
         if !args.json {
             print(format!("report in {}", file.display()))?;
             return Ok(ExitCode::SUCCESS);

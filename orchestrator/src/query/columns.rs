@@ -203,7 +203,7 @@ static GENERATIONS: &[MetricColumn] = generations! {
     });
     "tokens_per_second" "tokens/s" 1.0, of_record!(record, {
         let seconds = record.ended.since(record.scheduled).seconds();
-        (seconds > 0.0).then(|| Figure::Ratio(record.tokens.len() as f64, seconds))
+        (seconds > 0.0).then_some(Figure::Ratio(record.tokens.len() as f64, seconds))
     });
     "deviation_rate" "ratio" 1.0, |row| {
         let known = || row_audit(row.run, row.generation).filter(|p| p.is_finite());

@@ -6,7 +6,6 @@ mod build;
 mod text;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 use specfleet_analysis::{Metrics, Statistic, Validity};
@@ -16,8 +15,6 @@ use specfleet_ledger::{Machine, RunKind, RunState};
 pub use build::{EXACT_UP_TO, of_run, report};
 pub use text::text;
 
-use crate::error::Error;
-use crate::page;
 use crate::paired::Comparison;
 
 /// Version of the layout; it grows when a name changes its meaning.
@@ -365,10 +362,4 @@ pub struct Damage {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-}
-
-/// Writes the reports as one page.
-pub fn write_html(reports: &[ReportData], file: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Output { path: file.to_path_buf(), source };
-    std::fs::write(file, page::render(reports)).map_err(failed)
 }

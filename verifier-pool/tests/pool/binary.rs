@@ -1,12 +1,14 @@
 //! The program, as a user starts it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{Goodbye, Hello, PROTOCOL_VERSION};
+use specfleet_engine::wire::{Goodbye, Hello, Job, PROTOCOL_VERSION};
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 
 use crate::common::client::{Client, Dial, dial};
@@ -45,7 +47,11 @@ fn serves_until_it_is_interrupted() {
         let folder = tempfile::tempdir().expect("a folder");
         let pem = folder.path().join("pool.pem");
         let file = pem.display().to_string();
-        let (mut running, line) = start(&["--listen", "127.0.0.1:0", "--verifiers", "1", "--certificate-out", &file]);
+        // Free, most likely.
+        let metrics =
+            TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("bound").port().to_string();
+        let (mut running, line) =
+            start(&["--listen", "127.0.0.1:0", "--verifiers", "1", "--certificate-out", &file, "--metrics", &metrics]);
         let rest = line.strip_prefix("listening on ").expect("the address");
         let (address, rest) = rest.split_once(',').expect("the fingerprint");
         assert!(rest.ends_with(&format!(" in {file}")), "{line}");
@@ -64,11 +70,45 @@ fn serves_until_it_is_interrupted() {
         let answer = client.verdict(UploadId(1)).await;
         assert_eq!((answer.accepted, answer.next), verdict(&model, &tokens, &upload));
 
+        let Job::Judge { drafts, .. } = &upload.job else { panic!("drafts were to be judged") };
+        await_metrics(
+            &metrics,
+            &[
+                "specfleet_spec_decode_num_drafts_total 1",
+                &format!("specfleet_spec_decode_num_draft_tokens_total {}", drafts.len()),
+                &format!("specfleet_spec_decode_num_accepted_tokens_total {}", answer.accepted),
+                "specfleet_request_queue_time_seconds_count 1",
+                "specfleet_verify_batch_size_count 1",
+                "specfleet_connections 1",
+                "specfleet_verifiers{state=\"idle\"} 1",
+                "specfleet_build_info{program=\"verifier-pool\"",
+            ],
+        );
+
         let interrupted = Command::new("kill").args(["-INT", &running.0.id().to_string()]).status();
         assert!(interrupted.expect("kill is there").success());
         assert_eq!(client.goodbye().await.1, Goodbye::Closing);
         assert!(running.0.wait().expect("it ends").success());
     });
+}
+
+/// Scrapes until all of these lines are there: the gauges follow a quarter of a second behind.
+fn await_metrics(port: &str, wanted: &[&str]) {
+    let began = Instant::now();
+    loop {
+        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("it listens");
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let missing: Vec<&&str> =
+            wanted.iter().filter(|start| !answer.lines().any(|line| line.starts_with(**start))).collect();
+        if missing.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{missing:?} in\n{answer}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -77,8 +117,13 @@ fn bad_input_is_one_line_and_exit_code_2() {
     let port = taken.local_addr().expect("bound").to_string();
     let folder = tempfile::tempdir().expect("a folder");
     let empty = folder.path().display().to_string();
-    let cases: [(&[&str], &str); 8] = [
+    let scraped = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let metrics = scraped.local_addr().expect("bound").to_string();
+    let cases: [(&[&str], &str); 11] = [
         (&["--listen", &port], &port),
+        (&["--metrics", &metrics], "--metrics"),
+        (&["--metrics", "nowhere"], "--metrics nowhere"),
+        (&["--log", "loud"], "--log"),
         (&["--listen", "nowhere"], "--listen"),
         (&["--verifiers", "0"], "--verifiers"),
         (&["--set", "pool.batch_tokens=0"], "batch_tokens"),

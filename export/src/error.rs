@@ -1,0 +1,122 @@
+//! What can go wrong between a ledger and a folder of tables.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parquet::errors::ParquetError;
+use specfleet_engine::names::nearest;
+use specfleet_ledger::LedgerError;
+use thiserror::Error;
+
+/// An error of an export or an import, in one line.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file or folder that cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The disk is full. Nothing was put in place.
+    #[error("too little space left on the disk of {0}: free some, or export elsewhere; nothing was exported")]
+    DiskFull(PathBuf),
+    /// The folder has something in it already.
+    #[error("{0} is not empty: choose another folder, or say --force to replace an export in it")]
+    NotEmpty(PathBuf),
+    /// A name that does not exist.
+    #[error("{what} {name:?} is unknown; {instead}")]
+    Unknown {
+        /// What kind of name, with the place where it stood.
+        what: String,
+        /// The name.
+        name: String,
+        /// The nearest valid ones, or all.
+        instead: String,
+    },
+    /// A folder or a file that cannot be imported.
+    #[error("{path}: {why}")]
+    NotImportable {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The Parquet library.
+    #[error("{path}: {source}")]
+    Parquet {
+        /// Which file.
+        path: PathBuf,
+        /// Its words.
+        source: ParquetError,
+    },
+}
+
+impl ExportError {
+    /// Whether the user can mend it before anything is tried again: exit code 2.
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            ExportError::NotEmpty(_) | ExportError::Unknown { .. } | ExportError::NotImportable { .. } => true,
+            ExportError::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::NotFound
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            ExportError::Ledger(error) => matches!(
+                error,
+                LedgerError::RunExists(_)
+                    | LedgerError::BadRunName(_)
+                    | LedgerError::NotFound(_)
+                    | LedgerError::NewerSchema { .. }
+                    | LedgerError::StillRunning(_)
+            ),
+            ExportError::DiskFull(_) | ExportError::Parquet { .. } => false,
+        }
+    }
+
+    pub(crate) fn io(path: &Path, source: io::Error) -> ExportError {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ExportError::DiskFull(path.to_path_buf()),
+            _ => ExportError::Io { path: path.to_path_buf(), source },
+        }
+    }
+
+    /// The library hides the system's errors in its own.
+    pub(crate) fn parquet(path: &Path, source: ParquetError) -> ExportError {
+        match source {
+            ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+                Ok(source) => ExportError::io(path, *source),
+                Err(inner) => ExportError::Parquet { path: path.to_path_buf(), source: ParquetError::External(inner) },
+            },
+            source => ExportError::Parquet { path: path.to_path_buf(), source },
+        }
+    }
+
+    pub(crate) fn not_importable(path: &Path, why: impl Into<String>) -> ExportError {
+        ExportError::NotImportable { path: path.to_path_buf(), why: why.into() }
+    }
+
+    pub(crate) fn unknown<'a>(
+        what: impl Into<String>,
+        name: &str,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> ExportError {
+        ExportError::Unknown { what: what.into(), name: name.to_owned(), instead: instead(name, known) }
+    }
+}
+
+/// What to say after a name that does not exist.
+pub(crate) fn instead<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let near = nearest(name, known.clone());
+    if near.is_empty() {
+        format!("there are {}", known.collect::<Vec<_>>().join(", "))
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    }
+}

@@ -1,0 +1,97 @@
+//! The folder of an export: everything is written aside and put in place at the end, or not at all.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::ExportError;
+use crate::schema::{Format, Table};
+
+/// Description of the run beside the tables.
+pub(crate) const RUN_FILE: &str = "run.json";
+
+/// The trace's file.
+pub(crate) const TRACE_FILE: &str = "trace.json";
+
+/// Name of a table's file.
+pub(crate) fn table_file(table: Table, format: Format) -> String {
+    format!("{}.{}", table.name(), format.name())
+}
+
+/// Files aside, until they are put in place. Dropped before that, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    out: PathBuf,
+    aside: PathBuf,
+    /// Folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
+    files: Vec<String>,
+    done: bool,
+}
+
+impl Staging {
+    /// Makes the folder. One that has something in it is refused, unless `force` says that an export in it may go.
+    pub(crate) fn new(out: &Path, force: bool) -> Result<Staging, ExportError> {
+        let failed = |source| ExportError::io(out, source);
+        let missing = out.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
+        let made = missing.map(Path::to_path_buf).collect();
+        match fs::read_dir(out) {
+            Ok(mut entries) => {
+                if !force && entries.next().is_some() {
+                    return Err(ExportError::NotEmpty(out.to_path_buf()));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(out).map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        }
+        let aside = out.join(format!(".exporting-{}", std::process::id()));
+        let staging = Staging { out: out.to_path_buf(), aside, made, files: Vec::new(), done: false };
+        fs::create_dir(&staging.aside).map_err(failed)?;
+        Ok(staging)
+    }
+
+    /// Where to write a file.
+    pub(crate) fn file(&mut self, name: String) -> PathBuf {
+        let path = self.aside.join(&name);
+        self.files.push(name);
+        path
+    }
+
+    /// The same, opened.
+    pub(crate) fn create(&mut self, name: String) -> Result<(PathBuf, File), ExportError> {
+        let path = self.file(name);
+        let file = File::create(&path).map_err(|source| ExportError::io(&path, source))?;
+        Ok((path, file))
+    }
+
+    /// Puts the files in place, the last one last, and takes away what an earlier export left.
+    pub(crate) fn put_in_place(mut self) -> Result<(), ExportError> {
+        let tables = Table::ALL.into_iter();
+        let earlier = tables.flat_map(|table| Format::ALL.map(|format| table_file(table, format)));
+        for name in [RUN_FILE.to_owned(), TRACE_FILE.to_owned()].into_iter().chain(earlier) {
+            let path = self.out.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(ExportError::io(&path, error)),
+                _ => {}
+            }
+        }
+        for name in &self.files {
+            let to = self.out.join(name);
+            fs::rename(self.aside.join(name), &to).map_err(|source| ExportError::io(&to, source))?;
+        }
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Whatever goes wrong here, there is nobody left to tell.
+        let _ = fs::remove_dir_all(&self.aside);
+        if !self.done {
+            for folder in &self.made {
+                let _ = fs::remove_dir(folder);
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A folder of tables into the ledger.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord};
+use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter};
+
+use crate::error::ExportError;
+use crate::folder::{RUN_FILE, table_file};
+use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
+use crate::schema::{Column, Format, SCHEMA, Table};
+use crate::values::Batch;
+use crate::visit::{Misfit, Take};
+use crate::{jsonl, parquet_reader};
+
+/// What was imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// The run's name in this ledger.
+    pub run: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Rounds.
+    pub rounds: u64,
+    /// Generations.
+    pub generations: u64,
+}
+
+/// `run.json`, as far as an import needs it.
+#[derive(Deserialize)]
+struct About {
+    format: String,
+    meta: Meta,
+    #[serde(default)]
+    summary: Option<String>,
+}
+
+/// Imports an export in Parquet or JSON lines as a run of this ledger, under its own name or another. Every row comes back
+/// as it was, with one NaN for all; a run that cannot be imported leaves nothing behind.
+pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported, ExportError> {
+    let about = read_about(dir)?;
+    let path = dir.join(RUN_FILE);
+    let format = match about.format.as_str() {
+        "parquet" => Format::Parquet,
+        "jsonl" => Format::Jsonl,
+        other => {
+            let why = format!("an export as {other} cannot be imported: it takes parquet or jsonl");
+            return Err(ExportError::not_importable(&path, why));
+        }
+    };
+    let lacking: Vec<String> = Table::ALL
+        .into_iter()
+        .filter(|table| table.is_imported())
+        .map(|table| table_file(table, format))
+        .filter(|file| !dir.join(file).is_file())
+        .collect();
+    if !lacking.is_empty() {
+        return Err(ExportError::not_importable(dir, format!("there is no {}", lacking.join(", no "))));
+    }
+    let Meta { run: exported, state, ended, .. } = about.meta.clone();
+    let run = name.unwrap_or(&exported).to_owned();
+    let folder = ledger.join(&run);
+    if folder.exists() {
+        return Err(LedgerError::RunExists(folder).into());
+    }
+    let from = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    let from = format!("{} (run {exported})", from.display());
+    // Where no listing looks: it becomes a run when it is whole.
+    let aside = Aside::new(ledger)?;
+    let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
+    let mut writer = RunWriter::create(&aside.path, meta.clone())?;
+    let source = Source { dir, format, names: Names::of(&meta) };
+    source.rows::<RoundRow>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
+    source.rows::<GenerationRecord>(|record| writer.close_generation(record, &[]))?;
+    source.rows::<BatchRecord>(|record| writer.append_batch(record))?;
+    source.rows::<AuditRecord>(|record| writer.append_audit(record))?;
+    source.rows::<VerifierRow>(|row| writer.append_verifier(row.record, row.provenance))?;
+    if let Some(summary) = &about.summary {
+        writer.put_summary(summary)?;
+    }
+    let progress = writer.progress();
+    let state = if state == RunState::Running { RunState::Interrupted } else { state };
+    writer.finish_as(state, ended)?;
+    fs::rename(aside.path.join(&run), &folder).map_err(|source| match source.kind() {
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+            LedgerError::RunExists(folder.clone()).into()
+        }
+        _ => ExportError::io(&folder, source),
+    })?;
+    Ok(Imported { run, folder, rounds: progress.rounds, generations: progress.generations })
+}
+
+/// Reads `run.json` after checking the version that it says.
+fn read_about(dir: &Path) -> Result<About, ExportError> {
+    /// The one field that keeps its name and meaning in every version to come.
+    #[derive(Deserialize)]
+    struct Versioned {
+        export_schema: u32,
+    }
+    let path = dir.join(RUN_FILE);
+    let text = fs::read(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            ExportError::not_importable(dir, format!("it holds no export (no {RUN_FILE})"))
+        }
+        _ => ExportError::io(&path, source),
+    })?;
+    let damaged = |error: serde_json::Error| ExportError::not_importable(&path, error.to_string());
+    let Versioned { export_schema } = serde_json::from_slice(&text).map_err(damaged)?;
+    if export_schema > SCHEMA {
+        let why =
+            format!("its export schema is {export_schema}, this program reads up to {SCHEMA}: use a newer version");
+        return Err(ExportError::not_importable(&path, why));
+    }
+    serde_json::from_slice(&text).map_err(damaged)
+}
+
+/// A folder beside the runs that goes with everything in it.
+struct Aside {
+    path: PathBuf,
+    /// Whether the ledger was there before.
+    ledger: Option<PathBuf>,
+}
+
+impl Aside {
+    fn new(ledger: &Path) -> Result<Aside, ExportError> {
+        let made = (!ledger.exists()).then(|| ledger.to_path_buf());
+        let path = ledger.join(format!(".importing-{}", std::process::id()));
+        fs::create_dir_all(&path).map_err(|source| ExportError::io(&path, source))?;
+        Ok(Aside { path, ledger: made })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // What goes wrong here has nobody left to tell; a ledger with a run in it stays.
+        let _ = fs::remove_dir_all(&self.path);
+        if let Some(ledger) = &self.ledger {
+            let _ = fs::remove_dir(ledger);
+        }
+    }
+}
+
+struct Source<'a> {
+    dir: &'a Path,
+    format: Format,
+    names: Names,
+}
+
+impl Source<'_> {
+    /// Reads a table row by row.
+    fn rows<R: Row>(&self, mut each: impl FnMut(R) -> Result<(), LedgerError>) -> Result<(), ExportError> {
+        let path = self.dir.join(table_file(R::TABLE, self.format));
+        let (columns, empty) = learn::<R>(&self.names);
+        let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
+            for index in 0..batch.rows() {
+                let mut row = R::blank();
+                row.visit(&self.names, &mut Take::from(batch, index)).map_err(|Misfit { column, why }| {
+                    let row = first + index as u64 + 1;
+                    ExportError::not_importable(&path, format!("row {row}, column {column}: {why}"))
+                })?;
+                each(row)?;
+            }
+            Ok(())
+        };
+        match self.format {
+            Format::Parquet => parquet_reader::read(&path, &columns, take),
+            _ => jsonl::read(&path, &columns, &empty, take),
+        }
+    }
+}
+
+/// Columns that a file lacks.
+pub(crate) fn missing(path: &Path, columns: &[&str]) -> ExportError {
+    let plural = if columns.len() == 1 { "" } else { "s" };
+    ExportError::not_importable(path, format!("column{plural} missing: {}", columns.join(", ")))
+}
+
+/// A column of another type than it must have.
+pub(crate) fn wrong_type(path: &Path, column: &Column, found: &str) -> ExportError {
+    let why = format!("column {} must be {}, it is {found}", column.name, column.kind.name());
+    ExportError::not_importable(path, why)
+}

@@ -1,0 +1,24 @@
+//! Stored runs for other tools, and back: Parquet, CSV and JSON lines by tables, and a Chrome trace of what happened when.
+//!
+//! Each table's columns are named once, in a function that visits a row (`rows/`): the schema, writing and reading all
+//! come from there, and `docs/export.md` is checked against it. Everything is streamed: what is in memory is a row group,
+//! and sixteen bytes per generation.
+
+mod error;
+mod export;
+mod folder;
+mod import;
+mod jsonl;
+mod parquet_reader;
+mod parquet_writer;
+mod rows;
+mod schema;
+mod text;
+mod trace;
+mod values;
+mod visit;
+
+pub use error::ExportError;
+pub use export::{Exported, Options, export};
+pub use import::{Imported, import};
+pub use schema::{Column, Format, Kind, SCHEMA, Table};

@@ -1,0 +1,263 @@
+//! What was exported comes back, bit for bit but for the one NaN, from Parquet and from JSON lines; and the documents say
+//! what the code does.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::*;
+use proptest::prelude::*;
+use specfleet_engine::id::DeviceId;
+use specfleet_engine::record::{AuditRecord, BatchRecord, Provenance, RoundRecord};
+use specfleet_export::{ExportError, Format, Options, Table, export, import};
+use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter};
+use tempfile::tempdir;
+
+fn all<T>(rows: impl Iterator<Item = Result<T, LedgerError>>) -> Vec<T> {
+    rows.collect::<Result<_, _>>().expect("no chunk is damaged")
+}
+
+fn one_nan(value: f32) -> f32 {
+    if value.is_nan() { f32::NAN } else { value }
+}
+
+/// Rounds with the one NaN that an export knows.
+fn plain(rounds: &[RoundRecord]) -> Vec<RoundRecord> {
+    let plain = |round: &RoundRecord| RoundRecord {
+        uncertainty: one_nan(round.uncertainty),
+        importance: one_nan(round.importance),
+        importance_threshold: one_nan(round.importance_threshold),
+        draft_probability: one_nan(round.draft_probability),
+        price: one_nan(round.price),
+        snr_db: one_nan(round.snr_db),
+        ..*round
+    };
+    rounds.iter().map(plain).collect()
+}
+
+fn audit_bits(audits: &[AuditRecord]) -> Vec<impl PartialEq + std::fmt::Debug + use<>> {
+    let bits = |audit: &AuditRecord| {
+        let probabilities: Vec<u32> = audit.accept_probabilities.iter().map(|p| one_nan(*p).to_bits()).collect();
+        (audit.id, audit.positions.clone(), probabilities)
+    };
+    audits.iter().map(bits).collect()
+}
+
+fn export_all(reader: &RunReader, format: Format, out: &Path) {
+    let options = Options { format, tables: &Table::ALL, out, force: false };
+    let exported = export(reader, &options, &mut |damage| panic!("{damage}")).expect("an export");
+    assert_eq!((exported.damaged, exported.rows.len()), (0, Table::ALL.len()));
+}
+
+/// Compares two runs row by row.
+fn assert_equal(a: &RunReader, b: &RunReader) {
+    assert_eq!(all(a.generations()), all(b.generations()));
+    let (left, right) = (all(a.closed_rounds()), all(b.closed_rounds()));
+    assert_eq!(left.len(), right.len());
+    for (left, right) in left.iter().zip(&right) {
+        assert_eq!((left.id, left.device), (right.id, right.device));
+        assert_eq!(bits(&plain(&left.rounds)), bits(&right.rounds));
+    }
+    assert_eq!(a.open_generations(), b.open_generations());
+    for open in a.open_generations() {
+        let (left, right) = (a.rounds(open.id).expect("rounds"), b.rounds(open.id).expect("rounds"));
+        assert_eq!(bits(&plain(&left)), bits(&right));
+    }
+    let one = |batches: Vec<BatchRecord>| {
+        let one = |batch: &BatchRecord| BatchRecord { price: one_nan(batch.price), ..*batch };
+        batch_bits(&batches.iter().map(one).collect::<Vec<_>>())
+    };
+    assert_eq!(one(all(a.batches())), one(all(b.batches())));
+    assert_eq!(audit_bits(&all(a.audits())), audit_bits(&all(b.audits())));
+    assert_eq!(all(a.verifiers()), all(b.verifiers()));
+    let energy = |reader: &RunReader| {
+        let mut rows: Vec<String> = all(reader.energy()).iter().map(|row| format!("{row:?}")).collect();
+        rows.sort_unstable();
+        rows
+    };
+    assert_eq!(energy(a), energy(b));
+    assert_eq!(a.stored_summary().expect("a file"), b.stored_summary().expect("a file"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn records_survive(
+        generations in prop::collection::vec((any_generation(), prop::collection::vec(any_round(), 0..60)), 0..8),
+        left_open in prop::collection::vec(any_round(), 1..30),
+        batches in prop::collection::vec(any_batch(), 0..40),
+        verifiers in prop::collection::vec((any_verifier(), any::<bool>()), 0..5),
+        audits in prop::collection::vec(any_audit(), 0..8),
+    ) {
+        let dir = tempdir().expect("a temporary folder");
+        let mut writer = RunWriter::create(dir.path(), meta("r")).expect("a new run");
+        let unique: BTreeMap<_, _> = generations.into_iter().map(|(record, rounds)| (record.id, (record, rounds))).collect();
+        for (record, rounds) in unique.values() {
+            writer.append_rounds(record.id, record.device, &rounds[..rounds.len() / 2]).expect("rounds");
+        }
+        for (record, rounds) in unique.values() {
+            writer.close_generation(record.clone(), &rounds[rounds.len() / 2..]).expect("a closing");
+        }
+        for batch in &batches {
+            writer.append_batch(*batch).expect("a batch");
+        }
+        for (verifier, measured) in &verifiers {
+            let provenance = if *measured { Provenance::Measured } else { Provenance::Modelled };
+            writer.append_verifier(*verifier, provenance).expect("a verifier");
+        }
+        for audit in &audits {
+            writer.append_audit(audit.clone()).expect("an audit");
+        }
+        let open = id(7, 7);
+        if !unique.contains_key(&open) {
+            writer.append_rounds(open, DeviceId(3), &left_open).expect("rounds");
+        }
+        writer.put_summary("{\"of\": \"all devices\"}").expect("a summary");
+        let run_dir = writer.run_dir().to_path_buf();
+        let written = writer.finish(RunState::Completed).expect("an end");
+        let reader = RunReader::open(&run_dir).expect("the run has ended");
+        for format in [Format::Parquet, Format::Jsonl] {
+            let out = dir.path().join(format.name());
+            export_all(&reader, format, &out);
+            let name = format!("from-{}", format.name());
+            let imported = import(&out, dir.path(), Some(&name)).expect("an import");
+            let back = RunReader::open(&imported.folder).expect("the run has ended");
+            assert_equal(&reader, &back);
+            let from = back.meta().imported_from.clone().expect("where it came from");
+            prop_assert!(from.ends_with(&format!("{} (run r)", format.name())), "{}", from);
+            let here = back.meta();
+            let same = Meta { run: written.run.clone(), pid: written.pid, store: written.store.clone(), imported_from: None, ..here.clone() };
+            prop_assert_eq!(&same, &written);
+        }
+    }
+}
+
+/// A run of plausible rows, exported.
+fn exported(dir: &Path, format: Format) {
+    let mut writer = RunWriter::create(&dir.join("ledger"), meta("r")).expect("a new run");
+    let mut noise = Noise(1);
+    for prompt in 0..5 {
+        let rounds = plausible_rounds(&mut noise, 40, 30);
+        let record = plausible_generation(id(0, prompt), DeviceId(prompt), &rounds);
+        writer.close_generation(record, &rounds).expect("a closing");
+    }
+    let run_dir = writer.run_dir().to_path_buf();
+    writer.finish(RunState::Completed).expect("an end");
+    export_all(&RunReader::open(&run_dir).expect("the run has ended"), format, &dir.join("out"));
+}
+
+fn refusal(dir: &Path) -> String {
+    let error = import(&dir.join("out"), &dir.join("other"), None).expect_err("it cannot be imported");
+    assert!(error.is_mistake(), "{error}");
+    assert!(!dir.join("other").exists(), "a failed import leaves nothing");
+    let text = error.to_string();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text.replace(&dir.display().to_string(), "DIR")
+}
+
+#[test]
+fn what_cannot_be_imported_says_why_and_leaves_nothing() {
+    let dir = tempdir().expect("a temporary folder");
+    let dir = dir.path();
+    exported(dir, Format::Jsonl);
+    let rounds = dir.join("out/rounds.jsonl");
+    let good = fs::read_to_string(&rounds).expect("a file");
+    let broken = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        fs::write(&rounds, good.replacen(from, to, 1)).expect("a file");
+        refusal(dir)
+    };
+    assert_eq!(
+        broken("\"source\":\"skipped\"", "\"source\":\"skiped\"").split_once("column ").expect("a column").1,
+        "source: \"skiped\" is unknown; did you mean skipped?"
+    );
+    assert_eq!(broken("\"token\":", "\"tokem\":"), "DIR/out/rounds.jsonl: column missing: token");
+    assert_eq!(
+        broken("\"position\":0,", "\"position\":true,"),
+        "DIR/out/rounds.jsonl: column position must be int64, it is true in line 1"
+    );
+    assert_eq!(
+        broken("\"position\":0,", "\"position\":4294967296,"),
+        "DIR/out/rounds.jsonl: row 1, column position: 4294967296 is out of range"
+    );
+    assert!(broken("{\"method\"", "\"method\"").starts_with("DIR/out/rounds.jsonl: line 1: "));
+    fs::remove_file(&rounds).expect("a file");
+    fs::remove_file(dir.join("out/audits.jsonl")).expect("a file");
+    assert_eq!(refusal(dir), "DIR/out: there is no rounds.jsonl, no audits.jsonl");
+    fs::write(&rounds, &good).expect("a file");
+    fs::write(dir.join("out/audits.jsonl"), "").expect("a file");
+    // A run of this name.
+    let error = import(&dir.join("out"), &dir.join("ledger"), None).expect_err("there is one");
+    assert!(matches!(error, ExportError::Ledger(LedgerError::RunExists(_))) && error.is_mistake());
+    let about = dir.join("out/run.json");
+    let text = fs::read_to_string(&about).expect("a file");
+    fs::write(&about, text.replace("\"export_schema\": 1", "\"export_schema\": 2")).expect("a file");
+    let newer = "DIR/out/run.json: its export schema is 2, this program reads up to 1: use a newer version";
+    assert_eq!(refusal(dir), newer);
+    fs::write(&about, text.replace("\"format\": \"jsonl\"", "\"format\": \"csv\"")).expect("a file");
+    let csv = "DIR/out/run.json: an export as csv cannot be imported: it takes parquet or jsonl";
+    assert_eq!(refusal(dir), csv);
+    fs::remove_file(&about).expect("a file");
+    assert_eq!(refusal(dir), "DIR/out: it holds no export (no run.json)");
+}
+
+#[test]
+fn damaged_parquet_is_no_panic() {
+    let dir = tempdir().expect("a temporary folder");
+    let dir = dir.path();
+    exported(dir, Format::Parquet);
+    let rounds = dir.join("out/rounds.parquet");
+    let good = fs::read(&rounds).expect("a file");
+    fs::write(&rounds, &good[..good.len() / 2]).expect("a file");
+    assert!(refusal(dir).starts_with("DIR/out/rounds.parquet: "));
+    // One table in place of another: its columns are missing.
+    fs::copy(dir.join("out/batches.parquet"), &rounds).expect("a file");
+    assert!(
+        refusal(dir)
+            .starts_with("DIR/out/rounds.parquet: columns missing: prompt, repetition, device, position, token")
+    );
+}
+
+#[test]
+fn a_folder_that_is_not_empty_is_left_alone() {
+    let dir = tempdir().expect("a temporary folder");
+    exported(dir.path(), Format::Csv);
+    let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
+    let out = dir.path().join("out");
+    fs::write(out.join("notes.txt"), "mine").expect("a file");
+    let mut options = Options { format: Format::Parquet, tables: &[Table::Rounds], out: &out, force: false };
+    let refused = export(&reader, &options, &mut |_| ()).expect_err("there is something in it");
+    assert!(matches!(refused, ExportError::NotEmpty(_)) && refused.is_mistake());
+    options.force = true;
+    export(&reader, &options, &mut |_| ()).expect("an export");
+    let mut names: Vec<_> = fs::read_dir(&out).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["notes.txt", "rounds.parquet", "run.json"]);
+}
+
+#[test]
+fn the_document_lists_the_columns() {
+    let mut expected = String::new();
+    for table in Table::ALL {
+        expected += &format!("### {}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n", table.name());
+        for column in table.columns() {
+            let null = if column.nullable { ", may be NULL" } else { "" };
+            expected += &format!(
+                "| `{}` | {}{null} | {} | {} |\n",
+                column.name,
+                column.kind.name(),
+                column.unit,
+                column.meaning
+            );
+        }
+        expected.push('\n');
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/export.md");
+    let document = fs::read_to_string(&path).expect("docs/export.md is there");
+    if !document.contains(expected.trim_end()) {
+        panic!("docs/export.md lacks these tables, word for word:\n\n{expected}");
+    }
+}

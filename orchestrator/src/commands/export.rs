@@ -1,0 +1,65 @@
+//! `specfleet export`: a run for other tools.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use specfleet::error::Error;
+use specfleet_export::{Exported, Format, Options, Table, export};
+use specfleet_ledger::RunReader;
+
+use super::{LEDGER, find, name, print};
+
+/// Flags of `export`.
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// The run: its name in the ledger, or its folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// parquet, csv or jsonl: one file per table; trace: a Chrome trace of rounds and batches
+    #[arg(long, value_name = "FORMAT", default_value = "parquet")]
+    format: String,
+    /// Folder to write into; it must be empty or not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Tables to export, of rounds, generations, batches, energy, audits, verifiers [default: all]
+    #[arg(long, value_name = "TABLES", value_delimiter = ',')]
+    tables: Vec<String>,
+    /// Replace an export that is in the folder
+    #[arg(long)]
+    force: bool,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = LEDGER)]
+    ledger: PathBuf,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+    let format = Format::parse(&args.format).map_err(Error::from)?;
+    let mut tables =
+        args.tables.iter().map(|name| Table::parse(name)).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
+    if format == Format::Trace && !tables.is_empty() {
+        return Err(Error::Asked("--tables: a trace is of rounds and batches, and has no tables".to_owned()).into());
+    }
+    tables.sort_unstable();
+    tables.dedup();
+    if tables.is_empty() {
+        tables = Table::ALL.to_vec();
+    }
+    let folder = find(&args.ledger, &args.run)?;
+    let reader = RunReader::open(&folder).map_err(Error::from)?;
+    let options = Options { format, tables: &tables, out: &args.out, force: args.force };
+    let exported = export(&reader, &options, &mut |damage| eprintln!("specfleet: {damage}; left out"));
+    let Exported { rows, damaged } = exported.map_err(Error::from)?;
+    for (file, rows) in rows {
+        let what = if format == Format::Trace { "events" } else { "rows" };
+        print(format!("{file}: {rows} {what}"))?;
+    }
+    print(format!("run {} in {}", name(&folder), args.out.display()))?;
+    if damaged == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chunks = if damaged == 1 { "chunk was" } else { "chunks were" };
+    eprintln!("specfleet: {damaged} damaged {chunks} left out");
+    Ok(ExitCode::FAILURE)
+}

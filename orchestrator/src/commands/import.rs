@@ -1,0 +1,32 @@
+//! `specfleet import`: a run that was exported elsewhere.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use specfleet::error::Error;
+use specfleet_export::{Imported, import};
+
+use super::{LEDGER, print};
+
+/// Flags of `import`.
+#[derive(Args)]
+pub(crate) struct ImportArgs {
+    /// Folder of an export as parquet or jsonl
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Name of the run here [default: the name that it had]
+    #[arg(long, value_name = "RUN")]
+    name: Option<String>,
+    /// Folder of all runs
+    #[arg(long, value_name = "DIR", default_value = LEDGER)]
+    ledger: PathBuf,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
+    let imported = import(&args.dir, &args.ledger, args.name.as_deref()).map_err(Error::from)?;
+    let Imported { folder, rounds, generations, .. } = imported;
+    print(format!("{rounds} rounds of {generations} generations in {}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
