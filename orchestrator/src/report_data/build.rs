@@ -322,11 +322,11 @@ fn columns(columns: &[Column], methods: &[MethodFigures]) -> Vec<TableColumn> {
     used.map(|&(heading, key, statistic, factor, decimals)| {
         let (title, unit) = heading.split_once('\n').unwrap_or((heading, ""));
         let unit = if UNITS.contains(&unit) { unit } else { "" };
-        let title = match (title, heading) {
-            ("tok/s", _) => "tokens per second",
-            ("accept", _) => "accept length",
-            ("fairness", _) => "fairness (Jain)",
-            (title, _) => title,
+        let (title, unit) = match title {
+            "tok/s" => ("speed", "tok/s"),
+            "accept" => ("accept length", unit),
+            "fairness" => ("fairness (Jain)", unit),
+            title => (title, unit),
         };
         TableColumn { key, title, unit, factor, decimals, statistic }
     })
