@@ -82,7 +82,9 @@ fn figures_computed_by_hand() {
     // At 0.05 the second token is judged, and with probability a half the text goes another way: two of six tokens lie
     // behind it. At 1.0 it is the last token of the first answer that goes another way, and nothing lies behind that.
     assert_eq!(points.iter().map(|point| point.on_policy).collect::<Vec<_>>(), [5.0 / 6.0, 1.0, 1.0, 1.0]);
-    assert!(points[1].front && points.iter().all(|point| point.supported), "{points:?}");
+    // 0.8 deviates as much as 0.5, for fewer joules.
+    assert_eq!(points.iter().map(|point| point.front).collect::<Vec<_>>(), [true, false, true, true]);
+    assert!(points.iter().all(|point| point.supported), "{points:?}");
 }
 
 #[test]

@@ -133,6 +133,7 @@ fn seed(ledger: &Path) -> (PathBuf, u32) {
         scenario: scenario.to_toml(),
         ledger: Some(ledger),
         out: None,
+        turn: 0,
         threads: threads(),
         progress: &progress,
         interrupted: specfleet::interruption::flag(),
