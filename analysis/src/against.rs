@@ -35,7 +35,7 @@ pub struct AgainstRow {
     pub live: Option<f64>,
     /// Smallest and largest over the live runs: what the simulation cannot be better than.
     pub live_range: Option<(f64, f64)>,
-    /// Median over the simulations that have it, each with other draws of what its host adds; absent if none has.
+    /// Median over the simulations that have it, each with other draws of what its machine adds; absent if none has.
     pub simulated: Option<f64>,
     /// Smallest and largest over the simulations.
     pub simulated_range: Option<(f64, f64)>,

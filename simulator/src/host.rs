@@ -71,6 +71,11 @@ impl Host {
         Host { turn, ..self }
     }
 
+    /// Which of several simulations of the same this is.
+    pub(crate) fn day(&self) -> u16 {
+        self.turn
+    }
+
     /// How much later than asked a device is woken that asked for `at`. The overhead of an upload is added half on its way
     /// up, half on the way down ([`Self::way_down`]).
     pub(crate) fn wake(&self, reason: WakeReason, seed: u64, at: Time) -> Span {

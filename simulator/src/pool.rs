@@ -332,7 +332,8 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         let key = DrawKey {
             seed: self.seed,
             prompt: batch.batch as u32,
-            repetition: u16::MAX,
+            // Apart from the host's own draws, and other ones on each of its days.
+            repetition: u16::MAX - self.host.day(),
             position: (batch.batch >> 32) as u32,
             epoch: 0,
         };

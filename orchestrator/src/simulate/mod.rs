@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use specfleet_analysis::{RunHeader, StreamSummary, Summary};
+use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{CostChoice, Fidelity, Settings};
 use specfleet_ledger::{RunKind, RunState, RunWriter};
 
@@ -35,7 +35,8 @@ pub struct SimulateOptions<'a> {
     pub ledger: Option<&'a Path>,
     /// Where result files go, if anywhere.
     pub out: Option<&'a Path>,
-    /// Which of several simulations of the same: what the host adds is drawn anew in each, everything else is equal.
+    /// Which of several simulations of the same: what the host adds and how much longer batches take than fitted is drawn
+    /// anew in each, everything else is equal.
     pub turn: u16,
     /// Threads; results do not depend on them.
     pub threads: usize,
@@ -82,13 +83,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
         cost: cost(settings).to_owned(),
         keep_every: settings.simulate.keep_every,
     };
-    let header = RunHeader {
-        run: meta.run.clone(),
-        seed: meta.seed,
-        scenario_hash: meta.scenario_hash.clone(),
-        faults_injected: 0,
-    };
-    let empty = StreamSummary::new(header, &meta.methods, &meta.data_sets);
+    let empty = StreamSummary::new(results::header(&meta), &meta.methods, &meta.data_sets);
     let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
     let mut phases =
         Phases::new(settings, source, source.host.clone().turn(turn), empty, writer, progress, interrupted, threads);
