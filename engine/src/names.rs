@@ -1,5 +1,7 @@
 //! Names that people mistype: how far two are apart, and which valid ones were probably meant.
 
+use std::borrow::Borrow;
+
 /// Levenshtein distance: insertions, deletions and replacements of characters that make one of the other.
 pub fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
@@ -34,6 +36,11 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a 
     near.into_iter().take(3).map(|(_, known)| known).collect()
 }
 
+/// The question after a name that does not exist: "did you mean hlm or u-hlm?"; `None` if nothing is near.
+pub fn did_you_mean<S: Borrow<str>>(near: &[S]) -> Option<String> {
+    (!near.is_empty()).then(|| format!("did you mean {}?", near.join(" or ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +60,7 @@ mod tests {
         assert_eq!(near("queue"), ["queue_seconds"]);
         assert_eq!(near("uhlm"), ["hlm", "u-hlm"]);
         assert_eq!(near("colour"), [""; 0]);
+        assert_eq!(did_you_mean(&near("uhlm")).as_deref(), Some("did you mean hlm or u-hlm?"));
+        assert_eq!(did_you_mean(&near("colour")), None);
     }
 }

@@ -98,6 +98,37 @@ pub struct RoundRecord {
     pub cloud_paper_nanojoules: u64,
 }
 
+impl RoundRecord {
+    /// A round about which nothing is known: zeros, and NaN for the statistics.
+    pub const UNKNOWN: RoundRecord = RoundRecord {
+        position: 0,
+        token: 0,
+        draft: 0,
+        epoch: 0,
+        source: Source::Skipped,
+        reason: GateReason::Never,
+        uncertainty: f32::NAN,
+        importance: f32::NAN,
+        importance_threshold: f32::NAN,
+        draft_probability: f32::NAN,
+        price: f32::NAN,
+        committed_at: Time::ZERO,
+        attempts: 0,
+        uplink_bits: 0,
+        uplink_bytes: 0,
+        downlink_bytes: 0,
+        snr_db: f32::NAN,
+        uplink: Span::ZERO,
+        downlink: Span::ZERO,
+        queue: Span::ZERO,
+        batch: Span::ZERO,
+        compute: Span::ZERO,
+        work: 0,
+        cloud_nanojoules: 0,
+        cloud_paper_nanojoules: 0,
+    };
+}
+
 /// Where a device's time went; integer nanoseconds that add up to the generation's span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceTimes {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
-use specfleet_engine::names::nearest;
+use specfleet_engine::names::{did_you_mean, nearest};
 use specfleet_ledger::LedgerError;
 use thiserror::Error;
 
@@ -114,9 +114,5 @@ impl ExportError {
 /// What to say after a name that does not exist.
 pub(crate) fn instead<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let near = nearest(name, known.clone());
-    if near.is_empty() {
-        format!("there are {}", known.collect::<Vec<_>>().join(", "))
-    } else {
-        format!("did you mean {}?", near.join(" or "))
-    }
+    did_you_mean(&near).unwrap_or_else(|| format!("there are {}", known.collect::<Vec<_>>().join(", ")))
 }

@@ -1,10 +1,9 @@
 //! The rows of each table, field by field: the one place that names columns, units and meanings.
 
-use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
 use specfleet_engine::record::{
     AuditRecord, BETWEEN_METHODS, BatchRecord, DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy,
-    GenerationRecord, Provenance, RoundRecord, Source, UploadCounts, VerifierRecord,
+    GenerationRecord, Provenance, RoundRecord, UploadCounts, VerifierRecord,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{EnergyOwner, EnergyPart, EnergyRow, Meta, RoundChunk};
@@ -107,34 +106,13 @@ impl Row for RoundRow {
     const TABLE: Table = Table::Rounds;
 
     fn blank() -> RoundRow {
-        let record = RoundRecord {
-            position: 0,
-            token: 0,
-            draft: 0,
-            epoch: 0,
-            source: Source::Skipped,
-            reason: GateReason::Never,
-            uncertainty: f32::NAN,
-            importance: f32::NAN,
-            importance_threshold: f32::NAN,
-            draft_probability: f32::NAN,
-            price: f32::NAN,
-            committed_at: Time::ZERO,
-            attempts: 0,
-            uplink_bits: 0,
-            uplink_bytes: 0,
-            downlink_bytes: 0,
-            snr_db: f32::NAN,
-            uplink: Span::ZERO,
-            downlink: Span::ZERO,
-            queue: Span::ZERO,
-            batch: Span::ZERO,
-            compute: Span::ZERO,
-            work: 0,
-            cloud_nanojoules: 0,
-            cloud_paper_nanojoules: 0,
-        };
-        RoundRow { id: GenerationId::default(), device: DeviceId(0), data_set: NO_WORD, closed: false, record }
+        RoundRow {
+            id: GenerationId::default(),
+            device: DeviceId(0),
+            data_set: NO_WORD,
+            closed: false,
+            record: RoundRecord::UNKNOWN,
+        }
     }
 
     fn visit(&mut self, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
@@ -189,7 +167,7 @@ impl Row for RoundRow {
     }
 }
 
-/// Appends a chunk of rounds column by column; what [`RoundRow::visit`] would append row by row, which a test compares.
+/// Appends a chunk of rounds column by column: what [`RoundRow::visit`] would append row by row, in the same order.
 /// `data_set` tells the index of a generation's data set.
 pub(crate) fn append_rounds(
     chunk: &RoundChunk,

@@ -1,6 +1,7 @@
 //! What was exported comes back, bit for bit but for the one NaN, from Parquet and from JSON lines; and the documents say
 //! what the code does.
 
+#[path = "../../ledger/tests/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;

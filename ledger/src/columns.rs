@@ -49,6 +49,14 @@ macro_rules! round_columns {
                 RoundRecord { $($field: self.$field[index],)* }
             }
 
+            /// Row `index` as a record; what was not asked for is as in [`RoundRecord::UNKNOWN`].
+            #[inline]
+            pub fn partial_record(&self, index: usize) -> RoundRecord {
+                RoundRecord {
+                    $($field: self.$field.get(index).copied().unwrap_or(RoundRecord::UNKNOWN.$field),)*
+                }
+            }
+
             /// Empties all columns and keeps their memory.
             pub(crate) fn clear(&mut self) {
                 $(self.$field.clear();)*

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use specfleet::cores::cores;
 use specfleet::progress::{Progress, Ui};
 use specfleet::report_data::report;
 use specfleet::simulate::{SimulateOptions, Source, simulate};
-use specfleet::stored::threads;
 use specfleet_config::Scenario;
 use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
@@ -42,7 +42,7 @@ fn main() {
 /// The report, its time, and the most memory this process ever had.
 fn measure(folder: &Path) {
     let began = Instant::now();
-    let report = report(folder, threads()).expect("a report");
+    let report = report(folder, cores()).expect("a report");
     let seconds = began.elapsed().as_secs_f64();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map_or("unknown", str::trim);
@@ -51,7 +51,7 @@ fn measure(folder: &Path) {
         report.run.rounds,
         report.counts.generations,
         report.methods.len(),
-        threads(),
+        cores(),
         report.validity.state,
         report.quantiles
     );
@@ -134,7 +134,7 @@ fn seed(ledger: &Path) -> (PathBuf, u32) {
         ledger: Some(ledger),
         out: None,
         turn: 0,
-        threads: threads(),
+        threads: cores(),
         progress: &progress,
         interrupted: specfleet::interruption::flag(),
     };

@@ -10,6 +10,7 @@ use specfleet_ledger::{RunKind, RunReader};
 
 use crate::error::Error;
 use crate::pair::Pair;
+use crate::report::significant;
 use crate::results::results;
 use crate::work::Work;
 
@@ -97,13 +98,4 @@ pub fn table(rows: &[AgainstRow], runs: usize) -> String {
         ]);
     }
     table.to_string()
-}
-
-/// Four significant digits.
-fn significant(value: f64) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    let digits = (3 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
-    format!("{value:.digits$}")
 }

@@ -12,6 +12,7 @@ use specfleet_ledger::RunKind;
 
 use crate::error::Error;
 use crate::frontier::unknown;
+use crate::report::significant;
 use crate::scores::ScoreColumn;
 use crate::stored::{StoredRun, TextFigures};
 
@@ -376,13 +377,4 @@ pub fn text(comparison: &RunComparison) -> String {
     );
     lines.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
     lines.join("\n")
-}
-
-/// Four significant digits.
-fn significant(value: f64) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    let digits = (3 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
-    format!("{value:.digits$}")
 }

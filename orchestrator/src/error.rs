@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use device_agent::{AgentError, ConnectorError};
 use specfleet_config::ConfigError;
 use specfleet_engine::calibration::MethodError;
+use specfleet_engine::names::did_you_mean;
 use specfleet_export::ExportError;
 use specfleet_ledger::LedgerError;
 use specfleet_metrics::ServeError;
@@ -169,7 +170,7 @@ pub enum Error {
 
 /// What was probably meant, if anything.
 fn meant(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+    did_you_mean(near).map_or(String::new(), |meant| format!("; {meant}"))
 }
 
 /// Where something was kept, if anywhere.

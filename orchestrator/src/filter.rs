@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use specfleet_engine::names::nearest;
+use specfleet_engine::names::{did_you_mean, nearest};
 use specfleet_ledger::RunListing;
 use time::{Date, Month};
 
@@ -93,10 +93,10 @@ fn check<'a>(flag: &str, value: Option<&str>, known: impl Iterator<Item = &'a st
     let near = nearest(value, known.iter().copied());
     let listed: Vec<&str> = known.iter().copied().take(LISTED).collect();
     let more = if known.len() > LISTED { ", …" } else { "" };
-    let there_are = match (near.is_empty(), listed.is_empty()) {
-        (false, _) => format!("did you mean {}?", near.join(" or ")),
-        (true, false) => format!("there are {}{more}", listed.join(", ")),
-        (true, true) => "no run has any".to_owned(),
+    let there_are = match (did_you_mean(&near), listed.is_empty()) {
+        (Some(meant), _) => meant,
+        (None, false) => format!("there are {}{more}", listed.join(", ")),
+        (None, true) => "no run has any".to_owned(),
     };
     Err(Error::Asked(format!("{flag}: {value:?} is unknown here; {there_are}")))
 }

@@ -11,12 +11,12 @@ use specfleet_analysis::{
 use specfleet_config::Vary;
 use specfleet_engine::device::energy::nanojoules;
 use specfleet_engine::method::{Gate, Method};
-use specfleet_engine::names::nearest;
+use specfleet_engine::names::{did_you_mean, nearest};
 use specfleet_engine::record::GenerationRecord;
 use specfleet_ledger::RoundColumn;
 
 use crate::error::Error;
-use crate::stored::{AuditCursor, StoredRun, partial_record};
+use crate::stored::{AuditCursor, StoredRun};
 
 /// Thresholds where nobody names any.
 const DEFAULT_POINTS: usize = 24;
@@ -154,11 +154,8 @@ fn choose<'a>(run: &'a StoredRun, name: Option<&str>) -> Result<(u16, &'a Method
 /// One line about a name that does not exist, with the nearest that do, or all.
 pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
     let near = nearest(name, known.iter().copied());
-    Error::Question(if near.is_empty() {
-        format!("{what}; valid: {}", known.join(", "))
-    } else {
-        format!("{what}; did you mean {}?", near.join(" or "))
-    })
+    let advice = did_you_mean(&near).unwrap_or_else(|| format!("valid: {}", known.join(", ")));
+    Error::Question(format!("{what}; {advice}"))
 }
 
 fn choices(sweep: &Sweep) -> Result<Vec<ImportanceChoice>, Error> {
@@ -215,7 +212,7 @@ fn log(run: &StoredRun, method: u16, notes: &mut Vec<String>) -> Vec<LoggedGener
             let Ok(index) = records.binary_search_by_key(&piece.id, |record| record.id) else { continue };
             let mut audit = AuditCursor::new(run.audit(piece.id), piece.first);
             rounds[index].extend(piece.range.clone().map(|row| {
-                let round = partial_record(&chunk.rows, row);
+                let round = chunk.rows.partial_record(row);
                 LoggedRound {
                     uncertainty: round.uncertainty,
                     importance: round.importance,

@@ -10,6 +10,7 @@ pub mod calibrate;
 pub mod capacity;
 pub mod checked;
 pub mod compare;
+pub mod cores;
 pub mod dashboard;
 pub mod error;
 pub mod filter;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use commands::{LEDGER, find, print};
+use specfleet::cores::cores;
 use specfleet::error::Error;
 use specfleet::paired::Comparison;
 use specfleet::point::Bench;
@@ -457,7 +458,7 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {
-    asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, std::num::NonZeroUsize::get)
+    asked.map_or_else(cores, std::num::NonZeroUsize::get)
 }
 
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {

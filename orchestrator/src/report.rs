@@ -5,6 +5,8 @@ use specfleet_analysis::{Statistic, Summary, Validity};
 use specfleet_config::Settings;
 use specfleet_ledger::RunListing;
 
+use crate::report_data::Counts;
+
 /// A column: heading, metric, statistic, factor to the unit shown, decimals.
 pub(crate) type Column = (&'static str, &'static str, Statistic, f64, usize);
 
@@ -90,28 +92,32 @@ fn table_of(summary: &Summary, columns: &[Column]) -> String {
 
 /// The line below the table: whether the figures can be trusted, and what became of the uploads.
 pub fn verdict_line(summary: &Summary) -> String {
-    let uploads = &summary.uploads;
-    let state = match summary.state {
+    verdict(summary.state, &summary.problems, &Counts::of(summary))
+}
+
+/// The same from its parts.
+pub(crate) fn verdict(state: Validity, problems: &[String], counts: &Counts) -> String {
+    let state = match state {
         Validity::Valid => "VALID".to_owned(),
-        Validity::Invalid => format!("INVALID: {}", summary.problems.join("; ")),
+        Validity::Invalid => format!("INVALID: {}", problems.join("; ")),
     };
     let early = [
-        (summary.failed, "failed"),
-        (summary.dropped, "dropped"),
-        (summary.left, "left"),
-        (summary.battery, "out of battery"),
+        (counts.failed, "failed"),
+        (counts.dropped, "dropped"),
+        (counts.left, "left"),
+        (counts.battery, "out of battery"),
     ];
     let early: Vec<String> =
         early.into_iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
     let early = if early.is_empty() { String::new() } else { format!(" ({})", early.join(", ")) };
     format!(
         "{state} · {} generations{early} · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {}",
-        summary.generations,
-        uploads.sent,
-        uploads.verdicts,
-        uploads.refused,
-        uploads.cancelled,
-        summary.faults_injected
+        counts.generations,
+        counts.uploads_sent,
+        counts.uploads_answered,
+        counts.uploads_refused,
+        counts.uploads_cancelled,
+        counts.faults_injected
     )
 }
 
@@ -138,4 +144,13 @@ pub fn run_table(runs: &[RunListing]) -> String {
         table.add_row(row.into_iter().chain(tags));
     }
     table.to_string()
+}
+
+/// Four significant digits.
+pub(crate) fn significant(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = (3 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    format!("{value:.digits$}")
 }

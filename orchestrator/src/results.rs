@@ -53,6 +53,28 @@ struct Identity<'a> {
     versions: &'a BTreeMap<String, String>,
 }
 
+/// What names a run in its summary.
+pub(crate) fn header(meta: &Meta) -> RunHeader {
+    RunHeader {
+        run: meta.run.clone(),
+        seed: meta.seed,
+        scenario_hash: meta.scenario_hash.clone(),
+        faults_injected: meta.faults_injected,
+    }
+}
+
+/// What a run lacks, in words: generations that were asked for, ends of others, and its own end. Each makes it invalid.
+pub(crate) fn shortfalls(missing: usize, open: usize, state: &RunState) -> Vec<String> {
+    let missing = (missing > 0).then(|| format!("{missing} generations are missing"));
+    let open = (open > 0).then(|| format!("{open} generations did not come to an end"));
+    let end = match state {
+        RunState::Completed => None,
+        RunState::Running | RunState::Interrupted => Some("the run was interrupted".to_owned()),
+        RunState::Failed { reason } => Some(format!("the run failed: {reason}")),
+    };
+    [missing, open, end].into_iter().flatten().collect()
+}
+
 /// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl`, `summary.json`, `paired.json` and
 /// `run.json` there.
 pub fn results(
@@ -64,13 +86,7 @@ pub fn results(
 ) -> Result<(Summary, Vec<Comparison>), Error> {
     let reader = RunReader::open(run_dir)?;
     let meta = reader.meta();
-    let header = RunHeader {
-        run: meta.run.clone(),
-        seed: meta.seed,
-        scenario_hash: meta.scenario_hash.clone(),
-        faults_injected: meta.faults_injected,
-    };
-    let mut summary = SummaryBuilder::new(header, &meta.methods, &meta.data_sets);
+    let mut summary = SummaryBuilder::new(header(meta), &meta.methods, &meta.data_sets);
     let mut lines = out.map(Lines::create).transpose()?;
     let mut pairing = Pairing::default();
     let jobs: BTreeMap<(u32, u16), &Job> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
@@ -107,23 +123,19 @@ pub fn results(
             summary.problem(error.to_string());
         }
     }
-    let missing = (work.jobs.len() * meta.methods.len()).saturating_sub(reader.closed_generations());
-    if missing > 0 && work.all_asked {
-        summary.problem(format!("{missing} generations are missing"));
-    }
-    let open = reader.open_generations().len();
-    if open > 0 {
-        summary.problem(format!("{open} generations did not come to an end"));
-    }
+    let missing = if work.all_asked {
+        (work.jobs.len() * meta.methods.len()).saturating_sub(reader.closed_generations())
+    } else {
+        0
+    };
+    // What the caller knows already need not be said twice.
+    let state = match &meta.state {
+        RunState::Failed { reason } if problems.contains(reason) => &RunState::Completed,
+        state => state,
+    };
+    shortfalls(missing, reader.open_generations().len(), state).into_iter().for_each(|reason| summary.problem(reason));
     for damage in reader.damaged() {
         summary.problem(damage.to_string());
-    }
-    match &meta.state {
-        RunState::Completed => {}
-        RunState::Running | RunState::Interrupted => summary.problem("the run was interrupted"),
-        // What the caller knows already need not be said twice.
-        RunState::Failed { reason } if problems.contains(reason) => {}
-        RunState::Failed { reason } => summary.problem(format!("the run failed: {reason}")),
     }
     for problem in problems {
         summary.problem(problem.clone());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
-use specfleet_analysis::{RunHeader, StreamSummary, Summary};
+use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Fault, Settings, Threshold};
 use specfleet_engine::id::VerifierId;
 use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
@@ -25,7 +25,7 @@ use crate::precheck;
 use crate::progress::Progress;
 use crate::recorder::{Held, Recorder, Watching};
 use crate::report;
-use crate::results::results;
+use crate::results::{header, results};
 use crate::work::Work;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
@@ -140,14 +140,8 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
 fn held(settings: &Settings, meta: &Meta, failed: watch::Sender<Option<String>>) -> Option<Held> {
     let thresholds: Vec<Threshold> =
         settings.thresholds.iter().filter(|threshold| threshold.abort_on_fail).cloned().collect();
-    let header = RunHeader {
-        run: meta.run.clone(),
-        seed: meta.seed,
-        scenario_hash: meta.scenario_hash.clone(),
-        faults_injected: 0,
-    };
     let names = meta.methods.iter().map(|method| method.name.clone()).collect();
-    let empty = StreamSummary::new(header, &meta.methods, &meta.data_sets);
+    let empty = StreamSummary::new(header(meta), &meta.methods, &meta.data_sets);
     (!thresholds.is_empty()).then(|| Held::new(thresholds, names, empty, failed))
 }
 

@@ -2,6 +2,7 @@
 
 use specfleet_analysis::{Statistic, Summary, full_metric_name, metric_names, nearest_metrics, value_of};
 use specfleet_config::{self as config, Check, Settings, Threshold};
+use specfleet_engine::names::did_you_mean;
 use specfleet_engine::time::{Span, Time};
 
 use crate::error::Error;
@@ -23,11 +24,8 @@ pub fn known(place: &str, check: &Check) -> Result<(), Error> {
 pub fn metric(place: &str, name: &str) -> Result<&'static str, Error> {
     full_metric_name(name).ok_or_else(|| {
         let near = nearest_metrics(name);
-        let advice = if near.is_empty() {
-            format!("valid: {}", metric_names().map(|(name, _)| name).collect::<Vec<_>>().join(", "))
-        } else {
-            format!("did you mean {}?", near.join(" or "))
-        };
+        let valid = || format!("valid: {}", metric_names().map(|(name, _)| name).collect::<Vec<_>>().join(", "));
+        let advice = did_you_mean(&near).unwrap_or_else(valid);
         Error::Simulation(format!("{place}: there is no metric {name:?}; {advice}"))
     })
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use specfleet::compare::{self, Pairs};
-use specfleet::stored::{StoredRun, threads};
+use specfleet::cores::cores;
+use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find, print};
 
@@ -39,8 +40,8 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     if first == second {
         return Err(specfleet::error::Error::Question("compare needs two different runs".to_owned()).into());
     }
-    let a = StoredRun::open(&first, threads())?;
-    let b = StoredRun::open(&second, threads())?;
+    let a = StoredRun::open(&first, cores())?;
+    let b = StoredRun::open(&second, cores())?;
     let pairs =
         Pairs { methods: args.methods.clone(), method_a: args.method_a.clone(), method_b: args.method_b.clone() };
     let comparison = compare::compare(&a, &b, &pairs)?;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use specfleet::cores::cores;
 use specfleet::dashboard::{Dashboard, DashboardOptions};
 use specfleet::error::Error;
 use specfleet::report_data::{self, ReportData};
-use specfleet::stored::threads;
 
 use crate::commands::LEDGER;
 
@@ -53,7 +53,7 @@ fn start(ledger: &Path, listen: SocketAddr) -> Result<Dashboard, Error> {
 
 /// The report of a run that has ended.
 fn report(folder: &Path) -> Result<ReportData, Error> {
-    report_data::report(folder, threads())
+    report_data::report(folder, cores())
 }
 
 /// Shows the ledger until Ctrl-C.

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use specfleet::cores::cores;
 use specfleet::frontier::{self, Sweep};
-use specfleet::stored::{StoredRun, threads};
+use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find, print};
 
@@ -39,7 +40,7 @@ pub(crate) struct FrontierArgs {
 }
 
 pub(crate) fn run(args: &FrontierArgs) -> anyhow::Result<ExitCode> {
-    let run = StoredRun::open(&find(&args.ledger, &args.run)?, threads())?;
+    let run = StoredRun::open(&find(&args.ledger, &args.run)?, cores())?;
     let sweep = Sweep {
         method: args.method.clone(),
         uncertainty: args.uncertainty.clone(),

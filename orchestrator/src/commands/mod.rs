@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use specfleet::error::Error;
-use specfleet::place;
+pub(crate) use specfleet::place::find;
 
 /// Folder of all runs, unless a flag says otherwise.
 pub(crate) const LEDGER: &str = "specfleet-runs";
@@ -32,11 +32,6 @@ pub(crate) fn print(line: impl Display) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot print"),
     }
-}
-
-/// The folder of a run: by its name in the ledger, or by its folder. One that does not exist comes with the nearest names.
-pub(crate) fn find(ledger: &Path, run: &Path) -> Result<PathBuf, Error> {
-    place::find(ledger, run)
 }
 
 /// The folders of several runs, each once.

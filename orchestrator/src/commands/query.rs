@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use specfleet::cores::cores;
 use specfleet::query::{self, Format, Query};
-use specfleet::stored::{StoredRun, threads};
+use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find_all, print};
 
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
     let query = Query::parse(&args.group_by, &args.metric, &args.conditions)?;
     let folders = find_all(&args.ledger, &args.runs)?;
     let runs: Vec<StoredRun> =
-        folders.iter().map(|folder| StoredRun::open(folder, threads())).collect::<Result<_, _>>()?;
+        folders.iter().map(|folder| StoredRun::open(folder, cores())).collect::<Result<_, _>>()?;
     let answer = query.ask(&runs)?;
     print(query::write(&answer, args.format, args.limit))?;
     if args.format == Format::Table {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use specfleet::cores::cores;
 use specfleet::error::Error;
 use specfleet::page;
 use specfleet::report_data::{self, ReportData};
-use specfleet::stored::threads;
 
 use super::{LEDGER, find_all, print};
 
@@ -32,7 +32,7 @@ pub(crate) struct ReportArgs {
 pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let folders = find_all(&args.ledger, &args.runs)?;
     let reports: Vec<ReportData> =
-        folders.iter().map(|folder| report_data::report(folder, threads())).collect::<Result<_, _>>()?;
+        folders.iter().map(|folder| report_data::report(folder, cores())).collect::<Result<_, _>>()?;
     if let Some(file) = &args.html {
         std::fs::write(file, page::render(&reports)).map_err(|source| Error::Output { path: file.clone(), source })?;
         if !args.json {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use specfleet_engine::names::nearest;
+use specfleet_engine::names::{did_you_mean, nearest};
 use specfleet_ledger::{ListedState, Live, Machine, Meta, RunListing, list};
 
 use super::name::RunName;
@@ -184,7 +184,7 @@ impl Runs {
         }
         let meant = self.listing().map_or(String::new(), |(runs, _)| {
             let near = nearest(name.as_str(), runs.iter().map(|run| run.run.as_str()));
-            if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
+            did_you_mean(&near).map_or(String::new(), |meant| format!("; {meant}"))
         });
         Refusal::not_found(format!("no run {} in {}{meant}", name.as_str(), self.ledger.display()))
     }

@@ -19,7 +19,7 @@ pub use self::columns::{GROUPS, GroupColumn, Level, MetricColumn, metrics};
 pub use self::output::{Format, list, write};
 use crate::error::Error;
 use crate::frontier::unknown;
-use crate::stored::{AuditCursor, StoredRun, partial_record};
+use crate::stored::{AuditCursor, StoredRun};
 
 /// Groups of an answer at most: beyond it a column was taken that has one group per row.
 const MOST_GROUPS: usize = 1_000_000;
@@ -268,7 +268,7 @@ impl Query {
                 let mut audit = AuditCursor::new(run.audit(piece.id).filter(|_| audits), piece.first);
                 let mut before = if gaps { last.get(&piece.id).copied() } else { None };
                 for index in piece.range.clone() {
-                    let record = partial_record(&chunk.rows, index);
+                    let record = chunk.rows.partial_record(index);
                     let gap = before.filter(|_| gaps).map(|before| record.committed_at.since(before));
                     before = Some(record.committed_at);
                     let audited = if audits { audit.at(record.position) } else { None };

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use specfleet_analysis::{
     ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
-    RunHeader, Samples, Scores, Summary, SummaryError, pareto,
+    Samples, Scores, Summary, SummaryError, pareto,
 };
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::method::{Gate, Writer};
 use specfleet_engine::record::{FinishReason, GenerationRecord, Provenance};
 use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{EnergyPart, RoundChunk, RunState};
+use specfleet_ledger::{EnergyPart, RoundChunk};
 
 use super::{
     AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram,
@@ -21,7 +21,8 @@ use super::{
 use crate::error::Error;
 use crate::paired::Pairing;
 use crate::report::{COLUMNS, Column, POOL_COLUMNS};
-use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun, partial_record};
+use crate::results::{header, shortfalls};
+use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun};
 use crate::work::all_asked;
 
 /// Rounds up to which every sample is kept; above, percentiles come from sketches.
@@ -109,18 +110,7 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
         },
         validity: ReportValidity { state: of_rows.state, problems: of_rows.problems.clone() },
         quantiles: of_rows.quantiles.clone(),
-        counts: Counts {
-            generations: of_rows.generations,
-            failed: of_rows.failed,
-            dropped: of_rows.dropped,
-            left: of_rows.left,
-            battery: of_rows.battery,
-            uploads_sent: of_rows.uploads.sent,
-            uploads_answered: of_rows.uploads.verdicts,
-            uploads_refused: of_rows.uploads.refused,
-            uploads_cancelled: of_rows.uploads.cancelled,
-            faults_injected: of_rows.faults_injected,
-        },
+        counts: Counts::of(&of_rows),
         table: columns(&COLUMNS, &methods),
         pool_table: columns(&POOL_COLUMNS, &methods),
         energy: energy(run)?,
@@ -146,14 +136,8 @@ fn collect(
     quantiles: Quantiles,
 ) -> Result<(Part, Vec<DeviceSpread>, Vec<String>), Error> {
     let meta = run.meta();
-    let header = RunHeader {
-        run: meta.run.clone(),
-        seed: meta.seed,
-        scenario_hash: meta.scenario_hash.clone(),
-        faults_injected: meta.faults_injected,
-    };
     let empty = Part {
-        summary: PiecewiseSummary::new(header, &meta.methods, &meta.data_sets, quantiles),
+        summary: PiecewiseSummary::new(header(meta), &meta.methods, &meta.data_sets, quantiles),
         figures: empty_figures(run),
         error: None,
     };
@@ -221,7 +205,7 @@ impl Part {
             let record = &run.generations[index];
             let Some(figures) = self.figures.get_mut(usize::from(piece.id.method)) else { continue };
             let mut audit = AuditCursor::new(run.audit(piece.id), piece.first);
-            let rows = piece.range.clone().map(|index| partial_record(&chunk.rows, index));
+            let rows = piece.range.clone().map(|index| chunk.rows.partial_record(index));
             let taken = self.summary.piece(record, piece.first, rows, |round, RoundPlace { gap, draft }| {
                 figures.round(round, gap, draft, audit.at(round.position));
             });
@@ -259,25 +243,12 @@ fn problems(run: &StoredRun, damage: &[String]) -> Vec<String> {
     // What two readings of a table found counts once.
     problems.sort();
     problems.dedup();
-    if let Some(settings) = &run.settings
-        && run.keep_every() == 1
-        && all_asked(settings)
-    {
-        let asked = settings.tasks().count() * run.meta().methods.len();
-        let missing = asked.saturating_sub(run.generations.len());
-        if missing > 0 {
-            problems.push(format!("{missing} generations are missing"));
-        }
-    }
-    let open = run.reader.open_generations().len();
-    if open > 0 && run.keep_every() == 1 {
-        problems.push(format!("{open} generations did not come to an end"));
-    }
-    match &run.meta().state {
-        RunState::Completed => {}
-        RunState::Running | RunState::Interrupted => problems.push("the run was interrupted".to_owned()),
-        RunState::Failed { reason } => problems.push(format!("the run failed: {reason}")),
-    }
+    // Rows that are kept only in part say nothing about what is missing.
+    let whole = run.keep_every() == 1;
+    let asked = run.settings.as_ref().filter(|settings| whole && all_asked(settings));
+    let asked = asked.map_or(0, |settings| settings.tasks().count() * run.meta().methods.len());
+    let open = if whole { run.reader.open_generations().len() } else { 0 };
+    problems.extend(shortfalls(asked.saturating_sub(run.generations.len()), open, &run.meta().state));
     problems
 }
 

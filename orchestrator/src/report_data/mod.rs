@@ -8,7 +8,7 @@ mod text;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use specfleet_analysis::{Metrics, Statistic, Validity};
+use specfleet_analysis::{Metrics, Statistic, Summary, Validity};
 use specfleet_engine::record::Provenance;
 use specfleet_ledger::{Machine, RunKind, RunState};
 
@@ -137,6 +137,24 @@ pub struct Counts {
     pub uploads_cancelled: u64,
     /// Faults that the scenario injected.
     pub faults_injected: u32,
+}
+
+impl Counts {
+    /// A summary's counts.
+    pub fn of(summary: &Summary) -> Counts {
+        Counts {
+            generations: summary.generations,
+            failed: summary.failed,
+            dropped: summary.dropped,
+            left: summary.left,
+            battery: summary.battery,
+            uploads_sent: summary.uploads.sent,
+            uploads_answered: summary.uploads.verdicts,
+            uploads_refused: summary.uploads.refused,
+            uploads_cancelled: summary.uploads.cancelled,
+            faults_injected: summary.faults_injected,
+        }
+    }
 }
 
 /// A column of a table: `statistic` of the metric `key`, times `factor`, with `decimals` digits, is in `unit`.

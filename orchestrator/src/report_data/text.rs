@@ -1,10 +1,9 @@
 //! The report for a terminal.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use specfleet_analysis::Validity;
 
 use super::{ReportData, TableColumn};
-use crate::paired;
+use crate::{paired, report};
 
 /// All of it, without a line break at the end.
 pub fn text(report: &ReportData) -> String {
@@ -150,29 +149,7 @@ fn damage(report: &ReportData) -> String {
 }
 
 fn verdict(report: &ReportData) -> String {
-    let counts = &report.counts;
-    let state = match report.validity.state {
-        Validity::Valid => "VALID".to_owned(),
-        Validity::Invalid => format!("INVALID: {}", report.validity.problems.join("; ")),
-    };
-    let early = [
-        (counts.failed, "failed"),
-        (counts.dropped, "dropped"),
-        (counts.left, "left"),
-        (counts.battery, "out of battery"),
-    ];
-    let early: Vec<String> =
-        early.into_iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}")).collect();
-    let early = if early.is_empty() { String::new() } else { format!(" ({})", early.join(", ")) };
-    format!(
-        "{state} · {} generations{early} · uploads: {} sent = {} verdicts + {} refused + {} cancelled · faults injected: {} · \
-         percentiles: {}",
-        counts.generations,
-        counts.uploads_sent,
-        counts.uploads_answered,
-        counts.uploads_refused,
-        counts.uploads_cancelled,
-        counts.faults_injected,
-        report.quantiles
-    )
+    let validity = &report.validity;
+    let line = report::verdict(validity.state, &validity.problems, &report.counts);
+    format!("{line} · percentiles: {}", report.quantiles)
 }

@@ -6,6 +6,8 @@ use std::thread;
 use specfleet_analysis::{Idf, Matching, TextStates, greedy_matching};
 use specfleet_model::{Encoder, KvArena, LogitRows, Model, ModelError, SeqStep, Tokenizer};
 
+use crate::cores::cores;
+
 /// Most tokens of a batch, padding included, and most texts: enough for the matrix products, little enough for memory.
 const BATCH_TOKENS: usize = 4096;
 const BATCH_TEXTS: usize = 64;
@@ -65,7 +67,7 @@ impl Embed for DecoderStates {
     fn states(&self, batch: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
         // Whole pages per sequence.
         let tokens: usize = batch.iter().map(|tokens| tokens.len() + 256).sum();
-        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores();
         let budget = tokens * self.model.shape().kv_bytes_per_token;
         let mut arena = KvArena::new(&self.model, budget).with_threads(threads);
         let filled: Vec<usize> = (0..batch.len()).filter(|index| !batch[*index].is_empty()).collect();
@@ -130,7 +132,7 @@ impl Bank {
 
     /// Matches many pairs of candidate and reference, on all cores; `None` where a text was not embedded.
     pub(super) fn match_all(&self, pairs: &[(&str, &str)], idf: Option<&Idf>) -> Vec<Option<Matching>> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores();
         let share = pairs.len().div_ceil(threads).max(1);
         let mut found = vec![None; pairs.len()];
         thread::scope(|scope| {

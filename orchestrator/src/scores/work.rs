@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use clap::ValueEnum;
 use sha2::{Digest, Sha256};
@@ -20,6 +19,7 @@ use super::likelihood::{Behind, perplexities};
 use super::matching::{Bank, DecoderStates, Embed, document_frequencies};
 use super::texts::{Generation, Texts};
 use super::{RunScores, load, metric};
+use crate::cores::cores;
 use crate::error::Error;
 use crate::pair::{VERIFIER_VERSION, hex, load_verifier};
 use crate::progress::Progress;
@@ -111,7 +111,7 @@ pub fn score(folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error>
     drop(reader);
     let mut notes = texts.damage.iter().map(|damage| format!("not scored: {damage}")).collect::<Vec<_>>();
     let (reference, llm_only) = targets(&meta, &texts, options, &mut notes)?;
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores();
 
     let states = DecoderStates {
         model: Model::embedded(Embedded::Verifier, specfleet_model::Precision::F32)?,

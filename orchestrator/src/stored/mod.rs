@@ -4,13 +4,11 @@
 mod texts;
 
 use std::path::Path;
-use std::thread;
 
 use specfleet_config::{Scenario, Settings};
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, Source};
-use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{Meta, Progress, RoundColumn, RoundRows, RunKind, RunReader};
+use specfleet_engine::record::{AuditRecord, GenerationRecord};
+use specfleet_ledger::{Meta, Progress, RoundColumn, RunKind, RunReader};
 
 pub use texts::TextFigures;
 
@@ -119,11 +117,6 @@ fn kept<T, E: std::fmt::Display>(rows: impl Iterator<Item = Result<T, E>>, damag
     rows.filter_map(|row| row.map_err(|error| damage.push(error.to_string())).ok()).collect()
 }
 
-/// Threads of this machine.
-pub fn threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Steps along a generation's audit while its rounds go by.
 #[derive(Clone, Copy, Debug)]
 pub struct AuditCursor<'a> {
@@ -171,38 +164,3 @@ pub const FIGURE_COLUMNS: [RoundColumn; 11] = [
     RoundColumn::CloudNanojoules,
     RoundColumn::CloudPaperNanojoules,
 ];
-
-/// A record with the columns that were asked for; the others have neutral values.
-#[inline]
-pub fn partial_record(rows: &RoundRows, index: usize) -> RoundRecord {
-    fn at<T: Copy>(column: &[T], index: usize, neutral: T) -> T {
-        column.get(index).copied().unwrap_or(neutral)
-    }
-    RoundRecord {
-        position: at(&rows.position, index, 0),
-        token: at(&rows.token, index, 0),
-        draft: at(&rows.draft, index, 0),
-        epoch: at(&rows.epoch, index, 0),
-        source: at(&rows.source, index, Source::Skipped),
-        reason: at(&rows.reason, index, specfleet_engine::device::gate::GateReason::Never),
-        uncertainty: at(&rows.uncertainty, index, f32::NAN),
-        importance: at(&rows.importance, index, f32::NAN),
-        importance_threshold: at(&rows.importance_threshold, index, f32::NAN),
-        draft_probability: at(&rows.draft_probability, index, f32::NAN),
-        price: at(&rows.price, index, f32::NAN),
-        committed_at: at(&rows.committed_at, index, Time::ZERO),
-        attempts: at(&rows.attempts, index, 0),
-        uplink_bits: at(&rows.uplink_bits, index, 0),
-        uplink_bytes: at(&rows.uplink_bytes, index, 0),
-        downlink_bytes: at(&rows.downlink_bytes, index, 0),
-        snr_db: at(&rows.snr_db, index, f32::NAN),
-        uplink: at(&rows.uplink, index, Span::ZERO),
-        downlink: at(&rows.downlink, index, Span::ZERO),
-        queue: at(&rows.queue, index, Span::ZERO),
-        batch: at(&rows.batch, index, Span::ZERO),
-        compute: at(&rows.compute, index, Span::ZERO),
-        work: at(&rows.work, index, 0),
-        cloud_nanojoules: at(&rows.cloud_nanojoules, index, 0),
-        cloud_paper_nanojoules: at(&rows.cloud_paper_nanojoules, index, 0),
-    }
-}

@@ -31,7 +31,7 @@ mod sinks;
 use std::time::Instant;
 
 use scene::Scene;
-use sinks::{Count, Figures};
+use sinks::Count;
 
 /// Tokens of each answer.
 const TOKENS: u32 = 20;
@@ -112,16 +112,8 @@ fn counted(scene: &Scene, threads: usize) -> Outcome {
 
 fn with_figures(scene: &Scene, threads: usize) -> Outcome {
     let clock = Clock::start();
-    let fitted = scene.fitted();
-    let mut whole = sinks::empty(&scene.method());
-    let pool = Figures::new(&whole, 0, &fitted);
-    let (totals, sinks, pool) = scene.run(threads, &fitted, |devices| Figures::new(&whole, devices, &fitted), pool);
-    for part in sinks.iter().chain([&pool]) {
-        whole.merge(&part.summary).expect("all are of one run");
-    }
-    let summary = whole.finish();
+    let (totals, summary) = sinks::with_figures(scene, threads);
     let (wall, processor) = clock.stop();
-    assert_eq!(summary.generations, u64::from(scene.requests), "every request is answered");
     Outcome {
         wall,
         processor,

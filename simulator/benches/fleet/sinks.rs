@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use specfleet_analysis::{GenerationTally, RunHeader, Scores, StreamSummary};
+use specfleet_analysis::{GenerationTally, RunHeader, Scores, StreamSummary, Summary};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, Source, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::fitted::Fitted;
-use specfleet_simulator::{DeviceSink, PoolSink, SHARDS};
+use specfleet_simulator::{DeviceSink, PoolSink, SHARDS, Totals};
+
+use crate::scene::Scene;
 
 /// Counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,8 +72,22 @@ impl Figures {
     }
 }
 
+/// Runs a scene with streamed figures: their merging and their summary included.
+pub(crate) fn with_figures(scene: &Scene, threads: usize) -> (Totals, Summary) {
+    let fitted = scene.fitted();
+    let mut whole = empty(&scene.method());
+    let pool = Figures::new(&whole, 0, &fitted);
+    let (totals, sinks, pool) = scene.run(threads, &fitted, |devices| Figures::new(&whole, devices, &fitted), pool);
+    for part in sinks.iter().chain([&pool]) {
+        whole.merge(&part.summary).expect("all are of one run");
+    }
+    let summary = whole.finish();
+    assert_eq!(summary.generations, u64::from(scene.requests), "every request is answered");
+    (totals, summary)
+}
+
 /// Figures without records.
-pub(crate) fn empty(method: &Method) -> StreamSummary {
+fn empty(method: &Method) -> StreamSummary {
     let header = RunHeader { run: "bench".into(), seed: 1, scenario_hash: String::new(), faults_injected: 0 };
     StreamSummary::new(header, std::slice::from_ref(method), &["words".to_owned()])
 }

@@ -35,7 +35,7 @@ use aisimulate_core::replay::{
     Replayer, WorkerPoolSpec,
 };
 use scene::Scene;
-use sinks::{Count, Figures};
+use sinks::Count;
 use specfleet_engine::load::{Arrivals, Load};
 use specfleet_engine::time::Span;
 
@@ -124,16 +124,8 @@ fn counted(scene: &Scene, threads: usize) -> (f64, f64) {
 /// The same with the figures that `specfleet simulate` keeps.
 fn with_figures(scene: &Scene, threads: usize) -> f64 {
     let began = Instant::now();
-    let fitted = scene.fitted();
-    let mut whole = sinks::empty(&scene.method());
-    let pool = Figures::new(&whole, 0, &fitted);
-    let (totals, sinks, pool) = scene.run(threads, &fitted, |devices| Figures::new(&whole, devices, &fitted), pool);
-    for part in sinks.iter().chain([&pool]) {
-        whole.merge(&part.summary).expect("all are of one run");
-    }
-    let summary = whole.finish();
+    let (totals, summary) = sinks::with_figures(scene, threads);
     let wall = began.elapsed().as_secs_f64();
-    assert_eq!(summary.generations, u64::from(scene.requests), "every request is answered");
     totals.progress.tokens as f64 / wall * 1e-6
 }
 
