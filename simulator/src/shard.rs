@@ -66,7 +66,8 @@ struct Device {
     connected: bool,
     /// A generation runs.
     running: bool,
-    /// An upload of this generation was cancelled: its verdict may still come, however alone the device seems to be.
+    /// A verdict may come, however alone the device seems to be: an upload of this generation was cancelled, or something of
+    /// the last generation was on its way down when this one started.
     in_doubt: bool,
     /// Messages on their way down.
     arriving: u16,
@@ -274,7 +275,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 let prompt_tokens = self.answers.start(slot, id, work.generation, job as u32);
                 let device = &mut self.devices[slot as usize];
                 device.generation = work.generation;
-                (device.running, device.in_doubt) = (true, false);
+                (device.running, device.in_doubt) = (true, device.arriving > 0);
                 self.running += 1;
                 let target = device.machine.settings().latency_target;
                 self.sink.started(id, work.generation, work.data_set, scheduled, target);

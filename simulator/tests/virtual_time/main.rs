@@ -118,6 +118,22 @@ fn users_think_and_requests_wait_for_their_device() {
     assert_eq!(run(&setup).commits[&0], [26_456, 2 * 26_456 + thought.0]);
 }
 
+/// The first bit of a verdict is there when its upload is given up, the last one when the next generation has begun: that one
+/// must not have run ahead of it.
+#[test]
+fn a_verdict_may_end_behind_its_generation() {
+    let mut setup = exact();
+    (setup.prompts, setup.device.max_new_tokens) = (2, 1);
+    let arrives = by_hand(0)[0];
+    setup.device.verdict_timeout = Span(BATCH + WAY + VERDICT - 10);
+    (setup.device.on_unreachable, setup.device.unreachable_after) = (OnUnreachable::Local, Span(1));
+    let outcome = run(&setup);
+    assert_eq!(outcome.commits[&0][0], arrives - 9);
+    let [first, second] = &outcome.generations[..] else { panic!("{:?}", outcome.generations) };
+    assert_eq!((first.uploads.cancelled, first.counts.stale), (1, 0));
+    assert_eq!((second.started, second.counts.stale), (Time(arrives - 9), 1));
+}
+
 // ---- the host ------------------------------------------------------------------------------------------------------
 
 fn overheads(step: u64, upload: u64, wake: u64, batch: u64) -> HostOverheads {
