@@ -68,14 +68,7 @@ impl ExportError {
                     | io::ErrorKind::NotFound
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
-            ExportError::Ledger(error) => matches!(
-                error,
-                LedgerError::RunExists(_)
-                    | LedgerError::BadRunName(_)
-                    | LedgerError::NotFound(_)
-                    | LedgerError::NewerSchema { .. }
-                    | LedgerError::StillRunning(_)
-            ),
+            ExportError::Ledger(error) => error.is_mistake(),
             ExportError::DiskFull(_) | ExportError::Parquet { .. } => false,
         }
     }

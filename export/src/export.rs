@@ -74,6 +74,7 @@ pub fn export(
             Table::Energy => rows::learn::<specfleet_ledger::EnergyRow>(&names),
             Table::Audits => rows::learn::<specfleet_engine::record::AuditRecord>(&names),
             Table::Verifiers => rows::learn::<VerifierRow>(&names),
+            Table::Scores => rows::learn::<specfleet_ledger::ScoreRow>(&names),
         };
         let sink = Sink::create(options.format, &path, columns)?;
         let written = stream(sink, batch, |feed| match table {
@@ -86,6 +87,7 @@ pub fn export(
                 let rows = verifiers(reader, &mut damage);
                 feed_rows(rows.into_iter().map(Ok), &names, feed, &mut damage);
             }
+            Table::Scores => feed_rows(reader.scores(), &names, feed, &mut damage),
         })?;
         rows.push((name, written));
     }

@@ -64,16 +64,14 @@ impl Staging {
         Ok((path, file))
     }
 
-    /// Puts the files in place, the last one last, and takes away what an earlier export left.
+    /// Puts the files in place, each over what an earlier export left under its name, and takes away what else that one
+    /// left. Its description goes first and the new one, the last file, comes last: a folder with a description is whole.
     pub(crate) fn put_in_place(mut self) -> Result<(), ExportError> {
+        self.remove(RUN_FILE)?;
         let tables = Table::ALL.into_iter();
         let earlier = tables.flat_map(|table| Format::ALL.map(|format| table_file(table, format)));
-        for name in [RUN_FILE.to_owned(), TRACE_FILE.to_owned()].into_iter().chain(earlier) {
-            let path = self.out.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(ExportError::io(&path, error)),
-                _ => {}
-            }
+        for name in [TRACE_FILE.to_owned()].into_iter().chain(earlier).filter(|name| !self.files.contains(name)) {
+            self.remove(&name)?;
         }
         for name in &self.files {
             let to = self.out.join(name);
@@ -81,6 +79,15 @@ impl Staging {
         }
         self.done = true;
         Ok(())
+    }
+
+    /// Removes a file of an earlier export, if it is there.
+    fn remove(&self, name: &str) -> Result<(), ExportError> {
+        let path = self.out.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ExportError::io(&path, error)),
+            _ => Ok(()),
+        }
     }
 }
 

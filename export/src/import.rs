@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord};
-use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter};
+use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter, ScoreRow, ScoreWriter};
 
 use crate::error::ExportError;
 use crate::folder::{RUN_FILE, table_file};
@@ -73,17 +74,18 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
     let mut writer = RunWriter::create(&aside.path, meta.clone())?;
     let source = Source { dir, format, names: Names::of(&meta) };
-    source.rows::<RoundRow>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
-    source.rows::<GenerationRecord>(|record| writer.close_generation(record, &[]))?;
-    source.rows::<BatchRecord>(|record| writer.append_batch(record))?;
-    source.rows::<AuditRecord>(|record| writer.append_audit(record))?;
-    source.rows::<VerifierRow>(|row| writer.append_verifier(row.record, row.provenance))?;
+    source.rows::<RoundRow, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
+    source.rows::<GenerationRecord, _>(|record| writer.close_generation(record, &[]))?;
+    source.rows::<BatchRecord, _>(|record| writer.append_batch(record))?;
+    source.rows::<AuditRecord, _>(|record| writer.append_audit(record))?;
+    source.rows::<VerifierRow, _>(|row| writer.append_verifier(row.record, row.provenance))?;
     if let Some(summary) = &about.summary {
         writer.put_summary(summary)?;
     }
     let progress = writer.progress();
     let state = if state == RunState::Running { RunState::Interrupted } else { state };
     writer.finish_as(state, ended)?;
+    add_scores(&source, &aside.path.join(&run))?;
     fs::rename(aside.path.join(&run), &folder).map_err(|source| match source.kind() {
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
             LedgerError::RunExists(folder.clone()).into()
@@ -91,6 +93,26 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
         _ => ExportError::io(&folder, source),
     })?;
     Ok(Imported { run, folder, rounds: progress.rounds, generations: progress.generations })
+}
+
+/// Scores come to a run that has ended, here as everywhere.
+fn add_scores(source: &Source<'_>, run_dir: &Path) -> Result<(), ExportError> {
+    let mut scores = ScoreWriter::open(run_dir)?;
+    let known = scores.meta().scorers.len();
+    source.rows::<ScoreRow, _>(|row| {
+        if scores.append(row)? {
+            return Ok(());
+        }
+        let ScoreRow { id, scorer, .. } = row;
+        let why = if usize::from(scorer) < known {
+            let GenerationId { method, prompt, repetition } = id;
+            format!("scorer {scorer} has two values for method {method}, prompt {prompt}, repetition {repetition}")
+        } else {
+            format!("there is no scorer {scorer}: {RUN_FILE} names {known}")
+        };
+        Err(ExportError::not_importable(&source.path::<ScoreRow>(), why))
+    })?;
+    Ok(scores.flush()?)
 }
 
 /// Reads `run.json` after checking the version that it says.
@@ -150,9 +172,14 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// The file of a table.
+    fn path<R: Row>(&self) -> PathBuf {
+        self.dir.join(table_file(R::TABLE, self.format))
+    }
+
     /// Reads a table row by row.
-    fn rows<R: Row>(&self, mut each: impl FnMut(R) -> Result<(), LedgerError>) -> Result<(), ExportError> {
-        let path = self.dir.join(table_file(R::TABLE, self.format));
+    fn rows<R: Row, E: Into<ExportError>>(&self, mut each: impl FnMut(R) -> Result<(), E>) -> Result<(), ExportError> {
+        let path = self.path::<R>();
         let (columns, empty) = learn::<R>(&self.names);
         let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
             for index in 0..batch.rows() {
@@ -161,7 +188,7 @@ impl Source<'_> {
                     let row = first + index as u64 + 1;
                     ExportError::not_importable(&path, format!("row {row}, column {column}: {why}"))
                 })?;
-                each(row)?;
+                each(row).map_err(E::into)?;
             }
             Ok(())
         };

@@ -6,25 +6,30 @@ use specfleet_engine::record::{
     GenerationRecord, Provenance, RoundRecord, UploadCounts, VerifierRecord,
 };
 use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{EnergyOwner, EnergyPart, EnergyRow, Meta, RoundChunk};
+use specfleet_ledger::{EnergyOwner, EnergyPart, EnergyRow, Meta, RoundChunk, ScoreRow};
 
 use crate::schema::{Column, Table};
 use crate::values::{Batch, NO_WORD, Values};
 use crate::visit::{Append, Learn, Misfit, Named, Spec, Visit, Whole};
 
-/// What a run calls its methods and data sets.
+/// What a run calls its methods, data sets and scorers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     /// The last one stands for what was between methods.
     methods: Vec<String>,
     data_sets: Vec<String>,
+    scorers: Vec<String>,
+    /// Of the scorers' figures.
+    units: Vec<String>,
 }
 
 impl Names {
     pub(crate) fn of(meta: &Meta) -> Names {
         let mut methods: Vec<String> = meta.methods.iter().map(|method| method.name.clone()).collect();
         methods.push("between-methods".to_owned());
-        Names { methods, data_sets: meta.data_sets.clone() }
+        let scorers = meta.scorers.iter().map(|scorer| scorer.name.clone()).collect();
+        let units = meta.scorers.iter().map(|scorer| scorer.unit.clone()).collect();
+        Names { methods, data_sets: meta.data_sets.clone(), scorers, units }
     }
 
     fn method(&self, index: u16) -> u32 {
@@ -65,6 +70,7 @@ pub(crate) fn columns(table: Table) -> Vec<Column> {
         Table::Energy => learn::<EnergyRow>(&names).0,
         Table::Audits => learn::<AuditRecord>(&names).0,
         Table::Verifiers => learn::<VerifierRow>(&names).0,
+        Table::Scores => learn::<ScoreRow>(&names).0,
     }
 }
 
@@ -167,7 +173,8 @@ impl Row for RoundRow {
     }
 }
 
-/// Appends a chunk of rounds column by column: what [`RoundRow::visit`] would append row by row, in the same order.
+/// Appends a chunk of rounds column by column: what [`RoundRow::visit`] would append row by row, in the same order, which
+/// a test looks after.
 /// `data_set` tells the index of a generation's data set.
 pub(crate) fn append_rounds(
     chunk: &RoundChunk,
@@ -448,3 +455,28 @@ impl Row for VerifierRow {
         v.named(Spec("idle_provenance", "", "How the idle energy is known"), &mut self.provenance)
     }
 }
+
+impl Row for ScoreRow {
+    const TABLE: Table = Table::Scores;
+
+    fn blank() -> ScoreRow {
+        ScoreRow { id: GenerationId::default(), scorer: 0, value: f32::NAN }
+    }
+
+    fn visit(&mut self, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
+        visit_id(&mut self.id, names, v)?;
+        let scorer = "Name of the metric; NULL if the run does not name it";
+        v.word(Spec("scorer", "", scorer), true, &names.scorers, &mut self.scorer.into())?;
+        v.word(Spec("unit", "", "Unit of the value"), true, &names.units, &mut self.scorer.into())?;
+        let index = "Index in `meta.scorers` of `run.json`, which says how the value was computed";
+        v.whole(Spec("scorer_index", "", index), &mut self.scorer)?;
+        v.float(
+            Spec("value", "as its scorer", "The value; NULL where the scorer looked and there is none"),
+            &mut self.value,
+        )
+    }
+}
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;

@@ -56,12 +56,21 @@ pub enum Table {
     Audits,
     /// One row per verifier and method.
     Verifiers,
+    /// One row per generation and scorer.
+    Scores,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 6] =
-        [Table::Rounds, Table::Generations, Table::Batches, Table::Energy, Table::Audits, Table::Verifiers];
+    pub const ALL: [Table; 7] = [
+        Table::Rounds,
+        Table::Generations,
+        Table::Batches,
+        Table::Energy,
+        Table::Audits,
+        Table::Verifiers,
+        Table::Scores,
+    ];
 
     /// As on the command line, and the stem of its file.
     pub fn name(self) -> &'static str {
@@ -72,6 +81,7 @@ impl Table {
             Table::Energy => "energy",
             Table::Audits => "audits",
             Table::Verifiers => "verifiers",
+            Table::Scores => "scores",
         }
     }
 

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use common::*;
 use proptest::prelude::*;
-use specfleet_engine::id::DeviceId;
+use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, Provenance, RoundRecord};
 use specfleet_export::{ExportError, Format, Options, Table, export, import};
-use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter};
+use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer};
 use tempfile::tempdir;
 
 fn all<T>(rows: impl Iterator<Item = Result<T, LedgerError>>) -> Vec<T> {
@@ -73,6 +73,10 @@ fn assert_equal(a: &RunReader, b: &RunReader) {
     assert_eq!(one(all(a.batches())), one(all(b.batches())));
     assert_eq!(audit_bits(&all(a.audits())), audit_bits(&all(b.audits())));
     assert_eq!(all(a.verifiers()), all(b.verifiers()));
+    let scores = |reader: &RunReader| -> Vec<_> {
+        all(reader.scores()).iter().map(|row| (row.id, row.scorer, one_nan(row.value).to_bits())).collect()
+    };
+    assert_eq!(scores(a), scores(b));
     let energy = |reader: &RunReader| {
         let mut rows: Vec<String> = all(reader.energy()).iter().map(|row| format!("{row:?}")).collect();
         rows.sort_unstable();
@@ -92,6 +96,7 @@ proptest! {
         batches in prop::collection::vec(any_batch(), 0..40),
         verifiers in prop::collection::vec((any_verifier(), any::<bool>()), 0..5),
         audits in prop::collection::vec(any_audit(), 0..8),
+        scored in prop::collection::vec((any_id(), 0u16..3, any_float()), 0..40),
     ) {
         let dir = tempdir().expect("a temporary folder");
         let mut writer = RunWriter::create(dir.path(), meta("r")).expect("a new run");
@@ -119,6 +124,7 @@ proptest! {
         writer.put_summary("{\"of\": \"all devices\"}").expect("a summary");
         let run_dir = writer.run_dir().to_path_buf();
         let written = writer.finish(RunState::Completed).expect("an end");
+        let written = Meta { scorers: score(&run_dir, &scored), ..written };
         let reader = RunReader::open(&run_dir).expect("the run has ended");
         for format in [Format::Parquet, Format::Jsonl] {
             let out = dir.path().join(format.name());
@@ -136,6 +142,26 @@ proptest! {
     }
 }
 
+/// Three scorers, two of one metric, and their scores.
+fn score(run_dir: &Path, scored: &[(GenerationId, u16, f32)]) -> Vec<Scorer> {
+    let scorer = |name: &str, layer: &str| Scorer {
+        name: name.to_owned(),
+        unit: "ratio".to_owned(),
+        label: format!("layer {layer}"),
+        settings: [("layer".to_owned(), layer.to_owned())].into(),
+    };
+    let scorers = [scorer("bertscore_f1", "2"), scorer("bertscore_f1", "3"), scorer("perplexity", "")];
+    let mut writer = ScoreWriter::open(run_dir).expect("the run has ended");
+    for scorer in &scorers {
+        writer.scorer(scorer).expect("room");
+    }
+    for &(id, scorer, value) in scored {
+        writer.append(ScoreRow { id, scorer, value }).expect("room");
+    }
+    writer.flush().expect("space on the disk");
+    scorers.to_vec()
+}
+
 /// A run of plausible rows, exported.
 fn exported(dir: &Path, format: Format) {
     let mut writer = RunWriter::create(&dir.join("ledger"), meta("r")).expect("a new run");
@@ -147,6 +173,7 @@ fn exported(dir: &Path, format: Format) {
     }
     let run_dir = writer.run_dir().to_path_buf();
     writer.finish(RunState::Completed).expect("an end");
+    score(&run_dir, &[(id(0, 0), 0, 0.5), (id(0, 1), 2, 3.5)]);
     export_all(&RunReader::open(&run_dir).expect("the run has ended"), format, &dir.join("out"));
 }
 
@@ -185,6 +212,15 @@ fn what_cannot_be_imported_says_why_and_leaves_nothing() {
         "DIR/out/rounds.jsonl: row 1, column position: 4294967296 is out of range"
     );
     assert!(broken("{\"method\"", "\"method\"").starts_with("DIR/out/rounds.jsonl: line 1: "));
+    fs::write(&rounds, &good).expect("a file");
+    let scores = dir.join("out/scores.jsonl");
+    let known = fs::read_to_string(&scores).expect("a file");
+    fs::write(&scores, known.repeat(2)).expect("a file");
+    let twice = "DIR/out/scores.jsonl: scorer 0 has two values for method 0, prompt 0, repetition 0";
+    assert_eq!(refusal(dir), twice);
+    fs::write(&scores, known.replace("\"scorer_index\":2", "\"scorer_index\":7")).expect("a file");
+    assert_eq!(refusal(dir), "DIR/out/scores.jsonl: there is no scorer 7: run.json names 3");
+    fs::write(&scores, known).expect("a file");
     fs::remove_file(&rounds).expect("a file");
     fs::remove_file(dir.join("out/audits.jsonl")).expect("a file");
     assert_eq!(refusal(dir), "DIR/out: there is no rounds.jsonl, no audits.jsonl");

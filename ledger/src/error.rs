@@ -138,6 +138,23 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether the user can mend it before anything is tried again: exit code 2.
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            LedgerError::BadRunName(_)
+            | LedgerError::RunExists(_)
+            | LedgerError::NotFound(_)
+            | LedgerError::NewerSchema { .. }
+            | LedgerError::StillRunning(_)
+            | LedgerError::BadTag(_) => true,
+            // Something that is no folder, or not ours.
+            LedgerError::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied)
+            }
+            _ => false,
+        }
+    }
+
     /// An I/O error on `path`, with a full disk told apart.
     pub(crate) fn io(path: &Path, source: io::Error) -> LedgerError {
         let path = path.to_path_buf();

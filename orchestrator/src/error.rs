@@ -207,19 +207,8 @@ impl Error {
             | Error::Question(_)
             | Error::UnknownRun { .. }
             | Error::Score(_)
-            | Error::Asked(_)
-            | Error::Ledger(
-                LedgerError::NotFound(_)
-                | LedgerError::NewerSchema { .. }
-                | LedgerError::StillRunning(_)
-                | LedgerError::BadTag(_),
-            ) => 2,
-            // `runs` on something that is no folder, or not ours to read.
-            Error::Ledger(LedgerError::Io { source, .. })
-                if matches!(source.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) =>
-            {
-                2
-            }
+            | Error::Asked(_) => 2,
+            Error::Ledger(error) if error.is_mistake() => 2,
             Error::Export(error) if error.is_mistake() => 2,
             Error::Interrupted(_) => 130,
             Error::DrafterMemory { .. }

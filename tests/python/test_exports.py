@@ -8,13 +8,14 @@ import pandas
 import pyarrow.parquet
 import pytest
 
-TABLES = ["rounds", "generations", "batches", "energy", "audits", "verifiers"]
+TABLES = ["rounds", "generations", "batches", "energy", "audits", "verifiers", "scores"]
 
 
 @pytest.fixture(scope="module")
 def exported(specfleet, real_run, tmp_path_factory):
     """The run in every format, by format."""
     folder = tmp_path_factory.mktemp("exported")
+    specfleet("score", real_run.name, "--ledger", real_run.ledger, "--perplexity")
     for format in ("parquet", "csv", "jsonl", "trace"):
         specfleet("export", real_run.name, "--ledger", real_run.ledger, "--format", format, "--out", folder / format)
     return folder
@@ -84,6 +85,19 @@ def test_parts_of_the_energy_are_the_generations_own(exported):
         assert duckdb.sql(sql.format(folder, part)).fetchall()[0][0] == frame[f"{part}_nanojoules"].sum()
 
 
+def test_scores_are_those_of_query(specfleet, real_run, exported):
+    sql = f"SELECT method, scorer, unit, avg(value) FROM '{exported}/parquet/scores.parquet' GROUP BY ALL"
+    means = {(method, scorer): (unit, mean) for method, scorer, unit, mean in duckdb.sql(sql).fetchall()}
+    scorers = json.loads((exported / "parquet" / "run.json").read_text())["meta"]["scorers"]
+    names = {scorer["name"]: scorer["unit"] for scorer in scorers}
+    assert {scorer for _, scorer in means} == set(names) and "perplexity" in names
+    answer = asked(specfleet, real_run, [f"{name}:mean" for name in names], by="method")
+    for (method, name), (unit, mean) in means.items():
+        (row,) = (row for row in answer if row["method"] == method)
+        # A scorer that looked may have found none in any text of a method.
+        assert unit == names[name] and row[f"{name}:mean"] == (mean and pytest.approx(mean, rel=1e-6)), (method, name)
+
+
 def test_rounds_can_be_grouped_without_a_join(exported):
     frame = pyarrow.parquet.read_table(exported / "parquet" / "rounds.parquet").to_pandas()
     assert set(frame.method) == {"hlm", "ui-hlm", "llm-only"}
@@ -144,7 +158,7 @@ def test_what_pyarrow_wrote_is_imported(specfleet, exported, tmp_path):
     (tmp_path / "run.json").write_text((exported / "parquet" / "run.json").read_text())
     specfleet("import", tmp_path, "--ledger", tmp_path / "ledger", "--name", "back")
     specfleet("export", "back", "--ledger", tmp_path / "ledger", "--format", "jsonl", "--out", tmp_path / "again")
-    for table in ("rounds", "generations", "batches", "audits", "verifiers"):
+    for table in ("rounds", "generations", "batches", "audits", "verifiers", "scores"):
         before = (exported / "jsonl" / f"{table}.jsonl").read_text().splitlines()
         after = (tmp_path / "again" / f"{table}.jsonl").read_text().splitlines()
         assert sorted(before) == sorted(after) if table == "rounds" else before == after, table

@@ -44,7 +44,7 @@ pub(crate) fn id(method: u16, prompt: u32) -> GenerationId {
 }
 
 /// Any float, all kinds of NaN included.
-fn float() -> impl Strategy<Value = f32> {
+pub(crate) fn any_float() -> impl Strategy<Value = f32> {
     prop_oneof![Just(f32::NAN), any::<u32>().prop_map(f32::from_bits), 0.0f32..1.0]
 }
 
@@ -79,9 +79,21 @@ pub(crate) fn any_id() -> impl Strategy<Value = GenerationId> {
 }
 
 pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
-    let decision = (short(), short(), short(), short(), source(), reason(), float(), float(), float(), float(), long());
-    let costs = (short(), long(), short(), short(), float(), long(), long(), long());
-    (decision, costs, (long(), long(), short(), long(), long(), float())).prop_map(|(a, b, c)| RoundRecord {
+    let decision = (
+        short(),
+        short(),
+        short(),
+        short(),
+        source(),
+        reason(),
+        any_float(),
+        any_float(),
+        any_float(),
+        any_float(),
+        long(),
+    );
+    let costs = (short(), long(), short(), short(), any_float(), long(), long(), long());
+    (decision, costs, (long(), long(), short(), long(), long(), any_float())).prop_map(|(a, b, c)| RoundRecord {
         position: a.0,
         token: a.1,
         draft: a.2,
@@ -158,7 +170,7 @@ pub(crate) fn any_generation() -> impl Strategy<Value = GenerationRecord> {
 }
 
 pub(crate) fn any_batch() -> impl Strategy<Value = BatchRecord> {
-    let counts = (short(), short(), short(), short(), long(), long(), long(), any::<bool>(), float());
+    let counts = (short(), short(), short(), short(), long(), long(), long(), any::<bool>(), any_float());
     (any::<u16>(), long(), any::<u16>(), long(), long(), counts).prop_map(
         |(method, batch, verifier, started, compute, counts)| BatchRecord {
             method,
@@ -195,7 +207,7 @@ pub(crate) fn any_verifier() -> impl Strategy<Value = VerifierRecord> {
 }
 
 pub(crate) fn any_audit() -> impl Strategy<Value = AuditRecord> {
-    (any_id(), prop::collection::vec((short(), float()), 0..30)).prop_map(|(id, skipped)| {
+    (any_id(), prop::collection::vec((short(), any_float()), 0..30)).prop_map(|(id, skipped)| {
         let (positions, accept_probabilities) = skipped.into_iter().unzip();
         AuditRecord { id, positions, accept_probabilities }
     })

@@ -22,7 +22,7 @@ pub(crate) struct ExportArgs {
     /// Folder to write into; it must be empty or not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Tables to export, of rounds, generations, batches, energy, audits, verifiers [default: all]
+    /// Tables to export, of rounds, generations, batches, energy, audits, verifiers, scores [default: all]
     #[arg(long, value_name = "TABLES", value_delimiter = ',')]
     tables: Vec<String>,
     /// Replace an export that is in the folder

@@ -7,6 +7,7 @@ mod calibration;
 mod care;
 mod common;
 mod deterministic;
+mod exports;
 mod faults;
 mod full_disk;
 mod interruption;
