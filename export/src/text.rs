@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use crate::schema::Column;
-use crate::values::{Batch, NO_WORD, Values};
+use crate::values::{Batch, Values};
 
 /// The header of a CSV file.
 pub(crate) fn csv_header(columns: &[Column], to: &mut impl Write) -> io::Result<()> {
@@ -14,13 +14,30 @@ pub(crate) fn csv_header(columns: &[Column], to: &mut impl Write) -> io::Result<
 
 /// Rows as CSV: NULL is nothing, a list is its values with spaces between them (a missing one is `NULL`).
 pub(crate) fn csv(batch: &Batch, line: &mut String, to: &mut impl Write) -> io::Result<()> {
+    let words = words(batch, |word, to| {
+        if word.is_empty() || word.contains(['"', ',', '\n', '\r']) {
+            write!(to, "\"{}\"", word.replace('"', "\"\""))
+        } else {
+            to.write_str(word)
+        }
+    });
     for row in 0..batch.rows() {
         line.clear();
-        for (place, values) in batch.columns.iter().flatten().enumerate() {
+        for (place, (values, words)) in batch.columns.iter().flatten().zip(&words).enumerate() {
             if place > 0 {
                 line.push(',');
             }
-            csv_value(values, row, line);
+            match values {
+                Values::Integers(values) => integer(values[row], line),
+                Values::MaybeIntegers(values) => values[row].iter().for_each(|value| integer(*value, line)),
+                Values::Floats(values) => float(values[row], &CSV, line),
+                Values::Booleans(values) => line.push_str(if values[row] { "true" } else { "false" }),
+                Values::Words { codes, .. } => line.push_str(words.get(codes[row] as usize).map_or("", String::as_str)),
+                Values::IntegerLists(lists) => list(lists.get(row), ' ', line, integer),
+                Values::FloatLists(lists) => list(lists.get(row), ' ', line, |value, line| {
+                    if value.is_nan() { line.push_str("NULL") } else { float(value, &CSV, line) }
+                }),
+            }
         }
         line.push('\n');
         to.write_all(line.as_bytes())?;
@@ -28,48 +45,40 @@ pub(crate) fn csv(batch: &Batch, line: &mut String, to: &mut impl Write) -> io::
     Ok(())
 }
 
-fn csv_value(values: &Values, row: usize, line: &mut String) {
-    // Writing into a string does not fail.
-    let _ = match values {
-        Values::Integers(values) => write!(line, "{}", values[row]),
-        Values::MaybeIntegers(values) => values[row].map_or(Ok(()), |value| write!(line, "{value}")),
-        Values::Floats(values) if values[row].is_nan() => Ok(()),
-        Values::Floats(values) => write!(line, "{}", values[row]),
-        Values::Booleans(values) => write!(line, "{}", values[row]),
-        Values::Words { codes, .. } if codes[row] == NO_WORD => Ok(()),
-        Values::Words { codes, known } => {
-            let word = &known[codes[row] as usize];
-            if word.is_empty() || word.contains(['"', ',', '\n', '\r']) {
-                write!(line, "\"{}\"", word.replace('"', "\"\""))
-            } else {
-                line.write_str(word)
-            }
-        }
-        Values::IntegerLists(lists) => {
-            let words: Vec<String> = lists.get(row).iter().map(i64::to_string).collect();
-            line.write_str(&words.join(" "))
-        }
-        Values::FloatLists(lists) => {
-            let word = |value: &f32| if value.is_nan() { "NULL".to_owned() } else { value.to_string() };
-            let words: Vec<String> = lists.get(row).iter().map(word).collect();
-            line.write_str(&words.join(" "))
-        }
-    };
-}
-
 /// Rows as JSON lines: NULL is `null`, infinities are the words `"Infinity"` and `"-Infinity"`.
 pub(crate) fn jsonl(columns: &[Column], batch: &Batch, line: &mut String, to: &mut impl Write) -> io::Result<()> {
+    let words = words(batch, json_text);
+    let key = |(place, column): (usize, &Column)| {
+        let before = if place == 0 { '{' } else { ',' };
+        format!("{before}\"{}\":", column.name)
+    };
+    let keys: Vec<String> = columns.iter().enumerate().map(key).collect();
     for row in 0..batch.rows() {
         line.clear();
-        line.push('{');
-        for (place, (column, values)) in columns.iter().zip(batch.columns.iter().flatten()).enumerate() {
-            if place > 0 {
-                line.push(',');
+        for ((key, values), words) in keys.iter().zip(batch.columns.iter().flatten()).zip(&words) {
+            line.push_str(key);
+            match values {
+                Values::Integers(values) => integer(values[row], line),
+                Values::MaybeIntegers(values) => match values[row] {
+                    Some(value) => integer(value, line),
+                    None => line.push_str("null"),
+                },
+                Values::Floats(values) => json_float(values[row], line),
+                Values::Booleans(values) => line.push_str(if values[row] { "true" } else { "false" }),
+                Values::Words { codes, .. } => {
+                    line.push_str(words.get(codes[row] as usize).map_or("null", String::as_str));
+                }
+                Values::IntegerLists(lists) => {
+                    line.push('[');
+                    list(lists.get(row), ',', line, integer);
+                    line.push(']');
+                }
+                Values::FloatLists(lists) => {
+                    line.push('[');
+                    list(lists.get(row), ',', line, json_float);
+                    line.push(']');
+                }
             }
-            line.push('"');
-            line.push_str(column.name);
-            line.push_str("\":");
-            json_value(values, row, line);
         }
         line.push_str("}\n");
         to.write_all(line.as_bytes())?;
@@ -77,44 +86,56 @@ pub(crate) fn jsonl(columns: &[Column], batch: &Batch, line: &mut String, to: &m
     Ok(())
 }
 
-fn json_value(values: &Values, row: usize, line: &mut String) {
-    let _ = match values {
-        Values::Integers(values) => write!(line, "{}", values[row]),
-        Values::MaybeIntegers(values) => match values[row] {
-            Some(value) => write!(line, "{value}"),
-            None => line.write_str("null"),
-        },
-        Values::Floats(values) => json_float(values[row], line),
-        Values::Booleans(values) => write!(line, "{}", values[row]),
-        Values::Words { codes, .. } if codes[row] == NO_WORD => line.write_str("null"),
-        Values::Words { codes, known } => json_text(&known[codes[row] as usize], line),
-        Values::IntegerLists(lists) => {
-            let words: Vec<String> = lists.get(row).iter().map(i64::to_string).collect();
-            write!(line, "[{}]", words.join(","))
-        }
-        Values::FloatLists(lists) => {
-            line.push('[');
-            for (place, value) in lists.get(row).iter().enumerate() {
-                if place > 0 {
-                    line.push(',');
-                }
-                let _ = json_float(*value, line);
-            }
-            line.write_str("]")
-        }
+/// The words of each column as `form` writes them: once per batch, not once per row. What a batch has no word for
+/// ([`NO_WORD`](crate::values::NO_WORD)) is in no list.
+fn words(batch: &Batch, form: impl Fn(&str, &mut String) -> std::fmt::Result) -> Vec<Vec<String>> {
+    let formed = |word: &String| {
+        let mut formed = String::new();
+        // Writing into a string does not fail.
+        let _ = form(word, &mut formed);
+        formed
     };
+    let of = |values: &Values| match values {
+        Values::Words { known, .. } => known.iter().map(formed).collect(),
+        _ => Vec::new(),
+    };
+    batch.columns.iter().flatten().map(of).collect()
 }
 
-fn json_float(value: f32, line: &mut String) -> std::fmt::Result {
+fn integer(value: i64, line: &mut String) {
+    line.push_str(itoa::Buffer::new().format(value));
+}
+
+/// What stands for floats that are no numbers.
+struct Unusual {
+    nan: &'static str,
+    infinity: &'static str,
+    minus_infinity: &'static str,
+}
+
+const CSV: Unusual = Unusual { nan: "", infinity: "inf", minus_infinity: "-inf" };
+const JSON: Unusual = Unusual { nan: "null", infinity: "\"Infinity\"", minus_infinity: "\"-Infinity\"" };
+
+fn float(value: f32, unusual: &Unusual, line: &mut String) {
     match value {
-        value if value.is_nan() => line.write_str("null"),
-        f32::INFINITY => line.write_str("\"Infinity\""),
-        f32::NEG_INFINITY => line.write_str("\"-Infinity\""),
-        // The exponent form keeps large and small numbers short; JSON wants no `+`, and Rust writes none.
-        value if value != 0.0 && !(1e-5..1e15).contains(&value.abs()) => write!(line, "{value:e}"),
-        // The sign of a zero must come back too.
-        value if value == 0.0 && value.is_sign_negative() => line.write_str("-0.0"),
-        value => write!(line, "{value}"),
+        value if value.is_nan() => line.push_str(unusual.nan),
+        f32::INFINITY => line.push_str(unusual.infinity),
+        f32::NEG_INFINITY => line.push_str(unusual.minus_infinity),
+        value => line.push_str(zmij::Buffer::new().format_finite(value)),
+    }
+}
+
+/// A float as JSON.
+pub(crate) fn json_float(value: f32, line: &mut String) {
+    float(value, &JSON, line);
+}
+
+fn list<T: Copy>(values: &[T], between: char, line: &mut String, one: impl Fn(T, &mut String)) {
+    for (place, value) in values.iter().enumerate() {
+        if place > 0 {
+            line.push(between);
+        }
+        one(*value, line);
     }
 }
 
