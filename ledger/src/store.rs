@@ -47,7 +47,7 @@ const LIVE_SEGMENT: usize = 512 * 1024;
 
 /// The size for a store that is filled once. The log holds little more than the names of files then. A file that was
 /// replaced is deleted when the segment that says so is full, which must be soon, or the store takes three times its rows.
-const BULK_SEGMENT: usize = 1024;
+const BULK_SEGMENT: usize = 256;
 
 /// Opens a store, or creates one for a run that is being written. Flushing is the writer's business alone, so sled's own
 /// timer is off.
