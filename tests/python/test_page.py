@@ -234,6 +234,11 @@ def test_a_stored_run_is_reported(browser, dashboard, ledger, width):
         assert all(request.startswith((dashboard.url, "data:")) for request in watched.requests), watched.requests
 
 
+def shown_runs(page):
+    """The two runs that a comparison shows, in its order."""
+    return [page.locator(f"#{place}").input_value() for place in ("a", "b")]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_two_runs_are_compared_by_keyboard_alone(browser, dashboard, ledger, width):
     names = [run["run"] for run in runs_of(ledger)[:2]]
@@ -266,6 +271,21 @@ def test_two_runs_are_compared_by_keyboard_alone(browser, dashboard, ledger, wid
         page.wait_for_selector("figure.chart svg", timeout=60_000)
         text = page.locator("main").inner_text()
         assert all(name in text for name in names) and "seed" in text and "differs" in text
+        # Paired, as the command says it: which is the first run's figure minus the second's.
+        comparison = json.loads(specfleet("compare", *shown_runs(page), "--ledger", str(ledger), "--json").stdout)
+        method = page.locator("#method").input_value()
+        rows = {row["metric"]: row for row in comparison["rows"] if row["method_a"] == method}
+        shown = page.locator("[aria-label='Differences paired by prompt'] tbody tr").all_inner_texts()
+        # The unit stands under the metric.
+        shown = {row.split()[0]: row.split("\t")[1:] for row in shown}
+        assert set(shown) == set(rows) and "energy_per_token_joules_total" in rows
+        for metric, row in rows.items():
+            pairs, first, second, difference, *_, more = shown[metric]
+            number = lambda text: float(text.split(" ")[0].replace("−", "-").replace(",", ""))
+            assert int(pairs) == row["pairs"] and more == ("yes" if row["significant"] else "no"), metric
+            assert number(first) == pytest.approx(row["mean_a"], rel=1e-3, abs=1e-9), metric
+            assert number(second) == pytest.approx(row["mean_b"], rel=1e-3, abs=1e-9), metric
+            assert number(difference) == pytest.approx(-row["difference"], rel=1e-3, abs=1e-9), metric
         page.wait_for_timeout(500)
         watched.check()
 

@@ -1,5 +1,5 @@
 "use strict";
-// Two runs side by side: what they have in common, what differs, and their charts.
+// Two runs side by side: what they have in common, what differs, what of it is more than chance, and their charts.
 {
   const { element, ask, fixed, table, scrolling, energyChart, paretoChart, latencyCharts, pathOf } = specfleet;
 
@@ -25,23 +25,58 @@
     });
   }
 
+  /** A number with four significant digits, as the command prints it. */
+  function significant(value) {
+    return fixed(value, value === 0 ? 0 : Math.min(9, Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value))))));
+  }
+
+  /** What the answers to the same prompts say of a method: every metric with its interval. */
+  function differences({ rows }, name) {
+    return rows.filter((row) => row.method_a === name && row.method_b === name).map((row) => [
+      [row.metric, element("span", { class: "unit" }, row.unit)],
+      row.pairs,
+      significant(row.mean_a),
+      significant(row.mean_b),
+      `${significant(-row.difference)} [${significant(-row.high)}, ${significant(-row.low)}]`,
+      row.effect === null ? "" : fixed(-row.effect, 2),
+      row.adjusted_p_value < 0.001 ? "< 0.001" : fixed(row.adjusted_p_value, 3),
+      row.significant ? "yes" : "no",
+    ]);
+  }
+
   /** The figures of one method at a time, chosen from those that both have. */
-  function methods(a, b) {
+  function methods(a, b, paired) {
     const names = a.methods.map((method) => method.name).filter((name) => b.methods.some((method) => method.name === name));
     if (names.length === 0) return element("p", { class: "soft" }, "The runs have no method in common.");
     const select = element("select", { id: "method", name: "method" }, names.map((name) => element("option", { value: name }, name)));
     select.value = names.includes("ui-hlm") ? "ui-hlm" : names[0];
     const box = element("div", {});
-    const show = () => box.replaceChildren(scrolling("Figures of both runs", table({
-      caption: `Figures of ${select.value} in both runs`,
-      columns: ["figure", "first", "second", "difference", ["change", "%"]],
-      rows: figures(a, b, select.value),
-    })));
+    const pairs = () => paired.refused !== undefined
+      ? [element("p", { class: "soft" }, `No pairs: ${paired.refused}.`)]
+      : [
+          element("p", { class: "soft small" }, "Means over the prompts that both answered. Difference: second minus first, with its 95 % interval by bootstrap; p by sign flips over prompts, after Holm."),
+          scrolling("Differences paired by prompt", table({
+            caption: `Differences of ${select.value}, paired by prompt`,
+            columns: ["metric", "prompts", "first", "second", ["difference", "95 % interval"], ["effect", "d_z"], "p", ["differs", "at 5 %"]],
+            rows: differences(paired.of, select.value),
+          })),
+          ...paired.of.notes.map((note) => element("p", { class: "soft small" }, note)),
+        ];
+    const show = () => box.replaceChildren(
+      element("h3", {}, "Paired by prompt"),
+      ...pairs(),
+      element("h3", {}, "Each run by itself"),
+      element("p", { class: "soft small" }, "Means and percentiles of the whole runs. Difference: second minus first; how much of it is chance is not said here."),
+      scrolling("Figures of both runs", table({
+        caption: `Figures of ${select.value} in both runs`,
+        columns: ["figure", "first", "second", "difference", ["change", "%"]],
+        rows: figures(a, b, select.value),
+      })),
+    );
     select.addEventListener("change", show);
     show();
     return element("div", { class: "card" },
       element("div", { class: "controls" }, element("div", {}, element("label", { for: "method" }, "Method"), select)),
-      element("p", { class: "soft small" }, "Difference: second minus first, of the means and percentiles that each run has by itself. What of it is chance is not said here."),
       box);
   }
 
@@ -52,7 +87,7 @@
   }
 
   function show(place, answer) {
-    const { a, b } = answer;
+    const { a, b, paired } = answer;
     const [onlyA, onlyB] = different(a.run.scenario, b.run.scenario);
     const names = [a.run.name, b.run.name];
     const side = (report) => element("div", {}, element("h3", {}, element("a", { href: pathOf(report.run.name) }, report.run.name)),
@@ -60,7 +95,7 @@
     place.replaceChildren(
       element("div", { class: "card" }, scrolling("What the runs are", table({ caption: "What the two runs are", words: true, columns: ["", ["first", names[0]], ["second", names[1]], ""], rows: facts(a, b) }))),
       element("h2", {}, "Figures"),
-      methods(a, b),
+      methods(a, b, paired),
       element("h2", {}, "Scenarios"),
       onlyA.length + onlyB.length === 0
         ? element("p", { class: "soft" }, "Both runs have the same scenario.")

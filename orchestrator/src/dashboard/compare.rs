@@ -1,24 +1,57 @@
 //! Two runs for the page that compares them.
 
+use std::path::Path;
+
 use actix_web::HttpResponse;
 use serde::Serialize;
 
 use super::State;
 use super::name::RunName;
 use super::refusal::Refusal;
+use crate::compare::{self, Pairs, RunComparison};
+use crate::cores::cores;
+use crate::error::Error;
 use crate::report_data::ReportData;
+use crate::stored::StoredRun;
 
-/// Both reports.
+/// Both reports, and what can be said of the difference.
 #[derive(Serialize)]
 struct Compared<'a> {
     a: &'a ReportData,
     b: &'a ReportData,
+    paired: Paired,
 }
 
-/// Both runs' reports in one answer.
+/// The runs paired by prompt, as `specfleet compare` does it.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Paired {
+    /// Every metric of every method that both have.
+    Of(Box<RunComparison>),
+    /// Why they are not compared.
+    Refused(String),
+}
+
+/// Both runs' reports and their comparison in one answer.
 pub(super) async fn compare(state: &State, a: &RunName, b: &RunName) -> Result<HttpResponse, Refusal> {
     let explain = |name: &RunName, refusal| state.runs.explain(name, refusal);
     let first = state.reports.get(a).await.map_err(|refusal| explain(a, refusal))?;
     let second = state.reports.get(b).await.map_err(|refusal| explain(b, refusal))?;
-    Ok(HttpResponse::Ok().json(Compared { a: &first, b: &second }))
+    let paired = if a == b {
+        // One process opens a store once.
+        Paired::Refused("this is one and the same run".to_owned())
+    } else {
+        let (a, b) = (a.clone(), b.clone());
+        state.reports.in_turn(move |ledger| pair(&a.folder(ledger), &b.folder(ledger))).await??
+    };
+    Ok(HttpResponse::Ok().json(Compared { a: &first, b: &second, paired }))
+}
+
+fn pair(a: &Path, b: &Path) -> Result<Paired, Error> {
+    let (a, b) = (StoredRun::open(a, cores())?, StoredRun::open(b, cores())?);
+    match compare::compare(&a, &b, &Pairs::default()) {
+        Ok(comparison) => Ok(Paired::Of(Box::new(comparison))),
+        Err(Error::Question(why)) => Ok(Paired::Refused(why)),
+        Err(error) => Err(error),
+    }
 }

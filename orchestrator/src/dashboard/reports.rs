@@ -1,4 +1,5 @@
-//! Reports of stored runs: computed one at a time, on a thread that may block, and the last few kept.
+//! Reports of stored runs: computed one at a time, on a thread that may block, and the last few kept. Whatever else takes
+//! long waits for its turn among them.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -48,15 +49,24 @@ impl<R: Send + Sync + 'static> Reports<R> {
 
     /// The report of a run that has ended.
     pub(super) async fn get(self: &Arc<Self>, run: &RunName) -> Result<Arc<R>, Refusal> {
+        let (reports, run) = (self.clone(), run.clone());
+        self.in_turn(move |_| reports.kept_or_made(&run)).await?
+    }
+
+    /// What `make` makes of the ledger's folder, on a thread that may block, when no report is being made.
+    pub(super) async fn in_turn<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         let _place = self.waiting.try_acquire().map_err(|_| Refusal::busy())?;
         let turn = self.turn.clone().lock_owned().await;
-        let (reports, run) = (self.clone(), run.clone());
+        let ledger = self.ledger.clone();
         let made = web::block(move || {
             // The turn ends with the computation, whether somebody still waits for it or not.
             let _turn = turn;
-            reports.kept_or_made(&run)
+            make(&ledger)
         });
-        made.await.map_err(|_| Refusal::stopped())?
+        made.await.map_err(|_| Refusal::stopped())
     }
 
     fn kept_or_made(&self, run: &RunName) -> Result<Arc<R>, Refusal> {
