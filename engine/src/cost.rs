@@ -3,6 +3,8 @@
 //! Three kinds: fixed; fitted on the batches of a live run (`measured`); computed from what a device profile declares
 //! (`roofline`, [declared]). The scheduler decides; this only prices.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::time::Span;
@@ -35,8 +37,8 @@ pub enum BatchCost {
     Roofline(Roofline),
 }
 
-/// (base + per_token·tokens + per_sequence·sequences + per_cached_token·cached) · contention\[beside\] · a draw of
-/// `spread`. Coefficients in nanoseconds.
+/// (base + per_token·tokens + per_sequence·sequences + per_cached_token·cached) · contention\[beside\] · methods\[name\] ·
+/// a draw of `spread`. Coefficients in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredCost {
@@ -50,6 +52,10 @@ pub struct MeasuredCost {
     pub per_cached_token: f64,
     /// Slowdown by the number of other verifiers that compute at the same time, from 0 on; the last holds for more.
     pub contention: Vec<f64>,
+    /// What the batches of each method take beside the others of their size, by its name \[ours\]; 1 for one that is not
+    /// here. The same cores draft, encode and decode meanwhile, which methods do more or less of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<String, f64>,
     /// Percentiles 0 to 100 of measured over fitted time; empty means that every batch takes what the plane says.
     pub spread: Vec<f32>,
     /// Batches it was fitted on.
@@ -105,10 +111,30 @@ impl BatchCost {
             BatchCost::Roofline(roofline) => roofline.span(work),
         }
     }
+
+    /// That of the batches of one method.
+    pub fn of_method(&self, name: &str) -> BatchCost {
+        match self {
+            BatchCost::Measured(measured) => BatchCost::Measured(measured.of_method(name)),
+            other => other.clone(),
+        }
+    }
 }
 
 impl MeasuredCost {
-    /// The fitted time without the spread, in ns.
+    fn of_method(&self, name: &str) -> MeasuredCost {
+        let factor = self.methods.get(name).copied().unwrap_or(1.0);
+        MeasuredCost {
+            base: self.base * factor,
+            per_token: self.per_token * factor,
+            per_sequence: self.per_sequence * factor,
+            per_cached_token: self.per_cached_token * factor,
+            methods: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The fitted time of any method without the spread, in ns.
     pub fn expected(&self, work: &BatchWork) -> f64 {
         let plane = self.base
             + self.per_token * f64::from(work.tokens)
@@ -167,6 +193,7 @@ mod tests {
             per_sequence: 5.0,
             per_cached_token: 0.1,
             contention: vec![1.0, 1.5],
+            methods: [("dssd".to_owned(), 0.5)].into(),
             spread: vec![0.5, 1.0, 1.5],
             batches: 10,
             relative_error: 0.0,
@@ -178,6 +205,8 @@ mod tests {
         assert_eq!(cost.span(&work(4, 2, 100, 0), 0.5), Span(160));
         assert_eq!(cost.span(&work(4, 2, 100, 0), 0.0), Span(80));
         assert_eq!(cost.span(&work(4, 2, 100, 0), 0.75), Span(200));
+        assert_eq!(cost.of_method("dssd").span(&work(4, 2, 100, 0), 0.75), Span(100));
+        assert_eq!(cost.of_method("hlm").span(&work(4, 2, 100, 0), 0.75), Span(200));
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     let rows = Rows::read(&reader)?;
     let generations = rows.all();
     let batches: Vec<BatchRecord> = reader.batches().collect::<Result<_, _>>()?;
-    let (batch_cost, cost) =
-        fit_batch_cost(&batches).ok_or_else(|| cannot("it has too few batches to fit what they take (twenty)"))?;
+    let (batch_cost, cost) = fit_batch_cost(&batches, &meta.methods)
+        .ok_or_else(|| cannot("it has too few batches to fit what they take (twenty)"))?;
     let host = fit_host(&generations, &meta.methods, settings.pool.max_wait);
     let distributions = fit_distributions(&generations, &meta.methods);
     let line = refit_line(&generations, &meta.methods);
@@ -65,6 +65,8 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     )];
     let slowdowns: Vec<String> = batch_cost.contention.iter().map(|factor| format!("{factor:.2}")).collect();
     lines.push(format!("         times {} beside 0, 1, … other verifiers that compute", slowdowns.join(", ")));
+    let methods: Vec<String> = batch_cost.methods.iter().map(|(name, factor)| format!("{name} {factor:.2}")).collect();
+    lines.push(format!("         times by method: {}", methods.join(", ")));
     match &host {
         Some(host) => lines.push(format!(
             "host     {:.0} us late per draft step, {:.0} us per upload beyond link, queue and batch, {:.0} us late per wake of the \

@@ -35,8 +35,8 @@ pub struct Kill {
 pub struct PoolSetup {
     /// What its machine is told.
     pub settings: PoolSettings,
-    /// What its batches take.
-    pub cost: BatchCost,
+    /// What its batches take, by the method of the phase; the last holds for more.
+    pub costs: Vec<BatchCost>,
     /// What the host adds.
     pub host: Host,
     /// Draws the spread of batch times.
@@ -72,7 +72,9 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     pub(crate) machine: PoolMachine,
     pub(crate) answers: A,
     pub(crate) sink: S,
-    cost: BatchCost,
+    costs: Vec<BatchCost>,
+    /// The place among them that this phase takes.
+    cost: usize,
     host: Host,
     seed: u64,
     running: Vec<Option<Running<A::Verdict>>>,
@@ -94,13 +96,15 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
 impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
     /// An empty pool at time zero.
     pub(crate) fn new(setup: PoolSetup, answers: A, sink: S) -> Pool<A, S> {
-        let PoolSetup { settings, cost, host, seed, kills } = setup;
+        let PoolSetup { settings, costs, host, seed, kills } = setup;
+        assert!(!costs.is_empty(), "batches take something");
         let replicas = settings.autoscale.map_or(settings.verifiers, |scale| scale.max).max(settings.verifiers);
         Pool {
             machine: PoolMachine::new(Time::ZERO, settings),
             answers,
             sink,
-            cost,
+            costs,
+            cost: 0,
             host,
             seed,
             running: (0..replicas).map(|_| None).collect(),
@@ -122,6 +126,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         let mut out = std::mem::take(&mut self.out);
         self.machine.next_phase(now, method, &mut out);
         self.out = out;
+        self.cost = usize::from(method).min(self.costs.len() - 1);
         self.carry_out(now);
     }
 
@@ -337,7 +342,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             position: (batch.batch >> 32) as u32,
             epoch: 0,
         };
-        let compute = self.cost.span(&work, key.draws(Purpose::Simulation).uniform());
+        let compute = self.costs[self.cost].span(&work, key.draws(Purpose::Simulation).uniform());
         let waited = self.host.batch(self.seed, now);
         self.computing += 1;
         self.running[usize::from(batch.verifier.0)] = Some(Running {

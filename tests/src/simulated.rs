@@ -88,7 +88,7 @@ pub fn simulate(setup: &Setup, extras: &Extras) -> Outcome {
     let tokens = Arc::new(Mutex::new(0));
     let pool = PoolSetup {
         settings: setup.pool.clone(),
-        cost: extras.cost.clone(),
+        costs: vec![extras.cost.clone()],
         host: extras.host.clone(),
         seed: setup.device.seed,
         kills: extras.kills.clone(),

@@ -142,6 +142,7 @@ fn cost() -> impl Strategy<Value = BatchCost> {
             per_sequence: 50.0,
             per_cached_token: 1.0,
             contention: vec![1.0, 1.7],
+            methods: Default::default(),
             spread: vec![0.5, 1.0, 2.0],
             batches: 1,
             relative_error: 0.0,

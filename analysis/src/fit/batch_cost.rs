@@ -1,8 +1,8 @@
 //! What a verification batch takes, fitted on the batches of a run \[ours\].
 //!
-//! compute ≈ (base + a·tokens + b·sequences + c·cached) · contention\[beside\], by least squares with a, b, c and base ≥ 0;
-//! plane and contention are fitted in turn until neither moves. *Beside* are the other verifiers' batches that are under
-//! way when a batch starts.
+//! compute ≈ (base + a·tokens + b·sequences + c·cached) · contention\[beside\] · methods\[method\], by least squares with a, b,
+//! c and base ≥ 0; plane, contention and methods are fitted in turn until none moves. *Beside* are the other verifiers'
+//! batches that are under way when a batch starts. Methods differ in what the same cores do meanwhile.
 //!
 //! Against a few huge outliers (a machine that slept): the first fit weighs batches by 1 / compute², so that no batch can
 //! pull by more than its own relative error; what then took more than three times too long or too short, and more than six
@@ -10,6 +10,7 @@
 
 use specfleet_engine::calibration::percentiles;
 use specfleet_engine::cost::{BatchWork, MeasuredCost};
+use specfleet_engine::method::Method;
 use specfleet_engine::record::BatchRecord;
 use specfleet_engine::time::Time;
 
@@ -18,10 +19,10 @@ use super::least_squares::{COLUMNS, NormalEquations};
 /// Fewer batches than this fit nothing.
 const LEAST_BATCHES: usize = 20;
 
-/// Fewer batches than this beside the same number of others say nothing of their own about contention.
-const LEAST_BESIDE: usize = 20;
+/// Fewer batches than this beside the same number of others, or of one method, say nothing of their own.
+const LEAST_ALIKE: usize = 20;
 
-/// Turns of plane and contention at most.
+/// Turns of plane, contention and methods at most.
 const TURNS: usize = 100;
 
 /// How well a fit of batch costs went.
@@ -33,12 +34,12 @@ pub struct FitReport {
     pub outliers: u64,
     /// Mean of |fitted − measured| over the mean measured time.
     pub relative_error: f64,
-    /// r²: the share of the measured times' variance that plane and contention explain; 0 if they never vary.
+    /// r²: the share of the measured times' variance that the fit explains; 0 if they never vary.
     pub r2: f64,
 }
 
-/// Fits completed batches; `None` if there are too few (twenty).
-pub fn fit_batch_cost(batches: &[BatchRecord]) -> Option<(MeasuredCost, FitReport)> {
+/// Fits completed batches, whose methods are places in `methods`; `None` if there are too few (twenty).
+pub fn fit_batch_cost(batches: &[BatchRecord], methods: &[Method]) -> Option<(MeasuredCost, FitReport)> {
     let all = observations(batches);
     if all.len() < LEAST_BATCHES {
         return None;
@@ -74,6 +75,7 @@ pub fn fit_batch_cost(batches: &[BatchRecord]) -> Option<(MeasuredCost, FitRepor
         per_sequence,
         per_cached_token,
         contention: model.contention(),
+        methods: methods.iter().zip(&model.methods).map(|(method, factor)| (method.name.clone(), *factor)).collect(),
         spread: spread(&kept, &model, measured / expected),
         batches: report.batches,
         relative_error: report.relative_error,
@@ -85,6 +87,7 @@ pub fn fit_batch_cost(batches: &[BatchRecord]) -> Option<(MeasuredCost, FitRepor
 /// One completed batch.
 #[derive(Clone, Copy, Debug)]
 struct Observation {
+    method: u16,
     work: BatchWork,
     nanoseconds: f64,
 }
@@ -121,16 +124,18 @@ fn observations(batches: &[BatchRecord]) -> Vec<Observation> {
         busy[verifier] = batch.started + batch.compute;
         if batch.completed {
             let work = BatchWork { tokens: batch.work, sequences: batch.sequences, cached: batch.cached, beside };
-            observations.push(Observation { work, nanoseconds: batch.compute.0 as f64 });
+            observations.push(Observation { method: batch.method, work, nanoseconds: batch.compute.0 as f64 });
         }
     }
     observations
 }
 
-/// Plane and contention.
+/// Plane, contention and methods.
 #[derive(Clone, Debug)]
 struct Model {
     plane: [f64; COLUMNS],
+    /// By method, their mean over all batches 1; those without enough batches have 1 too.
+    methods: Vec<f64>,
     /// By group of `beside`.
     slowdowns: Vec<f64>,
     /// The group of each number of others; the last holds for more.
@@ -141,26 +146,36 @@ impl Model {
     fn fit(observations: &[Observation], weight: impl Fn(&Observation) -> f64) -> Model {
         let groups = groups(observations);
         let count = groups.last().map_or(1, |last| last + 1);
-        let mut model = Model { plane: [0.0; COLUMNS], slowdowns: vec![1.0; count], groups };
+        let most = observations.iter().map(|o| usize::from(o.method)).max().unwrap_or(0);
+        let methods = vec![1.0; most + 1];
+        let mut model = Model { plane: [0.0; COLUMNS], methods, slowdowns: vec![1.0; count], groups };
         for _ in 0..TURNS {
             let mut equations = NormalEquations::default();
             for o in observations {
-                let slowdown = model.slowdown(o.work.beside);
-                equations.add(o.columns().map(|column| column * slowdown), o.nanoseconds, weight(o));
+                let factor = model.slowdown(o.work.beside) * model.methods[usize::from(o.method)];
+                equations.add(o.columns().map(|column| column * factor), o.nanoseconds, weight(o));
             }
             model.plane = equations.solve_nonnegative();
-            let mut sums = vec![(0.0, 0.0); count];
+            let mut sums = vec![Ratio::default(); count];
             for o in observations {
-                let (plane, sum) = (model.plane_time(o), &mut sums[model.group(o.work.beside)]);
-                sum.0 += weight(o) * plane * o.nanoseconds;
-                sum.1 += weight(o) * plane * plane;
+                let rest = model.plane_time(o) * model.methods[usize::from(o.method)];
+                sums[model.group(o.work.beside)].add(rest, o.nanoseconds, weight(o));
             }
-            let slowdown = |(product, square): (f64, f64)| if square > 0.0 { product / square } else { 1.0 };
             // A verifier alone is the measure of contention.
-            let alone = slowdown(sums[0]);
-            let slowdowns: Vec<f64> = sums.into_iter().map(|sum| slowdown(sum) / alone).collect();
-            let moved = slowdowns.iter().zip(&model.slowdowns).map(|(new, old)| (new - old).abs()).fold(0.0, f64::max);
+            let slowdowns: Vec<f64> = sums.iter().map(|sum| sum.of() / sums[0].of()).collect();
+            let moved = distance(&slowdowns, &model.slowdowns);
             model.slowdowns = slowdowns;
+            let mut sums = vec![Ratio::default(); model.methods.len()];
+            for o in observations {
+                let rest = model.plane_time(o) * model.slowdown(o.work.beside);
+                sums[usize::from(o.method)].add(rest, o.nanoseconds, weight(o));
+            }
+            let known = |sum: &Ratio| if sum.count < LEAST_ALIKE { 1.0 } else { sum.of() };
+            let mean = sums.iter().map(|sum| known(sum) * sum.count as f64).sum::<f64>() / observations.len() as f64;
+            let methods: Vec<f64> =
+                sums.iter().map(|sum| if sum.count < LEAST_ALIKE { 1.0 } else { known(sum) / mean }).collect();
+            let moved = moved.max(distance(&methods, &model.methods));
+            model.methods = methods;
             if moved < 1e-12 {
                 break;
             }
@@ -181,13 +196,40 @@ impl Model {
     }
 
     fn time(&self, observation: &Observation) -> f64 {
-        self.plane_time(observation) * self.slowdown(observation.work.beside)
+        self.plane_time(observation)
+            * self.slowdown(observation.work.beside)
+            * self.methods[usize::from(observation.method)]
     }
 
     /// The slowdown by the number of others.
     fn contention(&self) -> Vec<f64> {
         self.groups.iter().map(|group| self.slowdowns[*group]).collect()
     }
+}
+
+/// How much longer than fitted some batches took, by least squares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ratio {
+    count: usize,
+    product: f64,
+    square: f64,
+}
+
+impl Ratio {
+    fn add(&mut self, fitted: f64, measured: f64, weight: f64) {
+        self.count += 1;
+        self.product += weight * fitted * measured;
+        self.square += weight * fitted * fitted;
+    }
+
+    fn of(&self) -> f64 {
+        if self.square > 0.0 { self.product / self.square } else { 1.0 }
+    }
+}
+
+/// The largest difference between two of a place.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 /// Which numbers of others are told apart: each that enough batches have; the others go with the next lower one, those
@@ -200,7 +242,7 @@ fn groups(observations: &[Observation]) -> Vec<usize> {
     counts
         .into_iter()
         .map(|count| {
-            known += usize::from(count >= LEAST_BESIDE);
+            known += usize::from(count >= LEAST_ALIKE);
             known.saturating_sub(1)
         })
         .collect()

@@ -202,7 +202,7 @@ impl<'a> Phases<'a> {
                 sizes.verifier_context,
                 sizes.end_tokens.clone(),
             ),
-            cost: source.cost.clone(),
+            costs: source.resolved.methods.iter().map(|method| source.cost.of_method(&method.name)).collect(),
             host: self.host.clone(),
             seed: settings.run.seed,
             kills: kills(settings),

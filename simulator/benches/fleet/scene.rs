@@ -134,8 +134,8 @@ impl Scene {
                 (FittedDevices::new(fitted.clone(), count), device_sink(count))
             })
             .collect();
-        let cost = BatchCost::Measured(self.cost.clone());
-        let setup = PoolSetup { settings: self.pool(), cost, host: Host::ideal(), seed: SEED, kills: vec![] };
+        let costs = vec![BatchCost::Measured(self.cost.clone())];
+        let setup = PoolSetup { settings: self.pool(), costs, host: Host::ideal(), seed: SEED, kills: vec![] };
         let answers = DrawnPool::new(self.devices as usize);
         let mut simulation = Simulation::new(setup, threads, answers, pool_sink);
         let (totals, sinks) =
@@ -239,6 +239,7 @@ pub(crate) fn plane(base: f64, per_token: f64, per_sequence: f64, per_cached_tok
         per_sequence,
         per_cached_token,
         contention: vec![],
+        methods: Default::default(),
         spread: vec![],
         batches: 1,
         relative_error: 0.0,

@@ -228,7 +228,7 @@ pub(crate) fn run_until(setup: &Setup, stop: impl Fn(u64) -> ControlFlow<()>) ->
     let fleet = fleet.expect("valid settings");
     let pool = PoolSetup {
         settings: setup.pool.clone(),
-        cost: setup.cost.clone(),
+        costs: vec![setup.cost.clone()],
         host: setup.host.clone(),
         seed: setup.device.seed,
         kills: setup.kills.clone(),

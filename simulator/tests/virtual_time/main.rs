@@ -259,6 +259,7 @@ fn rough() -> impl Strategy<Value = Setup> {
             per_sequence: 100.0,
             per_cached_token: 1.0,
             contention: vec![1.0, 1.5],
+            methods: Default::default(),
             spread: vec![0.5, 1.0, 3.0],
             batches: 1,
             relative_error: 0.0,
