@@ -5,6 +5,7 @@ use std::sync::Arc;
 use specfleet_engine::calibration::HostOverheads;
 use specfleet_engine::cost::quantile;
 use specfleet_engine::device::WakeReason;
+use specfleet_engine::id::DeviceId;
 use specfleet_engine::random::{DrawKey, Purpose};
 use specfleet_engine::time::{Span, Time};
 
@@ -22,6 +23,8 @@ const SHARED: u64 = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     late: Option<Arc<[Lateness; 4]>>,
+    /// Share of a device's events that a draw of their own makes late.
+    own_share: f32,
     /// Which of several simulations of the same.
     turn: u16,
 }
@@ -31,8 +34,13 @@ pub struct Host {
 enum Lateness {
     /// Always as late.
     Mean(Span),
-    /// Percentiles of what a moment adds to those before it, see [`stalls`].
-    Stalls(Vec<f32>),
+    /// As percentiles say.
+    Spread {
+        /// Of how late events are.
+        spread: Vec<f32>,
+        /// Of what a moment adds to those before it, see [`stalls`].
+        stalls: Vec<f32>,
+    },
 }
 
 /// What an event adds to; as a number, its place in [`Host::late`].
@@ -55,7 +63,7 @@ impl Host {
     pub fn measured(overheads: &HostOverheads) -> Host {
         let lateness = |mean: Span, spread: &[f32]| match spread {
             [] => Lateness::Mean(mean),
-            spread => Lateness::Stalls(stalls(spread)),
+            spread => Lateness::Spread { spread: spread.to_vec(), stalls: stalls(spread) },
         };
         let late = [
             lateness(overheads.step, &overheads.step_spread),
@@ -63,7 +71,7 @@ impl Host {
             lateness(overheads.wake, &overheads.wake_spread),
             lateness(overheads.batch, &overheads.batch_spread),
         ];
-        Host { late: Some(Arc::new(late)), turn: 0 }
+        Host { late: Some(Arc::new(late)), own_share: overheads.own_share, turn: 0 }
     }
 
     /// The same host on another day: every turn has draws of its own.
@@ -78,17 +86,17 @@ impl Host {
 
     /// How much later than asked a device is woken that asked for `at`. The overhead of an upload is added half on its way
     /// up, half on the way down ([`Self::way_down`]).
-    pub(crate) fn wake(&self, reason: WakeReason, seed: u64, at: Time) -> Span {
+    pub(crate) fn wake(&self, reason: WakeReason, seed: u64, device: DeviceId, at: Time) -> Span {
         match reason {
-            WakeReason::StepTime => self.draw(Kind::Step, seed, at),
-            WakeReason::Uplink => Span(self.draw(Kind::Upload, seed, at).0 / 2),
+            WakeReason::StepTime => self.of_device(Kind::Step, seed, device, at),
+            WakeReason::Uplink => Span(self.of_device(Kind::Upload, seed, device, at).0 / 2),
             _ => Span::ZERO,
         }
     }
 
     /// How much later than sent, at `at`, a message to a device starts to arrive.
-    pub(crate) fn way_down(&self, seed: u64, at: Time) -> Span {
-        Span(self.draw(Kind::Upload, seed, at).0.div_ceil(2))
+    pub(crate) fn way_down(&self, seed: u64, device: DeviceId, at: Time) -> Span {
+        Span(self.of_device(Kind::Upload, seed, device, at).0.div_ceil(2))
     }
 
     /// How much later than asked the pool is woken that asked for `at`.
@@ -101,13 +109,37 @@ impl Host {
         self.draw(Kind::Batch, seed, at)
     }
 
+    /// How late an event of a device is that is due at `at`. Mostly it is late with all others; a few are late by
+    /// themselves, or devices that one batch has answered would never part again. Both have the same spread.
+    fn of_device(&self, kind: Kind, seed: u64, device: DeviceId, at: Time) -> Span {
+        if self.own_share > 0.0
+            && let Some(late) = &self.late
+            && let Lateness::Spread { spread, .. } = &late[kind as usize]
+        {
+            let key = DrawKey {
+                seed,
+                prompt: device.0,
+                // Apart from the stalls' draws, and other ones on each day.
+                repetition: u16::MAX / 2 - self.turn,
+                position: at.0 as u32,
+                // Times stay far below 2^62 ns, 146 years.
+                epoch: (at.0 >> 32) as u32 | (kind as u32) << 30,
+            };
+            let mut draws = key.draws(Purpose::Simulation);
+            if draws.uniform() < f64::from(self.own_share) {
+                return Span(quantile(spread, draws.uniform()).unwrap_or(0.0) as u64);
+            }
+        }
+        self.draw(kind, seed, at)
+    }
+
     /// How late an event is that is due at `at`. Who is due while the host stalls waits for the same end: what a moment's
     /// draw says holds for the moments behind it too, less the time that has passed.
     fn draw(&self, kind: Kind, seed: u64, at: Time) -> Span {
         let Some(late) = &self.late else { return Span::ZERO };
         let table = match &late[kind as usize] {
             Lateness::Mean(mean) => return *mean,
-            Lateness::Stalls(table) => table,
+            Lateness::Spread { stalls, .. } => stalls,
         };
         let moment = at.0 / MOMENT.0;
         let mut longest = 0.0_f64;
@@ -187,6 +219,10 @@ mod tests {
     }
 
     fn host(spread: Vec<f32>) -> Host {
+        partly_apart(spread, 0.0)
+    }
+
+    fn partly_apart(spread: Vec<f32>, own_share: f32) -> Host {
         let span = Span(1);
         Host::measured(&HostOverheads {
             step: span,
@@ -197,28 +233,45 @@ mod tests {
             wake_spread: vec![],
             batch: span,
             batch_spread: vec![],
+            own_share,
             uplink_bytes: 0,
             downlink_bytes: 0,
             generations: 1,
         })
     }
 
+    fn late(host: &Host, device: u32, at: u64) -> u64 {
+        host.wake(WakeReason::StepTime, 1, DeviceId(device), Time(at)).0
+    }
+
     #[test]
     fn events_are_as_late_as_measured() {
-        let host = host(spread());
-        let mut late: Vec<u64> =
-            (0..40_000).map(|n| host.wake(WakeReason::StepTime, 1, Time(n * 1_234_567)).0).collect();
-        late.sort_unstable();
-        for percent in [25, 50, 75, 90, 95, 99] {
-            let (found, expected) = (late[late.len() * percent / 100] as f64, f64::from(spread()[percent]));
-            assert!((found - expected).abs() < 0.08 * expected + 5e3, "{percent}: {found} {expected}");
+        for own_share in [0.0, 0.3, 1.0] {
+            let host = partly_apart(spread(), own_share);
+            let mut late: Vec<u64> = (0..40_000).map(|n| late(&host, 7, n * 1_234_567)).collect();
+            late.sort_unstable();
+            for percent in [25, 50, 75, 90, 95, 99] {
+                let (found, expected) = (late[late.len() * percent / 100] as f64, f64::from(spread()[percent]));
+                assert!((found - expected).abs() < 0.08 * expected + 5e3, "{own_share}, {percent}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_events_is_late_by_itself() {
+        for own_share in [0.0, 0.1, 1.0] {
+            let host = partly_apart(spread(), own_share);
+            let apart = (0..20_000).filter(|n| late(&host, 1, n * 1_234_567) != late(&host, 2, n * 1_234_567)).count();
+            // One of two devices, or both.
+            let expected = 20_000.0 * f64::from(1.0 - (1.0 - own_share).powi(2));
+            assert!((apart as f64 - expected).abs() < 150.0, "{own_share}: {apart} {expected}");
         }
     }
 
     #[test]
     fn who_is_due_in_a_stall_waits_for_its_end() {
         let host = host(spread());
-        let release = |at: u64| at + host.wake(WakeReason::StepTime, 1, Time(at)).0;
+        let release = |at: u64| at + late(&host, 1, at);
         let due: Vec<u64> = (0..20_000).map(|n| n * MOMENT.0 / 2).collect();
         // Nobody overtakes who was due a moment before.
         assert!(due.windows(3).all(|due| release(due[2]) + 1 >= release(due[0])));
@@ -231,8 +284,7 @@ mod tests {
     fn a_day_has_its_own_stalls_and_no_spread_is_the_mean() {
         let one = host(spread());
         let other = one.clone().turn(1);
-        let late =
-            |host: &Host| (0..50).map(|n| host.wake(WakeReason::StepTime, 1, Time(n * 1_000_000))).collect::<Vec<_>>();
+        let late = |host: &Host| (0..50).map(|n| Span(late(host, 1, n * 1_000_000))).collect::<Vec<_>>();
         assert_eq!(late(&one), late(&one.clone()));
         assert_ne!(late(&one), late(&other));
         assert!(late(&host(vec![])).iter().all(|late| *late == Span(1)));

@@ -316,7 +316,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
             let due = at.max(now);
-            let at = due + self.fleet.host().wake(reason, self.fleet.seed, due);
+            let at = due + self.fleet.host().wake(reason, self.fleet.seed, DeviceId(slot * SHARDS + self.index), due);
             if at >= device.leaves {
                 break;
             }
@@ -409,7 +409,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             return;
         }
         device.timer = at;
-        let at = at + self.fleet.host().wake(reason, self.fleet.seed, at);
+        let at = at + self.fleet.host().wake(reason, self.fleet.seed, DeviceId(slot * SHARDS + self.index), at);
         self.push(at, Event::Timer(slot));
     }
 
@@ -434,7 +434,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let slot = id / SHARDS;
         let device = &mut self.devices[slot as usize];
         // One stream keeps its order, however late its host is.
-        let at = (at + self.fleet.host().way_down(self.fleet.seed, at)).max(device.last_message);
+        let at = (at + self.fleet.host().way_down(self.fleet.seed, DeviceId(id), at)).max(device.last_message);
         device.last_message = at;
         let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
         // Mostly nothing can happen to a device that waits before then, and it can be asked now.

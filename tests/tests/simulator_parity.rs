@@ -126,6 +126,7 @@ fn host() -> impl Strategy<Value = Host> {
                 wake_spread: spread_of(wake),
                 batch: Span(batch),
                 batch_spread: Vec::new(),
+                own_share: if spread { 0.2 } else { 0.0 },
                 uplink_bytes: 0,
                 downlink_bytes: 0,
                 generations: 1,

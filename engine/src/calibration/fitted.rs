@@ -56,6 +56,10 @@ pub struct HostOverheads {
     /// Percentiles 0 to 100 of the same, in ns, by upload.
     #[serde(default)]
     pub batch_spread: Vec<f32>,
+    /// Share of a device's events that are late by themselves; the others are late with everything that is due in the same
+    /// moment.
+    #[serde(default)]
+    pub own_share: f32,
     /// Bytes of an upload's frame beyond its nominal bits.
     pub uplink_bytes: u32,
     /// Bytes of a verdict's frame.

@@ -146,6 +146,7 @@ fn overheads(step: u64, upload: u64, wake: u64, batch: u64) -> HostOverheads {
         wake_spread: vec![],
         batch: Span(batch),
         batch_spread: Vec::new(),
+        own_share: 0.0,
         uplink_bytes: 0,
         downlink_bytes: 0,
         generations: 1,
@@ -239,6 +240,7 @@ fn rough() -> impl Strategy<Value = Setup> {
             Some((step, upload)) => Host::measured(&HostOverheads {
                 step_spread: vec![0.0, 2.0 * step as f32],
                 upload_spread: vec![0.0, 2.0 * upload as f32],
+                own_share: 0.3,
                 ..overheads(step, upload, 100, 50)
             }),
         };
