@@ -1,7 +1,7 @@
 //! What a verification batch takes, fitted on the batches of a run \[ours\].
 //!
-//! compute ≈ (base + a·tokens + b·sequences + c·cached) · contention\[beside\] · methods\[method\], by least squares with a, b,
-//! c and base ≥ 0; plane, contention and methods are fitted in turn until none moves. *Beside* are the other verifiers'
+//! compute ≈ (base + a·tokens + b·sequences + c·cached) · contention\[beside\] · methods\[method\], with a, b, c and base ≥ 0:
+//! plane and contention by least squares, methods by their mean time, in turn until none moves. *Beside* are the other verifiers'
 //! batches that are under way when a batch starts. Methods differ in what the same cores do meanwhile.
 //!
 //! Against a few huge outliers (a machine that slept): the first fit weighs batches by 1 / compute², so that no batch can
@@ -156,24 +156,20 @@ impl Model {
                 equations.add(o.columns().map(|column| column * factor), o.nanoseconds, weight(o));
             }
             model.plane = equations.solve_nonnegative();
-            let mut sums = vec![Ratio::default(); count];
+            let mut sums = vec![(0.0, 0.0); count];
             for o in observations {
                 let rest = model.plane_time(o) * model.methods[usize::from(o.method)];
-                sums[model.group(o.work.beside)].add(rest, o.nanoseconds, weight(o));
+                let sum = &mut sums[model.group(o.work.beside)];
+                sum.0 += weight(o) * rest * o.nanoseconds;
+                sum.1 += weight(o) * rest * rest;
             }
+            let slowdown = |(product, square): (f64, f64)| if square > 0.0 { product / square } else { 1.0 };
             // A verifier alone is the measure of contention.
-            let slowdowns: Vec<f64> = sums.iter().map(|sum| sum.of() / sums[0].of()).collect();
+            let alone = slowdown(sums[0]);
+            let slowdowns: Vec<f64> = sums.into_iter().map(|sum| slowdown(sum) / alone).collect();
             let moved = distance(&slowdowns, &model.slowdowns);
             model.slowdowns = slowdowns;
-            let mut sums = vec![Ratio::default(); model.methods.len()];
-            for o in observations {
-                let rest = model.plane_time(o) * model.slowdown(o.work.beside);
-                sums[usize::from(o.method)].add(rest, o.nanoseconds, weight(o));
-            }
-            let known = |sum: &Ratio| if sum.count < LEAST_ALIKE { 1.0 } else { sum.of() };
-            let mean = sums.iter().map(|sum| known(sum) * sum.count as f64).sum::<f64>() / observations.len() as f64;
-            let methods: Vec<f64> =
-                sums.iter().map(|sum| if sum.count < LEAST_ALIKE { 1.0 } else { known(sum) / mean }).collect();
+            let methods = model.method_factors(observations, &weight);
             let moved = moved.max(distance(&methods, &model.methods));
             model.methods = methods;
             if moved < 1e-12 {
@@ -181,6 +177,25 @@ impl Model {
             }
         }
         model
+    }
+
+    /// What each method's batches took over what plane and contention say: the ratio of the sums, because a method's mean
+    /// must be right before all, whether its batches are large or small.
+    fn method_factors(&self, observations: &[Observation], weight: impl Fn(&Observation) -> f64) -> Vec<f64> {
+        let mut sums = vec![(0_usize, 0.0, 0.0); self.methods.len()];
+        for o in observations {
+            let (count, measured, fitted) = &mut sums[usize::from(o.method)];
+            let weight = weight(o).sqrt();
+            *count += 1;
+            *measured += weight * o.nanoseconds;
+            *fitted += weight * self.plane_time(o) * self.slowdown(o.work.beside);
+        }
+        let known = |count: usize, fitted: f64| count >= LEAST_ALIKE && fitted > 0.0;
+        let factor = |&(count, measured, fitted): &(usize, f64, f64)| {
+            if known(count, fitted) { measured / fitted } else { 1.0 }
+        };
+        let mean = sums.iter().map(|sum| factor(sum) * sum.0 as f64).sum::<f64>() / observations.len() as f64;
+        sums.iter().map(|sum| if known(sum.0, sum.2) { factor(sum) / mean } else { 1.0 }).collect()
     }
 
     fn group(&self, beside: u16) -> usize {
@@ -204,26 +219,6 @@ impl Model {
     /// The slowdown by the number of others.
     fn contention(&self) -> Vec<f64> {
         self.groups.iter().map(|group| self.slowdowns[*group]).collect()
-    }
-}
-
-/// How much longer than fitted some batches took, by least squares.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ratio {
-    count: usize,
-    product: f64,
-    square: f64,
-}
-
-impl Ratio {
-    fn add(&mut self, fitted: f64, measured: f64, weight: f64) {
-        self.count += 1;
-        self.product += weight * fitted * measured;
-        self.square += weight * fitted * fitted;
-    }
-
-    fn of(&self) -> f64 {
-        if self.square > 0.0 { self.product / self.square } else { 1.0 }
     }
 }
 
