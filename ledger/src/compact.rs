@@ -70,12 +70,8 @@ pub enum CompactStep {
 
 /// The same; `seen` is told of each step when it is done.
 pub fn compact_watched(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Result<Compacted, LedgerError> {
-    let running = Meta::read(run_dir)?.state == RunState::Running;
-    let lock = RunLock::for_writing(run_dir).map_err(|error| match error {
-        // It has ended, and somebody else works on it.
-        LedgerError::StillRunning(_) if !running => LedgerError::StoreBusy(run_dir.to_path_buf()),
-        other => other,
-    })?;
+    Meta::read(run_dir)?;
+    let lock = RunLock::for_writing(run_dir)?;
     // Nobody writes now: what it says is final.
     let meta = Meta::read(run_dir)?;
     let old_dir = store::path(run_dir, &meta.store)?;

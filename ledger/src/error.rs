@@ -128,13 +128,24 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// sled found its files damaged, or failed otherwise.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", sled_words(.source))]
     Store {
         /// The store.
         path: PathBuf,
         /// sled's words.
         source: sled::Error,
     },
+}
+
+/// What sled says, in one line: it ends its words with an empty backtrace, and does not say what may heal.
+fn sled_words(source: &sled::Error) -> String {
+    match source {
+        sled::Error::Corruption { .. } => {
+            "sled finds its files damaged (if it is only conf or snap.*, a copy of the folder without them opens)"
+                .to_owned()
+        }
+        other => other.to_string().replace('\n', " "),
+    }
 }
 
 impl LedgerError {

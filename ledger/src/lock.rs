@@ -1,11 +1,19 @@
-//! Who is alive: a running run holds an exclusive lock on a file, which the system frees however its process ends.
+//! Who is alive: whoever writes a run holds an exclusive lock on a file, whoever reads one a shared lock. The system frees
+//! both however their processes end.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::LedgerError;
+use crate::meta::{Meta, RunState};
+use crate::store;
 
 const LOCK_FILE: &str = "lock";
+
+/// How often, and after how long each time, a writer asks again while there are readers: a listing looks for a moment only.
+const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// A held lock; dropping it frees it.
 #[derive(Debug)]
@@ -14,7 +22,8 @@ pub(crate) struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the writer's lock of a fresh run folder.
+    /// Takes the writer's lock. Of a run that is being written it is [`LedgerError::StillRunning`], of one that is read,
+    /// compacted or added to [`LedgerError::StoreBusy`].
     pub(crate) fn for_writing(run_dir: &Path) -> Result<RunLock, LedgerError> {
         let path = run_dir.join(LOCK_FILE);
         let file = OpenOptions::new()
@@ -23,23 +32,58 @@ impl RunLock {
             .write(true)
             .open(&path)
             .map_err(|error| LedgerError::io(&path, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(RunLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(LedgerError::StillRunning(run_dir.to_path_buf())),
+        let (times, pause) = PATIENCE;
+        for _ in 0..times {
+            match file.try_lock() {
+                Ok(()) => return Ok(RunLock { _file: file }),
+                Err(TryLockError::WouldBlock) if is_held(run_dir)? => return Err(held(run_dir)),
+                Err(TryLockError::WouldBlock) => thread::sleep(pause),
+                Err(TryLockError::Error(error)) => return Err(LedgerError::io(&path, error)),
+            }
+        }
+        Err(busy(run_dir))
+    }
+
+    /// Takes a reader's lock; a folder without a lock file (copied, imported) needs none.
+    pub(crate) fn for_reading(run_dir: &Path) -> Result<Option<RunLock>, LedgerError> {
+        let path = run_dir.join(LOCK_FILE);
+        let Some(file) = open(&path)? else { return Ok(None) };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(RunLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(held(run_dir)),
             Err(TryLockError::Error(error)) => Err(LedgerError::io(&path, error)),
         }
     }
 }
 
+/// What a writer does with a run that somebody else must leave alone.
+fn held(run_dir: &Path) -> LedgerError {
+    match Meta::read(run_dir) {
+        Ok(meta) if meta.state != RunState::Running => busy(run_dir),
+        // A fresh one has no description yet.
+        _ => LedgerError::StillRunning(run_dir.to_path_buf()),
+    }
+}
+
+fn busy(run_dir: &Path) -> LedgerError {
+    let store = Meta::read(run_dir).and_then(|meta| store::path(run_dir, &meta.store));
+    LedgerError::StoreBusy(store.unwrap_or_else(|_| run_dir.to_path_buf()))
+}
+
+/// The lock file, if there is one.
+fn open(path: &Path) -> Result<Option<File>, LedgerError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LedgerError::io(path, error)),
+    }
+}
+
 /// Whether a living writer holds the run. Asks with a *shared* lock, so that two askers never mistake each other for the
-/// writer. A folder without a lock file (copied, imported) has no writer.
+/// writer. A folder without a lock file has none.
 pub(crate) fn is_held(run_dir: &Path) -> Result<bool, LedgerError> {
     let path = run_dir.join(LOCK_FILE);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(LedgerError::io(&path, error)),
-    };
+    let Some(file) = open(&path)? else { return Ok(false) };
     match file.try_lock_shared() {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),

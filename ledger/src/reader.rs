@@ -10,7 +10,7 @@ use crate::chunk::{self, Row};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::index::{Closed, Places};
-use crate::lock;
+use crate::lock::RunLock;
 use crate::meta::{self, Meta, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
@@ -38,6 +38,8 @@ pub struct RunReader {
     places: OnceLock<Places>,
     damaged: OnceLock<Vec<LedgerError>>,
     cache: Mutex<Vec<(u64, Arc<Vec<RoundRecord>>)>>,
+    /// Keeps those away who would compact the run, delete it or add to it. Declared after `store`, so dropped after it.
+    _lock: Option<RunLock>,
 }
 
 /// All rounds of one generation.
@@ -66,23 +68,17 @@ impl RunReader {
     /// Opens a run that has ended. A run that is being written is [`LedgerError::StillRunning`]; one of a newer schema is
     /// refused before anything but its `meta.json` was read.
     pub fn open(run_dir: &Path) -> Result<RunReader, LedgerError> {
-        let meta = Meta::read(run_dir)?;
-        if lock::is_held(run_dir)? {
-            return Err(match meta.state {
-                RunState::Running => LedgerError::StillRunning(run_dir.to_path_buf()),
-                // Somebody compacts it, or adds to it.
-                _ => LedgerError::StoreBusy(store::path(run_dir, &meta.store)?),
-            });
-        }
-        // Nobody writes any more: what it says now is final.
+        Meta::read(run_dir)?;
+        let lock = RunLock::for_reading(run_dir)?;
+        // Nobody writes now: what it says is final.
         let mut meta = Meta::read(run_dir)?;
         if meta.state == RunState::Running {
             meta.state = RunState::Interrupted;
         }
-        RunReader::over(run_dir, meta)
+        Ok(RunReader { _lock: lock, ..RunReader::over(run_dir, meta)? })
     }
 
-    /// Reads the store that `meta` names, which nobody writes.
+    /// Reads the store that `meta` names, which nobody writes: the caller holds the run's lock.
     pub(crate) fn over(run_dir: &Path, meta: Meta) -> Result<RunReader, LedgerError> {
         let store_dir = store::path(run_dir, &meta.store)?;
         if !store_dir.is_dir() {
@@ -99,6 +95,7 @@ impl RunReader {
             places: OnceLock::new(),
             damaged: OnceLock::new(),
             cache: Mutex::new(Vec::new()),
+            _lock: None,
         })
     }
 
@@ -225,8 +222,8 @@ impl RunReader {
     /// The closed generations.
     pub(crate) fn closed(&self) -> &Closed {
         self.closed.get_or_init(|| {
-            let chunks = self.store.scan_prefix([Table::Generations.tag()]).values();
-            Closed::new(chunks.filter_map(Result::ok), self.meta.schema)
+            let chunks = self.entries(Table::Generations).filter_map(Result::ok);
+            Closed::new(chunks.map(|(_, chunk)| chunk), self.meta.schema)
         })
     }
 
@@ -235,14 +232,29 @@ impl RunReader {
         self.places.get_or_init(|| Places::new(self.chunks().filter_map(Result::ok)))
     }
 
-    /// The numbers of a table's chunks from `first` to `last`.
-    pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> Result<Vec<u64>, LedgerError> {
-        let keys = self.store.range(table.key(first)..=table.key(last)).keys();
-        keys.filter_map(|key| match key {
-            Ok(key) => table.sequence(&key).map(Ok),
-            Err(error) => Some(Err(LedgerError::store(&self.store_dir, error))),
-        })
-        .collect()
+    /// The numbers of a table's chunks from `first` to `last`, and why these are not all.
+    pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> (Vec<u64>, Option<LedgerError>) {
+        let mut numbers = Vec::new();
+        for key in self.store.range(table.key(first)..=table.key(last)).keys() {
+            match key {
+                Ok(key) => numbers.extend(table.sequence(&key)),
+                Err(error) => {
+                    let next = numbers.last().map_or(first, |number: &u64| number.saturating_add(1));
+                    numbers.append(&mut self.numbers_from_behind(table, next, last));
+                    return (numbers, Some(LedgerError::store(&self.store_dir, error)));
+                }
+            }
+        }
+        (numbers, None)
+    }
+
+    /// The numbers that lie behind a page that sled cannot read. Its iterators do not get past such a page: they give the
+    /// same error again and again. So nobody asks one twice, and what is behind is looked for from the other end.
+    fn numbers_from_behind(&self, table: Table, first: u64, last: u64) -> Vec<u64> {
+        let keys = self.store.range(table.key(first)..=table.key(last)).keys().rev();
+        let mut numbers: Vec<u64> = keys.map_while(Result::ok).filter_map(|key| table.sequence(&key)).collect();
+        numbers.reverse();
+        numbers
     }
 
     /// One chunk as it lies in the store.
@@ -273,14 +285,30 @@ impl RunReader {
         })
     }
 
-    /// The same, as they lie in the store.
+    /// The same, as they lie in the store. A page that sled cannot read gives one error, for all the chunks in it.
     pub(crate) fn entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
-        self.store.scan_prefix([table.tag()]).map(move |entry| {
-            let (key, value) = entry.map_err(|error| LedgerError::store(&self.store_dir, error))?;
-            let sequence = table.sequence(&key).ok_or_else(|| {
-                self.damage(table, u64::MAX, format!("its key {:02x?} is none of this table's", &key[..]))
-            })?;
-            Ok((sequence, value))
+        let mut entries = Some(self.store.scan_prefix([table.tag()]));
+        let mut behind = Vec::new().into_iter();
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            match entries.as_mut().and_then(Iterator::next) {
+                Some(Ok((key, value))) => {
+                    let Some(sequence) = table.sequence(&key) else {
+                        let reason = format!("its key {:02x?} is none of this table's", &key[..]);
+                        return Some(Err(self.damage(table, u64::MAX, reason)));
+                    };
+                    next = sequence.saturating_add(1);
+                    return Some(Ok((sequence, value)));
+                }
+                Some(Err(error)) => {
+                    entries = None;
+                    behind = self.numbers_from_behind(table, next, u64::MAX).into_iter();
+                    return Some(Err(LedgerError::store(&self.store_dir, error)));
+                }
+                None => entries = None,
+            }
+            let sequence = behind.next()?;
+            Some(self.value(table, sequence).map(|value| (sequence, value)))
         })
     }
 

@@ -31,11 +31,8 @@ impl RunReader {
         columns: &[RoundColumn],
     ) -> impl Iterator<Item = Result<RoundChunk, LedgerError>> + use<'_> {
         let wanted = Projection::new(columns);
-        let (numbers, error) = match self.round_chunks() {
-            Ok(numbers) => (numbers, None),
-            Err(error) => (Vec::new(), Some(Err(error))),
-        };
-        error.into_iter().chain(numbers.into_iter().map(move |number| {
+        let (numbers, errors) = self.round_chunks();
+        errors.into_iter().map(Err).chain(numbers.into_iter().map(move |number| {
             let mut chunk = RoundChunk::default();
             self.read_rounds(number, wanted, &mut chunk)?;
             Ok(chunk)
@@ -56,10 +53,7 @@ impl RunReader {
         step: impl Fn(&mut S, &RoundChunk) + Sync,
     ) -> (Vec<S>, Vec<LedgerError>) {
         let wanted = Projection::new(columns);
-        let numbers = match self.round_chunks() {
-            Ok(numbers) => numbers,
-            Err(error) => return (Vec::new(), vec![error]),
-        };
+        let (numbers, mut all_damage) = self.round_chunks();
         let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).collect();
         let next = AtomicUsize::new(0);
         let results: Vec<Part<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
@@ -90,25 +84,33 @@ impl RunReader {
         });
         let results = results.into_iter().filter_map(|result| result.into_inner().ok().flatten());
         let (states, damage): (Vec<S>, Vec<Vec<LedgerError>>) = results.unzip();
-        (states, damage.into_iter().flatten().collect())
+        all_damage.extend(damage.into_iter().flatten());
+        (states, all_damage)
     }
 
-    /// The numbers of the chunks of rounds, in order: those that have pieces, and those that lack them.
-    pub(crate) fn round_chunks(&self) -> Result<Vec<u64>, LedgerError> {
+    /// The numbers of the chunks of rounds, in order: those that have pieces, and those that lack them; and why these are
+    /// not all.
+    pub(crate) fn round_chunks(&self) -> (Vec<u64>, Vec<LedgerError>) {
         // Chunks of pieces are small and lie together, so their keys cost little; of the large ones only those that
         // fill a gap are looked up.
-        let pieces = self.numbers(Table::Pieces, 0, u64::MAX)?;
+        let (pieces, error) = self.numbers(Table::Pieces, 0, u64::MAX);
+        let mut errors: Vec<LedgerError> = error.into_iter().collect();
         let mut numbers = Vec::with_capacity(pieces.len());
         let mut next = 0;
+        let mut fill = |numbers: &mut Vec<u64>, first, last| {
+            let (mut lacking, error) = self.numbers(Table::Rounds, first, last);
+            numbers.append(&mut lacking);
+            errors.extend(error);
+        };
         for number in pieces {
             if next < number {
-                numbers.append(&mut self.numbers(Table::Rounds, next, number - 1)?);
+                fill(&mut numbers, next, number - 1);
             }
             numbers.push(number);
             next = number.saturating_add(1);
         }
-        numbers.append(&mut self.numbers(Table::Rounds, next, u64::MAX)?);
-        Ok(numbers)
+        fill(&mut numbers, next, u64::MAX);
+        (numbers, errors)
     }
 
     /// Fills `into` with the wanted columns of a chunk of rounds.

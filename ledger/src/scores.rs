@@ -138,7 +138,8 @@ impl ScoreWriter {
     pub fn flush(&mut self) -> Result<(), LedgerError> {
         self.commit()?;
         self.store.flush().map_err(|error| LedgerError::store(&self.store_dir, error))?;
-        Ok(())
+        // Its time tells whoever keeps something that was made of the rows.
+        meta::edit(&self.run_dir, |_| ())
     }
 
     /// Moves the pending rows into the store in one atomic batch; when the disk is nearly full they stay pending.

@@ -225,3 +225,85 @@ fn columns_have_the_names_of_the_fields() {
     let fields: Vec<&str> = record.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(sorted, fields);
 }
+
+/// A page that sled cannot read costs what is in it: every reader says so once, goes on behind it and comes to an end.
+#[test]
+fn a_damaged_page_ends_no_reader_and_hangs_none() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = large(dir.path());
+    specfleet_ledger::compact(&run_dir).expect("a compacted run");
+    let whole: usize =
+        all(RunReader::open(&run_dir).expect("the run").scan_rounds(&[])).iter().map(RoundChunk::len).sum();
+    let blobs: Vec<std::ffi::OsString> = std::fs::read_dir(run_dir.join("store-2/blobs"))
+        .expect("a compacted store")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    let (mut struck, mut went_on) = (0, 0);
+    for blob in &blobs {
+        // sled changes files when it opens them, so each case has a store of its own.
+        let copy = dir.path().join("copy");
+        copy_folder(&run_dir, &copy);
+        let path = copy.join("store-2/blobs").join(blob);
+        let mut bytes = std::fs::read(&path).expect("a file");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).expect("a file");
+        let (told, answer) = std::sync::mpsc::channel();
+        let folder = copy.clone();
+        std::thread::spawn(move || {
+            let found = RunReader::open(&folder).map(|reader| {
+                let sound = reader.verify().is_ok_and(|verified| verified.is_sound());
+                let errors = reader.scan_rounds(&[]).filter(Result::is_err).count();
+                let rounds: usize = reader.scan_rounds(&[]).flatten().map(|chunk| chunk.len()).sum();
+                let others = reader.batches().flatten().count() + reader.generations().flatten().count();
+                let _ = reader.damaged();
+                (sound, errors, rounds, others)
+            });
+            // Nobody may be left who waits.
+            let _ = told.send(found);
+        });
+        let found = answer.recv_timeout(std::time::Duration::from_secs(60)).expect("it hangs");
+        // What sled does not use any more is no damage; other pages cost the whole store.
+        if let Ok((false, errors, rounds, others)) = found {
+            struck += 1;
+            assert!(errors > 0 || rounds == whole, "{rounds} of {whole} without a word");
+            went_on += usize::from(rounds + others > 0);
+        }
+        std::fs::remove_dir_all(&copy).expect("a folder");
+    }
+    assert!(struck > 0 && went_on > 0, "{struck}, {went_on} of {}", blobs.len());
+}
+
+/// Whoever reads a run keeps those away who would change it, and the other way round.
+#[test]
+fn a_run_that_is_read_is_not_changed() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = large(dir.path());
+    let reader = RunReader::open(&run_dir).expect("the run");
+    let busy = |error: LedgerError| assert!(matches!(error, LedgerError::StoreBusy(_)), "{error}");
+    busy(specfleet_ledger::compact(&run_dir).expect_err("it is read"));
+    busy(specfleet_ledger::remove(&run_dir).expect_err("it is read"));
+    busy(specfleet_ledger::ScoreWriter::open(&run_dir).expect_err("it is read"));
+    let rows: usize = all(reader.scan_rounds(&[])).iter().map(RoundChunk::len).sum();
+    assert!(rows > 0);
+    drop(reader);
+    let scores = specfleet_ledger::ScoreWriter::open(&run_dir).expect("nobody reads it");
+    busy(RunReader::open(&run_dir).expect_err("it is written"));
+    drop(scores);
+    specfleet_ledger::compact(&run_dir).expect("nobody is there");
+    specfleet_ledger::remove(&run_dir).expect("nobody is there");
+    assert!(!run_dir.exists());
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("a file");
+        }
+    }
+}

@@ -12,7 +12,10 @@ pub fn find(ledger: &Path, run: &Path) -> Result<PathBuf, Error> {
     let named = ledger.join(run);
     let folder = if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() };
     if folder.join("meta.json").exists() {
-        return Ok(folder);
+        // One run has one folder, by whatever way it was named: whoever deletes or compares runs relies on it. What lies in
+        // the ledger under its own name keeps the short way.
+        let plain = run.components().count() == 1 && !folder.is_symlink();
+        return Ok(if plain { folder } else { folder.canonicalize().unwrap_or(folder) });
     }
     let known = names(ledger);
     let near = nearest(&run.to_string_lossy(), known.iter().map(String::as_str));
