@@ -1,5 +1,6 @@
 //! What can go wrong between a ledger and a folder of tables.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,7 @@ impl ExportError {
                 io::ErrorKind::PermissionDenied
                     | io::ErrorKind::NotADirectory
                     | io::ErrorKind::NotFound
+                    | io::ErrorKind::InvalidFilename
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
             ExportError::Ledger(error) => error.is_mistake(),
@@ -92,7 +94,13 @@ impl ExportError {
     }
 
     pub(crate) fn not_importable(path: &Path, why: impl Into<String>) -> ExportError {
-        ExportError::NotImportable { path: path.to_path_buf(), why: why.into() }
+        let mut why = why.into();
+        // Other libraries' words may repeat what they read.
+        if let Some((end, _)) = why.char_indices().nth(LONGEST_REASON) {
+            why.truncate(end);
+            why.push('…');
+        }
+        ExportError::NotImportable { path: path.to_path_buf(), why }
     }
 
     pub(crate) fn unknown<'a>(
@@ -100,12 +108,26 @@ impl ExportError {
         name: &str,
         known: impl Iterator<Item = &'a str> + Clone,
     ) -> ExportError {
-        ExportError::Unknown { what: what.into(), name: name.to_owned(), instead: instead(name, known) }
+        ExportError::Unknown { what: what.into(), name: clip(name).into_owned(), instead: instead(name, known) }
+    }
+}
+
+/// Most characters of a reason; the names of all columns take half of them.
+const LONGEST_REASON: usize = 1_000;
+
+/// Most characters of a name that are compared and told.
+const LONGEST_NAME: usize = 64;
+
+/// A name as messages tell it: a file may have one of any length.
+pub(crate) fn clip(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}…", &name[..end]).into(),
+        None => name.into(),
     }
 }
 
 /// What to say after a name that does not exist.
 pub(crate) fn instead<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let near = nearest(name, known.clone());
+    let near = nearest(&clip(name), known.clone());
     did_you_mean(&near).unwrap_or_else(|| format!("there are {}", known.collect::<Vec<_>>().join(", ")))
 }

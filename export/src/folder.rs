@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::aside::{self, Aside};
 use crate::error::ExportError;
 use crate::schema::{Format, Table};
 
@@ -12,6 +13,9 @@ pub(crate) const RUN_FILE: &str = "run.json";
 
 /// The trace's file.
 pub(crate) const TRACE_FILE: &str = "trace.json";
+
+/// Of the folder that files wait in.
+const PREFIX: &str = ".exporting-";
 
 /// Name of a table's file.
 pub(crate) fn table_file(table: Table, format: Format) -> String {
@@ -22,7 +26,7 @@ pub(crate) fn table_file(table: Table, format: Format) -> String {
 #[derive(Debug)]
 pub(crate) struct Staging {
     out: PathBuf,
-    aside: PathBuf,
+    aside: Aside,
     /// Folders that were made for it, the innermost first.
     made: Vec<PathBuf>,
     files: Vec<String>,
@@ -33,8 +37,9 @@ impl Staging {
     /// Makes the folder. One that has something in it is refused, unless `force` says that an export in it may go.
     pub(crate) fn new(out: &Path, force: bool) -> Result<Staging, ExportError> {
         let failed = |source| ExportError::io(out, source);
+        aside::remove_dead(out, PREFIX);
         let missing = out.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
-        let made = missing.map(Path::to_path_buf).collect();
+        let made: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
         match fs::read_dir(out) {
             Ok(mut entries) => {
                 if !force && entries.next().is_some() {
@@ -44,15 +49,18 @@ impl Staging {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(out).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         }
-        let aside = out.join(format!(".exporting-{}", std::process::id()));
-        let staging = Staging { out: out.to_path_buf(), aside, made, files: Vec::new(), done: false };
-        fs::create_dir(&staging.aside).map_err(failed)?;
-        Ok(staging)
+        match Aside::new(out, PREFIX) {
+            Ok(aside) => Ok(Staging { out: out.to_path_buf(), aside, made, files: Vec::new(), done: false }),
+            Err(error) => {
+                remove_empty(&made);
+                Err(error)
+            }
+        }
     }
 
     /// Where to write a file.
     pub(crate) fn file(&mut self, name: String) -> PathBuf {
-        let path = self.aside.join(&name);
+        let path = self.aside.path.join(&name);
         self.files.push(name);
         path
     }
@@ -75,7 +83,7 @@ impl Staging {
         }
         for name in &self.files {
             let to = self.out.join(name);
-            fs::rename(self.aside.join(name), &to).map_err(|source| ExportError::io(&to, source))?;
+            fs::rename(self.aside.path.join(name), &to).map_err(|source| ExportError::io(&to, source))?;
         }
         self.done = true;
         Ok(())
@@ -93,12 +101,17 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Whatever goes wrong here, there is nobody left to tell.
-        let _ = fs::remove_dir_all(&self.aside);
         if !self.done {
-            for folder in &self.made {
-                let _ = fs::remove_dir(folder);
-            }
+            // The folders are empty without it.
+            let _ = fs::remove_dir_all(&self.aside.path);
+            remove_empty(&self.made);
         }
+    }
+}
+
+/// Removes folders, the innermost first. Whatever goes wrong here, there is nobody left to tell.
+fn remove_empty(folders: &[PathBuf]) {
+    for folder in folders {
+        let _ = fs::remove_dir(folder);
     }
 }

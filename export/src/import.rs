@@ -9,13 +9,20 @@ use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord};
 use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter, ScoreRow, ScoreWriter};
 
-use crate::error::ExportError;
+use crate::aside::{self, Aside};
+use crate::error::{ExportError, clip};
 use crate::folder::{RUN_FILE, table_file};
 use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
 use crate::schema::{Column, Format, SCHEMA, Table};
 use crate::values::Batch;
 use crate::visit::{Misfit, Take};
 use crate::{jsonl, parquet_reader};
+
+/// Of the folder that a run is imported into first.
+const PREFIX: &str = ".importing-";
+
+/// Longest name of a method, data set or scorer, in bytes.
+const LONGEST_NAME: usize = 256;
 
 /// What was imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,10 +55,11 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
         "parquet" => Format::Parquet,
         "jsonl" => Format::Jsonl,
         other => {
-            let why = format!("an export as {other} cannot be imported: it takes parquet or jsonl");
+            let why = format!("an export as {} cannot be imported: it takes parquet or jsonl", clip(other));
             return Err(ExportError::not_importable(&path, why));
         }
     };
+    check_names(&path, &about.meta)?;
     let lacking: Vec<String> = Table::ALL
         .into_iter()
         .filter(|table| table.is_imported())
@@ -70,7 +78,10 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let from = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let from = format!("{} (run {exported})", from.display());
     // Where no listing looks: it becomes a run when it is whole.
-    let aside = Aside::new(ledger)?;
+    aside::remove_dead(ledger, PREFIX);
+    let _made = Made((!ledger.exists()).then_some(ledger));
+    fs::create_dir_all(ledger).map_err(|source| ExportError::io(ledger, source))?;
+    let aside = Aside::new(ledger, PREFIX)?;
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
     let mut writer = RunWriter::create(&aside.path, meta.clone())?;
     let source = Source { dir, format, names: Names::of(&meta) };
@@ -93,6 +104,19 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
         _ => ExportError::io(&folder, source),
     })?;
     Ok(Imported { run, folder, rounds: progress.rounds, generations: progress.generations })
+}
+
+/// Refuses names that no table could show.
+fn check_names(path: &Path, meta: &Meta) -> Result<(), ExportError> {
+    let methods = meta.methods.iter().map(|method| ("method", &method.name));
+    let data_sets = meta.data_sets.iter().map(|name| ("data set", name));
+    let scorers = meta.scorers.iter().flat_map(|scorer| [("scorer", &scorer.name), ("scorer's unit", &scorer.unit)]);
+    let mut names = methods.chain(data_sets).chain(scorers);
+    names.find(|(_, name)| name.len() > LONGEST_NAME).map_or(Ok(()), |(what, name)| {
+        let why =
+            format!("the name of a {what} has {} bytes, {LONGEST_NAME} are allowed: {:?}", name.len(), clip(name));
+        Err(ExportError::not_importable(path, why))
+    })
 }
 
 /// Scores come to a run that has ended, here as everywhere.
@@ -139,27 +163,13 @@ fn read_about(dir: &Path) -> Result<About, ExportError> {
     serde_json::from_slice(&text).map_err(damaged)
 }
 
-/// A folder beside the runs that goes with everything in it.
-struct Aside {
-    path: PathBuf,
-    /// Whether the ledger was there before.
-    ledger: Option<PathBuf>,
-}
+/// The ledger, which goes again if it was made for a run that did not come.
+struct Made<'a>(Option<&'a Path>);
 
-impl Aside {
-    fn new(ledger: &Path) -> Result<Aside, ExportError> {
-        let made = (!ledger.exists()).then(|| ledger.to_path_buf());
-        let path = ledger.join(format!(".importing-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|source| ExportError::io(&path, source))?;
-        Ok(Aside { path, ledger: made })
-    }
-}
-
-impl Drop for Aside {
+impl Drop for Made<'_> {
     fn drop(&mut self) {
-        // What goes wrong here has nobody left to tell; a ledger with a run in it stays.
-        let _ = fs::remove_dir_all(&self.path);
-        if let Some(ledger) = &self.ledger {
+        if let Some(ledger) = self.0 {
+            // A ledger with something in it stays.
             let _ = fs::remove_dir(ledger);
         }
     }
@@ -188,7 +198,15 @@ impl Source<'_> {
                     let row = first + index as u64 + 1;
                     ExportError::not_importable(&path, format!("row {row}, column {column}: {why}"))
                 })?;
-                each(row).map_err(E::into)?;
+                each(row).map_err(|error| match error.into() {
+                    // A row that this ledger does not take: say which.
+                    ExportError::Ledger(
+                        error @ (LedgerError::RowTooLarge { .. }
+                        | LedgerError::ListTooLong { .. }
+                        | LedgerError::GenerationClosed(_)),
+                    ) => ExportError::not_importable(&path, format!("row {}: {error}", first + index as u64 + 1)),
+                    error => error,
+                })?;
             }
             Ok(())
         };

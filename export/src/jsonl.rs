@@ -9,13 +9,16 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::error::ExportError;
+use crate::error::{ExportError, clip};
 use crate::import::{missing, wrong_type};
 use crate::schema::Column;
 use crate::values::{Batch, NO_WORD, Values};
 
 /// Lines that are read at a time.
 const STEP: usize = 4_096;
+
+/// Numbers in lists after which no more lines are read at a time.
+const STEP_VALUES: usize = 1 << 20;
 
 /// Longest line, in bytes: a chunk of the store holds 64 KiB, which is less than this in any form.
 const LONGEST_LINE: u64 = 16 << 20;
@@ -58,10 +61,11 @@ pub(crate) fn read(
         for (column, values) in columns.iter().zip(&mut batch.columns) {
             if let Some(values) = values {
                 let value = fields[column.name].get();
-                push(value, values).ok_or_else(|| wrong_type(path, column, &format!("{value} in line {row}")))?;
+                push(value, values)
+                    .ok_or_else(|| wrong_type(path, column, &format!("{} in line {row}", clip(value))))?;
             }
         }
-        if batch.rows() == STEP {
+        if batch.rows() == STEP || batch.list_values() >= STEP_VALUES {
             each(batch, first)?;
             batch.clear();
             first = row;
@@ -85,6 +89,7 @@ fn push(value: &str, values: &mut Values) -> Option<()> {
         Values::Booleans(values) => values.push(parse(value)?),
         Values::Words { codes, known } => {
             let word: Cow<'_, str> = parse(value)?;
+            let word = clip(&word);
             let place = known.iter().position(|known| *known == word).unwrap_or_else(|| {
                 known.push(word.into_owned());
                 known.len() - 1

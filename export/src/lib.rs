@@ -4,11 +4,13 @@
 //! come from there, and `docs/export.md` is checked against it. Everything is streamed: what is in memory is a row group,
 //! and sixteen bytes per generation.
 
+mod aside;
 mod error;
 mod export;
 mod folder;
 mod import;
 mod jsonl;
+mod pages;
 mod parquet_reader;
 mod parquet_writer;
 mod rows;

@@ -1,71 +1,96 @@
-//! Tables from Parquet files, ours or what another tool made of them: columns are found by name, in any order.
+//! Tables from Parquet files, ours or what another tool made of them: columns are found by name, in any order. Nothing that a file
+//! says of itself is believed: what the library takes on trust is looked at before (here and in `pages`).
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parquet::basic::Type as Physical;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::basic::{CompressionCodec, Type as Physical};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+use specfleet_ledger::MAX_LIST_ELEMENTS;
 
-use crate::error::ExportError;
+use crate::error::{ExportError, clip};
 use crate::import::{missing, wrong_type};
+use crate::pages::Pages;
 use crate::schema::{Column, Kind};
 use crate::values::{Batch, Lists, NO_WORD, Values};
 
 /// Rows that are read at a time, whatever the size of the row groups.
 const STEP: usize = 16_384;
 
+/// Numbers in lists after which no more rows are read at a time.
+const STEP_VALUES: usize = 1 << 20;
+
+/// Values that one list may take from the pages that it lies in: its own, and those behind it in the last one.
+const MOST_VALUES: usize = 2 * MAX_LIST_ELEMENTS;
+
+/// Most different words of a column. Those that are known are a few, and an unknown one ends the import.
+const MOST_WORDS: usize = 256;
+
 /// Values of a column, their definition levels and their repetition levels.
 type Levels<V> = (Vec<V>, Vec<i16>, Vec<i16>);
 
-/// Calls `each` with the rows of a file, some at a time; the first of them has the number that comes with them.
+/// Calls `each` with the rows of a file, some at a time; the first of them has the number that comes with them. Columns that
+/// repeat others are not read.
 pub(crate) fn read(
     path: &Path,
     columns: &[Column],
     mut each: impl FnMut(&Batch, u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let file = File::open(path).map_err(|source| ExportError::io(path, source))?;
+    let length = file.metadata().map_err(|source| ExportError::io(path, source))?.len();
+    let file = Arc::new(file);
     // What is no Parquet file is the user's mistake, not ours.
     let failed = |source: ParquetError| ExportError::not_importable(path, source.to_string());
-    let reader = SerializedFileReader::new(file).map_err(failed)?;
+    let own = file.try_clone().map_err(|source| ExportError::io(path, source))?;
+    let reader = SerializedFileReader::new(own).map_err(failed)?;
     let schema = reader.metadata().file_metadata().schema_descr();
     let mut places = Vec::with_capacity(columns.len());
-    for column in columns {
-        let leaf = |place: &usize| schema.column(*place).path().parts().first().is_some_and(|name| name == column.name);
-        let place = (0..schema.num_columns()).find(leaf);
-        if let Some(place) = place {
-            check_type(path, column, &schema.column(place))?;
+    for (index, column) in columns.iter().enumerate().filter(|(_, column)| !column.derived) {
+        if let Some(place) = place_of(path, column, schema)? {
+            places.push((index, place));
         }
-        places.push(place);
     }
-    let absent = columns.iter().zip(&places).filter(|(column, place)| place.is_none() && !column.derived);
-    let lacking: Vec<&str> = absent.map(|(column, _)| column.name).collect();
+    let has = |index: usize| places.iter().any(|(found, _)| *found == index);
+    let absent = columns.iter().enumerate().filter(|(index, column)| !column.derived && !has(*index));
+    let lacking: Vec<&str> = absent.map(|(_, column)| column.name).collect();
     if !lacking.is_empty() {
         return Err(missing(path, &lacking));
     }
+    // Lists come first: how long they are decides how many rows are read.
+    places.sort_by_key(|(index, _)| !columns[*index].kind.is_list());
     let mut first = 0;
-    for number in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(number).map_err(failed)?;
-        let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-        let mut readers = Vec::with_capacity(columns.len());
-        for place in &places {
-            readers.push(place.map(|place| group.get_column_reader(place)).transpose().map_err(failed)?);
+    for group in reader.metadata().row_groups() {
+        let mut sources = Vec::with_capacity(places.len());
+        for &(index, place) in &places {
+            let (column, room) = (&columns[index], Arc::new(AtomicUsize::new(usize::MAX)));
+            let Some(chunk) = group.columns().get(place) else { return Err(missing(path, &[column.name])) };
+            check_chunk(path, column, chunk, group.num_rows(), length)?;
+            let pages = Pages::new(&file, chunk, room.clone()).map_err(failed)?;
+            let reader = get_column_reader(schema.column(place), Box::new(pages));
+            sources.push((index, reader, Source { path, column, shape: Shape::of(&schema.column(place)), room }));
         }
-        let mut left = rows;
+        let mut left = usize::try_from(group.num_rows())
+            .map_err(|_| ExportError::not_importable(path, "a row group has less than no rows"))?;
         while left > 0 {
-            let step = left.min(STEP);
-            let mut batch = Batch { columns: Vec::with_capacity(columns.len()) };
-            for ((column, place), reader) in columns.iter().zip(&places).zip(&mut readers) {
-                batch.columns.push(match (place, reader) {
-                    (Some(place), Some(reader)) => {
-                        let source = Source { path, column, shape: Shape::of(&schema.column(*place)) };
-                        Some(source.read(reader, step)?)
+            let mut step = left.min(STEP);
+            let mut enough = STEP_VALUES;
+            let mut batch = Batch { columns: vec![None; columns.len()] };
+            for (index, reader, source) in &mut sources {
+                let values = source.read(reader, step, enough)?;
+                if source.column.kind.is_list() {
+                    if values.len() < step && enough == MOST_VALUES {
+                        return Err(source.bad("its lists are much longer than those of the other columns"));
                     }
-                    _ => None,
-                });
+                    (step, enough) = (values.len(), MOST_VALUES);
+                }
+                batch.columns[*index] = Some(values);
             }
             each(&batch, first)?;
             first += step as u64;
@@ -75,17 +100,62 @@ pub(crate) fn read(
     Ok(())
 }
 
-fn check_type(path: &Path, column: &Column, found: &ColumnDescriptor) -> Result<(), ExportError> {
-    let (physical, list) = match column.kind {
-        Kind::Integer => (Physical::INT64, false),
-        Kind::Float => (Physical::FLOAT, false),
-        Kind::Boolean => (Physical::BOOLEAN, false),
-        Kind::Text => (Physical::BYTE_ARRAY, false),
-        Kind::Integers => (Physical::INT64, true),
-        Kind::Floats => (Physical::FLOAT, true),
+/// Where a column lies in the file, if it is there.
+fn place_of(path: &Path, column: &Column, schema: &SchemaDescriptor) -> Result<Option<usize>, ExportError> {
+    let own = |place: &usize| schema.column(*place).path().parts().first().is_some_and(|name| name == column.name);
+    let mut places = (0..schema.num_columns()).filter(own);
+    let Some(place) = places.next() else { return Ok(None) };
+    let several = places.next().is_some();
+    let found = schema.column(place);
+    let (parts, lists) = (found.path().parts().len(), found.max_rep_level());
+    let physical = match found.physical_type() {
+        Physical::FLOAT => "float32".to_owned(),
+        other => other.to_string().to_lowercase(),
     };
-    let fits = found.physical_type() == physical && found.max_rep_level() == i16::from(list);
-    if fits { Ok(()) } else { Err(wrong_type(path, column, &found.physical_type().to_string().to_lowercase())) }
+    // A list's path has the parts `list` and `element`, or other words; a column of one value has none.
+    let what = match (several, parts, lists) {
+        (true, 1, _) => "there twice".to_owned(),
+        (true, ..) => "a structure".to_owned(),
+        (false, 1, 0) => physical,
+        (false, _, 0) => "a structure".to_owned(),
+        (false, 1..=3, 1) => format!("a list of {physical}"),
+        _ => "a list of lists or structures".to_owned(),
+    };
+    let wanted = match column.kind {
+        Kind::Integer => "int64",
+        Kind::Float => "float32",
+        Kind::Boolean => "boolean",
+        Kind::Text => "byte_array",
+        Kind::Integers => "a list of int64",
+        Kind::Floats => "a list of float32",
+    };
+    if what == wanted { Ok(Some(place)) } else { Err(wrong_type(path, column, &what)) }
+}
+
+/// Refuses what the file says of a part of a column and cannot be: the library would believe it.
+fn check_chunk(
+    path: &Path,
+    column: &Column,
+    chunk: &ColumnChunkMetaData,
+    rows: i64,
+    length: u64,
+) -> Result<(), ExportError> {
+    let bad = |why: &str| Err(ExportError::not_importable(path, format!("column {}: {why}", column.name)));
+    let codec = chunk.compression_codec();
+    if !matches!(codec, CompressionCodec::UNCOMPRESSED | CompressionCodec::SNAPPY) {
+        return bad(&format!("it is compressed with {codec:?}; files without compression and with SNAPPY are read"));
+    }
+    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+    let (start, bytes) = (u64::try_from(start), u64::try_from(chunk.compressed_size()));
+    let end = start.ok().zip(bytes.ok()).and_then(|(start, bytes)| start.checked_add(bytes));
+    if end.is_none_or(|end| end > length) {
+        return bad("it is said to lie outside the file");
+    }
+    let values = chunk.num_values();
+    if values < rows || (values > rows && !column.kind.is_list()) {
+        return bad(&format!("it is said to have {values} values in {rows} rows"));
+    }
+    Ok(())
 }
 
 /// What the levels of a column mean.
@@ -110,6 +180,8 @@ struct Source<'a> {
     path: &'a Path,
     column: &'a Column,
     shape: Shape,
+    /// Of the pages that come.
+    room: Arc<AtomicUsize>,
 }
 
 impl Source<'_> {
@@ -117,7 +189,8 @@ impl Source<'_> {
         ExportError::not_importable(self.path, format!("column {}: {why}", self.column.name))
     }
 
-    fn read(&self, reader: &mut ColumnReader, rows: usize) -> Result<Values, ExportError> {
+    /// Reads so many rows; of lists fewer, once it has values enough.
+    fn read(&self, reader: &mut ColumnReader, rows: usize, enough: usize) -> Result<Values, ExportError> {
         let null = || self.bad("a value is missing");
         match (self.column.kind, reader) {
             (Kind::Integer, ColumnReader::Int64ColumnReader(reader)) => {
@@ -137,12 +210,12 @@ impl Source<'_> {
             }
             (Kind::Text, ColumnReader::ByteArrayColumnReader(reader)) => self.words(&self.flat(reader, rows)?),
             (Kind::Integers, ColumnReader::Int64ColumnReader(reader)) => {
-                let lists = self.lists(reader, rows)?;
+                let lists = self.lists(reader, rows, enough)?;
                 let values = lists.values.into_iter().collect::<Option<_>>().ok_or_else(null)?;
                 Ok(Values::IntegerLists(Lists { ends: lists.ends, values }))
             }
             (Kind::Floats, ColumnReader::FloatColumnReader(reader)) => {
-                let lists = self.lists(reader, rows)?;
+                let lists = self.lists(reader, rows, enough)?;
                 let values = lists.values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect();
                 Ok(Values::FloatLists(Lists { ends: lists.ends, values }))
             }
@@ -184,22 +257,33 @@ impl Source<'_> {
         &self,
         reader: &mut ColumnReaderImpl<T>,
         rows: usize,
+        enough: usize,
     ) -> Result<Lists<Option<T::T>>, ExportError> {
-        let (values, definitions, repetitions) = self.raw(reader, rows)?;
-        let mut values = values.into_iter();
-        let mut lists = Lists { ends: Vec::with_capacity(rows), values: Vec::with_capacity(values.len()) };
-        for (definition, repetition) in definitions.into_iter().zip(repetitions) {
-            if repetition == 0 {
-                lists.ends.push(lists.values.len());
+        let mut lists = Lists { ends: Vec::with_capacity(rows), values: Vec::new() };
+        while lists.ends.len() < rows && lists.values.len() < enough {
+            // One at a time: nobody knows how long the next one is.
+            self.room.store(MOST_VALUES, Ordering::Relaxed);
+            let (values, definitions, repetitions) = self.raw(reader, 1)?;
+            let mut values = values.into_iter();
+            let starts = repetitions.iter().filter(|level| **level == 0).count();
+            if starts != 1 || repetitions.first() != Some(&0) {
+                return Err(self.bad("its lists do not begin where its rows do"));
             }
-            if definition == self.shape.whole {
-                lists.values.push(values.next());
-            } else if definition >= self.shape.entry {
-                lists.values.push(None);
+            for definition in definitions {
+                if definition == self.shape.whole {
+                    lists.values.push(values.next());
+                } else if definition >= self.shape.entry {
+                    lists.values.push(None);
+                } else if definition + 1 < self.shape.entry {
+                    return Err(self.bad("a list is missing"));
+                }
             }
-            if let Some(end) = lists.ends.last_mut() {
-                *end = lists.values.len();
+            let start = lists.ends.last().copied().unwrap_or(0);
+            if lists.values.len() - start > MAX_LIST_ELEMENTS {
+                let length = lists.values.len() - start;
+                return Err(self.bad(format!("a list has {length} values, a row holds {MAX_LIST_ELEMENTS}")));
             }
+            lists.ends.push(lists.values.len());
         }
         Ok(lists)
     }
@@ -213,11 +297,14 @@ impl Source<'_> {
                 codes.push(NO_WORD);
                 continue;
             };
-            let word = value.as_utf8().map_err(|error| self.bad(error))?;
-            let place = known.iter().position(|known| known == word).unwrap_or_else(|| {
-                known.push(word.to_owned());
+            let word = clip(value.as_utf8().map_err(|error| self.bad(error))?);
+            let place = known.iter().position(|known| *known == word).unwrap_or_else(|| {
+                known.push(word.into_owned());
                 known.len() - 1
             });
+            if place == MOST_WORDS {
+                return Err(self.bad(format!("it has more than {MOST_WORDS} different words")));
+            }
             codes.push(place as u32);
         }
         Ok(Values::Words { codes, known })

@@ -120,6 +120,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub(crate) fn is_list(self) -> bool {
+        matches!(self, Kind::Integers | Kind::Floats)
+    }
+
     /// The name in the documentation.
     pub fn name(self) -> &'static str {
         match self {

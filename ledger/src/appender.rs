@@ -8,6 +8,7 @@ use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRe
 use specfleet_engine::time::Time;
 
 use crate::chunk::{self, Limits, Row};
+use crate::codec::MAX_LIST_ELEMENTS;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::rows::{ClosedGeneration, Piece, to_relative};
@@ -43,6 +44,8 @@ pub(crate) struct Pending {
     pub(crate) audits: Vec<AuditRecord>,
     pub(crate) verifiers: Vec<VerifierRecord>,
     pub(crate) scores: Vec<ScoreRow>,
+    /// In the lists of generations and audits: a few long ones take more memory than all other rows.
+    pub(crate) list_elements: usize,
 }
 
 /// Rounds of one generation that follow those stored already.
@@ -101,6 +104,7 @@ impl Appender {
         let pending = &self.pending;
         let fills = |rows: usize, per_chunk: usize| rows >= self.limits.rows * per_chunk;
         let full = pending.round_count >= self.chunks * self.limits.rows * RoundRecord::ROWS_PER_CHUNK
+            || pending.list_elements > MAX_LIST_ELEMENTS
             || fills(pending.generations.len(), ClosedGeneration::ROWS_PER_CHUNK)
             || fills(pending.batches.len(), BatchRecord::ROWS_PER_CHUNK)
             || fills(pending.energy.len(), EnergyRow::ROWS_PER_CHUNK)

@@ -9,7 +9,7 @@
 //! | 9 .. 13 | CRC-32 of everything else |
 //! | 13 .. | the columns |
 
-use crate::codec::{Decoder, Encoder, Form, Malformed};
+use crate::codec::{Decoder, Encoder, Form, MAX_LIST_ELEMENTS, Malformed};
 use crate::error::LedgerError;
 use crate::table::Table;
 
@@ -42,6 +42,10 @@ pub(crate) trait Row: Sized + 'static {
     fn encode(rows: &[Self], columns: &mut Encoder);
     /// Reads `rows` rows back.
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<Self>, Malformed>;
+    /// Length of its longest list.
+    fn longest_list(&self) -> usize {
+        0
+    }
 }
 
 /// One chunk of these rows, however large it gets. For the pieces of a chunk of rounds, which must be one: at most one
@@ -94,16 +98,25 @@ pub(crate) fn write<R: Row>(
 ) -> Result<(), LedgerError> {
     let parts = rows.len().div_ceil(limits.rows * R::ROWS_PER_CHUNK);
     for rows in rows.chunks(rows.len().div_ceil(parts.max(1)).max(1)) {
-        let chunk = whole(rows);
-        if chunk.len() <= limits.bytes {
-            sink(rows.len(), chunk)?;
-        } else if rows.len() == 1 {
-            return Err(LedgerError::RowTooLarge { table: R::TABLE, bytes: chunk.len(), limit: limits.bytes });
-        } else {
-            let (left, right) = rows.split_at(rows.len() / 2);
-            write(left, limits, sink)?;
-            write(right, limits, sink)?;
+        // Equal elements take next to no bytes, so lists that no reader takes would fit.
+        let elements: usize = rows.iter().map(R::longest_list).sum();
+        let table = R::TABLE;
+        if elements > MAX_LIST_ELEMENTS && rows.len() == 1 {
+            return Err(LedgerError::ListTooLong { table, elements, limit: MAX_LIST_ELEMENTS });
         }
+        if elements <= MAX_LIST_ELEMENTS {
+            let chunk = whole(rows);
+            if chunk.len() <= limits.bytes {
+                sink(rows.len(), chunk)?;
+                continue;
+            }
+            if rows.len() == 1 {
+                return Err(LedgerError::RowTooLarge { table, bytes: chunk.len(), limit: limits.bytes });
+            }
+        }
+        let (left, right) = rows.split_at(rows.len() / 2);
+        write(left, limits, sink)?;
+        write(right, limits, sink)?;
     }
     Ok(())
 }

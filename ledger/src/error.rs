@@ -107,6 +107,16 @@ pub enum LedgerError {
         /// The limit.
         limit: usize,
     },
+    /// One row's list alone has more elements than a chunk's lists may have.
+    #[error("a row of table {table} has a list of {elements} values, a chunk holds {limit}")]
+    ListTooLong {
+        /// The table.
+        table: Table,
+        /// Length of the list.
+        elements: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// More kinds of scores than rows can name.
     #[error("{0} holds scores of 65536 scorers: it can take no more")]
     TooManyScorers(PathBuf),
@@ -160,7 +170,10 @@ impl LedgerError {
             | LedgerError::BadTag(_) => true,
             // Something that is no folder, or not ours.
             LedgerError::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename
+                )
             }
             _ => false,
         }

@@ -47,6 +47,7 @@ mod verify;
 mod writer;
 
 pub use chunk::MAX_CHUNK_BYTES;
+pub use codec::MAX_LIST_ELEMENTS;
 pub use columns::{RoundChunk, RoundColumn, RoundPiece, RoundRows};
 pub use compact::{CompactStep, Compacted, compact, compact_watched};
 pub use edit::{edit_tags, is_busy, remove, run_bytes};

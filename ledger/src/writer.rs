@@ -10,7 +10,7 @@ use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Prove
 use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
-use crate::chunk::{self, SHORT_LIST};
+use crate::chunk::{self, Row, SHORT_LIST};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::live::{self, Live};
@@ -142,7 +142,7 @@ impl RunWriter {
         let energy = EnergyRow::of_generation(&record);
         let row = ClosedGeneration { rounds: stored + remaining.len() as u32, record };
         // Refused before anything is buffered, so that one row too long costs no other.
-        if row.record.tokens.len() > SHORT_LIST {
+        if row.longest_list() > SHORT_LIST {
             chunk::check_row(&row)?;
         }
         let id = row.record.id;
@@ -150,6 +150,7 @@ impl RunWriter {
         self.open.remove(&id);
         self.closed.insert(id);
         self.rows.pending.energy.extend(energy);
+        self.rows.pending.list_elements += row.longest_list();
         self.rows.pending.generations.push(row);
         self.progress.generations += 1;
         self.rows.commit_if_full()
@@ -164,9 +165,10 @@ impl RunWriter {
 
     /// Adds the audit of a generation.
     pub fn append_audit(&mut self, audit: AuditRecord) -> Result<(), LedgerError> {
-        if audit.positions.len().max(audit.accept_probabilities.len()) > SHORT_LIST {
+        if audit.longest_list() > SHORT_LIST {
             chunk::check_row(&audit)?;
         }
+        self.rows.pending.list_elements += audit.longest_list();
         self.rows.pending.audits.push(audit);
         self.rows.commit_if_full()
     }

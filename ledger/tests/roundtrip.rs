@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::record::{AuditRecord, Provenance};
 use specfleet_ledger::{
-    EnergyOwner, EnergyPart, EnergyRow, LedgerError, MAX_CHUNK_BYTES, RunReader, RunState, RunWriter, Table,
+    EnergyOwner, EnergyPart, EnergyRow, LedgerError, MAX_CHUNK_BYTES, MAX_LIST_ELEMENTS, RunReader, RunState,
+    RunWriter, Table, verify,
 };
 use tempfile::tempdir;
 
@@ -137,6 +138,32 @@ fn a_row_that_fits_no_chunk_is_refused_by_name() {
     record.tokens = tokens;
     let error = writer.close_generation(record, &[]).expect_err("160 kB do not fit 64 KiB");
     assert!(matches!(error, LedgerError::RowTooLarge { table: Table::Generations, .. }), "{error}");
+}
+
+#[test]
+fn lists_that_take_few_bytes_are_read_back() {
+    let dir = tempdir().expect("a temporary folder");
+    let mut writer = RunWriter::create(dir.path(), meta("r")).expect("a new run");
+    let record = |prompt, length| {
+        let mut record = plausible_generation(id(0, prompt), DeviceId(0), &[]);
+        record.tokens = vec![7; length];
+        record
+    };
+    let longest = MAX_LIST_ELEMENTS;
+    let error = writer.close_generation(record(0, longest + 1), &[]).expect_err("no chunk holds it");
+    let too_long = format!("a row of table generations has a list of {} values, a chunk holds {longest}", longest + 1);
+    assert_eq!(error.to_string(), too_long);
+    // Each fits a chunk, all of them do not.
+    let lengths = [longest / 3, 5, longest / 2, longest / 4, longest];
+    for (prompt, length) in lengths.into_iter().enumerate() {
+        writer.close_generation(record(prompt as u32, length), &[]).expect("a closing");
+    }
+    let run_dir = writer.run_dir().to_path_buf();
+    writer.finish(RunState::Completed).expect("an end");
+    assert!(verify(&run_dir).expect("it has ended").is_sound());
+    let reader = RunReader::open(&run_dir).expect("the run has ended");
+    let read: Vec<usize> = reader.generations().map(|row| row.expect("no chunk is damaged").tokens.len()).collect();
+    assert_eq!(read, lengths);
 }
 
 #[test]

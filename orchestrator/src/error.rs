@@ -210,6 +210,20 @@ impl Error {
             | Error::Asked(_) => 2,
             Error::Ledger(error) if error.is_mistake() => 2,
             Error::Export(error) if error.is_mistake() => 2,
+            // A name that cannot be a file there.
+            Error::Output { source, .. }
+                if matches!(
+                    source.kind(),
+                    ErrorKind::NotFound
+                        | ErrorKind::NotADirectory
+                        | ErrorKind::IsADirectory
+                        | ErrorKind::PermissionDenied
+                        | ErrorKind::ReadOnlyFilesystem
+                        | ErrorKind::InvalidFilename
+                ) =>
+            {
+                2
+            }
             Error::Interrupted(_) => 130,
             Error::DrafterMemory { .. }
             | Error::Agent { .. }
@@ -218,5 +232,19 @@ impl Error {
             | Error::Output { .. }
             | Error::Stopped(_) => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_there_is_the_users_mistake() {
+        let output = |kind: ErrorKind| Error::Output { path: "report.html".into(), source: kind.into() }.exit_code();
+        assert_eq!(output(ErrorKind::IsADirectory), 2);
+        assert_eq!(output(ErrorKind::NotFound), 2);
+        assert_eq!(output(ErrorKind::InvalidFilename), 2);
+        assert_eq!(output(ErrorKind::StorageFull), 1);
     }
 }

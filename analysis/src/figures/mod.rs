@@ -10,6 +10,8 @@ pub use bins::{LogBin, LogBins};
 pub use risk::{RiskBins, RiskCell, RiskFit};
 pub use timeline::{Stretch, Stretches};
 
+use std::collections::BTreeMap;
+
 use specfleet_engine::method::{Gate, Method};
 use specfleet_engine::record::{BatchRecord, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
@@ -55,8 +57,8 @@ pub struct MethodFigures {
     pub places: Vec<Judged>,
     /// By the place in the answer, in bins of [`ANSWER_BIN`] tokens.
     pub answer: Vec<Judged>,
-    /// Completed batches by their number of sequences.
-    pub batch_sizes: Vec<u64>,
+    /// Completed batches by their number of sequences, which a stored run may say is anything.
+    pub batch_sizes: BTreeMap<u32, u64>,
     /// Over time.
     pub stretches: Stretches,
 }
@@ -72,7 +74,7 @@ impl MethodFigures {
             risk: RiskBins::default(),
             places: Vec::new(),
             answer: Vec::new(),
-            batch_sizes: Vec::new(),
+            batch_sizes: BTreeMap::new(),
             stretches: Stretches::new(from, to, bins),
         }
     }
@@ -119,7 +121,8 @@ impl MethodFigures {
         self.gaps.push(gap);
     }
 
-    /// A judged draft whose place in its upload was found later.
+    /// A judged draft whose place in its upload was found later. Places are counted, so there are never more of them than
+    /// rounds.
     pub fn place(&mut self, place: u32, accepted: bool) {
         let place = place as usize;
         if self.places.len() <= place {
@@ -132,11 +135,7 @@ impl MethodFigures {
     /// Takes in a batch.
     pub fn batch(&mut self, batch: &BatchRecord) {
         if batch.completed {
-            let size = batch.sequences as usize;
-            if self.batch_sizes.len() <= size {
-                self.batch_sizes.resize(size + 1, 0);
-            }
-            self.batch_sizes[size] += 1;
+            *self.batch_sizes.entry(batch.sequences).or_default() += 1;
             self.stretches.batch(batch.started, batch.sequences);
         }
     }
@@ -149,10 +148,9 @@ impl MethodFigures {
         self.risk.merge(&other.risk);
         merge_judged(&mut self.places, &other.places);
         merge_judged(&mut self.answer, &other.answer);
-        if self.batch_sizes.len() < other.batch_sizes.len() {
-            self.batch_sizes.resize(other.batch_sizes.len(), 0);
+        for (sequences, batches) in &other.batch_sizes {
+            *self.batch_sizes.entry(*sequences).or_default() += batches;
         }
-        self.batch_sizes.iter_mut().zip(&other.batch_sizes).for_each(|(mine, others)| *mine += others);
         self.stretches.merge(&other.stretches);
     }
 }
@@ -172,4 +170,48 @@ fn measures_uncertainty(gate: &Gate) -> bool {
 /// Whether the pool answered for this token.
 fn is_answered(source: Source) -> bool {
     matches!(source, Source::Accepted | Source::Replaced | Source::Bonus | Source::Verifier)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use specfleet_engine::id::VerifierId;
+    use specfleet_engine::method::{PayloadForm, ProbabilityBits, Writer};
+
+    #[test]
+    fn a_batch_of_any_size_takes_no_more_memory() {
+        let method = Method {
+            name: "hlm".to_owned(),
+            writer: Writer::Drafter,
+            gate: Gate::Always,
+            payload: PayloadForm::Full { bits: ProbabilityBits::B32 },
+            block: 1,
+            bonus: false,
+            draft_ahead: false,
+        };
+        let batch = |sequences, completed| BatchRecord {
+            method: 0,
+            batch: 0,
+            verifier: VerifierId(0),
+            started: Time::ZERO,
+            compute: Span::ZERO,
+            estimate: Span::ZERO,
+            price: f32::NAN,
+            sequences,
+            work: 0,
+            catch_up: 0,
+            drafts: 0,
+            cached: 0,
+            nanojoules: 0,
+            unclaimed_nanojoules: 0,
+            completed,
+        };
+        let mut figures = MethodFigures::new(&method, Time::ZERO, Time(1), 1);
+        for sequences in [3, u32::MAX, 3] {
+            figures.batch(&batch(sequences, true));
+        }
+        figures.batch(&batch(4, false));
+        figures.merge(&figures.clone());
+        assert_eq!(figures.batch_sizes, BTreeMap::from([(3, 4), (u32::MAX, 2)]));
+    }
 }

@@ -18,8 +18,9 @@ pub(crate) use block::{unzigzag, zigzag};
 /// The bits of NaN as Rust writes it: the value that most float columns hold where a figure does not apply.
 const NAN: u64 = f32::NAN.to_bits() as u64;
 
-/// Most elements that the lists of one chunk may hold together; a bound on what a damaged length can make us allocate.
-const MAX_LIST_ELEMENTS: u64 = 1 << 22;
+/// Most elements that the lists of one column of a chunk may hold together; a bound on what a damaged length can make us
+/// allocate. A row whose list is longer is refused.
+pub const MAX_LIST_ELEMENTS: usize = 1 << 22;
 
 /// How the columns of a chunk are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,7 +299,7 @@ impl<'a> Decoder<'a> {
     fn lists<T>(&mut self, default: u64, narrow: impl Fn(u64) -> Option<T>) -> Result<Vec<Vec<T>>, Malformed> {
         let lengths: Vec<u64> = self.integers()?;
         let total = lengths.iter().fold(0u64, |sum, length| sum.saturating_add(*length));
-        if total > MAX_LIST_ELEMENTS {
+        if total > MAX_LIST_ELEMENTS as u64 {
             return Err(Malformed("lists are longer than a chunk can hold"));
         }
         let mut elements = Vec::new();

@@ -22,6 +22,10 @@ impl Row for ClosedGeneration {
     const TABLE: Table = Table::Generations;
     const ROWS_PER_CHUNK: usize = 256;
 
+    fn longest_list(&self) -> usize {
+        self.record.tokens.len()
+    }
+
     fn encode(rows: &[ClosedGeneration], columns: &mut Encoder) {
         let records = || rows.iter().map(|row| &row.record);
         columns.integers(rows.iter().map(|row| row.rounds));
@@ -159,6 +163,10 @@ impl Row for ClosedGeneration {
 impl Row for AuditRecord {
     const TABLE: Table = Table::Audits;
     const ROWS_PER_CHUNK: usize = 128;
+
+    fn longest_list(&self) -> usize {
+        self.positions.len().max(self.accept_probabilities.len())
+    }
 
     fn encode(rows: &[AuditRecord], columns: &mut Encoder) {
         encode_ids(rows.iter().map(|row| &row.id), columns);

@@ -411,13 +411,10 @@ fn latency(run: &StoredRun, figures: &[Collected]) -> Vec<LatencyHistogram> {
 
 fn batch_sizes(run: &StoredRun, figures: &[Collected]) -> Vec<BatchSize> {
     let sizes = named(run, figures).flat_map(|(method, figures)| {
-        let used = figures.batch_sizes.iter().enumerate().filter(|(_, batches)| **batches > 0);
-        used.map(move |(sequences, batches)| BatchSize {
-            method: method.clone(),
-            sequences: sequences as u32,
-            batches: *batches,
-        })
-        .collect::<Vec<_>>()
+        let sizes = figures.batch_sizes.iter();
+        sizes
+            .map(move |(&sequences, &batches)| BatchSize { method: method.clone(), sequences, batches })
+            .collect::<Vec<_>>()
     });
     sizes.collect()
 }
