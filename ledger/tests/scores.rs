@@ -101,8 +101,9 @@ fn a_run_that_is_written_or_scored_lets_nobody_else_in() {
     drop(writer);
     let scores = ScoreWriter::open(&run_dir).expect("an interrupted run");
     assert_eq!(scores.meta().state, RunState::Interrupted);
-    assert!(matches!(ScoreWriter::open(&run_dir), Err(LedgerError::StillRunning(_))));
-    assert!(matches!(RunReader::open(&run_dir), Err(LedgerError::StoreBusy(_))), "it has ended, and is in use");
+    // It has ended, and is in use.
+    assert!(matches!(ScoreWriter::open(&run_dir), Err(LedgerError::StoreBusy(_))));
+    assert!(matches!(RunReader::open(&run_dir), Err(LedgerError::StoreBusy(_))));
     drop(scores);
     assert_eq!(Meta::read(&run_dir).expect("a description").state, RunState::Interrupted);
     assert_eq!(RunReader::open(&run_dir).expect("an interrupted run").open_generations().len(), 1);
