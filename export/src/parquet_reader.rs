@@ -67,11 +67,13 @@ pub(crate) fn read(
     places.sort_by_key(|(index, _)| !columns[*index].kind.is_list());
     let mut first = 0;
     for group in reader.metadata().row_groups() {
+        // Of every column: a file that is wrong in one that is not read is damaged all the same.
+        group.columns().iter().try_for_each(|chunk| check_place(path, chunk, length))?;
         let mut sources = Vec::with_capacity(places.len());
         for &(index, place) in &places {
             let (column, room) = (&columns[index], Arc::new(AtomicUsize::new(usize::MAX)));
             let Some(chunk) = group.columns().get(place) else { return Err(missing(path, &[column.name])) };
-            check_chunk(path, column, chunk, group.num_rows(), length)?;
+            check_chunk(path, column, chunk, group.num_rows())?;
             let pages = Pages::new(&file, chunk, room.clone()).map_err(failed)?;
             let reader = get_column_reader(schema.column(place), Box::new(pages));
             sources.push((index, reader, Source { path, column, shape: Shape::of(&schema.column(place)), room }));
@@ -132,28 +134,29 @@ fn place_of(path: &Path, column: &Column, schema: &SchemaDescriptor) -> Result<O
     if what == wanted { Ok(Some(place)) } else { Err(wrong_type(path, column, &what)) }
 }
 
-/// Refuses what the file says of a part of a column and cannot be: the library would believe it.
-fn check_chunk(
-    path: &Path,
-    column: &Column,
-    chunk: &ColumnChunkMetaData,
-    rows: i64,
-    length: u64,
-) -> Result<(), ExportError> {
-    let bad = |why: &str| Err(ExportError::not_importable(path, format!("column {}: {why}", column.name)));
-    let codec = chunk.compression_codec();
-    if !matches!(codec, CompressionCodec::UNCOMPRESSED | CompressionCodec::SNAPPY) {
-        return bad(&format!("it is compressed with {codec:?}; files without compression and with SNAPPY are read"));
-    }
+/// Refuses a part of a column that cannot lie where it is said to: the library would believe it.
+fn check_place(path: &Path, chunk: &ColumnChunkMetaData, length: u64) -> Result<(), ExportError> {
     let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
     let (start, bytes) = (u64::try_from(start), u64::try_from(chunk.compressed_size()));
     let end = start.ok().zip(bytes.ok()).and_then(|(start, bytes)| start.checked_add(bytes));
-    if end.is_none_or(|end| end > length) {
-        return bad("it is said to lie outside the file");
+    if end.is_some_and(|end| end <= length) && chunk.data_page_offset() >= 0 && chunk.num_values() >= 0 {
+        return Ok(());
+    }
+    let column = chunk.column_path().string();
+    let why = format!("column {}: its place or size in the file is impossible", clip(&column));
+    Err(ExportError::not_importable(path, why))
+}
+
+/// Refuses a part of a column that does not go with its rows, or that nothing here unpacks.
+fn check_chunk(path: &Path, column: &Column, chunk: &ColumnChunkMetaData, rows: i64) -> Result<(), ExportError> {
+    let bad = |why: String| Err(ExportError::not_importable(path, format!("column {}: {why}", column.name)));
+    let codec = chunk.compression_codec();
+    if !matches!(codec, CompressionCodec::UNCOMPRESSED | CompressionCodec::SNAPPY) {
+        return bad(format!("it is compressed with {codec:?}; files without compression and with SNAPPY are read"));
     }
     let values = chunk.num_values();
     if values < rows || (values > rows && !column.kind.is_list()) {
-        return bad(&format!("it is said to have {values} values in {rows} rows"));
+        return bad(format!("it is said to have {values} values in {rows} rows"));
     }
     Ok(())
 }
