@@ -1,6 +1,6 @@
 //! The devices of one shard, through one window of virtual time after another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use specfleet_engine::device::payload::token_bits;
 use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadJob, UploadPlan, Verdict};
@@ -21,8 +21,6 @@ use crate::sink::DeviceSink;
 /// What is due for a shard. The order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// What lies at this place in [`Shard::departing`] leaves for the pool.
-    Departs(u32),
     /// A connection stands.
     Dialled(u32),
     /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
@@ -38,12 +36,11 @@ enum Event {
 impl Event {
     fn rank(self) -> u32 {
         match self {
-            Event::Departs(_) => 0,
-            Event::Dialled(_) => 1,
-            Event::Arrived(_) => 2,
-            Event::Finished(_) => 3,
-            Event::Dispatch => 4,
-            Event::Timer(_) => 5,
+            Event::Dialled(_) => 0,
+            Event::Arrived(_) => 1,
+            Event::Finished(_) => 2,
+            Event::Dispatch => 3,
+            Event::Timer(_) => 4,
         }
     }
 }
@@ -103,12 +100,17 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     devices: Vec<Device>,
     calendar: Calendar<Event>,
     sequence: u32,
+    window: Span,
     /// Where the running window ends.
     end: Time,
     /// Verdicts and refusals on their way down.
     arriving: Places<InDownlink<A::Verdict>>,
-    /// Messages to the pool of devices that are ahead of the queue, for later windows; and how many were ever sent.
-    departing: Places<ToPool<A::Upload>>,
+    /// Messages to the pool of devices that are ahead of the queue, by the numbers of the windows in which they leave. No events:
+    /// the pool sorts whatever leaves in the same window.
+    departing: BTreeMap<u64, Vec<ToPool<A::Upload>>>,
+    /// Kept for their memory.
+    spare: Vec<Vec<ToPool<A::Upload>>>,
+    /// Messages ever sent.
     sent: u32,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.
@@ -162,9 +164,11 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             devices,
             calendar,
             sequence: 0,
+            window,
             end: fleet.start,
             arriving: Places::default(),
-            departing: Places::default(),
+            departing: BTreeMap::new(),
+            spare: Vec::new(),
             sent: 0,
             dispatch: fleet.dispatch(index),
             dispatch_timer: Time(u64::MAX),
@@ -186,7 +190,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// When something is due next; `None` if nothing is.
     pub(crate) fn next(&self) -> Option<Time> {
         let waiting = self.dispatch.poll_timeout().filter(|_| !self.dispatch.is_done());
-        waiting.into_iter().chain(self.calendar.next()).min()
+        let departing = self.departing.first_key_value().map(|(number, _)| Time(number * self.window.0));
+        waiting.into_iter().chain(self.calendar.next()).chain(departing).min()
     }
 
     /// Whether every request of the phase has been answered or dropped.
@@ -198,6 +203,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     pub(crate) fn window(&mut self, start: Time, end: Time) {
         self.calendar.advance(start);
         self.end = end;
+        if let Some(departing) = self.departing.remove(&(start.0 / self.window.0)) {
+            // The pool has taken what it held.
+            self.spare.push(std::mem::replace(&mut self.outbox, departing));
+        }
         let mut inbox = std::mem::take(&mut self.inbox);
         for message in inbox.drain(..) {
             self.receive(message);
@@ -208,7 +217,6 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.events += 1;
             let now = due.at;
             match event {
-                Event::Departs(place) => self.outbox.extend(self.departing.take(place)),
                 Event::Dialled(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.connected = true;
@@ -420,8 +428,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         if at < self.end {
             self.outbox.push(message);
         } else {
-            let place = self.departing.keep(message);
-            self.push(at, Event::Departs(place));
+            let spare = &mut self.spare;
+            let departing = self.departing.entry(at.0 / self.window.0);
+            departing.or_insert_with(|| spare.pop().unwrap_or_default()).push(message);
         }
     }
 
