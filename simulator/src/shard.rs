@@ -424,7 +424,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// Sends the pool a message, now or, if its device is ahead of the queue, when its time has come.
     fn send(&mut self, at: Time, device: DeviceId, body: PoolBody<A::Upload>) {
         self.sent = self.sent.wrapping_add(1);
-        let message = ToPool { at, device: device.0, number: self.sent, body };
+        let message = ToPool { at, device: device.0, number: self.sent, body: Some(body) };
         if at < self.end {
             self.outbox.push(message);
         } else {
