@@ -1,6 +1,7 @@
 //! The devices of one shard, through one window of virtual time after another.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
 
 use specfleet_engine::device::payload::token_bits;
 use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadJob, UploadPlan, Verdict};
@@ -208,6 +209,11 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.spare.push(std::mem::replace(&mut self.outbox, departing));
         }
         let mut inbox = std::mem::take(&mut self.inbox);
+        // Looked at together, so that a processor waits for their memory once and not for each.
+        for message in &inbox {
+            let device = &self.devices[(message.device / SHARDS) as usize];
+            black_box((device.last_message, device.now, device.machine.poll_timeout()));
+        }
         for message in inbox.drain(..) {
             self.receive(message);
         }
