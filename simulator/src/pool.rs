@@ -21,6 +21,9 @@ use crate::sink::PoolSink;
 /// From the death of a replica to its successor [declared]: the weights are shared, so that only a thread starts anew.
 const RESTART: Span = Span::from_millis(1);
 
+/// A time that does not come.
+const NEVER: Time = Time(u64::MAX);
+
 /// A verifier that dies at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kill {
@@ -117,7 +120,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             arrivals: Vec::new(),
             outbox: (0..SHARDS).map(|_| Vec::new()).collect(),
             out: Vec::new(),
-            wake: (Time(u64::MAX), Time(u64::MAX)),
+            wake: (NEVER, NEVER),
             killed: 0,
             events: 0,
             batches: 0,
@@ -156,16 +159,19 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         arrivals.sort_unstable();
         let mut messages = arrivals.drain(..).peekable();
         loop {
-            let message = messages.peek().map(|arrival| arrival.0);
-            let own = self.due.peek().map(|Reverse((at, _))| *at);
-            let timer = self.wake_at();
+            let message = messages.peek().map_or(NEVER, |arrival| arrival.0);
+            let own = self.due.peek().map_or(NEVER, |Reverse((at, _))| *at);
+            let timer = self.wake_at().unwrap_or(NEVER);
             // At the same time own events go first and timers last, so that a batch is as full as it can be.
-            let Some(now) = [own, message, timer].into_iter().flatten().min().filter(|at| *at < end) else { break };
+            let now = own.min(message).min(timer);
+            if now >= end {
+                break;
+            }
             self.events += 1;
-            if own == Some(now) {
+            if own == now {
                 let Some(Reverse((_, event))) = self.due.pop() else { break };
                 self.happen(now, event);
-            } else if message == Some(now) {
+            } else if message == now {
                 let Some((_, device, _, place)) = messages.next() else { break };
                 let message = &mut inbox[(device % SHARDS) as usize][place as usize];
                 if let Some(body) = message.body.take() {
@@ -266,8 +272,9 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         verdicts: &mut [Option<A::Verdict>],
     ) {
         let mut out = std::mem::take(&mut self.out);
-        for output in out.drain(..) {
-            match output {
+        // In their places: what has just been written in parts is slow to move as a whole.
+        for output in &out {
+            match *output {
                 Output::Admitted { session, .. } => {
                     if let Some(cargo) = cargo.take() {
                         self.answers.admitted(device_of(session), session, cargo);
@@ -277,7 +284,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                     let refusal = Refusal { upload, reason, retry_after, price };
                     self.send(now, session, DeviceBody::Refused(refusal));
                 }
-                Output::Start(batch) => self.start(now, &batch),
+                Output::Start(ref batch) => self.start(now, batch),
                 Output::Verdict {
                     session,
                     upload,
@@ -316,14 +323,15 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                 Output::Forget(session) => self.answers.forget(device_of(session), session),
                 Output::DropKv { verifier, session } => self.answers.drop_cache(verifier.0, session),
                 Output::Restart(verifier) => self.due.push(Reverse((now + RESTART, Event::Ready(verifier.0)))),
-                Output::Record(record) => {
+                Output::Record(ref record) => {
                     self.batches += 1;
                     self.work += u64::from(record.work);
-                    self.sink.batch(&record);
+                    self.sink.batch(record);
                 }
-                Output::VerifierRecord(record) => self.sink.verifier(&record),
+                Output::VerifierRecord(ref record) => self.sink.verifier(record),
             }
         }
+        out.clear();
         self.out = out;
     }
 

@@ -82,12 +82,14 @@ enum Arriving<V> {
 }
 
 impl Device {
-    /// Whether nothing can happen to it until `at`, neither by others nor by itself. A wake that is queued counts although it
-    /// may find nothing to do: the next one's lateness is drawn then, and draws are numbered.
-    fn is_left_alone_until(&self, at: Time) -> bool {
+    /// Until when nothing can happen to it, neither by others nor by itself. A wake that is queued counts although it
+    /// may find nothing to do, which is rare.
+    fn left_alone_until(&self) -> Time {
+        if self.arriving > 0 || self.in_doubt {
+            return Time::ZERO;
+        }
         let timeout = self.machine.poll_timeout().map(|(timeout, _)| timeout);
-        let next = self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)));
-        self.arriving == 0 && !self.in_doubt && next > at
+        self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)))
     }
 }
 
@@ -209,7 +211,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.spare.push(std::mem::replace(&mut self.outbox, departing));
         }
         let mut inbox = std::mem::take(&mut self.inbox);
-        // Looked at together, so that a processor waits for their memory once and not for each.
+        // All of them are looked at first, so that a processor waits for their memory once and not for each.
         for message in &inbox {
             let device = &self.devices[(message.device / SHARDS) as usize];
             black_box((device.last_message, device.now, device.machine.poll_timeout()));
@@ -346,7 +348,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     fn carry_out(&mut self, slot: u32, now: Time, out: &mut Vec<Output>) -> Option<Input> {
         let mut next = None;
         let id = DeviceId(slot * SHARDS + self.index);
-        for output in out.drain(..) {
+        // In their places: what has just been written in parts is slow to move as a whole.
+        for output in out.iter_mut() {
             match output {
                 Output::Connect => {
                     let device = &mut self.devices[slot as usize];
@@ -357,22 +360,22 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 }
                 Output::Ready => self.news.push_back((now, load::Event::Ready(id))),
                 Output::Step(step) => {
-                    next = Some(match self.answers.step(slot, &step) {
+                    next = Some(match self.answers.step(slot, step) {
                         Some(result) => Input::StepDone(result),
                         None => Input::StepFailed,
                     });
                 }
-                Output::Set { position, token } => self.answers.set(slot, position, token),
+                Output::Set { position, token } => self.answers.set(slot, *position, *token),
                 Output::Upload(plan) => {
-                    let (cargo, bytes) = self.answers.upload(slot, &plan);
-                    let request = request(&plan, session(&self.devices[slot as usize], id));
+                    let (cargo, bytes) = self.answers.upload(slot, plan);
+                    let request = request(plan, session(&self.devices[slot as usize], id));
                     self.send(now, id, PoolBody::Upload(request, cargo));
                     next = Some(Input::Sent { upload: plan.upload, bytes });
                 }
                 Output::Cancel(upload) => {
                     self.devices[slot as usize].in_doubt = true;
                     let key = session(&self.devices[slot as usize], id);
-                    self.send(now, id, PoolBody::Cancel(key, upload));
+                    self.send(now, id, PoolBody::Cancel(key, *upload));
                 }
                 Output::HangUp => {
                     let key = session(&self.devices[slot as usize], id);
@@ -384,19 +387,22 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 Output::Record(record) => {
                     self.tokens += 1;
                     self.answers.commit(slot, record.position);
-                    self.sink.round(id, self.devices[slot as usize].generation, &record);
+                    self.sink.round(id, self.devices[slot as usize].generation, record);
                 }
-                Output::Finished(mut record) => {
-                    self.answers.finish(slot, &mut record);
+                Output::Finished(record) => {
+                    self.answers.finish(slot, record);
                     self.last_end = self.last_end.max(record.ended);
                     let finish = record.finish;
-                    self.sink.finished(*record);
+                    if let Output::Finished(record) = std::mem::replace(output, Output::Gone) {
+                        self.sink.finished(*record);
+                    }
                     let device = &mut self.devices[slot as usize];
                     (device.finish, device.running) = (finish, false);
                     self.push(now, Event::Finished(slot));
                 }
             }
         }
+        out.clear();
         next
     }
 
@@ -453,16 +459,25 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         device.last_message = at;
         let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
         // Mostly nothing can happen to a device that waits before then, and it can be asked now.
-        if device.is_left_alone_until(reaches) {
-            self.reached(slot, at, from, session, body);
+        let alone = device.left_alone_until();
+        if reaches < alone {
+            self.reached(slot, alone, at, from, session, body);
         } else {
             let place = self.keep(slot, from, Arriving::Sent(at, session, body));
             self.push(reaches, Event::Arrived(place));
         }
     }
 
-    /// Sends what was sent at `at` and has reached its device through the downlink.
-    fn reached(&mut self, slot: u32, at: Time, from: ConnectionId, session: u32, body: DeviceBody<A::Verdict>) {
+    /// Sends what was sent at `at` and has reached its device, which is left alone until `alone`, through the downlink.
+    fn reached(
+        &mut self,
+        slot: u32,
+        alone: Time,
+        at: Time,
+        from: ConnectionId,
+        session: u32,
+        body: DeviceBody<A::Verdict>,
+    ) {
         let id = DeviceId(slot * SHARDS + self.index);
         let device = &mut self.devices[slot as usize];
         // Of a connection that is gone, or a generation that is over.
@@ -499,8 +514,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         };
         // And mostly nothing happens before the last bit either. But what follows a verdict with more to come is still
         // charged to the generation that this one may end.
-        let device = &self.devices[slot as usize];
-        if !more && device.is_left_alone_until(arrives) {
+        if !more && arrives < alone {
             self.tell(slot, arrives, arriving);
         } else {
             let place = self.keep(slot, from, Arriving::Last(arriving));
@@ -521,7 +535,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let device = &mut self.devices[slot as usize];
         device.arriving -= u16::from(device.arriving < u16::MAX);
         let input = match arriving {
-            Arriving::Sent(at, session, body) => return self.reached(slot, at, from, session, body),
+            Arriving::Sent(at, session, body) => {
+                let alone = device.left_alone_until();
+                return self.reached(slot, alone, at, from, session, body);
+            }
             Arriving::Last(input) => input,
         };
         if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
