@@ -30,8 +30,11 @@ impl Span {
 
     /// A span of (fractional) seconds, rounded to the nearest nanosecond; negative and non-finite values become zero.
     pub fn from_seconds(seconds: f64) -> Span {
-        // `as` saturates: NaN and negatives become 0, infinities the largest span.
-        Span((seconds * 1e9).round() as u64)
+        // `as` saturates: NaN and negatives become 0, infinities the largest span. Rounded by hand, because `round` is a call
+        // into a library where the processor at hand is not known to have an instruction for it.
+        let nanos = seconds * 1e9;
+        let whole = nanos as u64;
+        Span(whole.saturating_add(u64::from(nanos - whole as f64 >= 0.5)))
     }
 
     /// A span of whole milliseconds.

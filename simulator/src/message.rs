@@ -12,7 +12,8 @@ pub(crate) struct ToPool<U> {
     pub(crate) device: u32,
     /// Counts a shard's messages, so that a device's own stay in order.
     pub(crate) number: u32,
-    pub(crate) body: PoolBody<U>,
+    /// Until the pool has taken it.
+    pub(crate) body: Option<PoolBody<U>>,
 }
 
 #[derive(Debug)]

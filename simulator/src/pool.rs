@@ -21,6 +21,9 @@ use crate::sink::PoolSink;
 /// From the death of a replica to its successor [declared]: the weights are shared, so that only a thread starts anew.
 const RESTART: Span = Span::from_millis(1);
 
+/// A time that does not come.
+const NEVER: Time = Time(u64::MAX);
+
 /// A verifier that dies at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kill {
@@ -58,6 +61,10 @@ enum Event {
     Kill(u16),
 }
 
+/// When a message arrives, its device, its number, and its place among those of the device's shard: whatever order they
+/// are to be taken in, in a few bytes to sort.
+type Arrival = (Time, u32, u32, u32);
+
 /// A batch under way.
 struct Running<V> {
     batch: u64,
@@ -80,7 +87,10 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     running: Vec<Option<Running<A::Verdict>>>,
     computing: u16,
     due: BinaryHeap<Reverse<(Time, Event)>>,
-    pub(crate) inbox: Vec<ToPool<A::Upload>>,
+    /// By shard, as they were sent.
+    pub(crate) inbox: Vec<Vec<ToPool<A::Upload>>>,
+    /// Kept for its memory: when what lies in the inbox arrives, and from which device.
+    arrivals: Vec<Arrival>,
     /// By shard.
     pub(crate) outbox: Vec<Vec<ToDevice<A::Verdict>>>,
     out: Vec<Output>,
@@ -110,10 +120,11 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             running: (0..replicas).map(|_| None).collect(),
             computing: 0,
             due: kills.iter().map(|kill| Reverse((kill.at, Event::Kill(kill.verifier.0)))).collect(),
-            inbox: Vec::new(),
+            inbox: (0..SHARDS).map(|_| Vec::new()).collect(),
+            arrivals: Vec::new(),
             outbox: (0..SHARDS).map(|_| Vec::new()).collect(),
             out: Vec::new(),
-            wake: (Time(u64::MAX), Time(u64::MAX)),
+            wake: (NEVER, NEVER),
             killed: 0,
             events: 0,
             batches: 0,
@@ -140,36 +151,45 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
 
     /// Whether nothing waits and nothing is computed.
     pub(crate) fn is_idle(&self) -> bool {
-        self.computing == 0 && self.machine.outstanding().0 == 0 && self.inbox.is_empty()
+        self.computing == 0 && self.machine.outstanding().0 == 0 && self.inbox.iter().all(Vec::is_empty)
     }
 
     /// Works off everything that is due before `end`.
     pub(crate) fn window(&mut self, end: Time) {
         let mut inbox = std::mem::take(&mut self.inbox);
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let places = inbox.iter().flat_map(|messages| messages.iter().zip(0..));
+        arrivals.extend(places.map(|(message, place)| (message.at, message.device, message.number, place)));
         // By time, then device, then the device's own order: whichever shard's messages came first.
-        inbox.sort_unstable_by_key(|message| (message.at, message.device, message.number));
-        let mut messages = inbox.drain(..).peekable();
+        arrivals.sort_unstable();
+        let mut messages = arrivals.drain(..).peekable();
         loop {
-            let message = messages.peek().map(|message| message.at);
-            let own = self.due.peek().map(|Reverse((at, _))| *at);
-            let timer = self.wake_at();
+            let message = messages.peek().map_or(NEVER, |arrival| arrival.0);
+            let own = self.due.peek().map_or(NEVER, |Reverse((at, _))| *at);
+            let timer = self.wake_at().unwrap_or(NEVER);
             // At the same time own events go first and timers last, so that a batch is as full as it can be.
-            let Some(now) = [own, message, timer].into_iter().flatten().min().filter(|at| *at < end) else { break };
+            let now = own.min(message).min(timer);
+            if now >= end {
+                break;
+            }
             self.events += 1;
-            if own == Some(now) {
+            if own == now {
                 let Some(Reverse((_, event))) = self.due.pop() else { break };
                 self.happen(now, event);
-            } else if message == Some(now) {
-                let Some(message) = messages.next() else { break };
-                self.receive(now, message);
+            } else if message == now {
+                let Some((_, device, _, place)) = messages.next() else { break };
+                let message = &mut inbox[(device % SHARDS) as usize][place as usize];
+                if let Some(body) = message.body.take() {
+                    self.receive(now, body);
+                }
             } else {
                 self.tell(now, Input::Timeout);
             }
         }
-        let later: Vec<_> = messages.collect();
-        debug_assert!(later.is_empty(), "what devices send arrives within the window");
-        self.inbox = inbox;
-        self.inbox.extend(later);
+        debug_assert!(messages.next().is_none(), "what devices send arrives within the window");
+        drop(messages);
+        inbox.iter_mut().for_each(Vec::clear);
+        (self.inbox, self.arrivals) = (inbox, arrivals);
     }
 
     /// When the machine is woken: the host is late by a draw for each time that it asks for.
@@ -214,8 +234,8 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         }
     }
 
-    fn receive(&mut self, now: Time, message: ToPool<A::Upload>) {
-        match message.body {
+    fn receive(&mut self, now: Time, body: PoolBody<A::Upload>) {
+        match body {
             PoolBody::Upload(request, cargo) => {
                 let mut out = std::mem::take(&mut self.out);
                 self.machine.handle(now, Input::Upload(request), &mut out);
@@ -257,8 +277,9 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         verdicts: &mut [Option<A::Verdict>],
     ) {
         let mut out = std::mem::take(&mut self.out);
-        for output in out.drain(..) {
-            match output {
+        // In their places: what has just been written in parts is slow to move as a whole.
+        for output in &out {
+            match *output {
                 Output::Admitted { session, .. } => {
                     if let Some(cargo) = cargo.take() {
                         self.answers.admitted(device_of(session), session, cargo);
@@ -268,7 +289,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                     let refusal = Refusal { upload, reason, retry_after, price };
                     self.send(now, session, DeviceBody::Refused(refusal));
                 }
-                Output::Start(batch) => self.start(now, &batch),
+                Output::Start(ref batch) => self.start(now, batch),
                 Output::Verdict {
                     session,
                     upload,
@@ -307,14 +328,15 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                 Output::Forget(session) => self.answers.forget(device_of(session), session),
                 Output::DropKv { verifier, session } => self.answers.drop_cache(verifier.0, session),
                 Output::Restart(verifier) => self.due.push(Reverse((now + RESTART, Event::Ready(verifier.0)))),
-                Output::Record(record) => {
+                Output::Record(ref record) => {
                     self.batches += 1;
                     self.work += u64::from(record.work);
-                    self.sink.batch(&record);
+                    self.sink.batch(record);
                 }
-                Output::VerifierRecord(record) => self.sink.verifier(&record),
+                Output::VerifierRecord(ref record) => self.sink.verifier(record),
             }
         }
+        out.clear();
         self.out = out;
     }
 

@@ -258,7 +258,7 @@ where
                 resume_unwind(panic);
             }
             windows += 1;
-            let (handed_over, next) = self.exchange(window);
+            let handed_over = self.exchange();
             let (mut progress, last_end, done) = self.look(starts + window, windows);
             let flow = {
                 let pool = &mut *lock(self.pool);
@@ -277,34 +277,32 @@ where
             }
             number += 1;
             // Nothing under way and nothing due for a while: skip the empty windows.
-            if !handed_over && let Some(next) = next {
+            if !handed_over && let Some(next) = self.next(window) {
                 number = number.max(next);
             }
         }
     }
 
-    /// Hands over what shards and pool have sent each other. Returns whether there was anything, and the number of the
-    /// next window in which something is due.
-    fn exchange(&self, window: Span) -> (bool, Option<u64>) {
+    /// Hands over what shards and pool have sent each other. Returns whether there was anything.
+    fn exchange(&self) -> bool {
         let mut pool = lock(self.pool);
         let mut handed_over = false;
-        let mut next: Option<u64> = None;
         for (index, shard) in self.shards.iter().enumerate() {
             let mut shard = lock(shard);
             handed_over |= !shard.outbox.is_empty() || !pool.outbox[index].is_empty();
-            pool.inbox.append(&mut shard.outbox);
+            // Both have worked off what they were handed before.
+            std::mem::swap(&mut shard.outbox, &mut pool.inbox[index]);
             std::mem::swap(&mut shard.inbox, &mut pool.outbox[index]);
-            if let Some(at) = shard.next() {
-                let number = at.0 / window.0;
-                next = Some(next.map_or(number, |next| next.min(number)));
-            }
         }
+        handed_over
+    }
+
+    /// The number of the next window in which something is due.
+    fn next(&self, window: Span) -> Option<u64> {
+        let shards = self.shards.iter().filter_map(|shard| lock(shard).next()).map(|at| at.0 / window.0);
         // The pool is one window behind.
-        if let Some(at) = pool.next() {
-            let number = at.0 / window.0 + 1;
-            next = Some(next.map_or(number, |next| next.min(number)));
-        }
-        (handed_over, next)
+        let pool = lock(self.pool).next().map(|at| at.0 / window.0 + 1);
+        shards.chain(pool).min()
     }
 
     fn look(&self, now: Time, windows: u64) -> (Progress, Time, bool) {

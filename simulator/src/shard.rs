@@ -1,6 +1,7 @@
 //! The devices of one shard, through one window of virtual time after another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
 
 use specfleet_engine::device::payload::token_bits;
 use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadJob, UploadPlan, Verdict};
@@ -21,8 +22,6 @@ use crate::sink::DeviceSink;
 /// What is due for a shard. The order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// What lies at this place in [`Shard::departing`] leaves for the pool.
-    Departs(u32),
     /// A connection stands.
     Dialled(u32),
     /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
@@ -38,12 +37,11 @@ enum Event {
 impl Event {
     fn rank(self) -> u32 {
         match self {
-            Event::Departs(_) => 0,
-            Event::Dialled(_) => 1,
-            Event::Arrived(_) => 2,
-            Event::Finished(_) => 3,
-            Event::Dispatch => 4,
-            Event::Timer(_) => 5,
+            Event::Dialled(_) => 0,
+            Event::Arrived(_) => 1,
+            Event::Finished(_) => 2,
+            Event::Dispatch => 3,
+            Event::Timer(_) => 4,
         }
     }
 }
@@ -84,12 +82,14 @@ enum Arriving<V> {
 }
 
 impl Device {
-    /// Whether nothing can happen to it until `at`, neither by others nor by itself. A wake that is queued counts although it
-    /// may find nothing to do: the next one's lateness is drawn then, and draws are numbered.
-    fn is_left_alone_until(&self, at: Time) -> bool {
+    /// Until when nothing can happen to it, neither by others nor by itself. A wake that is queued counts although it
+    /// may find nothing to do, which is rare.
+    fn left_alone_until(&self) -> Time {
+        if self.arriving > 0 || self.in_doubt {
+            return Time::ZERO;
+        }
         let timeout = self.machine.poll_timeout().map(|(timeout, _)| timeout);
-        let next = self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)));
-        self.arriving == 0 && !self.in_doubt && next > at
+        self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)))
     }
 }
 
@@ -103,12 +103,17 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     devices: Vec<Device>,
     calendar: Calendar<Event>,
     sequence: u32,
+    window: Span,
     /// Where the running window ends.
     end: Time,
     /// Verdicts and refusals on their way down.
     arriving: Places<InDownlink<A::Verdict>>,
-    /// Messages to the pool of devices that are ahead of the queue, for later windows; and how many were ever sent.
-    departing: Places<ToPool<A::Upload>>,
+    /// Messages to the pool of devices that are ahead of the queue, by the numbers of the windows in which they leave. No events:
+    /// the pool sorts whatever leaves in the same window.
+    departing: BTreeMap<u64, Vec<ToPool<A::Upload>>>,
+    /// Kept for their memory.
+    spare: Vec<Vec<ToPool<A::Upload>>>,
+    /// Messages ever sent.
     sent: u32,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.
@@ -162,9 +167,11 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             devices,
             calendar,
             sequence: 0,
+            window,
             end: fleet.start,
             arriving: Places::default(),
-            departing: Places::default(),
+            departing: BTreeMap::new(),
+            spare: Vec::new(),
             sent: 0,
             dispatch: fleet.dispatch(index),
             dispatch_timer: Time(u64::MAX),
@@ -186,7 +193,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// When something is due next; `None` if nothing is.
     pub(crate) fn next(&self) -> Option<Time> {
         let waiting = self.dispatch.poll_timeout().filter(|_| !self.dispatch.is_done());
-        waiting.into_iter().chain(self.calendar.next()).min()
+        let departing = self.departing.first_key_value().map(|(number, _)| Time(number * self.window.0));
+        waiting.into_iter().chain(self.calendar.next()).chain(departing).min()
     }
 
     /// Whether every request of the phase has been answered or dropped.
@@ -198,7 +206,16 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     pub(crate) fn window(&mut self, start: Time, end: Time) {
         self.calendar.advance(start);
         self.end = end;
+        if let Some(departing) = self.departing.remove(&(start.0 / self.window.0)) {
+            // The pool has taken what it held.
+            self.spare.push(std::mem::replace(&mut self.outbox, departing));
+        }
         let mut inbox = std::mem::take(&mut self.inbox);
+        // All of them are looked at first, so that a processor waits for their memory once and not for each.
+        for message in &inbox {
+            let device = &self.devices[(message.device / SHARDS) as usize];
+            black_box((device.last_message, device.now, device.machine.poll_timeout()));
+        }
         for message in inbox.drain(..) {
             self.receive(message);
         }
@@ -208,7 +225,6 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.events += 1;
             let now = due.at;
             match event {
-                Event::Departs(place) => self.outbox.extend(self.departing.take(place)),
                 Event::Dialled(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.connected = true;
@@ -332,7 +348,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     fn carry_out(&mut self, slot: u32, now: Time, out: &mut Vec<Output>) -> Option<Input> {
         let mut next = None;
         let id = DeviceId(slot * SHARDS + self.index);
-        for output in out.drain(..) {
+        // In their places: what has just been written in parts is slow to move as a whole.
+        for output in out.iter_mut() {
             match output {
                 Output::Connect => {
                     let device = &mut self.devices[slot as usize];
@@ -343,22 +360,22 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 }
                 Output::Ready => self.news.push_back((now, load::Event::Ready(id))),
                 Output::Step(step) => {
-                    next = Some(match self.answers.step(slot, &step) {
+                    next = Some(match self.answers.step(slot, step) {
                         Some(result) => Input::StepDone(result),
                         None => Input::StepFailed,
                     });
                 }
-                Output::Set { position, token } => self.answers.set(slot, position, token),
+                Output::Set { position, token } => self.answers.set(slot, *position, *token),
                 Output::Upload(plan) => {
-                    let (cargo, bytes) = self.answers.upload(slot, &plan);
-                    let request = request(&plan, session(&self.devices[slot as usize], id));
+                    let (cargo, bytes) = self.answers.upload(slot, plan);
+                    let request = request(plan, session(&self.devices[slot as usize], id));
                     self.send(now, id, PoolBody::Upload(request, cargo));
                     next = Some(Input::Sent { upload: plan.upload, bytes });
                 }
                 Output::Cancel(upload) => {
                     self.devices[slot as usize].in_doubt = true;
                     let key = session(&self.devices[slot as usize], id);
-                    self.send(now, id, PoolBody::Cancel(key, upload));
+                    self.send(now, id, PoolBody::Cancel(key, *upload));
                 }
                 Output::HangUp => {
                     let key = session(&self.devices[slot as usize], id);
@@ -370,19 +387,22 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 Output::Record(record) => {
                     self.tokens += 1;
                     self.answers.commit(slot, record.position);
-                    self.sink.round(id, self.devices[slot as usize].generation, &record);
+                    self.sink.round(id, self.devices[slot as usize].generation, record);
                 }
-                Output::Finished(mut record) => {
-                    self.answers.finish(slot, &mut record);
+                Output::Finished(record) => {
+                    self.answers.finish(slot, record);
                     self.last_end = self.last_end.max(record.ended);
                     let finish = record.finish;
-                    self.sink.finished(*record);
+                    if let Output::Finished(record) = std::mem::replace(output, Output::Gone) {
+                        self.sink.finished(*record);
+                    }
                     let device = &mut self.devices[slot as usize];
                     (device.finish, device.running) = (finish, false);
                     self.push(now, Event::Finished(slot));
                 }
             }
         }
+        out.clear();
         next
     }
 
@@ -416,12 +436,13 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// Sends the pool a message, now or, if its device is ahead of the queue, when its time has come.
     fn send(&mut self, at: Time, device: DeviceId, body: PoolBody<A::Upload>) {
         self.sent = self.sent.wrapping_add(1);
-        let message = ToPool { at, device: device.0, number: self.sent, body };
+        let message = ToPool { at, device: device.0, number: self.sent, body: Some(body) };
         if at < self.end {
             self.outbox.push(message);
         } else {
-            let place = self.departing.keep(message);
-            self.push(at, Event::Departs(place));
+            let spare = &mut self.spare;
+            let departing = self.departing.entry(at.0 / self.window.0);
+            departing.or_insert_with(|| spare.pop().unwrap_or_default()).push(message);
         }
     }
 
@@ -438,16 +459,25 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         device.last_message = at;
         let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
         // Mostly nothing can happen to a device that waits before then, and it can be asked now.
-        if device.is_left_alone_until(reaches) {
-            self.reached(slot, at, from, session, body);
+        let alone = device.left_alone_until();
+        if reaches < alone {
+            self.reached(slot, alone, at, from, session, body);
         } else {
             let place = self.keep(slot, from, Arriving::Sent(at, session, body));
             self.push(reaches, Event::Arrived(place));
         }
     }
 
-    /// Sends what was sent at `at` and has reached its device through the downlink.
-    fn reached(&mut self, slot: u32, at: Time, from: ConnectionId, session: u32, body: DeviceBody<A::Verdict>) {
+    /// Sends what was sent at `at` and has reached its device, which is left alone until `alone`, through the downlink.
+    fn reached(
+        &mut self,
+        slot: u32,
+        alone: Time,
+        at: Time,
+        from: ConnectionId,
+        session: u32,
+        body: DeviceBody<A::Verdict>,
+    ) {
         let id = DeviceId(slot * SHARDS + self.index);
         let device = &mut self.devices[slot as usize];
         // Of a connection that is gone, or a generation that is over.
@@ -484,8 +514,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         };
         // And mostly nothing happens before the last bit either. But what follows a verdict with more to come is still
         // charged to the generation that this one may end.
-        let device = &self.devices[slot as usize];
-        if !more && device.is_left_alone_until(arrives) {
+        if !more && arrives < alone {
             self.tell(slot, arrives, arriving);
         } else {
             let place = self.keep(slot, from, Arriving::Last(arriving));
@@ -506,7 +535,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let device = &mut self.devices[slot as usize];
         device.arriving -= u16::from(device.arriving < u16::MAX);
         let input = match arriving {
-            Arriving::Sent(at, session, body) => return self.reached(slot, at, from, session, body),
+            Arriving::Sent(at, session, body) => {
+                let alone = device.left_alone_until();
+                return self.reached(slot, alone, at, from, session, body);
+            }
             Arriving::Last(input) => input,
         };
         if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {

@@ -155,6 +155,7 @@ impl Generation {
         (self.prompt + self.limit).saturating_sub(self.committed)
     }
 
+    /// The row of a token that is committed now, in the place of the oldest draft if there is one.
     #[expect(clippy::too_many_arguments, reason = "one row of the ledger, put together in one place")]
     pub(super) fn record(
         &mut self,
@@ -164,12 +165,12 @@ impl Generation {
         epoch: u32,
         source: Source,
         reason: GateReason,
-        drafted: Option<Pending>,
         bill: Option<&Verdict>,
     ) -> RoundRecord {
         // An upload's costs stand on the first token that it led to; where none is under way there are none.
         let cost = std::mem::replace(&mut self.cost, UploadCost::NONE);
-        let signals = drafted.map(|d| d.signals);
+        let drafted = self.pending.first();
+        let signals = drafted.map(|d| &d.signals);
         RoundRecord {
             position: position - self.prompt,
             token,

@@ -104,8 +104,8 @@ pub struct Transfer {
     pub arrives: Time,
     /// How long the radio was on.
     pub airtime: Span,
-    /// SNR of the first block in dB; NaN for a trace.
-    pub snr_db: f32,
+    /// SNR of the first block as a ratio; NaN for a trace.
+    pub snr: f64,
     /// Blocks lost to outage.
     pub outages: u32,
 }
@@ -161,13 +161,12 @@ impl LinkProfile {
     fn drain(&self, seed: u64, device: DeviceId, direction: Direction, start: Time, bits: u64) -> Transfer {
         let mut left = bits as f64;
         let mut at = start;
-        let mut snr_db = f32::NAN;
+        let mut first_snr = f64::NAN;
         let mut outages = 0;
         for block_number in 0..MAX_BLOCKS {
             let (rate, snr, block_ends) = self.block(seed, device, direction, at);
             if block_number == 0 {
-                // A reading for people: single precision will do, and is twice as fast.
-                snr_db = 10.0 * (snr as f32).log10();
+                first_snr = snr;
             }
             let room = block_ends.since(at);
             if rate > 0.0 {
@@ -182,7 +181,7 @@ impl LinkProfile {
             }
             at = block_ends;
         }
-        Transfer { arrives: at, airtime: at.since(start), snr_db, outages }
+        Transfer { arrives: at, airtime: at.since(start), snr: first_snr, outages }
     }
 
     /// What sending `bits` would take at the rate of the coherence block that `at` lies in, were it to stay so; a block

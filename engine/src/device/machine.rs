@@ -125,14 +125,15 @@ impl DeviceMachine {
             return;
         }
         self.account(now);
-        match input {
+        // By reference: what has just been written in parts is slow to copy as a whole.
+        match &input {
             Input::Join => self.join(now, out),
-            Input::Start(start) => self.start(now, start),
+            Input::Start(start) => self.start(now, *start),
             Input::StepDone(result) => self.step_done(now, result, out),
             Input::StepFailed => self.step_failed(now),
-            Input::Sent { upload, bytes } => self.sent(upload, bytes),
+            Input::Sent { upload, bytes } => self.sent(*upload, *bytes),
             Input::Verdict(verdict) => self.verdict(now, verdict, out),
-            Input::Refused(refusal) => self.refused(now, refusal, out),
+            Input::Refused(refusal) => self.refused(now, *refusal, out),
             Input::Connected => self.connected(now, out),
             Input::Disconnected => self.disconnected(now),
             Input::Timeout => self.timeout(now, out),

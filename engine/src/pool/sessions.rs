@@ -45,13 +45,12 @@ pub(super) struct Sessions {
     by_connection: Index,
 }
 
-fn key_hash(slots: &[Session], slot: u32) -> u64 {
-    let key = slots[slot as usize].key;
+fn key_hash(key: SessionKey) -> u32 {
     hash(key.connection.0, key.session)
 }
 
-fn connection_hash(slots: &[Session], slot: u32) -> u64 {
-    hash(slots[slot as usize].key.connection.0, 0)
+fn connection_hash(connection: ConnectionId) -> u32 {
+    hash(connection.0, 0)
 }
 
 impl Sessions {
@@ -60,7 +59,7 @@ impl Sessions {
     }
 
     pub(super) fn find(&self, key: SessionKey) -> Option<u32> {
-        self.by_key.find(hash(key.connection.0, key.session), |slot| self[slot].key == key)
+        self.by_key.find(key_hash(key), |slot| self[slot].key == key)
     }
 
     /// Sessions that can be found.
@@ -69,7 +68,7 @@ impl Sessions {
     }
 
     fn first_of(&self, connection: ConnectionId) -> Option<u32> {
-        self.by_connection.find(hash(connection.0, 0), |slot| self[slot].key.connection == connection)
+        self.by_connection.find(connection_hash(connection), |slot| self[slot].key.connection == connection)
     }
 
     /// How many sessions `connection` has open.
@@ -121,11 +120,11 @@ impl Sessions {
         match first {
             Some(first) => {
                 self[first].before = slot;
-                self.by_connection.replace(first, slot, hash(key.connection.0, 0));
+                self.by_connection.replace(first, slot, connection_hash(key.connection));
             }
-            None => self.by_connection.insert(slot, |slot| connection_hash(&self.slots, slot)),
+            None => self.by_connection.insert(slot, connection_hash(key.connection)),
         }
-        self.by_key.insert(slot, |slot| key_hash(&self.slots, slot));
+        self.by_key.insert(slot, key_hash(key));
         slot
     }
 
@@ -133,7 +132,7 @@ impl Sessions {
     pub(super) fn close(&mut self, slot: u32) {
         let Session { key, before, after, .. } = self[slot];
         self[slot].closed = true;
-        self.by_key.remove(slot, |slot| key_hash(&self.slots, slot));
+        self.by_key.remove(slot, key_hash(key));
         if after != NONE {
             self[after].before = before;
         }
@@ -144,9 +143,9 @@ impl Sessions {
             }
         } else if after != NONE {
             self[after].siblings = self[slot].siblings - 1;
-            self.by_connection.replace(slot, after, hash(key.connection.0, 0));
+            self.by_connection.replace(slot, after, connection_hash(key.connection));
         } else {
-            self.by_connection.remove(slot, |slot| connection_hash(&self.slots, slot));
+            self.by_connection.remove(slot, connection_hash(key.connection));
         }
     }
 

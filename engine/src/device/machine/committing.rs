@@ -36,11 +36,11 @@ impl DeviceMachine {
             return;
         }
         let position = generation.committed;
-        let drafted = (!generation.pending.is_empty()).then(|| generation.pending.remove(0));
+        let drafted = generation.pending.first().map(|draft| draft.token);
         let epoch = generation.epoch;
         let (token, source) = match what {
             Commit::Draft(source) => match drafted {
-                Some(draft) => (draft.token, source),
+                Some(token) => (token, source),
                 None => return,
             },
             Commit::Replace(token) => {
@@ -55,9 +55,10 @@ impl DeviceMachine {
                 (token, source)
             }
         };
-        if source == Source::Replaced || drafted.is_none_or(|draft| draft.token != token) {
-            generation.counts.wasted_drafts += generation.pending.len() as u64;
-            generation.pending.clear();
+        let own = usize::from(drafted.is_some());
+        if source == Source::Replaced || drafted != Some(token) {
+            generation.counts.wasted_drafts += (generation.pending.len() - own) as u64;
+            generation.pending.truncate(own);
             generation.kv = generation.kv.min(position);
             if let Some(computing) = &mut self.computing {
                 computing.stale = true;
@@ -69,7 +70,9 @@ impl DeviceMachine {
             generation.first_token = now;
         }
         generation.last_token = now;
-        out.push(Output::Record(generation.record(now, position, token, epoch, source, reason, drafted, bill)));
+        out.push(Output::Record(generation.record(now, position, token, epoch, source, reason, bill)));
+        // After its record: a draft that has just been written is slow to move.
+        generation.pending.drain(..own);
         if self.settings.end_tokens.contains(&token) {
             generation.ending = Some(FinishReason::Stop);
         } else if generation.remaining() == 0 {

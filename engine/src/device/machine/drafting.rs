@@ -19,25 +19,29 @@ impl DeviceMachine {
     pub(super) fn decide(&mut self, now: Time) -> Option<(u8, GateReason)> {
         let settings = &self.settings;
         let generation = self.generation.as_ref()?;
+        // As nearly always after a commit.
+        let first = generation.pending.first()?;
         let want = u32::from(settings.method.block).min(generation.remaining()) as usize;
         let ends_at = generation.pending.iter().position(|p| settings.end_tokens.contains(&p.token));
         let block = want.min(ends_at.map_or(want, |at| at + 1));
         if generation.pending.len() < block {
             return None;
         }
-        let first = generation.pending.first().copied().filter(|first| first.ready)?;
+        if !first.ready {
+            return None;
+        }
         let price = match settings.method.gate {
             Gate::Price(rule) => self.price(&rule, block as u8, now),
             _ => f32::NAN,
         };
         let settings = &self.settings;
         let generation = self.generation.as_mut()?;
-        let reason = gate::decide(&settings.method.gate, &first.signals, &generation.moments, price).reason;
-        let weighed = &mut generation.pending[0].signals;
+        let weighed = &mut generation.pending.first_mut()?.signals;
+        let reason = gate::decide(&settings.method.gate, weighed, &generation.moments, price).reason;
         match settings.method.gate {
             Gate::Joint { importance, .. } if importance.statistic == ImportanceStatistic::Concentration => {
                 weighed.importance_threshold = generation.moments.threshold(importance.kappa);
-                generation.moments.push(first.signals.importance);
+                generation.moments.push(weighed.importance);
             }
             // κ has no part in this rule.
             Gate::Price(_) => weighed.importance_threshold = f32::NAN,
@@ -103,7 +107,7 @@ impl DeviceMachine {
         drafts > 0 && !ended && pending < (most as usize).min(MAX_PENDING)
     }
 
-    pub(super) fn step_done(&mut self, now: Time, result: StepResult, out: &mut Vec<Output>) {
+    pub(super) fn step_done(&mut self, now: Time, result: &StepResult, out: &mut Vec<Output>) {
         let (Some(computing), Some(generation)) = (&mut self.computing, &mut self.generation) else { return };
         let asked = result.generation == generation.id
             && result.position == computing.position
@@ -113,7 +117,7 @@ impl DeviceMachine {
             generation.counts.stale += 1;
             return;
         }
-        let StepResult { token, payload_bits, signals, lookback, .. } = result;
+        let StepResult { token, payload_bits, signals, lookback, .. } = *result;
         computing.held = Some(Held { token, payload_bits, signals, lookback });
         if now >= computing.due(&self.settings) {
             self.finish_step(now, out);
