@@ -231,7 +231,7 @@ fn scores_stay_and_more_can_be_added() {
 fn a_damaged_run_is_refused_and_stays_as_it_is() {
     let dir = tempdir().expect("a temporary folder");
     let run_dir = written(dir.path(), 64);
-    let store = sled::open(run_dir.join("store")).expect("the store");
+    let store = open_store(&run_dir.join("store"));
     let (key, value) = store.scan_prefix([b'r']).nth(1).expect("a chunk").expect("readable");
     let mut chunk = value.to_vec();
     chunk[40] ^= 1;

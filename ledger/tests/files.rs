@@ -160,7 +160,7 @@ fn mistakes_have_names() {
 
 /// Changes one chunk behind the ledger's back.
 fn damage(run_dir: &std::path::Path, table: u8, sequence: u64, change: impl Fn(&mut Vec<u8>)) {
-    let store = sled::open(run_dir.join("store")).expect("the store");
+    let store = open_store(&run_dir.join("store"));
     let mut key = vec![table];
     key.extend_from_slice(&sequence.to_be_bytes());
     let mut chunk = store.get(&key).expect("a value").expect("the chunk").to_vec();
@@ -242,7 +242,7 @@ fn a_check_names_every_damaged_chunk_and_what_it_cost() {
     damage(&run_dir, b'r', 2, |chunk| chunk[60] ^= 4);
     damage(&run_dir, b'p', 4, |chunk| chunk.truncate(9));
     damage(&run_dir, b'e', 1, |chunk| chunk.clear());
-    let store = sled::open(run_dir.join("store")).expect("the store");
+    let store = open_store(&run_dir.join("store"));
     assert!(store.remove([&b"r"[..], &6u64.to_be_bytes()].concat()).expect("a removal").is_some());
     drop(store);
     let report = verify(&run_dir).expect("a check");

@@ -122,7 +122,7 @@ fn no_chunk_exceeds_the_limit_and_long_generations_span_chunks() {
     assert!(reader.chunk_bytes(Table::Rounds).expect("sizes") > 3 * MAX_CHUNK_BYTES as u64);
     drop(reader);
 
-    let store = sled::open(run_dir.join("store")).expect("the store");
+    let store = open_store(&run_dir.join("store"));
     let sizes: Vec<usize> = store.iter().values().map(|value| value.expect("a value").len()).collect();
     assert!(sizes.iter().all(|size| *size <= MAX_CHUNK_BYTES), "{sizes:?}");
     assert!(sizes.iter().any(|size| *size > MAX_CHUNK_BYTES / 3), "{sizes:?}");

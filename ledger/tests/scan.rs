@@ -167,7 +167,7 @@ fn many_chunks_divide_into_the_same_parts_for_any_number_of_threads() {
 
 /// Changes one chunk behind the ledger's back.
 fn change(run_dir: &Path, table: u8, sequence: u64, change: impl FnOnce(&mut Vec<u8>) -> bool) {
-    let store = sled::open(run_dir.join("store")).expect("the store");
+    let store = open_store(&run_dir.join("store"));
     let mut key = vec![table];
     key.extend_from_slice(&sequence.to_be_bytes());
     let mut chunk = store.remove(&key).expect("a value").expect("the chunk").to_vec();

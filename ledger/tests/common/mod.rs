@@ -39,6 +39,17 @@ pub(crate) fn meta(run: &str) -> Meta {
     }
 }
 
+/// Opens a store behind the ledger's back. sled lets go of its file a moment after its last handle was dropped.
+pub(crate) fn open_store(store: &std::path::Path) -> sled::Db {
+    for _ in 0..250 {
+        match sled::open(store) {
+            Ok(store) => return store,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    }
+    sled::open(store).expect("the store")
+}
+
 pub(crate) fn id(method: u16, prompt: u32) -> GenerationId {
     GenerationId { method, prompt, repetition: 0 }
 }
