@@ -119,6 +119,7 @@ fn bad_input_is_one_line_and_exit_code_2() {
     let empty = folder.path().display().to_string();
     let scraped = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let metrics = scraped.local_addr().expect("bound").to_string();
+    let nowhere = format!("{empty}/missing/pool.pem");
     let cases: [(&[&str], &str); 11] = [
         (&["--listen", &port], &port),
         (&["--metrics", &metrics], "--metrics"),
@@ -130,7 +131,7 @@ fn bad_input_is_one_line_and_exit_code_2() {
         (&["--set", "pool.nonsense=1"], "nonsense"),
         (&["no-such-scenario.toml"], "no-such-scenario.toml"),
         (&["--verifier", &empty], "config.json"),
-        (&["--certificate-out", "/nonexistent/pool.pem"], "/nonexistent/pool.pem"),
+        (&["--certificate-out", &nowhere], &nowhere),
     ];
     for (arguments, named) in cases {
         let Output { status, stdout, stderr } = finished(arguments);
