@@ -124,7 +124,7 @@ fn counted(scene: &Scene, threads: usize) -> (f64, f64) {
 /// The same with the figures that `specfleet simulate` keeps.
 fn with_figures(scene: &Scene, threads: usize) -> f64 {
     let began = Instant::now();
-    let (totals, summary) = sinks::with_figures(scene, threads);
+    let (totals, _summary) = sinks::with_figures(scene, threads);
     let wall = began.elapsed().as_secs_f64();
     totals.progress.tokens as f64 / wall * 1e-6
 }
