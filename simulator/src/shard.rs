@@ -332,7 +332,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             }
             let Some((at, reason)) = device.machine.poll_timeout() else { break };
             let due = at.max(now);
-            let at = due + self.fleet.host().wake(reason, self.fleet.seed, DeviceId(slot * SHARDS + self.index), due);
+            let at = due + self.fleet.host().wake(reason, self.fleet.seed, device_at(slot, self.index), due);
             if at >= device.leaves {
                 break;
             }
@@ -347,7 +347,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
     /// Carries out what the machine asks for; returns what it must be told at once.
     fn carry_out(&mut self, slot: u32, now: Time, out: &mut Vec<Output>) -> Option<Input> {
         let mut next = None;
-        let id = DeviceId(slot * SHARDS + self.index);
+        let id = device_at(slot, self.index);
         // In their places: what has just been written in parts is slow to move as a whole.
         for output in out.iter_mut() {
             match output {
@@ -408,7 +408,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
 
     /// A generation that a device may have run ahead to the end of is over now for everybody else too.
     fn finished(&mut self, slot: u32, now: Time) {
-        let id = DeviceId(slot * SHARDS + self.index);
+        let id = device_at(slot, self.index);
         self.running -= 1;
         self.ended += 1;
         let device = &self.devices[slot as usize];
@@ -429,7 +429,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             return;
         }
         device.timer = at;
-        let at = at + self.fleet.host().wake(reason, self.fleet.seed, DeviceId(slot * SHARDS + self.index), at);
+        let at = at + self.fleet.host().wake(reason, self.fleet.seed, device_at(slot, self.index), at);
         self.push(at, Event::Timer(slot));
     }
 
@@ -478,7 +478,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         session: u32,
         body: DeviceBody<A::Verdict>,
     ) {
-        let id = DeviceId(slot * SHARDS + self.index);
+        let id = device_at(slot, self.index);
         let device = &mut self.devices[slot as usize];
         // Of a connection that is gone, or a generation that is over.
         let known = connection(device, id) == from && device.machine.session() == session;
@@ -541,7 +541,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             }
             Arriving::Last(input) => input,
         };
-        if !device.connected || connection(device, DeviceId(slot * SHARDS + self.index)) != from {
+        if !device.connected || connection(device, device_at(slot, self.index)) != from {
             return;
         }
         self.tell(slot, now, input);
@@ -556,6 +556,11 @@ fn connection(device: &Device, id: DeviceId) -> ConnectionId {
 
 fn session(device: &Device, id: DeviceId) -> SessionKey {
     SessionKey { connection: connection(device, id), session: device.machine.session() }
+}
+
+/// The device in a slot of a shard.
+fn device_at(slot: u32, shard: u32) -> DeviceId {
+    DeviceId(slot * SHARDS + shard)
 }
 
 /// Whose connection this is.

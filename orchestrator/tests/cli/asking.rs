@@ -7,19 +7,13 @@ use serde_json::Value;
 use specfleet_ledger::RunReader;
 
 use crate::bad_input::refused_at;
-use crate::common::*;
+use crate::common::{printed as asked, *};
 
 const SMALL: [&str; 8] = ["--devices", "3", "--prompts", "6", "--max-new-tokens", "24", "--threads", "2"];
 
 fn simulated(place: &Place, out: &str, arguments: &[&str]) -> String {
     place.quick("simulate", out, &[&FIXED[..], &SMALL, arguments].concat());
     place.name_of(out)
-}
-
-fn asked(place: &Place, arguments: &[&str]) -> String {
-    let output = place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs");
-    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", said(&output));
-    String::from_utf8(output.stdout).expect("text")
 }
 
 fn json(place: &Place, arguments: &[&str]) -> Value {

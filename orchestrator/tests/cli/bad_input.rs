@@ -12,7 +12,7 @@ use crate::common::*;
 /// line, if anything else was printed, if the code is not 2, or if a run was left.
 pub(crate) fn refused_at(place: &Place, arguments: &[&str], expected: Expect) {
     let before = place.runs();
-    let output = place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs");
+    let output = call(place, arguments);
     let error = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output));
     assert!(output.stdout.is_empty(), "{arguments:?}: {}", said(&output));

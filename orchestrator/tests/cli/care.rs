@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
 
 use expect_test::expect;
 use serde_json::Value;
@@ -18,16 +17,6 @@ fn two_runs() -> (Place, [String; 2]) {
     place.quick("simulate", "b", &[&FIXED[..], &fleet, &["--methods", "slm-only"]].concat());
     let names = [place.name_of("a"), place.name_of("b")];
     (place, names)
-}
-
-fn call(place: &Place, arguments: &[&str]) -> Output {
-    place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs")
-}
-
-fn printed(place: &Place, arguments: &[&str]) -> String {
-    let output = call(place, arguments);
-    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", said(&output));
-    String::from_utf8(output.stdout).expect("text")
 }
 
 fn listed(place: &Place, filters: &[&str]) -> Vec<String> {

@@ -225,6 +225,18 @@ impl Results {
     }
 }
 
+/// Calls `specfleet` about what lies in the ledger of a place.
+pub(crate) fn call(place: &Place, arguments: &[&str]) -> Output {
+    place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs")
+}
+
+/// What it prints when all is well, which is all that it says.
+pub(crate) fn printed(place: &Place, arguments: &[&str]) -> String {
+    let output = call(place, arguments);
+    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// Both streams, for messages.
 pub(crate) fn said(output: &Output) -> String {
     format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout))

@@ -1,7 +1,6 @@
 //! `export` and `import`: what they print, what they refuse, and what damage leaves.
 
 use std::fs;
-use std::process::Output;
 
 use expect_test::expect;
 
@@ -15,16 +14,6 @@ fn one_run() -> (Place, String) {
     place.quick("simulate", "a", &[&FIXED[..], &fleet, &["--methods", "hlm,u-hlm"]].concat());
     let name = place.name_of("a");
     (place, name)
-}
-
-fn call(place: &Place, arguments: &[&str]) -> Output {
-    place.command(arguments).args(["--ledger", "runs"]).output().expect("the binary runs")
-}
-
-fn printed(place: &Place, arguments: &[&str]) -> String {
-    let output = call(place, arguments);
-    assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", said(&output));
-    String::from_utf8(output.stdout).expect("text")
 }
 
 #[test]
