@@ -12,7 +12,9 @@ use crate::store;
 
 const LOCK_FILE: &str = "lock";
 
-/// How often, and after how long each time, a writer asks again while there are readers: a listing looks for a moment only.
+/// How often, and after how long each time, to ask again for a lock that somebody else has. A listing looks for a moment
+/// only; a writer says in `meta.json` that it has ended before it lets go; and a process that starts another one shares its
+/// open files with it until that one's program is loaded, locks and all.
 const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// A held lock; dropping it frees it.
@@ -32,28 +34,36 @@ impl RunLock {
             .write(true)
             .open(&path)
             .map_err(|error| LedgerError::io(&path, error))?;
-        let (times, pause) = PATIENCE;
-        for _ in 0..times {
-            match file.try_lock() {
-                Ok(()) => return Ok(RunLock { _file: file }),
-                Err(TryLockError::WouldBlock) if is_held(run_dir)? => return Err(held(run_dir)),
-                Err(TryLockError::WouldBlock) => thread::sleep(pause),
-                Err(TryLockError::Error(error)) => return Err(LedgerError::io(&path, error)),
-            }
+        match patiently(|| file.try_lock()) {
+            Ok(()) => Ok(RunLock { _file: file }),
+            Err(TryLockError::WouldBlock) if is_held(run_dir)? => Err(held(run_dir)),
+            Err(TryLockError::WouldBlock) => Err(busy(run_dir)),
+            Err(TryLockError::Error(error)) => Err(LedgerError::io(&path, error)),
         }
-        Err(busy(run_dir))
     }
 
     /// Takes a reader's lock; a folder without a lock file (copied, imported) needs none.
     pub(crate) fn for_reading(run_dir: &Path) -> Result<Option<RunLock>, LedgerError> {
         let path = run_dir.join(LOCK_FILE);
         let Some(file) = open(&path)? else { return Ok(None) };
-        match file.try_lock_shared() {
+        match patiently(|| file.try_lock_shared()) {
             Ok(()) => Ok(Some(RunLock { _file: file })),
             Err(TryLockError::WouldBlock) => Err(held(run_dir)),
             Err(TryLockError::Error(error)) => Err(LedgerError::io(&path, error)),
         }
     }
+}
+
+/// Asks until the lock is free, for a while.
+fn patiently(ask: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
+    let (times, pause) = PATIENCE;
+    for _ in 0..times {
+        match ask() {
+            Err(TryLockError::WouldBlock) => thread::sleep(pause),
+            answer => return answer,
+        }
+    }
+    ask()
 }
 
 /// What a writer does with a run that somebody else must leave alone.
@@ -88,5 +98,30 @@ pub(crate) fn is_held(run_dir: &Path) -> Result<bool, LedgerError> {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(LedgerError::io(&path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_let_go_of_soon_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let soon = |lock: RunLock| {
+            thread::spawn(move || {
+                thread::sleep(2 * PATIENCE.1);
+                drop(lock);
+            })
+        };
+        let writer = soon(RunLock::for_writing(dir.path()).expect("nobody has it"));
+        let reading = RunLock::for_reading(dir.path()).expect("the writer ends").expect("there is a lock file");
+        writer.join().expect("no panic");
+        let reader = soon(reading);
+        let writing = RunLock::for_writing(dir.path()).expect("the reader ends");
+        reader.join().expect("no panic");
+        let refused = RunLock::for_reading(dir.path()).expect_err("the writer goes on");
+        assert!(matches!(refused, LedgerError::StillRunning(_)), "{refused}");
+        drop(writing);
     }
 }
