@@ -55,7 +55,9 @@ struct Device {
     generation: GenerationId,
     /// How it ended.
     finish: FinishReason,
-    /// What the earliest wake that is queued for it was asked for.
+    /// When its machine will be woken if nobody comes before: a matter of the machine's state alone, never of what is queued.
+    wake: Time,
+    /// The earliest wake that is queued for it, at or before `wake`. Later ones may be queued too; they count for nothing.
     timer: Time,
     /// When it leaves; it never runs ahead of that.
     leaves: Time,
@@ -82,14 +84,9 @@ enum Arriving<V> {
 }
 
 impl Device {
-    /// Until when nothing can happen to it, neither by others nor by itself. A wake that is queued counts although it
-    /// may find nothing to do, which is rare.
+    /// Until when nothing can happen to it, neither by others nor by itself.
     fn left_alone_until(&self) -> Time {
-        if self.arriving > 0 || self.in_doubt {
-            return Time::ZERO;
-        }
-        let timeout = self.machine.poll_timeout().map(|(timeout, _)| timeout);
-        self.timer.min(self.leaves).min(timeout.unwrap_or(Time(u64::MAX)))
+        if self.arriving > 0 || self.in_doubt { Time::ZERO } else { self.wake.min(self.leaves) }
     }
 }
 
@@ -148,6 +145,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     now: fleet.start,
                     generation: GenerationId { method: 0, prompt: 0, repetition: 0 },
                     finish: FinishReason::Length,
+                    wake: Time(u64::MAX),
                     timer: Time(u64::MAX),
                     leaves: fleet.leaves(device),
                     connections: 0,
@@ -238,12 +236,14 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 }
                 Event::Timer(slot) => {
                     let device = &mut self.devices[slot as usize];
-                    device.timer = Time(u64::MAX);
-                    // What it was queued for may be done, and the device ahead of it.
-                    if device.machine.poll_timeout().is_some_and(|(at, _)| at.max(device.now) <= now) {
-                        self.tell(slot, now, Input::Timeout);
-                    } else {
-                        self.set_timer(slot);
+                    if device.timer == now {
+                        device.timer = Time(u64::MAX);
+                        // What it was queued for may be done, and the device ahead of it.
+                        if device.wake == now {
+                            self.tell(slot, now, Input::Timeout);
+                        } else {
+                            self.set_timer(slot);
+                        }
                     }
                 }
             }
@@ -318,29 +318,30 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let device = &mut self.devices[slot as usize];
         assert!(device.now <= now, "a machine's time does not run backwards");
         device.machine.handle(now, input, &mut out);
-        loop {
+        let wake = loop {
             let next = self.carry_out(slot, now, &mut out);
             let device = &mut self.devices[slot as usize];
             if let Some(input) = next {
                 device.machine.handle(now, input, &mut out);
                 continue;
             }
+            let wake = device.machine.poll_timeout().map_or(Time(u64::MAX), |(at, reason)| {
+                // What is overdue is due at once.
+                let due = at.max(now);
+                due + self.fleet.host().wake(reason, self.fleet.seed, device_at(slot, self.index), due)
+            });
             // Nobody can reach a device that waits for nobody, so its next step need not queue. Unless it is called by a
             // verdict that crossed its cancel, or its link is lost meanwhile, which the pool must hear of in time.
-            if !device.machine.waits_for_nobody() || device.in_doubt || device.machine.settings().outages.is_some() {
-                break;
+            let alone = device.machine.waits_for_nobody() && !device.in_doubt;
+            if !alone || device.machine.settings().outages.is_some() || wake >= device.leaves {
+                break wake;
             }
-            let Some((at, reason)) = device.machine.poll_timeout() else { break };
-            let due = at.max(now);
-            let at = due + self.fleet.host().wake(reason, self.fleet.seed, device_at(slot, self.index), due);
-            if at >= device.leaves {
-                break;
-            }
-            now = at;
+            now = wake;
             device.machine.handle(now, Input::Timeout, &mut out);
-        }
+        };
         self.out = out;
-        self.devices[slot as usize].now = now;
+        let device = &mut self.devices[slot as usize];
+        (device.now, device.wake) = (now, wake);
         self.set_timer(slot);
     }
 
@@ -419,18 +420,14 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         self.news.push_back((now, load::Event::Finished { device: id, finish }));
     }
 
+    /// Queues a device's next wake, unless one that is queued is early enough.
     fn set_timer(&mut self, slot: u32) {
         let device = &mut self.devices[slot as usize];
-        let Some((at, reason)) = device.machine.poll_timeout() else { return };
-        // What is overdue is due at once.
-        let at = at.max(device.now);
-        // A wake that is queued already is early enough.
-        if at >= device.timer {
-            return;
+        if device.wake < device.timer {
+            device.timer = device.wake;
+            let at = device.wake;
+            self.push(at, Event::Timer(slot));
         }
-        device.timer = at;
-        let at = at + self.fleet.host().wake(reason, self.fleet.seed, device_at(slot, self.index), at);
-        self.push(at, Event::Timer(slot));
     }
 
     /// Sends the pool a message, now or, if its device is ahead of the queue, when its time has come.

@@ -192,6 +192,21 @@ fn a_host_is_late_with_everything_at_once() {
 
 // ---- independence --------------------------------------------------------------------------------------------------
 
+fn rough_cost() -> BatchCost {
+    BatchCost::Measured(MeasuredCost {
+        base: 3_000.0,
+        per_token: 200.0,
+        per_sequence: 100.0,
+        per_cached_token: 1.0,
+        contention: vec![1.0, 1.5],
+        methods: Default::default(),
+        spread: vec![0.5, 1.0, 3.0],
+        batches: 1,
+        relative_error: 0.0,
+        r2: 1.0,
+    })
+}
+
 /// A fleet with all that can cross: cancels, refusals, kills, outages or run-ahead, late hosts, spread batches.
 fn rough() -> impl Strategy<Value = Setup> {
     let device = (
@@ -255,18 +270,7 @@ fn rough() -> impl Strategy<Value = Setup> {
             let (cold_start, period) = (Span(9_000), Span(40_000));
             setup.pool.autoscale = Some(Autoscale { min, max, target_busy: 0.5, cold_start, period });
         }
-        setup.cost = BatchCost::Measured(MeasuredCost {
-            base: 3_000.0,
-            per_token: 200.0,
-            per_sequence: 100.0,
-            per_cached_token: 1.0,
-            contention: vec![1.0, 1.5],
-            methods: Default::default(),
-            spread: vec![0.5, 1.0, 3.0],
-            batches: 1,
-            relative_error: 0.0,
-            r2: 1.0,
-        });
+        setup.cost = rough_cost();
         setup
     })
 }
@@ -314,6 +318,37 @@ proptest! {
         let many = run(&Setup { devices: setup.devices + idle, ..setup });
         prop_assert_eq!(records(&few), records(&many));
     }
+}
+
+/// A wake that was queued for what has been done meanwhile must not be the wake for what comes next: how late that is would
+/// depend on the queue. One random fleet in 50,000 found it.
+#[test]
+fn a_wake_that_is_queued_still_is_nobodys() {
+    let mut setup = exact();
+    (setup.devices, setup.active, setup.every, setup.prompts) = (182, 26, 7, 2);
+    let d = &mut setup.device;
+    d.max_new_tokens = 8;
+    d.method.writer = Writer::Verifier;
+    d.outages = Some(Outages { every: Span(210_575), length: Span(52_976) });
+    (d.verdict_timeout, d.unreachable_after) = (Span(53_364), Span(70_000));
+    if let Rate::Fading { fading, coherence, .. } = &mut d.link.rate {
+        (*fading, *coherence) = (Fading::Rayleigh, Span(5_000));
+    }
+    setup.churn = Churn { join_over: Span::ZERO, stay: Some(Span(356_859)) };
+    setup.host = Host::measured(&HostOverheads {
+        step_spread: vec![0.0, 0.0],
+        upload_spread: vec![0.0, 2_630.0],
+        own_share: 0.3,
+        ..overheads(0, 1_315, 100, 50)
+    });
+    setup.pool.verifiers = 2;
+    setup.pool.queue_jobs = 11;
+    setup.load = Load::Closed { think: Span(30_000) };
+    (setup.pool.max_wait, setup.pool.batch_tokens) = (Span(1_438), 25);
+    setup.cost = rough_cost();
+    let long = run(&setup);
+    let short = run(&Setup { devices: setup.devices + 1, idle_link: Some(link(Span(400))), ..setup });
+    assert_eq!(long.records, short.records);
 }
 
 /// The length of windows is what an idle device changes.
