@@ -234,7 +234,8 @@ fn overheads_are_what_the_parts_do_not_explain() {
     let rows: Vec<GenerationRows<'_>> =
         generations.iter().map(|(record, rounds)| GenerationRows { record, rounds, audit: None }).collect();
 
-    let host = fit_host(&rows, &methods(), Span::ZERO).expect("they drafted");
+    let (host, by_method) = fit_host(&rows, &methods(), Span::ZERO).expect("they drafted");
+    assert_eq!(by_method, BTreeMap::from([("u-hlm".to_owned(), host.clone())]));
     assert_eq!((host.step, host.upload, host.batch), (Span(20_000), Span(1_000_000), Span(40_000)));
     assert_eq!((host.uplink_bytes, host.downlink_bytes, host.generations), (70, 66, 11));
     assert_eq!((host.step_spread[0], host.step_spread[100]), (20_000.0, 20_000.0));
@@ -243,10 +244,45 @@ fn overheads_are_what_the_parts_do_not_explain() {
 
     // A device that drafts ahead waits less than its uploads take: that says nothing about them.
     let ahead: Vec<Method> = methods().into_iter().map(|method| Method { draft_ahead: true, ..method }).collect();
-    let host = fit_host(&rows, &ahead, Span::ZERO).expect("they drafted");
+    let (host, _) = fit_host(&rows, &ahead, Span::ZERO).expect("they drafted");
     assert_eq!((host.step, host.upload, host.upload_spread.len()), (Span(20_000), Span::ZERO, 0));
     let streaming: Vec<Method> = methods().into_iter().map(|m| Method { writer: Writer::Verifier, ..m }).collect();
     assert!(fit_host(&rows, &streaming, Span::ZERO).is_none());
+}
+
+/// `hlm` uploads every token, so no gap says what a step takes; `slm-only` uploads none.
+#[test]
+fn what_a_method_does_not_say_is_said_by_all() {
+    let accepted = |method: u16, prompt: u32, waited: u64| {
+        let mut rounds: Vec<RoundRecord> = (0..4).map(|at| round(at, 1, Source::Accepted, 1, 0)).collect();
+        for round in &mut rounds {
+            (round.batch, round.compute) = (Span(40_000), Span(3_000_000));
+        }
+        let mut record = generation(method, prompt, 0, &rounds);
+        (record.counts.draft_steps, record.times.overrun) = (4, Span(4 * 20_000));
+        record.times.waiting = Span(4 * (3_040_000 + waited));
+        (record, rounds)
+    };
+    let mut generations: Vec<_> =
+        (0..10).map(|prompt| accepted(4, prompt, 300_000 + 10_000 * u64::from(prompt))).collect();
+    generations.extend((0..10).map(|prompt| accepted(2, prompt, 900_000)));
+    let skipped: Vec<RoundRecord> = (0..4).map(|at| round(at, 1, Source::Skipped, 0, 0)).collect();
+    let mut local = generation(0, 0, 0, &skipped);
+    (local.counts.draft_steps, local.times.overrun) = (4, Span(4 * 50_000));
+    generations.push((local, skipped));
+    let rows: Vec<GenerationRows<'_>> =
+        generations.iter().map(|(record, rounds)| GenerationRows { record, rounds, audit: None }).collect();
+    let (all, by_method) = fit_host(&rows, &methods(), Span::ZERO).expect("they drafted");
+    assert_eq!(by_method.keys().collect::<Vec<_>>(), ["hlm", "slm-only", "u-hlm"]);
+
+    let (hlm, local) = (&by_method["hlm"], &by_method["slm-only"]);
+    assert_eq!((hlm.upload, by_method["u-hlm"].upload, all.upload), (Span(900_000), Span(345_000), Span(622_500)));
+    // Of the same shape, with a mean of its own.
+    for (own, of_all) in hlm.upload_spread.iter().zip(&all.upload_spread) {
+        assert!((own / of_all - 900_000.0 / 622_500.0).abs() < 1e-5, "{own} {of_all}");
+    }
+    assert_eq!((local.step, local.upload, local.batch), (Span(50_000), all.upload, all.batch));
+    assert_eq!((&local.upload_spread, &local.batch_spread), (&all.upload_spread, &all.batch_spread));
 }
 
 // ---- distributions and the risk line -------------------------------------------------------------------------------

@@ -64,15 +64,15 @@ pub fn compare(live: &[Summary], simulated: &[Summary]) -> Vec<AgainstRow> {
     compare_summaries(live, simulated)
 }
 
-/// The rows as a table.
-pub fn table(rows: &[AgainstRow], runs: usize) -> String {
+/// The rows as a table, of so many live runs and so many simulations.
+pub fn table(rows: &[AgainstRow], runs: usize, turns: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    let median = |of: &str| if runs > 1 { format!("{of}, median of {runs}") } else { of.to_owned() };
-    let (live, simulated) = (median("live"), median("simulated"));
+    let median = |of: &str, count| if count > 1 { format!("{of}, median of {count}") } else { of.to_owned() };
+    let (live, simulated) = (median("live", runs), median("simulated", turns));
     table.set_header(["method", "figure", "unit", &live, "range", &simulated, "range", "error %"]);
-    let range = |range: Option<(f64, f64)>| {
-        let several = range.filter(|_| runs > 1);
+    let range = |range: Option<(f64, f64)>, count| {
+        let several = range.filter(|_| count > 1);
         several.map_or(String::new(), |(low, high)| format!("{} to {}", significant(low), significant(high)))
     };
     let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
@@ -91,9 +91,9 @@ pub fn table(rows: &[AgainstRow], runs: usize) -> String {
             Cell::new(figure),
             Cell::new(&row.unit),
             cell(row.live.map_or(String::new(), significant)),
-            cell(range(row.live_range)),
+            cell(range(row.live_range, runs)),
             cell(row.simulated.map_or(String::new(), significant)),
-            cell(range(row.simulated_range)),
+            cell(range(row.simulated_range, turns)),
             cell(row.relative_error.map_or(String::new(), |error| format!("{:+.1}", error * 100.0))),
         ]);
     }

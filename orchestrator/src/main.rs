@@ -162,6 +162,10 @@ struct SimulateArgs {
     /// median
     #[arg(long, value_name = "RUN")]
     against: Vec<PathBuf>,
+    /// With --against: how many simulations count by their median, each with lateness and batch times of its own; as many
+    /// as live runs unless told otherwise
+    #[arg(long, value_name = "N", requires = "against", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    turns: Option<u16>,
     /// Who answers: model, trace or fitted
     #[arg(long, value_name = "F")]
     fidelity: Option<String>,
@@ -320,7 +324,7 @@ fn verdict(args: &RunArgs, checks: &[Threshold], summary: &Summary, aborted: Opt
 }
 
 fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
-    let SimulateArgs { run: args, against: live, fidelity, threads } = args;
+    let SimulateArgs { run: args, against: live, turns, fidelity, threads } = args;
     let folders = live.iter().map(|run| find(&args.ledger, run)).collect::<Result<Vec<PathBuf>, _>>()?;
     against::check(&folders)?;
     let mut scenario = match folders.first() {
@@ -366,15 +370,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         if !folders.is_empty() {
             let summaries = against::live_summaries(&folders)?;
-            // As many simulations as live runs, so that a median is held against a median.
             let mut repeated = vec![simulated.summary.clone()];
-            for turn in 1..summaries.len() as u16 {
+            for turn in 1..turns.unwrap_or(summaries.len() as u16) {
                 let quiet = Progress::new(Ui::None);
                 let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
                 repeated.push(simulate(&source, again)?.summary);
             }
             let rows = against::compare(&summaries, &repeated);
-            print(against::table(&rows, summaries.len()))?;
+            print(against::table(&rows, summaries.len(), repeated.len()))?;
         }
         if let Some(folder) = &simulated.folder {
             print(format!("run {} in {}", simulated.summary.run, folder.display()))?;

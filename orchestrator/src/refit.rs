@@ -48,6 +48,8 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     let (batch_cost, cost) = fit_batch_cost(&batches, &meta.methods)
         .ok_or_else(|| cannot("it has too few batches to fit what they take (twenty)"))?;
     let host = fit_host(&generations, &meta.methods, settings.pool.max_wait);
+    let (host, host_methods) = host.unzip();
+    let host_methods = host_methods.unwrap_or_default();
     let distributions = fit_distributions(&generations, &meta.methods);
     let line = refit_line(&generations, &meta.methods);
 
@@ -88,7 +90,7 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
                 .to_owned(),
         ),
     }
-    let mut calibration = Calibration { batch_cost: Some(batch_cost), host, distributions, ..base };
+    let mut calibration = Calibration { batch_cost: Some(batch_cost), host, host_methods, distributions, ..base };
     if let Some(line) = line {
         calibration.risk_averse = line.risk_averse();
         calibration.risk_prone = line.risk_prone(calibration.delta);

@@ -9,20 +9,12 @@ use specfleet_engine::id::DeviceId;
 use specfleet_engine::random::{DrawKey, Purpose};
 use specfleet_engine::time::{Span, Time};
 
-/// How long one draw holds. A host that is busy is late with everything at once: whoever is due in the same moment is late
-/// by the same share of the spread, so that devices which one batch has answered stay together.
-const MOMENT: Span = Span(300_000);
-
-/// How many moments a stall is followed through; what is left of longer ones is cut off.
-const REACH: u64 = 32;
-
-/// Numbers of one draw: so many moments share a key.
-const SHARED: u64 = 8;
+use crate::stalls::Stalls;
 
 /// The overheads of a host, or none.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    late: Option<Arc<[Lateness; 4]>>,
+    late: Option<Arc<[Lateness; 5]>>,
     /// Share of a device's events that a draw of their own makes late.
     own_share: f32,
     /// Which of several simulations of the same.
@@ -36,10 +28,10 @@ enum Lateness {
     Mean(Span),
     /// As percentiles say.
     Spread {
-        /// Of how late events are.
+        /// Of how late events are, in ns.
         spread: Vec<f32>,
-        /// Of what a moment adds to those before it, see [`stalls`].
-        stalls: Vec<f32>,
+        /// The stalls that make them so.
+        stalls: Stalls,
     },
 }
 
@@ -47,7 +39,10 @@ enum Lateness {
 #[derive(Clone, Copy)]
 enum Kind {
     Step,
-    Upload,
+    /// Half of what an upload takes longer: on its way up.
+    Up,
+    /// And on the way down of its verdict.
+    Down,
     Wake,
     /// From a batch's order to its start.
     Batch,
@@ -63,11 +58,13 @@ impl Host {
     pub fn measured(overheads: &HostOverheads) -> Host {
         let lateness = |mean: Span, spread: &[f32]| match spread {
             [] => Lateness::Mean(mean),
-            spread => Lateness::Spread { spread: spread.to_vec(), stalls: stalls(spread) },
+            spread => Lateness::Spread { spread: spread.to_vec(), stalls: Stalls::of(spread) },
         };
+        let half: Vec<f32> = overheads.upload_spread.iter().map(|late| late / 2.0).collect();
         let late = [
             lateness(overheads.step, &overheads.step_spread),
-            lateness(overheads.upload, &overheads.upload_spread),
+            lateness(Span(overheads.upload.0 / 2), &half),
+            lateness(Span(overheads.upload.0.div_ceil(2)), &half),
             lateness(overheads.wake, &overheads.wake_spread),
             lateness(overheads.batch, &overheads.batch_spread),
         ];
@@ -89,14 +86,14 @@ impl Host {
     pub(crate) fn wake(&self, reason: WakeReason, seed: u64, device: DeviceId, at: Time) -> Span {
         match reason {
             WakeReason::StepTime => self.of_device(Kind::Step, seed, device, at),
-            WakeReason::Uplink => Span(self.of_device(Kind::Upload, seed, device, at).0 / 2),
+            WakeReason::Uplink => self.of_device(Kind::Up, seed, device, at),
             _ => Span::ZERO,
         }
     }
 
     /// How much later than sent, at `at`, a message to a device starts to arrive.
     pub(crate) fn way_down(&self, seed: u64, device: DeviceId, at: Time) -> Span {
-        Span(self.of_device(Kind::Upload, seed, device, at).0.div_ceil(2))
+        self.of_device(Kind::Down, seed, device, at)
     }
 
     /// How much later than asked the pool is woken that asked for `at`.
@@ -122,8 +119,8 @@ impl Host {
                 // Apart from the stalls' draws, and other ones on each day.
                 repetition: u16::MAX / 2 - self.turn,
                 position: at.0 as u32,
-                // Times stay far below 2^62 ns, 146 years.
-                epoch: (at.0 >> 32) as u32 | (kind as u32) << 30,
+                // Times stay far below 2^61 ns, 73 years.
+                epoch: (at.0 >> 32) as u32 | (kind as u32) << 29,
             };
             let mut draws = key.draws(Purpose::Simulation);
             if draws.uniform() < f64::from(self.own_share) {
@@ -133,81 +130,15 @@ impl Host {
         self.draw(kind, seed, at)
     }
 
-    /// How late an event is that is due at `at`. Who is due while the host stalls waits for the same end: what a moment's
-    /// draw says holds for the moments behind it too, less the time that has passed.
+    /// How late an event is that is due at `at`.
     fn draw(&self, kind: Kind, seed: u64, at: Time) -> Span {
         let Some(late) = &self.late else { return Span::ZERO };
-        let table = match &late[kind as usize] {
-            Lateness::Mean(mean) => return *mean,
-            Lateness::Spread { stalls, .. } => stalls,
-        };
-        let moment = at.0 / MOMENT.0;
-        let mut longest = 0.0_f64;
-        // From the key of the farthest moment to that of this one.
-        let first = moment.saturating_sub(REACH - 1);
-        for group in first / SHARED..=moment / SHARED {
-            let (low, high) = (group as u32, (group >> 32) as u32);
-            let key = DrawKey { seed, prompt: low, repetition: self.turn, position: high, epoch: 0 };
-            let mut draws = key.draws(Purpose::Simulation);
-            for drawn in group * SHARED..(group + 1) * SHARED {
-                let draw = draws.uniform();
-                if (first..=moment).contains(&drawn) {
-                    let gone = (moment - drawn) * MOMENT.0;
-                    longest = longest.max(quantile(table, draw).unwrap_or(0.0) - gone as f64);
-                }
-            }
+        match &late[kind as usize] {
+            Lateness::Mean(mean) => *mean,
+            Lateness::Spread { stalls, .. } => stalls.at(seed, self.turn, at),
         }
-        Span(longest as u64)
     }
 }
-
-/// From percentiles of how late events are to percentiles of what each moment draws, so that the former come out: an event
-/// is at most x late if no moment j before it has drawn more than x + j · [`MOMENT`], the probability of which is
-/// F(x) = G(x) · F(x + `MOMENT`). Hence G(x) = F(x) / F(x + `MOMENT`) \[ours\].
-fn stalls(spread: &[f32]) -> Vec<f32> {
-    let last = spread.len().saturating_sub(1).max(1) as f64;
-    // The share of events that are at most x late.
-    let share = |x: f64| {
-        let above = spread.partition_point(|&value| f64::from(value) <= x);
-        match (above.checked_sub(1), spread.get(above)) {
-            (None, _) => 0.0,
-            (Some(_), None) => 1.0,
-            (Some(below), Some(&next)) => {
-                let low = f64::from(spread[below]);
-                (below as f64 + (x - low) / (f64::from(next) - low)) / last
-            }
-        }
-    };
-    let most = f64::from(spread.last().copied().unwrap_or(0.0)).max(0.0);
-    // Finely where most values are: the values themselves, and some between each two.
-    let mut points: Vec<f64> = vec![0.0];
-    for pair in spread.windows(2) {
-        let (low, high) = (f64::from(pair[0]), f64::from(pair[1]));
-        points.extend((1..=4).map(|part| low + (high - low) * f64::from(part) / 4.0));
-    }
-    points.push(most);
-    points.retain(|point| *point >= 0.0);
-    points.sort_unstable_by(f64::total_cmp);
-    let mut reached = 0.0_f64;
-    let drawn: Vec<(f64, f64)> = points
-        .into_iter()
-        .map(|x| {
-            let beyond = share(x + MOMENT.0 as f64);
-            reached = reached.max(if beyond > 0.0 { share(x) / beyond } else { 0.0 });
-            (reached, x)
-        })
-        .collect();
-    (0..=PERMILLES)
-        .map(|permille| {
-            let wanted = f64::from(permille) / f64::from(PERMILLES);
-            let at = drawn.partition_point(|(share, _)| *share < wanted);
-            drawn.get(at).map_or(most, |(_, x)| *x) as f32
-        })
-        .collect()
-}
-
-/// Steps of the table: stalls are rare, and the last percent holds most of them.
-const PERMILLES: u16 = 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -271,13 +202,10 @@ mod tests {
     #[test]
     fn who_is_due_in_a_stall_waits_for_its_end() {
         let host = host(spread());
-        let release = |at: u64| at + late(&host, 1, at);
-        let due: Vec<u64> = (0..20_000).map(|n| n * MOMENT.0 / 2).collect();
-        // Nobody overtakes who was due a moment before.
-        assert!(due.windows(3).all(|due| release(due[2]) + 1 >= release(due[0])));
-        // Many come together, who were due one after another.
-        let together = due.windows(3).filter(|due| release(due[2]) <= release(due[0]) + 1).count();
-        assert!(together > due.len() / 4, "{together}");
+        let release: Vec<u64> = (0..20_000).map(|n| n * 50_000).map(|at| at + late(&host, 1, at)).collect();
+        assert!(release.is_sorted(), "nobody overtakes who was due before");
+        let together = release.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(together > release.len() / 2, "{together}");
     }
 
     #[test]

@@ -24,9 +24,10 @@ mod rendezvous;
 mod run;
 mod shard;
 mod sink;
+mod stalls;
 
 pub use fleet::{Fleet, Job, Phase};
 pub use host::Host;
-pub use pool::{Kill, PoolSetup};
+pub use pool::{Kill, PoolSetup, Timing};
 pub use run::{Progress, SHARDS, Simulation, SimulationError, Sinks, Totals};
 pub use sink::{DeviceSink, PoolSink};

@@ -39,13 +39,20 @@ pub struct PoolSetup {
     /// What its machine is told.
     pub settings: PoolSettings,
     /// What its batches take, by the method of the phase; the last holds for more.
-    pub costs: Vec<BatchCost>,
-    /// What the host adds.
-    pub host: Host,
+    pub timings: Vec<Timing>,
     /// Draws the spread of batch times.
     pub seed: u64,
     /// Verifiers that die.
     pub kills: Vec<Kill>,
+}
+
+/// What a method's batches take.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// By themselves.
+    pub cost: BatchCost,
+    /// And what the host adds.
+    pub host: Host,
 }
 
 /// What is due for the pool; the order is the rank among events at the same time.
@@ -79,10 +86,9 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     pub(crate) machine: PoolMachine,
     pub(crate) answers: A,
     pub(crate) sink: S,
-    costs: Vec<BatchCost>,
+    timings: Vec<Timing>,
     /// The place among them that this phase takes.
-    cost: usize,
-    host: Host,
+    timing: usize,
     seed: u64,
     running: Vec<Option<Running<A::Verdict>>>,
     computing: u16,
@@ -106,16 +112,15 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
 impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
     /// An empty pool at time zero.
     pub(crate) fn new(setup: PoolSetup, answers: A, sink: S) -> Pool<A, S> {
-        let PoolSetup { settings, costs, host, seed, kills } = setup;
-        assert!(!costs.is_empty(), "batches take something");
+        let PoolSetup { settings, timings, seed, kills } = setup;
+        assert!(!timings.is_empty(), "batches take something");
         let replicas = settings.autoscale.map_or(settings.verifiers, |scale| scale.max).max(settings.verifiers);
         Pool {
             machine: PoolMachine::new(Time::ZERO, settings),
             answers,
             sink,
-            costs,
-            cost: 0,
-            host,
+            timings,
+            timing: 0,
             seed,
             running: (0..replicas).map(|_| None).collect(),
             computing: 0,
@@ -137,7 +142,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         let mut out = std::mem::take(&mut self.out);
         self.machine.next_phase(now, method, &mut out);
         self.out = out;
-        self.cost = usize::from(method).min(self.costs.len() - 1);
+        self.timing = usize::from(method).min(self.timings.len() - 1);
         self.carry_out(now);
     }
 
@@ -196,7 +201,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
     fn wake_at(&mut self) -> Option<Time> {
         let asked = self.machine.poll_timeout()?;
         if self.wake.0 != asked {
-            self.wake = (asked, asked + self.host.pool_wake(self.seed, asked));
+            self.wake = (asked, asked + self.timings[self.timing].host.pool_wake(self.seed, asked));
         }
         Some(self.wake.1)
     }
@@ -356,16 +361,17 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             cached: batch.items.iter().map(|item| u64::from(item.keep)).sum(),
             beside: self.computing,
         };
+        let Timing { cost, host } = &self.timings[self.timing];
         let key = DrawKey {
             seed: self.seed,
             prompt: batch.batch as u32,
             // Apart from the host's own draws, and other ones on each of its days.
-            repetition: u16::MAX - self.host.day(),
+            repetition: u16::MAX - host.day(),
             position: (batch.batch >> 32) as u32,
             epoch: 0,
         };
-        let compute = self.costs[self.cost].span(&work, key.draws(Purpose::Simulation).uniform());
-        let waited = self.host.batch(self.seed, now);
+        let compute = cost.span(&work, key.draws(Purpose::Simulation).uniform());
+        let waited = host.batch(self.seed, now);
         self.computing += 1;
         self.running[usize::from(batch.verifier.0)] = Some(Running {
             batch: batch.batch,

@@ -16,7 +16,9 @@ use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, Uploa
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, ServerFrame, Upload, VerdictFrame, encode};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
-use specfleet_simulator::{DeviceSink, Fleet, Host, Job, Kill, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Totals};
+use specfleet_simulator::{
+    DeviceSink, Fleet, Host, Job, Kill, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
+};
 
 use crate::answers::{self, LIMITS, Laws};
 use crate::toy::Toy;
@@ -88,8 +90,7 @@ pub fn simulate(setup: &Setup, extras: &Extras) -> Outcome {
     let tokens = Arc::new(Mutex::new(0));
     let pool = PoolSetup {
         settings: setup.pool.clone(),
-        costs: vec![extras.cost.clone()],
-        host: extras.host.clone(),
+        timings: vec![Timing { cost: extras.cost.clone(), host: extras.host.clone() }],
         seed: setup.device.seed,
         kills: extras.kills.clone(),
     };

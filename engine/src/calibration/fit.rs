@@ -52,6 +52,7 @@ impl Calibration {
             importance: importance_fits(samples, harm),
             batch_cost: None,
             host: None,
+            host_methods: BTreeMap::new(),
             distributions: None,
         };
         calibration.match_rates(samples, u);

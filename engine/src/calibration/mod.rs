@@ -226,6 +226,9 @@ pub struct Calibration {
     /// What the host adds, measured on a live run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostOverheads>,
+    /// The same by method, by its name; `host` holds for the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_methods: BTreeMap<String, HostOverheads>,
     /// What a fitted simulation draws from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distributions: Option<Distributions>,
@@ -276,6 +279,11 @@ impl Calibration {
             }
             (one, other) => one.or(other),
         }
+    }
+
+    /// What the host adds to a method's times; `None` if no live run has said.
+    pub fn host_of(&self, method: &str) -> Option<&HostOverheads> {
+        self.host_methods.get(method).or(self.host.as_ref())
     }
 
     /// The fit of one statistic at one layer.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{CostChoice, Fidelity, Settings};
 use specfleet_ledger::{RunKind, RunState, RunWriter};
+use specfleet_simulator::Timing;
 
 use self::phase::Phases;
 pub use self::source::{Source, run_folder};
@@ -85,8 +86,9 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
     };
     let empty = StreamSummary::new(results::header(&meta), &meta.methods, &meta.data_sets);
     let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
-    let mut phases =
-        Phases::new(settings, source, source.host.clone().turn(turn), empty, writer, progress, interrupted, threads);
+    let timings =
+        source.timings.iter().cloned().map(|timing| Timing { host: timing.host.turn(turn), ..timing }).collect();
+    let mut phases = Phases::new(settings, source, timings, empty, writer, progress, interrupted, threads);
     let outcome = phases.all();
     let wall_seconds = began.elapsed().as_secs_f64();
     let ended = phases.close(outcome, wall_seconds)?;

@@ -17,7 +17,7 @@ use specfleet_ledger::{LedgerError, RunWriter};
 use specfleet_simulator::answers::{DeviceAnswers, PoolAnswers};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{Fitted, FittedDevices};
-use specfleet_simulator::{Fleet, Host, Job, Kill, Phase, PoolSetup, SHARDS, Simulation};
+use specfleet_simulator::{Fleet, Job, Kill, Phase, PoolSetup, SHARDS, Simulation, Timing};
 
 use super::model::{ModelDevices, ModelPhase, ModelPool};
 use super::sinks::{Kept, PoolRows, ShardSink, fitted_audit};
@@ -45,7 +45,8 @@ const DRAFTER_KV: usize = 1 << 30;
 pub(super) struct Phases<'a> {
     settings: &'a Settings,
     source: &'a Source,
-    host: Host,
+    /// What batches take and the host adds, by method.
+    timings: Vec<Timing>,
     /// A summary of this run without anything in it.
     empty: StreamSummary,
     stream: StreamSummary,
@@ -91,7 +92,7 @@ impl<'a> Phases<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         source: &'a Source,
-        host: Host,
+        timings: Vec<Timing>,
         empty: StreamSummary,
         writer: Option<RunWriter>,
         progress: &'a Progress,
@@ -114,7 +115,7 @@ impl<'a> Phases<'a> {
             stream: empty.clone(),
             settings,
             source,
-            host,
+            timings,
             empty,
             writer,
             progress,
@@ -202,8 +203,7 @@ impl<'a> Phases<'a> {
                 sizes.verifier_context,
                 sizes.end_tokens.clone(),
             ),
-            costs: source.resolved.methods.iter().map(|method| source.cost.of_method(&method.name)).collect(),
-            host: self.host.clone(),
+            timings: self.timings.clone(),
             seed: settings.run.seed,
             kills: kills(settings),
         };
@@ -399,7 +399,7 @@ impl<'a> Phases<'a> {
             assignment: Arc::new(Tasks(self.assignment.clone())),
             load: self.settings.load.clone(),
             churn: self.settings.churn,
-            host: self.host.clone(),
+            host: self.timings[usize::from(index)].host.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use specfleet_engine::cost::BatchCost;
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
 use specfleet_ledger::{Meta, RunReader};
-use specfleet_simulator::Host;
+use specfleet_simulator::{Host, Timing};
 
 use super::trace::Recorded;
 use crate::error::Error;
@@ -34,10 +34,8 @@ pub struct Source {
     pub resolved: Resolved,
     /// What machines know of the pair.
     pub sizes: Sizes,
-    /// What batches take.
-    pub cost: BatchCost,
-    /// What the host adds.
-    pub host: Host,
+    /// What batches take and the host adds, by method.
+    pub timings: Vec<Timing>,
     /// The calibration that distributions are taken from.
     pub calibration: Option<Calibration>,
     /// A recorded run's generations by method, and its audits.
@@ -110,11 +108,15 @@ impl Source {
             Some(cost) => cost,
             None => BatchCost::Measured(calibration.batch_cost.clone().ok_or_else(|| missing("batch cost"))?),
         };
-        let host = match (simulate.host, calibration.host.clone()) {
-            (false, _) => Host::ideal(),
-            (true, Some(host)) => Host::measured(&host),
-            (true, None) => return Err(missing("host overheads (or set simulate.host = false)")),
+        let timing = |method: &Method| {
+            let host = match (simulate.host, calibration.host_of(&method.name)) {
+                (false, _) => Host::ideal(),
+                (true, Some(host)) => Host::measured(host),
+                (true, None) => return Err(missing("host overheads (or set simulate.host = false)")),
+            };
+            Ok(Timing { cost: cost.of_method(&method.name), host })
         };
+        let timings = resolved.methods.iter().map(timing).collect::<Result<_, Error>>()?;
         if fitted && calibration.distributions.is_none() {
             return Err(missing("distributions"));
         }
@@ -125,7 +127,7 @@ impl Source {
             (None, None) => unreachable!("a pair is loaded unless one is emulated"),
         };
         let calibration = Some(calibration);
-        Ok(Source { pair, work, data_sets, resolved, sizes, cost, host, calibration, trace })
+        Ok(Source { pair, work, data_sets, resolved, sizes, timings, calibration, trace })
     }
 }
 

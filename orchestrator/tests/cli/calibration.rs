@@ -117,16 +117,19 @@ fn several_runs_count_by_their_median() {
     place.quick("run", "two", &small);
     place.quick("run", "other", &[&small[..], &["--seed", "2"]].concat());
     let [one, two, other] = ["one", "two", "other"].map(|out| place.name_of(out));
-    let against = |runs: [&String; 2]| {
+    let against = |runs: [&String; 2], more: &[&str]| {
         let arguments = ["simulate", "--ledger", "runs", "--ui", "none", "--against", runs[0], "--against", runs[1]];
-        place.command(&arguments).args(FIXED).output().expect("the binary runs")
+        place.command(&arguments).args(more).args(FIXED).output().expect("the binary runs")
     };
-    let output = against([&one, &two]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("live, median of 2") && text.contains(" to "), "{text}");
+    for (more, turns) in [(&[][..], 2), (&["--turns", "3"], 3)] {
+        let output = against([&one, &two], more);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("live, median of 2") && text.contains(" to "), "{text}");
+        assert!(text.contains(&format!("simulated, median of {turns}")), "{text}");
+    }
 
     let runs = place.runs().len();
-    let output = against([&one, &other]);
+    let output = against([&one, &other], &[]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     let error = String::from_utf8_lossy(&output.stderr).replace(&other, "OTHER");
     assert_eq!(error, "specfleet: --against: run OTHER is of another scenario than the first\n");

@@ -15,7 +15,9 @@ use specfleet_engine::pool::{Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{Fitted, FittedDevices};
-use specfleet_simulator::{DeviceSink, Fleet, Host, Job, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Totals};
+use specfleet_simulator::{
+    DeviceSink, Fleet, Host, Job, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
+};
 
 /// A fleet and what it does.
 #[derive(Clone, Debug)]
@@ -134,8 +136,8 @@ impl Scene {
                 (FittedDevices::new(fitted.clone(), count), device_sink(count))
             })
             .collect();
-        let costs = vec![BatchCost::Measured(self.cost.clone())];
-        let setup = PoolSetup { settings: self.pool(), costs, host: Host::ideal(), seed: SEED, kills: vec![] };
+        let timings = vec![Timing { cost: BatchCost::Measured(self.cost.clone()), host: Host::ideal() }];
+        let setup = PoolSetup { settings: self.pool(), timings, seed: SEED, kills: vec![] };
         let answers = DrawnPool::new(self.devices as usize);
         let mut simulation = Simulation::new(setup, threads, answers, pool_sink);
         let (totals, sinks) =

@@ -18,7 +18,9 @@ use specfleet_engine::random::{DrawKey, Purpose};
 use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
-use specfleet_simulator::{DeviceSink, Fleet, Host, Job, Kill, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Totals};
+use specfleet_simulator::{
+    DeviceSink, Fleet, Host, Job, Kill, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
+};
 
 /// Nominal bits of a draft's payload, and of a verdict.
 pub(crate) const PAYLOAD: u32 = 100;
@@ -228,8 +230,7 @@ pub(crate) fn run_until(setup: &Setup, stop: impl Fn(u64) -> ControlFlow<()>) ->
     let fleet = fleet.expect("valid settings");
     let pool = PoolSetup {
         settings: setup.pool.clone(),
-        costs: vec![setup.cost.clone()],
-        host: setup.host.clone(),
+        timings: vec![Timing { cost: setup.cost.clone(), host: setup.host.clone() }],
         seed: setup.device.seed,
         kills: setup.kills.clone(),
     };
