@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::hint::black_box;
 
 use specfleet_engine::cost::{BatchCost, BatchWork};
 use specfleet_engine::device::Refusal;
@@ -167,6 +168,13 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         arrivals.extend(places.map(|(message, place)| (message.at, message.device, message.number, place)));
         // By time, then device, then the device's own order: whichever shard's messages came first.
         arrivals.sort_unstable();
+        // All of them are looked up first, so that a processor waits for their memory once and not for each.
+        for (_, device, _, place) in &arrivals {
+            let message = &inbox[(device % SHARDS) as usize][*place as usize];
+            if let Some(PoolBody::Upload(request, _)) = &message.body {
+                black_box(self.machine.is_open(request.session));
+            }
+        }
         let mut messages = arrivals.drain(..).peekable();
         loop {
             let message = messages.peek().map_or(NEVER, |arrival| arrival.0);

@@ -19,6 +19,7 @@ mod connecting;
 mod drafting;
 mod uploading;
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use super::extras::Extras;
@@ -95,6 +96,28 @@ impl DeviceMachine {
             Some(Network::Quiet) => self.computing.as_ref().is_some_and(|computing| computing.held.is_some()),
             Some(Network::Sending { .. }) => self.computing.as_ref().is_none_or(|computing| computing.held.is_some()),
             _ => false,
+        }
+    }
+
+    /// Reads a little of everything that the next input needs, so that a driver can have the memory of many devices fetched at
+    /// once.
+    pub fn touch(&self) {
+        black_box((self.device, self.accounted, self.computing.is_some(), self.silent_since));
+        if let Some(generation) = self.generation.as_deref() {
+            let Generation { id, committed, price, scheduled, times, airtime_up, counts, uploads, cloud_paper, .. } =
+                generation;
+            black_box((
+                *id,
+                *committed,
+                *price,
+                *scheduled,
+                times.waiting,
+                *airtime_up,
+                *counts,
+                *uploads,
+                *cloud_paper,
+            ));
+            black_box(generation.pending.first().map(|pending| (pending.token, pending.ready)));
         }
     }
 

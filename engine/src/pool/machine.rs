@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::estimate::TimeModel;
-use super::message::{Input, Output};
+use super::message::{Input, Output, SessionKey};
 use super::placement::Ranks;
 use super::price::Price;
 use super::results::Times;
@@ -111,6 +111,11 @@ impl PoolMachine {
     /// Jobs and tokens that wait in the queue, and jobs being computed.
     pub fn outstanding(&self) -> (u32, u64, usize) {
         (self.queued_jobs, self.queued_tokens, self.running_jobs)
+    }
+
+    /// Whether this session is open.
+    pub fn is_open(&self, session: SessionKey) -> bool {
+        self.sessions.find(session).is_some()
     }
 
     /// Sessions that are open.
