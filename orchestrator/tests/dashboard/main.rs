@@ -3,7 +3,7 @@
 mod client;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use expect_test::expect;
@@ -16,9 +16,10 @@ use tempfile::TempDir;
 
 use client::{Answer, Stream, ask, ask_with, get};
 
-/// A ledger in a temporary folder, and its page.
+/// A ledger in a temporary folder, which has room beside it, and its page.
 struct Page {
-    folder: TempDir,
+    _folder: TempDir,
+    ledger: PathBuf,
     dashboard: Option<Dashboard>,
 }
 
@@ -26,13 +27,15 @@ impl Page {
     fn new() -> Page {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listen = "127.0.0.1:0".parse().expect("an address");
-        let options = DashboardOptions { ledger: folder.path().to_path_buf(), listen, report };
+        let ledger = folder.path().join("runs");
+        fs::create_dir(&ledger).expect("a folder");
+        let options = DashboardOptions { ledger: ledger.clone(), listen, report };
         let dashboard = Some(Dashboard::start(options).expect("a free port"));
-        Page { folder, dashboard }
+        Page { _folder: folder, ledger, dashboard }
     }
 
     fn ledger(&self) -> &Path {
-        self.folder.path()
+        &self.ledger
     }
 
     fn address(&self) -> std::net::SocketAddr {
@@ -286,7 +289,6 @@ fn no_path_leaves_the_ledger() {
     for path in ["/assets/../Cargo.toml", "/assets/..%2f..%2fCargo.toml", "/../../etc/passwd", "/api/runs/../../x"] {
         assert!(matches!(page.get(path).status, 400 | 404), "{path}");
     }
-    fs::remove_dir_all(outside).expect("removed");
 }
 
 #[test]
