@@ -180,6 +180,13 @@ fn ours(other_tokenizer: bool) -> Hello {
 }
 
 impl PoolState {
+    /// Waits until so many uploads have come.
+    pub(crate) async fn has_seen(&self, uploads: u32) {
+        while self.uploads.load(Ordering::Relaxed) < uploads {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn answer(&self, upload: Upload, sessions: &mut BTreeMap<u32, Vec<u32>>) -> Vec<ServerFrame> {
         let number = self.uploads.fetch_add(1, Ordering::Relaxed) + 1;
         let is_nth = |every: Option<u32>| every.is_some_and(|n| number.is_multiple_of(n));

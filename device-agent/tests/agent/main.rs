@@ -94,13 +94,14 @@ fn a_cut_connection_changes_no_token() {
     system(async {
         for method in ["hlm", "block"] {
             let (whole, _) = run_one(settings(method, &plain(), 1.0), Behaviour::default(), 3).await;
-            let pool = FakePool::start(Behaviour { delay: Duration::from_millis(10), ..Behaviour::default() });
+            let pool = FakePool::start(Behaviour { delay: Duration::from_millis(30), ..Behaviour::default() });
             let mut rig = Rig::start(settings(method, &plain(), 1.0), &drafter(), pool.connector(), 0);
             rig.device.send(Ready).await.unwrap().unwrap();
-            let device = rig.device.clone();
+            let (device, state) = (rig.device.clone(), pool.state.clone());
             tokio::spawn(async move {
-                for _ in 0..3 {
-                    tokio::time::sleep(Duration::from_millis(33)).await;
+                // While the pool has an upload and keeps its verdict.
+                for uploads in [1, 3, 5] {
+                    state.has_seen(uploads).await;
                     device.send(CutConnection).await.unwrap();
                 }
             });
@@ -132,18 +133,20 @@ fn outages_change_no_token() {
 #[test]
 fn a_device_that_leaves_ends_its_generation() {
     system(async {
-        let pool = FakePool::start(Behaviour { delay: Duration::from_millis(20), ..Behaviour::default() });
-        let mut rig = Rig::start(settings("hlm", &plain(), 1.0), &drafter(), pool.connector(), 0);
+        // The third verdict never comes.
+        let pool = FakePool::start(Behaviour { drop_every: Some(3), ..Behaviour::default() });
+        let patient = DeviceSettings { verdict_timeout: Span::from_millis(600_000), ..settings("hlm", &plain(), 1.0) };
+        let mut rig = Rig::start(patient, &drafter(), pool.connector(), 0);
         rig.device.send(Ready).await.unwrap().unwrap();
-        let device = rig.device.clone();
+        let (device, state) = (rig.device.clone(), pool.state.clone());
         actix::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(110)).await;
+            state.has_seen(3).await;
             device.send(Leave).await.unwrap();
         });
         let (record, rounds) = rig.generate(3).await;
         let record = record.unwrap();
         assert_eq!((record.finish, record.tokens.len()), (FinishReason::Left, rounds.len()));
-        assert_eq!(record.uploads.cancelled, 1, "{:?}", record.uploads);
+        assert_eq!((record.tokens.len(), record.uploads.cancelled), (2, 1), "{:?}", record.uploads);
         assert!(rig.events.recv().await.is_none(), "the actor has stopped");
         assert!(rig.device.send(Ready).await.is_err());
     });
