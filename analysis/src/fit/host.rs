@@ -155,7 +155,8 @@ impl Measured {
 /// in step too long, and `street`'s are 8 % too large; with 0.05 they are 6 % too small.
 const OWN_SHARE: f32 = 0.03;
 
-/// Fewer gaps than this have no spread of their own; that of the generations' means stands in.
+/// Fewer gaps than this have no spread of their own: a method's is that of all in proportion, that of all the one of the
+/// generations' means.
 const LEAST_GAPS: usize = 200;
 
 /// The shortest gap between two skipped tokens, in ns, by method and device.
