@@ -447,12 +447,7 @@ impl Device {
             accepted: frame.accepted,
             next,
             more: frame.more,
-            queue: frame.queue,
-            batch: frame.batch,
-            compute: frame.compute,
-            work: frame.work,
-            nanojoules: frame.nanojoules,
-            paper_nanojoules: frame.paper_nanojoules,
+            cost: frame.cost,
             price: frame.price,
             // The limit on frames lies far below the largest `u32`.
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),

@@ -4,9 +4,9 @@
 //! has the numbers that the ledger's row has (method, prompt, repetition, position, epoch). Everything here is at level
 //! `debug`; while that is not asked for nothing is formatted, allocated or compared but the level.
 
-use specfleet_engine::device::{UploadJob, UploadPlan};
+use specfleet_engine::device::UploadPlan;
 use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
-use specfleet_engine::pool::RefuseReason;
+use specfleet_engine::pool::{JobKind, RefuseReason};
 use specfleet_engine::record::{RoundRecord, Source};
 use specfleet_engine::time::Span as Period;
 use specfleet_engine::wire::VerdictFrame;
@@ -42,8 +42,8 @@ impl RoundSpan {
         }
         self.plan = Some(*plan);
         let (drafts, writes) = match plan.job {
-            UploadJob::Judge { drafts, .. } => (u32::from(drafts), 0),
-            UploadJob::Write { limit } => (0, limit),
+            JobKind::Judge { drafts, .. } => (u32::from(drafts), 0),
+            JobKind::Write { left } => (0, left),
         };
         let catch_up = committed - plan.base;
         debug!(parent: &self.span, upload = plan.upload.0, session = plan.session, drafts, writes, catch_up, bytes, "upload");
@@ -55,10 +55,10 @@ impl RoundSpan {
             parent: &self.span,
             upload = frame.upload.0,
             accepted = frame.accepted,
-            queue_ns = frame.queue.0,
-            batch_ns = frame.batch.0,
-            compute_ns = frame.compute.0,
-            work = frame.work,
+            queue_ns = frame.cost.queue_wait.0,
+            batch_ns = frame.cost.batch_wait.0,
+            compute_ns = frame.cost.compute.0,
+            work = frame.cost.fed_tokens,
             bytes,
             "verdict"
         );

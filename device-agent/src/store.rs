@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 
 use specfleet_engine::acceptance::resample_on_device;
 use specfleet_engine::device::payload::Payload;
-use specfleet_engine::device::{DraftSpec, Step, StepResult, UploadJob, UploadPlan};
+use specfleet_engine::device::{DraftSpec, Step, StepResult, UploadPlan};
 use specfleet_engine::distribution::Distribution;
 use specfleet_engine::id::GenerationId;
+use specfleet_engine::pool::JobKind;
+
 use specfleet_engine::random::DrawKey;
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{Job, Upload};
@@ -114,14 +116,14 @@ impl<H: Clone> Store<H> {
     pub fn upload(&self, plan: &UploadPlan, patience: Span, wanted: Option<Span>) -> Option<Upload> {
         let (base, committed) = (plan.base as usize, plan.committed as usize);
         let job = match plan.job {
-            UploadJob::Judge { drafts, bonus } => {
+            JobKind::Judge { drafts, bonus } => {
                 let positions = plan.committed..plan.committed + u32::from(drafts);
                 let payloads =
                     positions.clone().map(|at| Some(self.law(at)?.payload.clone())).collect::<Option<Vec<_>>>()?;
                 let drafts = self.tokens.get(positions.start as usize..positions.end as usize)?.to_vec();
                 Job::Judge { drafts, payloads, bonus }
             }
-            UploadJob::Write { limit } => Job::Write { limit },
+            JobKind::Write { left } => Job::Write { limit: left },
         };
         Some(Upload {
             session: plan.session,

@@ -14,6 +14,7 @@ use specfleet_engine::device::{
 };
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::{Estimator, Gate, Method, PayloadForm, ProbabilityBits, Sampling, Writer};
+use specfleet_engine::record::VerifyCost;
 use specfleet_engine::time::{Span, Time};
 
 /// Tokens of one generation.
@@ -136,12 +137,14 @@ impl Bench {
                             accepted: 1,
                             next: NextToken::None,
                             more: false,
-                            queue: Span::ZERO,
-                            batch: Span::ZERO,
-                            compute: Span::ZERO,
-                            work: 1,
-                            nanojoules: 5,
-                            paper_nanojoules: 5,
+                            cost: VerifyCost {
+                                queue_wait: Span::ZERO,
+                                batch_wait: Span::ZERO,
+                                compute: Span::ZERO,
+                                fed_tokens: 1,
+                                nanojoules: 5,
+                                paper_nanojoules: 5,
+                            },
                             price: 0.0,
                             bytes: 60,
                             downlink,

@@ -129,6 +129,31 @@ impl RoundRecord {
     };
 }
 
+/// What the pool charged for one verdict: what its upload waited for, and its share of the batch's energy. Pool, wire,
+/// device and simulator hand it on as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyCost {
+    /// Time in the pool's queue.
+    pub queue_wait: Span,
+    /// Time between being chosen for a batch and the start of its computation.
+    pub batch_wait: Span,
+    /// Computation time of that batch.
+    pub compute: Span,
+    /// Tokens that the verifier fed for it.
+    pub fed_tokens: u32,
+    /// This upload's share of the batch energy, in nanojoules.
+    pub nanojoules: u64,
+    /// The same in the papers' accounting: the judged drafts only, no catch-up.
+    pub paper_nanojoules: u64,
+}
+
+impl VerifyCost {
+    /// How long the upload was in the pool.
+    pub fn pool_time(&self) -> Span {
+        self.queue_wait + self.batch_wait + self.compute
+    }
+}
+
 /// Where a device's time went; integer nanoseconds that add up to the generation's span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceTimes {

@@ -46,7 +46,7 @@ impl PoolObserver {
         match output {
             Output::Refused { reason, .. } => self.metrics.refused(*reason),
             Output::Restart(_) => self.metrics.restarted(),
-            Output::Verdict { queue, batch, .. } if self.verdicts => self.metrics.answered(*queue, *batch),
+            Output::Verdict { cost, .. } if self.verdicts => self.metrics.answered(cost.queue_wait, cost.batch_wait),
             Output::Start(batch) if self.verdicts => {
                 let drafts = batch.items.iter().map(|item| matches!(item.kind, JobKind::Judge { .. }));
                 self.running.insert(batch.batch, drafts.collect());

@@ -14,7 +14,7 @@ use specfleet_engine::pool::{
 };
 use specfleet_engine::record::{
     BatchRecord, DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord,
-    Source, UploadCounts,
+    Source, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_metrics::family::{self, Kind};
@@ -237,12 +237,14 @@ fn a_pool_alone_counts_what_its_verifiers_did() {
         upload: UploadId(1),
         item: 0,
         more: false,
-        queue: Span::from_millis(2),
-        batch: Span::from_millis(1),
-        compute: Span::from_millis(20),
-        work: 4,
-        nanojoules: 1,
-        paper_nanojoules: 1,
+        cost: VerifyCost {
+            queue_wait: Span::from_millis(2),
+            batch_wait: Span::from_millis(1),
+            compute: Span::from_millis(20),
+            fed_tokens: 4,
+            nanojoules: 1,
+            paper_nanojoules: 1,
+        },
         price: 0.0,
     };
     observer.handled(&Input::Timeout, &[start(0)]);

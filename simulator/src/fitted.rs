@@ -11,9 +11,11 @@ use specfleet_engine::calibration::Distributions;
 use specfleet_engine::cost::quantile;
 use specfleet_engine::device::draft::GateStatistic;
 use specfleet_engine::device::payload::{downlink_bits, nominal_bits};
-use specfleet_engine::device::{Lookback, NextToken, Signals, Step, StepResult, UploadJob, UploadPlan};
+use specfleet_engine::device::{Lookback, NextToken, Signals, Step, StepResult, UploadPlan};
 use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::method::{Gate, ImportanceStatistic, Keep, Method, PayloadForm, Sampling};
+use specfleet_engine::pool::JobKind;
+
 use specfleet_engine::random::{DrawKey, Draws, Purpose};
 use specfleet_engine::record::GenerationRecord;
 
@@ -219,7 +221,7 @@ impl DeviceAnswers for FittedDevices {
             end: fitted.token(Word::Draft, true),
             ..Drawn::default()
         };
-        let UploadJob::Judge { drafts, bonus } = plan.job else {
+        let JobKind::Judge { drafts, bonus } = plan.job else {
             return (drawn, FRAME + catch_up);
         };
         let bytes = FRAME + catch_up + u32::from(drafts) * self.payload_bits.div_ceil(8);

@@ -3,7 +3,8 @@
 use specfleet_engine::device::Refusal;
 use specfleet_engine::id::{ConnectionId, UploadId};
 use specfleet_engine::pool::{JobRequest, SessionKey};
-use specfleet_engine::time::{Span, Time};
+use specfleet_engine::record::VerifyCost;
+use specfleet_engine::time::Time;
 
 /// From a device to the pool: there at the same instant, because what a device emits has been through its uplink.
 #[derive(Debug)]
@@ -46,11 +47,6 @@ pub(crate) struct VerdictBody {
     pub(crate) upload: UploadId,
     pub(crate) accepted: u8,
     pub(crate) more: bool,
-    pub(crate) queue: Span,
-    pub(crate) batch: Span,
-    pub(crate) compute: Span,
-    pub(crate) work: u32,
-    pub(crate) nanojoules: u64,
-    pub(crate) paper_nanojoules: u64,
+    pub(crate) cost: VerifyCost,
     pub(crate) price: f32,
 }

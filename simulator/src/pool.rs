@@ -303,19 +303,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                     self.send(now, session, DeviceBody::Refused(refusal));
                 }
                 Output::Start(ref batch) => self.start(now, batch),
-                Output::Verdict {
-                    session,
-                    upload,
-                    item,
-                    more,
-                    queue,
-                    batch,
-                    compute,
-                    work,
-                    nanojoules,
-                    paper_nanojoules,
-                    price,
-                } => {
+                Output::Verdict { session, upload, item, more, cost, price } => {
                     let item = item as usize;
                     // The machine names items of the batch that it was just told of.
                     let (Some(outcome), Some(Some(verdict))) =
@@ -324,18 +312,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                         continue;
                     };
                     self.answers.delivered(device_of(session), session, outcome, more);
-                    let body = VerdictBody {
-                        upload,
-                        accepted: outcome.accepted,
-                        more,
-                        queue,
-                        batch,
-                        compute,
-                        work,
-                        nanojoules,
-                        paper_nanojoules,
-                        price,
-                    };
+                    let body = VerdictBody { upload, accepted: outcome.accepted, more, cost, price };
                     self.send(now, session, DeviceBody::Verdict(body, verdict));
                 }
                 Output::Forget(session) => self.answers.forget(device_of(session), session),

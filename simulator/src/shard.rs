@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 
 use specfleet_engine::device::payload::token_bits;
-use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadJob, UploadPlan, Verdict};
+use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadPlan, Verdict};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
 use specfleet_engine::load::{self, Dispatch, Order};
-use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
+use specfleet_engine::pool::{JobRequest, SessionKey};
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_engine::time::{Span, Time};
 
@@ -497,12 +497,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     accepted: verdict.accepted,
                     next: arrived.next,
                     more: verdict.more,
-                    queue: verdict.queue,
-                    batch: verdict.batch,
-                    compute: verdict.compute,
-                    work: verdict.work,
-                    nanojoules: verdict.nanojoules,
-                    paper_nanojoules: verdict.paper_nanojoules,
+                    cost: verdict.cost,
                     price: verdict.price,
                     bytes: arrived.bytes,
                     downlink,
@@ -568,16 +563,12 @@ pub(crate) fn device_of(session: SessionKey) -> DeviceId {
 }
 
 fn request(plan: &UploadPlan, session: SessionKey) -> JobRequest {
-    let kind = match plan.job {
-        UploadJob::Judge { drafts, bonus } => JobKind::Judge { drafts, bonus },
-        UploadJob::Write { limit } => JobKind::Write { left: limit },
-    };
     JobRequest {
         session,
         upload: plan.upload,
         base: plan.base,
         catch_up: plan.committed - plan.base,
-        kind,
+        kind: plan.job,
         risk: plan.risk,
         deadline: plan.deadline,
         wanted: plan.wanted,

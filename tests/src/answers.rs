@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use specfleet_engine::acceptance::{Next, resample_on_device, verifier_draw, verify_outcome};
 use specfleet_engine::device::gate::{AttentionRows, lookahead_importance};
 use specfleet_engine::device::payload::Payload;
-use specfleet_engine::device::{
-    DeviceSettings, Lookback, NextToken, Step, StepResult, UploadJob, UploadPlan, draft_outcome,
-};
+use specfleet_engine::device::{DeviceSettings, Lookback, NextToken, Step, StepResult, UploadPlan, draft_outcome};
 use specfleet_engine::distribution::Distribution;
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::pool::{ItemOutcome, JobKind};
@@ -71,7 +69,7 @@ pub fn compose(
 ) -> Upload {
     let (base, committed) = (plan.base as usize, plan.committed as usize);
     let job = match plan.job {
-        UploadJob::Judge { drafts, bonus } => {
+        JobKind::Judge { drafts, bonus } => {
             let drafts = tokens[committed..committed + usize::from(drafts)].to_vec();
             let payloads = drafts
                 .iter()
@@ -80,7 +78,7 @@ pub fn compose(
                 .collect();
             Job::Judge { drafts, payloads, bonus }
         }
-        UploadJob::Write { limit } => Job::Write { limit },
+        JobKind::Write { left } => Job::Write { limit: left },
     };
     Upload {
         session: plan.session,

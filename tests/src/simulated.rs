@@ -12,7 +12,7 @@ use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::load::{Churn, Load, Turns};
 use specfleet_engine::pool::{Batch, ItemOutcome, PoolSettings, SessionKey};
 use specfleet_engine::random::DrawKey;
-use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, UploadCounts, VerifierRecord};
+use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, UploadCounts, VerifierRecord, VerifyCost};
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, ServerFrame, Upload, VerdictFrame, encode};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
@@ -405,12 +405,14 @@ impl PoolAnswers for ToyPool {
                 accepted: outcome.accepted,
                 next,
                 more: false,
-                queue: Span::ZERO,
-                batch: Span::ZERO,
-                compute: Span::ZERO,
-                work: item.work(),
-                nanojoules: 0,
-                paper_nanojoules: 0,
+                cost: VerifyCost {
+                    queue_wait: Span::ZERO,
+                    batch_wait: Span::ZERO,
+                    compute: Span::ZERO,
+                    fed_tokens: item.work(),
+                    nanojoules: 0,
+                    paper_nanojoules: 0,
+                },
                 price: 0.0,
             };
             let mut bytes = Vec::new();

@@ -431,12 +431,7 @@ impl World {
                 accepted: frame.accepted,
                 next,
                 more: frame.more,
-                queue: frame.queue,
-                batch: frame.batch,
-                compute: frame.compute,
-                work: frame.work,
-                nanojoules: frame.nanojoules,
-                paper_nanojoules: frame.paper_nanojoules,
+                cost: frame.cost,
                 price: frame.price,
                 bytes,
                 downlink,
@@ -506,19 +501,7 @@ impl World {
                 self.reply(session, &frame);
             }
             pool::Output::Start(batch) => self.start(&batch),
-            pool::Output::Verdict {
-                session,
-                upload,
-                item,
-                more,
-                queue,
-                batch,
-                compute,
-                work,
-                nanojoules,
-                paper_nanojoules,
-                price,
-            } => {
+            pool::Output::Verdict { session, upload, item, more, cost, price } => {
                 let (outcome, next) = self.pool.delivering[item as usize].clone();
                 let (tokens, last) = self.pool.sessions.get_mut(&session).expect("alive");
                 answers::deliver(tokens, last, &outcome, more);
@@ -528,12 +511,7 @@ impl World {
                     accepted: outcome.accepted,
                     next,
                     more,
-                    queue,
-                    batch,
-                    compute,
-                    work,
-                    nanojoules,
-                    paper_nanojoules,
+                    cost,
                     price,
                 };
                 self.reply(session, &ServerFrame::Verdict(Box::new(frame)));

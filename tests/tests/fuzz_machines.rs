@@ -14,6 +14,7 @@ use specfleet_engine::pool::{
     self, Autoscale, Breaker, ItemOutcome, JobKind, JobRequest, PoolMachine, PoolSettings, PriceUpdate, QueueOrder,
     RefuseReason, SessionKey,
 };
+use specfleet_engine::record::VerifyCost;
 use specfleet_engine::time::{Span, Time};
 use specfleet_tests::setups::{price, small, zoo};
 
@@ -92,12 +93,14 @@ fn device_input() -> impl Strategy<Value = Feed> {
             accepted: accepted % 10,
             next,
             more,
-            queue: Span(1),
-            batch: Span(1),
-            compute: Span(1),
-            work: 1,
-            nanojoules: 5,
-            paper_nanojoules: 2,
+            cost: VerifyCost {
+                queue_wait: Span(1),
+                batch_wait: Span(1),
+                compute: Span(1),
+                fed_tokens: 1,
+                nanojoules: 5,
+                paper_nanojoules: 2,
+            },
             price: 0.0,
             bytes: 10,
             downlink: Span(1),

@@ -169,37 +169,12 @@ impl Pool {
                 self.order(batch.verifier, Order::Batch(order));
                 None
             }
-            Output::Verdict {
-                session,
-                upload,
-                item,
-                more,
-                queue,
-                batch,
-                compute,
-                work,
-                nanojoules,
-                paper_nanojoules,
-                price,
-            } => {
+            Output::Verdict { session, upload, item, more, cost, price } => {
                 let answer = cargo.answers.get_mut(item as usize)?;
                 let (accepted, next) = (answer.outcome.accepted, answer.outcome.next);
                 self.store.commit(session, accepted, next, more);
                 let next = std::mem::replace(&mut answer.next, Next::None);
-                let frame = VerdictFrame {
-                    session: session.session,
-                    upload,
-                    accepted,
-                    next,
-                    more,
-                    queue,
-                    batch,
-                    compute,
-                    work,
-                    nanojoules,
-                    paper_nanojoules,
-                    price,
-                };
+                let frame = VerdictFrame { session: session.session, upload, accepted, next, more, cost, price };
                 self.send_frame(session.connection, ServerFrame::Verdict(Box::new(frame)))
             }
             Output::Forget(session) => {

@@ -22,7 +22,7 @@ use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Sampling;
 use specfleet_engine::pool::RefuseReason;
-use specfleet_engine::record::{GenerationRecord, RoundRecord};
+use specfleet_engine::record::{GenerationRecord, RoundRecord, VerifyCost};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{
     ALPN, ClientFrame, FrameDecoder, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload, VerdictFrame, encode,
@@ -252,12 +252,14 @@ fn verdict(upload: &Upload, accepted: u8, next: Next, more: bool) -> ServerFrame
         accepted,
         next,
         more,
-        queue: Span::ZERO,
-        batch: Span::ZERO,
-        compute: Span(1000),
-        work: 1,
-        nanojoules: 7,
-        paper_nanojoules: 5,
+        cost: VerifyCost {
+            queue_wait: Span::ZERO,
+            batch_wait: Span::ZERO,
+            compute: Span(1000),
+            fed_tokens: 1,
+            nanojoules: 7,
+            paper_nanojoules: 5,
+        },
         price: 0.0,
     }))
 }

@@ -10,7 +10,7 @@ use super::settings::{DeviceSettings, LOOKAHEAD};
 use crate::id::{DeviceId, GenerationId, UploadId};
 use crate::record::{
     DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCounts,
+    UploadCounts, VerifyCost,
 };
 use crate::time::{Span, Time};
 
@@ -169,6 +169,7 @@ impl Generation {
     ) -> RoundRecord {
         // An upload's costs stand on the first token that it led to; where none is under way there are none.
         let cost = std::mem::replace(&mut self.cost, UploadCost::NONE);
+        let verify = bill.map_or_else(VerifyCost::default, |bill| bill.cost);
         let drafted = self.pending.first();
         let signals = drafted.map(|d| &d.signals);
         RoundRecord {
@@ -191,12 +192,12 @@ impl Generation {
             snr_db: cost.snr_db,
             uplink: cost.uplink,
             downlink: bill.map_or(Span::ZERO, |b| b.downlink),
-            queue: bill.map_or(Span::ZERO, |b| b.queue),
-            batch: bill.map_or(Span::ZERO, |b| b.batch),
-            compute: bill.map_or(Span::ZERO, |b| b.compute),
-            work: bill.map_or(0, |b| b.work),
-            cloud_nanojoules: bill.map_or(0, |b| b.nanojoules),
-            cloud_paper_nanojoules: bill.map_or(0, |b| b.paper_nanojoules),
+            queue: verify.queue_wait,
+            batch: verify.batch_wait,
+            compute: verify.compute,
+            work: verify.fed_tokens,
+            cloud_nanojoules: verify.nanojoules,
+            cloud_paper_nanojoules: verify.paper_nanojoules,
         }
     }
 

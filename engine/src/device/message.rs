@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::draft::Signals;
 use crate::id::{GenerationId, UploadId};
-use crate::pool::RefuseReason;
-use crate::record::{GenerationRecord, RoundRecord};
+use crate::pool::{JobKind, RefuseReason};
+use crate::record::{GenerationRecord, RoundRecord, VerifyCost};
 use crate::time::{Span, Time};
 
 /// A generation to run.
@@ -141,31 +141,15 @@ pub struct UploadPlan {
     pub base: u32,
     /// Committed tokens; `base..committed` go along as catch-up, the drafts follow.
     pub committed: u32,
-    /// What to do with them.
-    pub job: UploadJob,
+    /// What to do with them: judge the drafts `committed..committed + drafts` of the session store, or write tokens
+    /// (`llm-only`), one verdict each.
+    pub job: JobKind,
     /// When the device will cancel it.
     pub deadline: Time,
     /// When its user wants the verdict's token; `None` without a target.
     pub wanted: Option<Time>,
     /// Sum over the drafts of the gate's statistic, as the expected risk for schedulers; NaN without one.
     pub risk: f32,
-}
-
-/// What an upload asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UploadJob {
-    /// Judge the drafts `committed..committed + drafts` of the session store.
-    Judge {
-        /// How many, at least 1.
-        drafts: u8,
-        /// Whether to add a token if all are accepted.
-        bonus: bool,
-    },
-    /// Write up to `limit` tokens (`llm-only`), one verdict each.
-    Write {
-        /// How many, at least 1.
-        limit: u32,
-    },
 }
 
 /// A verdict as the machine sees it.
@@ -179,18 +163,8 @@ pub struct Verdict {
     pub next: NextToken,
     /// More verdicts follow for the same upload (`llm-only`).
     pub more: bool,
-    /// Time in the pool's queue.
-    pub queue: Span,
-    /// Time between being chosen and the start of the computation.
-    pub batch: Span,
-    /// Computation time of the batch.
-    pub compute: Span,
-    /// Tokens fed for it.
-    pub work: u32,
-    /// Its share of the batch energy.
-    pub nanojoules: u64,
-    /// The same for the judged drafts only.
-    pub paper_nanojoules: u64,
+    /// What it waited for in the pool, and its share of the batch's energy.
+    pub cost: VerifyCost,
     /// λ_pool, the pool's congestion price.
     pub price: f32,
     /// Bytes of its frame.

@@ -15,6 +15,6 @@ mod settings;
 pub use draft::{DraftSpec, Drafted, Signals, draft_outcome};
 pub use machine::DeviceMachine;
 pub use message::{
-    Input, Lookback, NextToken, Output, Refusal, Start, Step, StepResult, UploadJob, UploadPlan, Verdict, WakeReason,
+    Input, Lookback, NextToken, Output, Refusal, Start, Step, StepResult, UploadPlan, Verdict, WakeReason,
 };
 pub use settings::{DeviceSettings, OnRefused, OnUnreachable, Outages, Retry, SettingsError};

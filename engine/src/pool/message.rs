@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConnectionId, UploadId, VerifierId};
-use crate::record::{BatchRecord, VerifierRecord};
+use crate::record::{BatchRecord, VerifierRecord, VerifyCost};
 use crate::time::{Span, Time};
 
 /// A session: one generation of one connection, numbered by the device.
@@ -138,18 +138,8 @@ pub enum Output {
         item: u32,
         /// More verdicts follow for the same upload.
         more: bool,
-        /// Time in the queue.
-        queue: Span,
-        /// From being chosen to the start of the computation.
-        batch: Span,
-        /// Computation time of the batch.
-        compute: Span,
-        /// Tokens fed for it.
-        work: u32,
-        /// Its share of the batch energy.
-        nanojoules: u64,
-        /// The part of it that the papers count: one token per judged draft.
-        paper_nanojoules: u64,
+        /// What it waited for, and its share of the batch's energy.
+        cost: VerifyCost,
         /// λ_pool.
         price: f32,
     },

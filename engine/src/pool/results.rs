@@ -5,7 +5,7 @@ use super::machine::PoolMachine;
 use super::message::{ItemOutcome, JobKind, Output, RefuseReason};
 use crate::device::energy::split;
 use crate::id::VerifierId;
-use crate::record::BatchRecord;
+use crate::record::{BatchRecord, VerifyCost};
 use crate::time::{Span, Time};
 
 /// A batch that is over: how long its start took, and how long its computation.
@@ -94,12 +94,14 @@ impl PoolMachine {
             upload: item.job.upload,
             item: index,
             more,
-            queue: started.since(item.job.arrived),
-            batch: times.waited,
-            compute: times.compute,
-            work: item.work,
-            nanojoules: share,
-            paper_nanojoules: paper_share(share, item),
+            cost: VerifyCost {
+                queue_wait: started.since(item.job.arrived),
+                batch_wait: times.waited,
+                compute: times.compute,
+                fed_tokens: item.work,
+                nanojoules: share,
+                paper_nanojoules: paper_share(share, item),
+            },
             price: self.price.value(),
         });
         if let (true, JobKind::Write { left }) = (more, item.job.kind) {

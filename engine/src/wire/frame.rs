@@ -8,6 +8,7 @@ use crate::id::UploadId;
 use crate::method::Sampling;
 use crate::pool::RefuseReason;
 use crate::random::DrawKey;
+use crate::record::VerifyCost;
 use crate::time::Span;
 
 /// From a device to the pool.
@@ -132,18 +133,8 @@ pub struct VerdictFrame {
     pub next: Next,
     /// More verdicts follow for the same upload.
     pub more: bool,
-    /// Time in the queue.
-    pub queue: Span,
-    /// From being chosen to the start of the computation.
-    pub batch: Span,
-    /// Computation time of the batch.
-    pub compute: Span,
-    /// Tokens fed for it.
-    pub work: u32,
-    /// Its share of the batch energy.
-    pub nanojoules: u64,
-    /// The same for the judged drafts only.
-    pub paper_nanojoules: u64,
+    /// What it waited for, and its share of the batch's energy.
+    pub cost: VerifyCost,
     /// λ_pool, the congestion price.
     pub price: f32,
 }

@@ -7,7 +7,7 @@ use specfleet_engine::device::{DraftSpec, NextToken, Step, StepResult, UploadPla
 use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::method::{Method, Sampling};
 use specfleet_engine::pool::{Batch, ItemOutcome, SessionKey};
-use specfleet_engine::record::GenerationRecord;
+use specfleet_engine::record::{GenerationRecord, VerifyCost};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{ClientFrame, Limits, ServerFrame, Upload, VerdictFrame, encode};
 use specfleet_model::{Model, SeqId};
@@ -145,12 +145,14 @@ impl ModelDevices {
             accepted,
             next,
             more: false,
-            queue: usual,
-            batch: Span(20_000),
-            compute: usual,
-            work: 4,
-            nanojoules: energy,
-            paper_nanojoules: energy,
+            cost: VerifyCost {
+                queue_wait: usual,
+                batch_wait: Span(20_000),
+                compute: usual,
+                fed_tokens: 4,
+                nanojoules: energy,
+                paper_nanojoules: energy,
+            },
             price: 0.0,
         }));
         encode(&frame, self.phase.limits, &mut self.scratch).map_or(0, |bytes| bytes as u32)

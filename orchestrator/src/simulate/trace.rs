@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use specfleet_engine::device::payload::{downlink_bits, nominal_bits};
-use specfleet_engine::device::{Lookback, NextToken, Signals, Step, StepResult, UploadJob, UploadPlan};
+use specfleet_engine::device::{Lookback, NextToken, Signals, Step, StepResult, UploadPlan};
 use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::method::{Gate, ImportanceStatistic, Keep, Method, PayloadForm, Sampling, Writer};
+use specfleet_engine::pool::JobKind;
+
 use specfleet_engine::record::{GenerationRecord, RoundRecord, Source};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers};
 use specfleet_simulator::drawn::Drawn;
@@ -135,7 +137,7 @@ impl DeviceAnswers for TraceDevices {
         let mut drawn =
             Drawn { last: if ends { last } else { u32::MAX }, plain: self.other(end), end, ..Drawn::default() };
         let catch_up = (plan.committed - plan.base) * 2;
-        let UploadJob::Judge { drafts, bonus } = plan.job else { return (drawn, FRAME + catch_up) };
+        let JobKind::Judge { drafts, bonus } = plan.job else { return (drawn, FRAME + catch_up) };
         let bytes = FRAME + catch_up + u32::from(drafts) * self.payload_bits.div_ceil(8);
         let from = (plan.committed - recorded.prompt_tokens) as usize;
         for at in from..from + usize::from(drafts) {

@@ -54,7 +54,7 @@ impl Generation {
         let answer = client.verdict(upload.upload).await;
         assert_eq!((answer.accepted, answer.next.clone()), verdict(&world.model, &self.tokens, upload));
         assert!(!answer.more);
-        assert!(answer.work >= 1 && answer.nanojoules >= answer.paper_nanojoules);
+        assert!(answer.cost.fed_tokens >= 1 && answer.cost.nanojoules >= answer.cost.paper_nanojoules);
         let Job::Judge { drafts, .. } = &upload.job else { panic!("a judge upload") };
         self.tokens.extend(&drafts[..usize::from(answer.accepted)]);
         self.known = self.tokens.len();

@@ -3,12 +3,13 @@
 use super::super::gate::GateReason;
 use super::super::generation::{Generation, Network, UploadCost};
 use super::super::link::{Direction, Transfer};
-use super::super::message::{NextToken, Output, Refusal, UploadJob, UploadPlan, Verdict};
+use super::super::message::{NextToken, Output, Refusal, UploadPlan, Verdict};
 use super::super::settings::{DeviceSettings, OnRefused, OnUnreachable};
 use super::committing::Commit;
 use super::connecting::Connection;
 use super::{DeviceMachine, NEVER};
 use crate::id::UploadId;
+use crate::pool::JobKind;
 use crate::record::{FinishReason, Source};
 use crate::time::{Span, Time};
 
@@ -61,9 +62,9 @@ impl DeviceMachine {
         let ends = sent.last().is_some_and(|last| self.settings.end_tokens.contains(&last.token));
         let room = generation.remaining() > u32::from(drafts);
         let job = if drafts == 0 {
-            UploadJob::Write { limit: generation.remaining() }
+            JobKind::Write { left: generation.remaining() }
         } else {
-            UploadJob::Judge { drafts, bonus: self.settings.method.bonus && room && !ends }
+            JobKind::Judge { drafts, bonus: self.settings.method.bonus && room && !ends }
         };
         out.push(Output::Upload(UploadPlan {
             upload,
@@ -101,8 +102,8 @@ impl DeviceMachine {
         if let Some(extras) = &mut self.extras {
             extras.announced(now, verdict.price);
         }
-        generation.cloud += verdict.nanojoules;
-        generation.cloud_paper += verdict.paper_nanojoules;
+        generation.cloud += verdict.cost.nanojoules;
+        generation.cloud_paper += verdict.cost.paper_nanojoules;
         if verdict.more {
             generation.network = Network::Awaiting {
                 drafts: awaited,
