@@ -57,7 +57,14 @@ fn main() {
 }
 
 fn summary() -> StreamSummary {
-    let header = RunHeader { run: "r".to_owned(), seed: 1, scenario_hash: "h".to_owned(), faults_injected: 0 };
+    let header = RunHeader {
+        run: "r".to_owned(),
+        seed: 1,
+        scenario_hash: "h".to_owned(),
+        faults_injected: 0,
+        accounting: 2,
+        pool_cost: "fixed".to_owned(),
+    };
     let method = Method {
         name: "u-hlm".to_owned(),
         writer: Writer::Drafter,
@@ -95,6 +102,7 @@ fn round(number: u32) -> RoundRecord {
         snr_db: 10.0,
         uplink: span(1_000_000),
         downlink: span(1_000_000),
+        waiting: Span::ZERO,
         queue: span(2_000_000),
         batch: span(10_000),
         compute: span(3_000_000),

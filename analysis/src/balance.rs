@@ -1,6 +1,7 @@
 //! Do the books close? What a generation says as a whole must follow from its rows (ARCHITECTURE.md has how).
 
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
+use specfleet_engine::time::Span;
 use thiserror::Error;
 
 /// A figure of a generation that its rows contradict.
@@ -19,6 +20,14 @@ pub enum Imbalance {
     Energy {
         /// Which account: `cloud` or `cloud_paper`.
         account: &'static str,
+        /// Sum over the rounds.
+        rounds: u64,
+        /// The generation's figure.
+        generation: u64,
+    },
+    /// What the rounds are charged for waiting does not add up to the generation's.
+    #[error("the rounds' waiting adds up to {rounds} ns, the generation was charged {generation} ns")]
+    Waiting {
         /// Sum over the rounds.
         rounds: u64,
         /// The generation's figure.
@@ -44,12 +53,17 @@ pub enum Imbalance {
     },
 }
 
-/// Checks one generation against its rounds: time, cloud energy in both accountings, uploads, tokens.
-pub fn check_energy_closes(generation: &GenerationRecord, rounds: &[RoundRecord]) -> Result<(), Imbalance> {
+/// Checks one generation against its rounds: time, charged waiting, cloud energy with and without catch-up, uploads,
+/// tokens. `accounting`: that of its run ([`specfleet_engine::record::ACCOUNTING`]).
+pub fn check_energy_closes(
+    generation: &GenerationRecord,
+    rounds: &[RoundRecord],
+    accounting: u32,
+) -> Result<(), Imbalance> {
     check_totals(generation)?;
     let mut sums = RoundSums::starting_at(0);
     rounds.iter().for_each(|round| sums.add(round, &generation.tokens));
-    sums.check(generation)
+    sums.check(generation, accounting)
 }
 
 /// What a generation's rounds add up to, or a part of them.
@@ -62,12 +76,13 @@ pub(crate) struct RoundSums {
     agreeing: u32,
     cloud: u64,
     cloud_paper: u64,
+    waiting: Span,
 }
 
 impl RoundSums {
     /// Nothing yet; the next round is the generation's `first`.
     pub(crate) fn starting_at(first: u32) -> RoundSums {
-        RoundSums { first, rounds: 0, agreeing: 0, cloud: 0, cloud_paper: 0 }
+        RoundSums { first, rounds: 0, agreeing: 0, cloud: 0, cloud_paper: 0, waiting: Span::ZERO }
     }
 
     /// Adds the next round of a generation of these tokens.
@@ -79,6 +94,7 @@ impl RoundSums {
         self.rounds += 1;
         self.cloud += round.cloud_nanojoules;
         self.cloud_paper += round.cloud_paper_nanojoules;
+        self.waiting += round.waiting;
     }
 
     /// Adds the part that follows.
@@ -88,10 +104,18 @@ impl RoundSums {
         self.rounds += later.rounds;
         self.cloud += later.cloud;
         self.cloud_paper += later.cloud_paper;
+        self.waiting += later.waiting;
     }
 
-    /// Whether they are what the generation says: cloud energy in both accountings, tokens.
-    pub(crate) fn check(&self, generation: &GenerationRecord) -> Result<(), Imbalance> {
+    /// Whether they are what the generation says: cloud energy with and without catch-up, charged waiting, tokens.
+    pub(crate) fn check(&self, generation: &GenerationRecord, accounting: u32) -> Result<(), Imbalance> {
+        // A generation that ends with a token has waited for its tokens alone; others may have waited in vain since.
+        let whole = matches!(generation.finish, FinishReason::Stop | FinishReason::Length);
+        let (rounds, charged) = (self.waiting, generation.times.waiting);
+        // Rows of the first accounting do not say what they waited.
+        if accounting > 1 && (rounds > charged || whole && rounds < charged) {
+            return Err(Imbalance::Waiting { rounds: rounds.0, generation: charged.0 });
+        }
         for (account, rounds, generation) in [
             ("cloud", self.cloud, generation.energy.cloud),
             ("cloud_paper", self.cloud_paper, generation.energy.cloud_paper),

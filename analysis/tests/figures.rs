@@ -54,6 +54,8 @@ fn batch(sequences: u32, work: u32, compute: Span) -> BatchRecord {
         verifier: VerifierId(0),
         started: Time::ZERO,
         compute,
+        measured: compute,
+        overrun: Span::ZERO,
         estimate: Span::ZERO,
         price: 0.0,
         sequences,
@@ -62,6 +64,7 @@ fn batch(sequences: u32, work: u32, compute: Span) -> BatchRecord {
         drafts: sequences,
         cached: 0,
         nanojoules: SECOND,
+        measured_nanojoules: SECOND,
         unclaimed_nanojoules: 0,
         completed: true,
     }

@@ -71,6 +71,8 @@ fn batches(cost: &MeasuredCost, count: u64, seed: u64, mut noise: impl FnMut(&mu
             verifier: VerifierId(verifier as u16),
             started,
             compute,
+            measured: compute,
+            overrun: Span::ZERO,
             estimate: Span::ZERO,
             price: 0.0,
             sequences,
@@ -79,6 +81,7 @@ fn batches(cost: &MeasuredCost, count: u64, seed: u64, mut noise: impl FnMut(&mu
             drafts: sequences,
             cached,
             nanojoules: 0,
+            measured_nanojoules: 0,
             unclaimed_nanojoules: 0,
             completed: true,
         });
@@ -163,7 +166,7 @@ fn methods_differ() {
         batch.method = if place % 500 == 0 { 3 } else { (place % 3) as u16 };
         // The rare ones are not told apart, so they must not be outliers either.
         let factor = if batch.method == 3 { 1.0 } else { factors[usize::from(batch.method)] };
-        batch.compute = Span((batch.compute.0 as f64 * factor) as u64);
+        batch.measured = Span((batch.measured.0 as f64 * factor) as u64);
     }
     let methods = ["a", "b", "c", "d"].map(|name| method(name, Writer::Drafter, Gate::Always, 1, false));
     let (fit, report) = fit_batch_cost(&rows, &methods).expect("enough batches");
@@ -194,10 +197,10 @@ fn coefficients_never_fall_below_zero_and_failed_batches_do_not_count() {
     let truth = plane(5e6, 1e5, 0.0, 0.0, &[1.0]);
     let mut rows = batches(&truth, 500, 3, |_| 1.0);
     for batch in &mut rows {
-        batch.compute = Span(batch.compute.0 - batch.cached * 500);
+        batch.measured = Span(batch.measured.0 - batch.cached * 500);
     }
     let mut failed = rows[100];
-    (failed.completed, failed.compute) = (false, Span(1));
+    (failed.completed, failed.measured) = (false, Span(1));
     rows.push(failed);
     let (fit, report) = fit_batch_cost(&rows, &[]).expect("enough batches");
     assert_eq!(report.batches, 500);

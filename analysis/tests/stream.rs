@@ -65,6 +65,8 @@ fn entry() -> impl Strategy<Value = Entry> {
             verifier: VerifierId(0),
             started: Time::ZERO,
             compute: Span(compute),
+            measured: Span(compute),
+            overrun: Span::ZERO,
             estimate: Span::ZERO,
             price: 0.0,
             sequences: s,
@@ -73,6 +75,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             drafts: s,
             cached: 0,
             nanojoules: compute,
+            measured_nanojoules: compute,
             unclaimed_nanojoules: compute / 3,
             completed: ok,
         })

@@ -214,11 +214,11 @@ fn books_that_do_not_close_make_a_run_invalid() {
 #[test]
 fn every_imbalance_has_its_name() {
     let Entry { record, rounds, .. } = run().swap_remove(2);
-    assert_eq!(check_energy_closes(&record, &rounds), Ok(()));
+    assert_eq!(check_energy_closes(&record, &rounds, 2), Ok(()));
     let check = |change: fn(&mut GenerationRecord, &mut Vec<RoundRecord>)| {
         let (mut record, mut rounds) = (record.clone(), rounds.clone());
         change(&mut record, &mut rounds);
-        check_energy_closes(&record, &rounds).expect_err("the books were cooked")
+        check_energy_closes(&record, &rounds, 2).expect_err("the books were cooked")
     };
     let span = record.ended.0;
     assert_eq!(check(|record, _| record.times.idle.0 += 5), Imbalance::Time { states: span + 5, span });
@@ -231,8 +231,8 @@ fn every_imbalance_has_its_name() {
     // What was dropped spent no time, however long it had been due; what else it claims to have done is found out.
     let mut dropped = generation(2, 0, 0, &[]);
     (dropped.finish, dropped.times) = (FinishReason::Dropped, Default::default());
-    assert_eq!(check_energy_closes(&dropped, &[]), Ok(()));
-    assert!(matches!(check_energy_closes(&dropped, &rounds), Err(Imbalance::Energy { .. })));
+    assert_eq!(check_energy_closes(&dropped, &[], 2), Ok(()));
+    assert!(matches!(check_energy_closes(&dropped, &rounds, 2), Err(Imbalance::Energy { .. })));
     assert_eq!(check(|record, _| record.finish = FinishReason::Dropped), Imbalance::Time { states: span, span: 0 });
     assert_eq!(check(|_, rounds| rounds[1].position = 0), Imbalance::Tokens { tokens: 2, agreeing: 1, rounds: 2 });
     assert_eq!(check(|_, rounds| rounds[0].token = 0), Imbalance::Tokens { tokens: 2, agreeing: 0, rounds: 2 });

@@ -419,8 +419,8 @@ impl Device {
                 self.round.refused(upload, reason, retry_after);
                 // It goes down like a verdict of one token number.
                 let bits = token_bits(self.machine.settings().vocab as usize);
-                let (arrives, _) = self.receive(bits);
-                let refusal = Refusal { upload, reason, retry_after, price };
+                let (arrives, downlink) = self.receive(bits);
+                let refusal = Refusal { upload, reason, retry_after, price, downlink };
                 self.downlink.push_back((arrives, Input::Refused(refusal)));
                 self.wake(ctx);
             }

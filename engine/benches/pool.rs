@@ -47,6 +47,7 @@ impl Fleet {
             context: 2048,
             end_tokens: vec![],
             retry_after: Span(5_000),
+            cost: None,
             profile: VerifierProfile {
                 name: "bench".into(),
                 source: "bench".into(),

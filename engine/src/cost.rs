@@ -112,6 +112,34 @@ impl BatchCost {
         }
     }
 
+    /// What a batch is charged on an emulated pool: its time by its work alone, without the spread of the host that the
+    /// cost was fitted on, without contention, and the same for every method. At least a nanosecond, so that it is later
+    /// than its order.
+    pub fn charge(&self, work: &BatchWork) -> Span {
+        let span = match self {
+            BatchCost::Fixed { span } => *span,
+            BatchCost::Measured(measured) => {
+                // The fitted slowdown without company is 1 up to the fit's rounding.
+                Span::from_seconds(measured.plane(work) * 1e-9)
+            }
+            BatchCost::Roofline(roofline) => roofline.span(work),
+        };
+        span.max(Span(1))
+    }
+
+    /// The same cost as an ideal host has it: every batch takes what it is charged.
+    pub fn ideal(&self) -> BatchCost {
+        match self {
+            BatchCost::Measured(measured) => BatchCost::Measured(MeasuredCost {
+                contention: vec![1.0],
+                methods: BTreeMap::new(),
+                spread: Vec::new(),
+                ..measured.clone()
+            }),
+            other => other.clone(),
+        }
+    }
+
     /// That of the batches of one method.
     pub fn of_method(&self, name: &str) -> BatchCost {
         match self {
@@ -136,13 +164,18 @@ impl MeasuredCost {
 
     /// The fitted time of any method without the spread, in ns.
     pub fn expected(&self, work: &BatchWork) -> f64 {
+        let last = self.contention.len().saturating_sub(1);
+        let slowdown = self.contention.get(usize::from(work.beside).min(last)).copied().unwrap_or(1.0);
+        self.plane(work) * slowdown
+    }
+
+    /// The fitted time by the work alone, in ns.
+    fn plane(&self, work: &BatchWork) -> f64 {
         let plane = self.base
             + self.per_token * f64::from(work.tokens)
             + self.per_sequence * f64::from(work.sequences)
             + self.per_cached_token * work.cached as f64;
-        let last = self.contention.len().saturating_sub(1);
-        let slowdown = self.contention.get(usize::from(work.beside).min(last)).copied().unwrap_or(1.0);
-        plane.max(0.0) * slowdown
+        plane.max(0.0)
     }
 
     fn span(&self, work: &BatchWork, draw: f64) -> Span {

@@ -29,8 +29,7 @@ pub enum Purpose {
     Residual = 5,
     /// A token that the verifier writes itself: `llm-only` and the bonus token.
     Verifier = 6,
-    /// Fading of the emulated channel.
-    Channel = 7,
+    // 7 was the channel's fading by the clock, until it came to belong to uploads.
     /// Choices of the calibration, such as which rejected drafts are studied for harm.
     Calibration = 8,
     /// Arrivals, thinking times, and devices that come and go.
@@ -39,6 +38,10 @@ pub enum Purpose {
     Simulation = 10,
     /// Whether an answer drawn from fitted distributions is accepted.
     SimulatedAccept = 11,
+    /// Fading of the emulated uplink, block by block of one upload.
+    Uplink = 12,
+    /// The same of the downlink.
+    Downlink = 13,
 }
 
 /// What a draw belongs to.

@@ -10,6 +10,12 @@ use crate::device::gate::GateReason;
 use crate::id::{DeviceId, GenerationId, VerifierId};
 use crate::time::{Span, Time};
 
+/// How joules and waiting are accounted; figures of different accountings are not compared. 1: a batch costs its measured
+/// time times the watts, and a device pays idle watts for whatever its host made it wait. 2: an emulated pool charges
+/// declared or fitted times, an emulated device pays for what it is charged, and the channel belongs to uploads instead of
+/// the clock.
+pub const ACCOUNTING: u32 = 2;
+
 /// Where a joule or a second comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,6 +90,8 @@ pub struct RoundRecord {
     pub uplink: Span,
     /// Time from the arrival of the verdict's first bit until it was usable, propagation included.
     pub downlink: Span,
+    /// Time charged as waiting since the token before.
+    pub waiting: Span,
     /// Time in the pool's queue.
     pub queue: Span,
     /// Time between being chosen for a batch and the start of its computation.
@@ -120,6 +128,7 @@ impl RoundRecord {
         snr_db: f32::NAN,
         uplink: Span::ZERO,
         downlink: Span::ZERO,
+        waiting: Span::ZERO,
         queue: Span::ZERO,
         batch: Span::ZERO,
         compute: Span::ZERO,
@@ -165,8 +174,11 @@ pub struct DeviceTimes {
     pub importance: Span,
     /// Computing longer than the profile declares, because the emulating machine was late.
     pub overrun: Span,
-    /// Nothing to compute, an upload under way or the pool out of reach.
+    /// Nothing to compute, an upload under way or the pool out of reach. On an emulated device an upload is charged what
+    /// its emulated link and the pool say, whatever it took.
     pub waiting: Span,
+    /// Waiting longer than that, because the emulating machine was late. Costs nothing.
+    pub waiting_overrun: Span,
     /// Nothing to do at all.
     pub idle: Span,
 }
@@ -174,7 +186,7 @@ pub struct DeviceTimes {
 impl DeviceTimes {
     /// The sum of all states.
     pub fn total(&self) -> Span {
-        self.draft + self.uncertainty + self.importance + self.overrun + self.waiting + self.idle
+        self.draft + self.uncertainty + self.importance + self.overrun + self.waiting + self.waiting_overrun + self.idle
     }
 }
 
@@ -344,8 +356,12 @@ pub struct BatchRecord {
     pub verifier: VerifierId,
     /// When its computation was asked for.
     pub started: Time,
-    /// How long it took, as the verifier's thread measured it.
+    /// How long it took: as charged where the pool is emulated, else as measured.
     pub compute: Span,
+    /// How long it took, as the verifier's thread measured it.
+    pub measured: Span,
+    /// How much later than charged its verdicts left, because the emulating machine was late. Charged to nobody.
+    pub overrun: Span,
     /// How long the pool thought it would take when it formed it.
     pub estimate: Span,
     /// λ_pool when it was started.
@@ -360,8 +376,10 @@ pub struct BatchRecord {
     pub drafts: u32,
     /// Tokens already in the KV caches of its sequences.
     pub cached: u64,
-    /// Its energy, in nanojoules.
+    /// Its energy over `compute`, in nanojoules.
     pub nanojoules: u64,
+    /// Its energy over `measured`, in nanojoules; beside the accounts, never part of them.
+    pub measured_nanojoules: u64,
     /// The part of `nanojoules` whose upload nobody waited for any more when the batch ended.
     pub unclaimed_nanojoules: u64,
     /// False if the verifier failed in it; its sequences are computed again elsewhere.

@@ -49,15 +49,13 @@ pub(crate) fn read(
         row += 1;
         let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(&text)
             .map_err(|error| ExportError::not_importable(path, format!("line {row}: {error}")))?;
-        let lacking: Vec<&str> = columns
-            .iter()
-            .filter(|column| !column.derived && !fields.contains_key(column.name))
-            .map(|column| column.name)
-            .collect();
+        let batch = batch.get_or_insert_with(|| start(columns, empty, |name| fields.contains_key(name)));
+        let wanted = columns.iter().zip(&batch.columns).filter(|(_, values)| values.is_some());
+        let lacking: Vec<&str> =
+            wanted.map(|(column, _)| column.name).filter(|name| !fields.contains_key(*name)).collect();
         if !lacking.is_empty() {
             return Err(missing(path, &lacking));
         }
-        let batch = batch.get_or_insert_with(|| start(columns, empty));
         for (column, values) in columns.iter().zip(&mut batch.columns) {
             if let Some(values) = values {
                 let value = fields[column.name].get();
@@ -74,10 +72,12 @@ pub(crate) fn read(
     batch.map_or(Ok(()), |batch| each(&batch, first))
 }
 
-/// Columns to read into: no import needs those that repeat others.
-fn start(columns: &[Column], empty: &Batch) -> Batch {
+/// Columns to read into: no import needs those that repeat others, and a file of an earlier version lacks those that came
+/// later.
+fn start(columns: &[Column], empty: &Batch, has: impl Fn(&str) -> bool) -> Batch {
+    let left_out = |column: &Column| column.derived || column.added && !has(column.name);
     let columns = columns.iter().zip(&empty.columns);
-    Batch { columns: columns.map(|(column, values)| if column.derived { None } else { values.clone() }).collect() }
+    Batch { columns: columns.map(|(column, values)| if left_out(column) { None } else { values.clone() }).collect() }
 }
 
 /// Appends a value; `None` if it is of another type.

@@ -58,7 +58,7 @@ pub(crate) fn read(
         }
     }
     let has = |index: usize| places.iter().any(|(found, _)| *found == index);
-    let absent = columns.iter().enumerate().filter(|(index, column)| !column.derived && !has(*index));
+    let absent = columns.iter().enumerate().filter(|(index, column)| !column.derived && !column.added && !has(*index));
     let lacking: Vec<&str> = absent.map(|(_, column)| column.name).collect();
     if !lacking.is_empty() {
         return Err(missing(path, &lacking));

@@ -163,6 +163,8 @@ impl Row for RoundRow {
         v.float(Spec("snr_db", "dB", snr), &mut r.snr_db)?;
         v.whole(Spec("uplink_ns", NS, "From the start of sending until the last bit had left"), &mut r.uplink)?;
         v.whole(Spec("downlink_ns", NS, "From the verdict's first bit until it was usable"), &mut r.downlink)?;
+        let waiting = Spec("waiting_ns", NS, "Time charged as waiting since the token before");
+        v.whole_since(waiting, &mut r.waiting, Span::ZERO)?;
         v.whole(Spec("queue_ns", NS, "Time in the pool's queue"), &mut r.queue)?;
         v.whole(Spec("batch_ns", NS, "From being chosen for a batch to the start of its computation"), &mut r.batch)?;
         v.whole(Spec("compute_ns", NS, "Computation time of that batch"), &mut r.compute)?;
@@ -241,6 +243,7 @@ pub(crate) fn append_rounds(
     float(&mut to, &rows.snr_db);
     whole(&mut to, &rows.uplink);
     whole(&mut to, &rows.downlink);
+    whole(&mut to, &rows.waiting);
     whole(&mut to, &rows.queue);
     whole(&mut to, &rows.batch);
     whole(&mut to, &rows.compute);
@@ -299,7 +302,9 @@ impl Row for GenerationRecord {
         v.whole(Spec("uncertainty_ns", NS, "Device time estimating u(t)"), &mut times.uncertainty)?;
         v.whole(Spec("importance_ns", NS, "Device time computing I(t)"), &mut times.importance)?;
         v.whole(Spec("overrun_ns", NS, "Device time beyond what its profile declares"), &mut times.overrun)?;
-        v.whole(Spec("waiting_ns", NS, "Device time waiting for the pool"), &mut times.waiting)?;
+        v.whole(Spec("waiting_ns", NS, "Device time charged as waiting for the pool"), &mut times.waiting)?;
+        let late = Spec("waiting_overrun_ns", NS, "Device time waiting beyond what is charged");
+        v.whole_since(late, &mut times.waiting_overrun, Span::ZERO)?;
         v.whole(Spec("idle_ns", NS, "Device time with nothing to do"), &mut times.idle)?;
         v.whole(Spec("airtime_up_ns", NS, "Airtime of the radio, up"), &mut self.airtime_up)?;
         v.whole(Spec("airtime_down_ns", NS, "Airtime of the radio, down"), &mut self.airtime_down)?;
@@ -340,6 +345,8 @@ impl Row for BatchRecord {
             verifier: VerifierId(0),
             started: Time::ZERO,
             compute: Span::ZERO,
+            measured: Span::ZERO,
+            overrun: Span::ZERO,
             estimate: Span::ZERO,
             price: f32::NAN,
             sequences: 0,
@@ -348,6 +355,7 @@ impl Row for BatchRecord {
             drafts: 0,
             cached: 0,
             nanojoules: 0,
+            measured_nanojoules: 0,
             unclaimed_nanojoules: 0,
             completed: false,
         }
@@ -361,7 +369,11 @@ impl Row for BatchRecord {
             Spec("started_ns", NS, "When its computation was asked for, since the start of the run"),
             &mut self.started,
         )?;
-        v.whole(Spec("compute_ns", NS, "How long it took"), &mut self.compute)?;
+        v.whole(Spec("compute_ns", NS, "How long it took: as charged, where the pool is emulated"), &mut self.compute)?;
+        let measured = Spec("measured_ns", NS, "How long it took, as the verifier's thread measured it");
+        v.whole_since(measured, &mut self.measured, self.compute)?;
+        let late = Spec("overrun_ns", NS, "How much later than charged its verdicts left; charged to nobody");
+        v.whole_since(late, &mut self.overrun, Span::ZERO)?;
         v.whole(Spec("estimate_ns", NS, "How long the pool thought it would take"), &mut self.estimate)?;
         v.float(Spec("price", "1", "The pool's price when it was started; NULL without one"), &mut self.price)?;
         v.whole(Spec("sequences", "", "Sequences in it"), &mut self.sequences)?;
@@ -369,7 +381,9 @@ impl Row for BatchRecord {
         v.whole(Spec("catch_up", "token", "The catch-up part of work"), &mut self.catch_up)?;
         v.whole(Spec("drafts", "token", "Drafts judged"), &mut self.drafts)?;
         v.whole(Spec("cached", "token", "Tokens already in the KV caches of its sequences"), &mut self.cached)?;
-        v.whole(Spec("nanojoules", NJ, "Its energy"), &mut self.nanojoules)?;
+        v.whole(Spec("nanojoules", NJ, "Its energy over compute_ns"), &mut self.nanojoules)?;
+        let measured = Spec("measured_nanojoules", NJ, "Its energy over measured_ns; beside the accounts");
+        v.whole_since(measured, &mut self.measured_nanojoules, self.nanojoules)?;
         let unclaimed = "The part of it whose upload nobody waited for any more";
         v.whole(Spec("unclaimed_nanojoules", NJ, unclaimed), &mut self.unclaimed_nanojoules)?;
         v.boolean(Spec("completed", "", "False if the verifier failed in it"), false, &mut self.completed)

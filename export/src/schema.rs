@@ -148,6 +148,8 @@ pub struct Column {
     pub nullable: bool,
     /// Whether it repeats what other columns say, for readers' sake; an import does not need it.
     pub derived: bool,
+    /// Whether exports of earlier versions lack it, which an import takes too.
+    pub added: bool,
     /// Unit of its values; empty for none.
     pub unit: &'static str,
     /// What it says.

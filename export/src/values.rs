@@ -94,7 +94,7 @@ impl Values {
 /// Some rows of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Batch {
-    /// In the order of the table's columns; `None` for a derived column that a file lacks.
+    /// In the order of the table's columns; `None` for a derived or an added column that a file lacks.
     pub(crate) columns: Vec<Option<Values>>,
 }
 

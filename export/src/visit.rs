@@ -24,6 +24,10 @@ pub(crate) struct Spec(pub(crate) &'static str, pub(crate) &'static str, pub(cra
 /// Whatever goes over the fields of a row.
 pub(crate) trait Visit: Sized {
     fn integer(&mut self, spec: Spec, value: &mut i64) -> Result<(), Misfit>;
+    /// The same of a column that may be missing: then it is `instead`.
+    fn added_integer(&mut self, spec: Spec, value: &mut i64, _instead: i64) -> Result<(), Misfit> {
+        self.integer(spec, value)
+    }
     fn maybe_integer(&mut self, spec: Spec, value: &mut Option<i64>) -> Result<(), Misfit>;
     fn float(&mut self, spec: Spec, value: &mut f32) -> Result<(), Misfit>;
     fn boolean(&mut self, spec: Spec, derived: bool, value: &mut bool) -> Result<(), Misfit>;
@@ -35,6 +39,14 @@ pub(crate) trait Visit: Sized {
     fn whole<W: Whole>(&mut self, spec: Spec, value: &mut W) -> Result<(), Misfit> {
         let mut raw = value.to_raw();
         self.integer(spec, &mut raw)?;
+        *value = W::from_raw(raw).ok_or_else(|| out_of_range(spec, raw))?;
+        Ok(())
+    }
+
+    /// A column that exports of earlier versions lack: there it is `instead`.
+    fn whole_since<W: Whole>(&mut self, spec: Spec, value: &mut W, instead: W) -> Result<(), Misfit> {
+        let mut raw = value.to_raw();
+        self.added_integer(spec, &mut raw, instead.to_raw())?;
         *value = W::from_raw(raw).ok_or_else(|| out_of_range(spec, raw))?;
         Ok(())
     }
@@ -142,7 +154,7 @@ pub(crate) struct Learn {
 
 impl Learn {
     fn add(&mut self, Spec(name, unit, meaning): Spec, kind: Kind, nullable: bool, derived: bool, known: Vec<String>) {
-        let column = Column { name, kind, nullable, derived, unit, meaning };
+        let column = Column { name, kind, nullable, derived, added: false, unit, meaning };
         self.values.push(Some(Values::new(&column, known)));
         self.columns.push(column);
     }
@@ -151,6 +163,11 @@ impl Learn {
 impl Visit for Learn {
     fn integer(&mut self, spec: Spec, _: &mut i64) -> Result<(), Misfit> {
         self.add(spec, Kind::Integer, false, false, Vec::new());
+        Ok(())
+    }
+    fn added_integer(&mut self, spec: Spec, value: &mut i64, _: i64) -> Result<(), Misfit> {
+        self.integer(spec, value)?;
+        self.columns.iter_mut().last().into_iter().for_each(|column| column.added = true);
         Ok(())
     }
     fn maybe_integer(&mut self, spec: Spec, _: &mut Option<i64>) -> Result<(), Misfit> {
@@ -238,7 +255,7 @@ impl Visit for Append<'_> {
     }
 }
 
-/// Reads a row of a batch. Derived columns may be missing.
+/// Reads a row of a batch. Derived columns may be missing, and so may those that came later.
 pub(crate) struct Take<'a> {
     columns: std::slice::Iter<'a, Option<Values>>,
     row: usize,
@@ -258,6 +275,14 @@ impl Visit for Take<'_> {
     fn integer(&mut self, _: Spec, value: &mut i64) -> Result<(), Misfit> {
         let Some(Values::Integers(values)) = self.next() else { other_kind() };
         *value = values[self.row];
+        Ok(())
+    }
+    fn added_integer(&mut self, _: Spec, value: &mut i64, instead: i64) -> Result<(), Misfit> {
+        *value = match self.next() {
+            Some(Values::Integers(values)) => values[self.row],
+            None => instead,
+            Some(_) => other_kind(),
+        };
         Ok(())
     }
     fn maybe_integer(&mut self, _: Spec, value: &mut Option<i64>) -> Result<(), Misfit> {

@@ -85,6 +85,7 @@ round_columns! {
     SnrDb snr_db: f32,
     Uplink uplink: Span,
     Downlink downlink: Span,
+    Waiting waiting: Span,
     Queue queue: Span,
     Batch batch: Span,
     Compute compute: Span,

@@ -295,6 +295,6 @@ fn hash_round(round: &RoundRecord, hash: &mut DefaultHasher) {
     [uncertainty, importance, importance_threshold, draft_probability, price, snr_db].map(f32::to_bits).hash(hash);
     let RoundRecord { uplink_bits, cloud_nanojoules, cloud_paper_nanojoules, .. } = *round;
     [uplink_bits, cloud_nanojoules, cloud_paper_nanojoules].hash(hash);
-    let RoundRecord { committed_at, uplink, downlink, queue, batch, compute, .. } = *round;
-    [committed_at.0, uplink.0, downlink.0, queue.0, batch.0, compute.0].hash(hash);
+    let RoundRecord { committed_at, uplink, downlink, waiting, queue, batch, compute, .. } = *round;
+    [committed_at.0, uplink.0, downlink.0, waiting.0, queue.0, batch.0, compute.0].hash(hash);
 }

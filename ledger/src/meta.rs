@@ -23,7 +23,7 @@ use crate::scores::Scorer;
 ///
 /// 1: the first. 2: prices, latency targets, estimates of batches. 3: columns with their lengths in front, costs of
 /// uploads for the rows that have them, the name of the store's folder in `meta.json`.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Where a new run's rows lie.
 pub(crate) const FIRST_STORE: &str = "store";
@@ -65,7 +65,7 @@ pub enum RunKind {
     Simulated {
         /// What answered in place of the models: `model`, `trace` or `fitted`.
         fidelity: String,
-        /// What the times of batches came from: `measured`, `roofline` or `fixed`.
+        /// What the times of batches came from: `calibrated` (in older runs `measured`), `roofline` or `fixed`.
         cost: String,
         /// The rows hold every n-th device whole; with more than 1, `summary.json` beside them holds what all devices did.
         keep_every: u32,
@@ -162,6 +162,12 @@ pub struct Meta {
     /// The data sets: generations name them by index.
     #[serde(default)]
     pub data_sets: Vec<String>,
+    /// How joules and waiting are accounted ([`specfleet_engine::record::ACCOUNTING`]).
+    #[serde(default = "first_accounting")]
+    pub accounting: u32,
+    /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
+    #[serde(default = "measured")]
+    pub pool_cost: String,
     /// Devices of the fleet.
     #[serde(default)]
     pub devices: u32,
@@ -190,6 +196,16 @@ pub struct Meta {
     /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
     #[serde(default)]
     pub scorers: Vec<Scorer>,
+}
+
+/// That of runs whose file does not say.
+fn first_accounting() -> u32 {
+    1
+}
+
+/// What batches cost in runs whose file does not say.
+fn measured() -> String {
+    "measured".to_owned()
 }
 
 impl Meta {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::record::Provenance;
 use specfleet_ledger::{
-    CompactStep, LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer, compact,
+    CompactStep, LedgerError, Meta, RunReader, RunState, RunWriter, SCHEMA, ScoreRow, ScoreWriter, Scorer, compact,
     compact_watched, verify,
 };
 use tempfile::tempdir;
@@ -113,7 +113,7 @@ fn small_pieces_come_together() {
     let run_dir = written(dir.path(), 400);
     let before = content(&run_dir);
     let compacted = compact(&run_dir).expect("a compaction");
-    assert_eq!((compacted.rounds, compacted.schema_before), (400 * 96, 3));
+    assert_eq!((compacted.rounds, compacted.schema_before), (400 * 96, SCHEMA));
     // A store this small is a quarter the last files that sled has not yet deleted.
     assert!(3 * compacted.bytes_after < 2 * compacted.bytes_before, "{compacted:?}");
     assert_eq!(content(&run_dir), before);

@@ -7,8 +7,8 @@ use std::fs;
 use common::*;
 use specfleet_engine::id::DeviceId;
 use specfleet_ledger::{
-    LedgerError, ListedState, Live, LiveVerifier, Meta, RunKind, RunReader, RunState, RunWriter, Table, VerifierState,
-    edit_tags, list, remove, verify,
+    LedgerError, ListedState, Live, LiveVerifier, Meta, RunKind, RunReader, RunState, RunWriter, SCHEMA, Table,
+    VerifierState, edit_tags, list, remove, verify,
 };
 use tempfile::tempdir;
 
@@ -59,12 +59,17 @@ fn a_newer_schema_is_refused_untouched() {
     let run_dir = finished(dir.path(), "r", 1);
     let text = fs::read_to_string(run_dir.join("meta.json")).expect("meta.json");
     // Whatever else the newer program put there.
-    let newer = text.replace("\"schema\": 3", "\"schema\": 4").replace("\"methods\": []", "\"methods\": 17");
+    let newer = text
+        .replace(&format!("\"schema\": {SCHEMA}"), &format!("\"schema\": {}", SCHEMA + 1))
+        .replace("\"methods\": []", "\"methods\": 17");
     assert_ne!(text, newer);
     fs::write(run_dir.join("meta.json"), newer).expect("a file");
     let before = fs::metadata(run_dir.join("store/db")).expect("the store").modified().expect("its time");
     let error = RunReader::open(&run_dir).expect_err("it is newer");
-    assert!(matches!(error, LedgerError::NewerSchema { found: 4, supported: 3, .. }), "{error}");
+    assert!(
+        matches!(error, LedgerError::NewerSchema { found, supported: SCHEMA, .. } if found == SCHEMA + 1),
+        "{error}"
+    );
     assert_eq!(fs::metadata(run_dir.join("store/db")).expect("the store").modified().expect("its time"), before);
 }
 

@@ -1,7 +1,7 @@
 //! Stores that earlier versions of the program wrote are still read, and compacting turns them into the newest schema.
 //!
 //! `schema-1/` and `schema-2/` each hold six generations of [`plausible_rounds`] with an audit and a batch each, and one
-//! verifier; version 2 also one generation that was never closed.
+//! verifier; version 2 also one generation that was never closed. `schema-3/` is a small simulation, compacted.
 
 mod common;
 
@@ -83,6 +83,28 @@ fn is_of_schema_2(reader: &RunReader) {
     assert_eq!((reader.batches().count(), reader.audits().count(), reader.energy().count()), (6, 6, 25));
 }
 
+/// What a simulation of three prompts under two methods wrote into schema 3, compacted; the sums are what the program of
+/// then said of it.
+fn is_of_schema_3(reader: &RunReader) {
+    assert!(reader.damaged().is_empty());
+    let records: Vec<GenerationRecord> = reader.generations().collect::<Result<_, _>>().expect("generations");
+    let energy: u64 = records.iter().map(|record| record.energy.total()).sum();
+    let rounds: Vec<RoundRecord> =
+        records.iter().flat_map(|record| reader.rounds(record.id).expect("its rounds")).collect();
+    let bytes: u64 = rounds.iter().map(|round| u64::from(round.uplink_bytes)).sum();
+    assert_eq!((records.len(), rounds.len(), energy, bytes), (6, 72, 5_920_840_278, 387_393));
+    // What schema 3 did not have.
+    assert!(rounds.iter().all(|round| round.waiting == Span::ZERO));
+    assert!(records.iter().all(|record| record.times.waiting_overrun == Span::ZERO));
+    for batch in reader.batches() {
+        let batch = batch.expect("a batch");
+        assert_eq!((batch.measured, batch.measured_nanojoules), (batch.compute, batch.nanojoules));
+        assert_eq!(batch.overrun, Span::ZERO);
+    }
+    let meta = reader.meta();
+    assert_eq!((meta.accounting, meta.pool_cost.as_str()), (1, "measured"));
+}
+
 /// A scan of a few columns agrees with the rows.
 fn scans(reader: &RunReader) {
     let columns = [RoundColumn::Draft, RoundColumn::Price, RoundColumn::CommittedAt, RoundColumn::CloudPaperNanojoules];
@@ -118,6 +140,32 @@ fn rows_are_read_and_what_they_lack_is_filled_in() {
         drop(reader);
         assert!(verify(&run_dir).expect("a check").is_sound());
     }
+}
+
+/// A folder with everything in it.
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder of the recorded run") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("a file of the recorded run");
+        }
+    }
+}
+
+#[test]
+fn schema_3_is_read_and_compacting_migrates_it() {
+    let dir = tempdir().expect("a temporary folder");
+    let run_dir = dir.path().join("schema-3");
+    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema-3"), &run_dir);
+    is_of_schema_3(&RunReader::open(&run_dir).expect("an older schema"));
+    assert!(verify(&run_dir).expect("a check").is_sound());
+    assert_eq!(compact(&run_dir).expect("a compaction").schema_before, 3);
+    assert_eq!(Meta::read(&run_dir).expect("meta.json").schema, SCHEMA);
+    is_of_schema_3(&RunReader::open(&run_dir).expect("the newest schema"));
 }
 
 #[test]

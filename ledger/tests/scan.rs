@@ -65,7 +65,7 @@ fn projected(rows: &RoundRows, columns: &[RoundColumn]) -> RoundRows {
     keep!(Uncertainty uncertainty, Importance importance, ImportanceThreshold importance_threshold);
     keep!(DraftProbability draft_probability, Price price, CommittedAt committed_at, Attempts attempts);
     keep!(UplinkBits uplink_bits, UplinkBytes uplink_bytes, DownlinkBytes downlink_bytes, SnrDb snr_db);
-    keep!(Uplink uplink, Downlink downlink, Queue queue, Batch batch, Compute compute, Work work);
+    keep!(Uplink uplink, Downlink downlink, Waiting waiting, Queue queue, Batch batch, Compute compute, Work work);
     keep!(CloudNanojoules cloud_nanojoules, CloudPaperNanojoules cloud_paper_nanojoules);
     kept
 }

@@ -47,7 +47,7 @@ struct MethodMetrics {
     /// Device, radio, cloud.
     energy: [Counter; 3],
     /// As in the record's times.
-    seconds: [Counter; 6],
+    seconds: [Counter; 7],
     draft_steps: IntCounter,
     wasted: IntCounter,
 }
@@ -122,7 +122,15 @@ impl FleetMetrics {
         let energy = [record.energy.device, record.energy.radio, record.energy.cloud];
         metrics.energy.iter().zip(energy).for_each(|(counter, nanojoules)| counter.inc_by(joules(nanojoules)));
         let times = &record.times;
-        let spans = [times.draft, times.uncertainty, times.importance, times.overrun, times.waiting, times.idle];
+        let spans = [
+            times.draft,
+            times.uncertainty,
+            times.importance,
+            times.overrun,
+            times.waiting,
+            times.waiting_overrun,
+            times.idle,
+        ];
         metrics.seconds.iter().zip(spans).for_each(|(counter, span)| counter.inc_by(span.seconds()));
     }
 
@@ -176,7 +184,7 @@ fn series(registry: &Registry, methods: &[String]) -> Vec<MethodMetrics> {
             uplink_bytes: uplink_bytes.with_label_values(&[method]),
             downlink_bytes: downlink_bytes.with_label_values(&[method]),
             energy: ["device", "radio", "cloud"].map(|part| energy.with_label_values(&[method, part])),
-            seconds: ["draft", "uncertainty", "importance", "overrun", "waiting", "idle"]
+            seconds: ["draft", "uncertainty", "importance", "overrun", "waiting", "waiting_overrun", "idle"]
                 .map(|state| seconds.with_label_values(&[method, state])),
             draft_steps: draft_steps.with_label_values(&[method]),
             wasted: wasted.with_label_values(&[method]),

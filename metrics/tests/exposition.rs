@@ -121,6 +121,7 @@ fn round(position: u32, source: Source, reason: GateReason, attempts: u32, at: u
         snr_db: f32::NAN,
         uplink: Span::ZERO,
         downlink: Span::ZERO,
+        waiting: Span::ZERO,
         queue: Span::from_millis(3),
         batch: Span::from_millis(1),
         compute: Span::ZERO,
@@ -208,6 +209,8 @@ fn batch_record(batch: u64, completed: bool) -> BatchRecord {
         verifier: VerifierId(0),
         started: Time::ZERO,
         compute: Span::from_millis(20),
+        measured: Span::from_millis(20),
+        overrun: Span::ZERO,
         estimate: Span::ZERO,
         price: 0.0,
         sequences: 2,
@@ -216,6 +219,7 @@ fn batch_record(batch: u64, completed: bool) -> BatchRecord {
         drafts: 5,
         cached: 0,
         nanojoules: 500_000_000,
+        measured_nanojoules: 500_000_000,
         unclaimed_nanojoules: 0,
         completed,
     }
@@ -229,8 +233,15 @@ fn a_pool_alone_counts_what_its_verifiers_did() {
     let session = SessionKey { connection: ConnectionId(0), session: 0 };
     let item = |kind| BatchItem { session, upload: UploadId(1), keep: 0, committed: 2, kind };
     let items = vec![item(JobKind::Judge { drafts: 4, bonus: false }), item(JobKind::Write { left: 3 })];
-    let start =
-        |batch| Output::Start(Batch { verifier: VerifierId(0), batch, evict: Vec::new(), items: items.clone() });
+    let start = |batch| {
+        Output::Start(Batch {
+            verifier: VerifierId(0),
+            batch,
+            evict: Vec::new(),
+            items: items.clone(),
+            release: Time::ZERO,
+        })
+    };
     let outcome = |accepted| ItemOutcome { accepted, next: None, malformed: false };
     let verdict = Output::Verdict {
         session,

@@ -6,6 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use specfleet_analysis::{AgainstRow, Summary, compare_summaries};
 use specfleet_config::Scenario;
 use specfleet_engine::method::Method;
+use specfleet_engine::record::ACCOUNTING;
 use specfleet_ledger::{RunKind, RunReader};
 
 use crate::error::Error;
@@ -37,6 +38,13 @@ pub fn check(folders: &[PathBuf]) -> Result<(), Error> {
     for folder in folders {
         scenario_of(folder)?;
         let meta = RunReader::open(folder)?.meta().clone();
+        if meta.accounting != ACCOUNTING {
+            return Err(Error::Simulation(format!(
+                "--against: run {} accounts energy and waiting as accounting {}, a simulation as {ACCOUNTING}: repeat the run \
+                 with this version",
+                meta.run, meta.accounting
+            )));
+        }
         if hash.get_or_insert_with(|| meta.scenario_hash.clone()) != &meta.scenario_hash {
             return Err(Error::Simulation(format!(
                 "--against: run {} is of another scenario than the first",

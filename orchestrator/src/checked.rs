@@ -56,7 +56,7 @@ pub fn check(run_dir: &Path) -> Result<Checked, Error> {
     for record in reader.generations().flatten() {
         let Ok(rounds) = reader.rounds(record.id) else { continue };
         generations += 1;
-        if let Err(imbalance) = check_energy_closes(&record, &rounds) {
+        if let Err(imbalance) = check_energy_closes(&record, &rounds, reader.meta().accounting) {
             let id = record.id;
             let method = reader.meta().methods.get(usize::from(id.method)).map_or("?", |method| &method.name);
             books.push(format!("{method}, prompt {}, repetition {}: {imbalance}", id.prompt, id.repetition));

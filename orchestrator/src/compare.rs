@@ -206,6 +206,13 @@ fn alike(a: &StoredRun, b: &StoredRun) -> Result<Vec<(String, String, String)>, 
         };
         return Err(refuse(a, b, &format!("they ran other models: {} and {}", words(&first), words(&second))));
     }
+    let (one, other) = (a.meta().accounting, b.meta().accounting);
+    if one != other {
+        let why = format!(
+            "they account energy and waiting differently (accounting {one} and {other}): repeat the older one with this version"
+        );
+        return Err(refuse(a, b, &why));
+    }
     let (one, other) = (first.run.sampling, second.run.sampling);
     if one != other {
         let words = |s: specfleet_engine::method::Sampling| {
@@ -225,6 +232,10 @@ fn differences(a: &StoredRun, b: &StoredRun, first: &Settings, second: &Settings
     let mut rows = Vec::new();
     if kind(a) != kind(b) {
         rows.push(("kind".to_owned(), kind(a), kind(b)));
+    }
+    let cost = |run: &StoredRun| run.meta().pool_cost.clone();
+    if cost(a) != cost(b) {
+        rows.push(("batches are charged".to_owned(), cost(a), cost(b)));
     }
     let flat = |settings: &Settings| {
         let mut keys = BTreeMap::new();

@@ -25,6 +25,7 @@ pub mod paired;
 pub mod parts;
 pub mod place;
 pub mod point;
+pub mod pool_cost;
 pub mod precheck;
 pub mod progress;
 pub mod query;

@@ -200,6 +200,8 @@ mod tests {
             verifier: VerifierId(verifier),
             started: Time::ZERO,
             compute,
+            measured: compute,
+            overrun: Span::ZERO,
             estimate: Span::ZERO,
             price: 0.0,
             sequences,
@@ -208,6 +210,7 @@ mod tests {
             drafts: 1,
             cached: 0,
             nanojoules: 1,
+            measured_nanojoules: 1,
             unclaimed_nanojoules: 0,
             completed: true,
         }

@@ -33,6 +33,12 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     if meta.kind != RunKind::Live {
         return Err(cannot("it was simulated; only a live run measures anything"));
     }
+    if meta.pool_cost != "measured" {
+        return Err(cannot(&format!(
+            "its batches were charged {} times, which say nothing about this host; repeat it with --set pool.cost=measured",
+            meta.pool_cost
+        )));
+    }
     let settings = specfleet_config::Scenario::parse("the run's scenario", &meta.scenario, None)?.settings()?;
     let pair = Pair::load(&settings.model)?;
     let known =

@@ -92,7 +92,16 @@ fn table_of(summary: &Summary, columns: &[Column]) -> String {
 
 /// The line below the table: whether the figures can be trusted, and what became of the uploads.
 pub fn verdict_line(summary: &Summary) -> String {
-    verdict(summary.state, &summary.problems, &Counts::of(summary))
+    format!("{}\n{}", verdict(summary.state, &summary.problems, &Counts::of(summary)), charged(&summary.pool_cost))
+}
+
+/// What batches were charged, and so whether energy and waiting depend on the host.
+pub(crate) fn charged(pool_cost: &str) -> String {
+    let host = match pool_cost {
+        "measured" => "energy and waiting depend on what else the host does",
+        _ => "energy and waiting do not depend on the host",
+    };
+    format!("batches are charged {pool_cost} times: {host}")
 }
 
 /// The same from its parts.

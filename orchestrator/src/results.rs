@@ -60,6 +60,8 @@ pub(crate) fn header(meta: &Meta) -> RunHeader {
         seed: meta.seed,
         scenario_hash: meta.scenario_hash.clone(),
         faults_injected: meta.faults_injected,
+        accounting: meta.accounting,
+        pool_cost: meta.pool_cost.clone(),
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Fault, Settings, Threshold};
+use specfleet_engine::cost::BatchCost;
 use specfleet_engine::id::VerifierId;
-use specfleet_engine::record::{BETWEEN_METHODS, VerifierRecord};
+use specfleet_engine::record::{ACCOUNTING, BETWEEN_METHODS, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
@@ -21,6 +22,7 @@ use crate::fleet::{Fleet, Shared};
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
 use crate::paired::Comparison;
+use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::recorder::{Held, Recorder, Watching};
@@ -84,9 +86,12 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         progress.say(&format!("note: {warning}"));
     }
 
+    let cost = pool_cost::live(&settings, &pair, &resolved)?;
+
     let began = Instant::now();
     let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
     meta.versions.extend(pair.versions());
+    meta.pool_cost = pool_cost::name(cost.as_ref()).to_owned();
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
@@ -101,7 +106,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let beside = metrics.as_ref().map(|metrics| metrics.pool().clone());
     let recorder = Recorder::start(writer, Watching { held, generations, status, metrics })?;
     let (outcome, injected) =
-        drive(&settings, &pair, &work, &resolved, &recorder, progress, &mut watched, told, beside).await;
+        drive(&settings, &pair, &work, &resolved, cost, &recorder, progress, &mut watched, told, beside).await;
     let state = match &outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
         Ok((_, None)) => RunState::Completed,
@@ -171,6 +176,7 @@ async fn drive(
     pair: &Pair,
     work: &Work,
     resolved: &Resolved,
+    cost: Option<BatchCost>,
     recorder: &Recorder,
     progress: &Progress,
     watched: &mut watch::Receiver<Option<String>>,
@@ -186,6 +192,7 @@ async fn drive(
         origin,
     );
     options.settings.method = BETWEEN_METHODS;
+    options.settings.cost = cost;
     options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
         Ok(pool) => pool,
@@ -341,6 +348,8 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         machine: Machine::detect(),
         methods: resolved.methods.clone(),
         data_sets: data_sets.to_vec(),
+        accounting: ACCOUNTING,
+        pool_cost: pool_cost::name(None).to_owned(),
         devices: settings.run.devices,
         verifiers: u32::from(settings.run.verifiers),
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),

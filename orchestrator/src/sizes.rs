@@ -36,9 +36,9 @@ impl Sizes {
         }
     }
 
-    /// Those of the pair that the scenario declares with `simulate.cost = "roofline"`, if it does.
+    /// Those of the pair that the scenario declares with `pool.cost = "roofline"`, if it does.
     pub fn emulated(settings: &Settings) -> Option<Sizes> {
-        let CostChoice::Roofline { roofline, .. } = &settings.simulate.cost else { return None };
+        let CostChoice::Roofline { roofline, .. } = &settings.pool.cost else { return None };
         let model = &roofline.model;
         Some(Sizes {
             context: model.context,

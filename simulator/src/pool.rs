@@ -47,7 +47,7 @@ pub struct PoolSetup {
     pub kills: Vec<Kill>,
 }
 
-/// What a method's batches take.
+/// What a method's batches take on the simulated host; an emulated pool charges what its settings say all the same.
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// By themselves.
@@ -299,7 +299,8 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                     }
                 }
                 Output::Refused { session, upload, reason, retry_after, price } => {
-                    let refusal = Refusal { upload, reason, retry_after, price };
+                    // Its way down is still before it.
+                    let refusal = Refusal { upload, reason, retry_after, price, downlink: Span::ZERO };
                     self.send(now, session, DeviceBody::Refused(refusal));
                 }
                 Output::Start(ref batch) => self.start(now, batch),
@@ -365,7 +366,9 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             outcomes,
             verdicts: verdicts.into_iter().map(Some).collect(),
         });
-        self.due.push(Reverse((now + waited + compute, Event::Done(batch.verifier.0, batch.batch))));
+        // An emulated pool holds its verdicts back until the time is over that it charges.
+        let done = (now + waited + compute).max(batch.release);
+        self.due.push(Reverse((done, Event::Done(batch.verifier.0, batch.batch))));
     }
 
     fn send(&mut self, at: Time, session: SessionKey, body: DeviceBody<A::Verdict>) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 
 use specfleet_engine::device::payload::token_bits;
-use specfleet_engine::device::{DeviceMachine, Input, Output, Start, UploadPlan, Verdict};
+use specfleet_engine::device::{DeviceMachine, Input, Output, Refusal, Start, UploadPlan, Verdict};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
 use specfleet_engine::load::{self, Dispatch, Order};
 use specfleet_engine::pool::{JobRequest, SessionKey};
@@ -487,7 +487,8 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let (arrives, arriving) = match body {
             DeviceBody::Refused(refusal) => {
                 let bits = token_bits(device.machine.settings().vocab as usize);
-                (device.machine.receive(at, bits).0, Input::Refused(refusal))
+                let (arrives, downlink) = device.machine.receive(at, bits);
+                (arrives, Input::Refused(Refusal { downlink, ..refusal }))
             }
             DeviceBody::Verdict(verdict, cargo) => {
                 let arrived = self.answers.verdict(slot, verdict.upload, verdict.accepted, cargo);

@@ -157,6 +157,7 @@ pub fn small(method: Method, prompts: u32, max_new_tokens: u32) -> Setup {
             context: 64,
             end_tokens: vec![],
             retry_after: Span(5_000),
+            cost: None,
             profile: VerifierProfile { name: "toy".into(), source: "test".into(), batch_watts: 3.0, idle_watts: 1.0 },
         },
         devices: 3,

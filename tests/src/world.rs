@@ -163,7 +163,7 @@ impl World {
                 decoders: BTreeMap::new(),
             },
             next_connection: 0,
-            delays: DrawKey { seed: setup.delays, ..key(0, 0, 0, 0) }.draws(Purpose::Channel),
+            delays: DrawKey { seed: setup.delays, ..key(0, 0, 0, 0) }.draws(Purpose::Load),
             outcome: Outcome::default(),
             setup,
         };
@@ -413,7 +413,10 @@ impl World {
                 }
                 ServerFrame::Refused { session, upload, reason, retry_after, price } => {
                     if session == self.devices[device as usize].machine.session() {
-                        self.device(device, device::Input::Refused(Refusal { upload, reason, retry_after, price }));
+                        // The small world sends refusals down without a downlink.
+                        let downlink = Span::ZERO;
+                        let refusal = Refusal { upload, reason, retry_after, price, downlink };
+                        self.device(device, device::Input::Refused(refusal));
                     }
                 }
                 ServerFrame::Welcome(_) | ServerFrame::Goodbye(_) => unreachable!("this pool skips the handshake"),

@@ -113,6 +113,7 @@ fn device_input() -> impl Strategy<Value = Feed> {
             reason,
             retry_after: Span(3),
             price: 0.0,
+            downlink: Span(1),
         }))
     });
     prop_oneof![

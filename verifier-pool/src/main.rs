@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sha2::{Digest, Sha256};
-use specfleet_config::{ModelChoice, Scenario, Settings};
+use specfleet_config::{CostChoice, ModelChoice, Scenario, Settings};
 use specfleet_logs::LogArgs;
 use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server, parse_address};
 use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer};
@@ -79,6 +79,11 @@ fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> Result<()> {
     arguments.log.start()?;
     let settings = arguments.settings()?;
+    if settings.pool.cost == CostChoice::Calibrated {
+        bail!(
+            "pool.cost = \"calibrated\" needs a pair's calibration, and a pool alone has half of a pair: choose measured, fixed or roofline"
+        );
+    }
     let registry = Registry::new("verifier-pool", env!("CARGO_PKG_VERSION"));
     let server = match &arguments.metrics {
         Some(text) => Some(Server::start(parse_address(text)?, registry.clone())?),

@@ -56,6 +56,8 @@ pub(crate) struct Pool {
     replicas: Vec<Replica>,
     /// The span of each one's batch, for the log.
     spans: Vec<Span>,
+    /// When each one's batch may be reported as done.
+    releases: Vec<Time>,
     blueprint: Blueprint,
     /// The running timer and what it waits for.
     timer: Option<(Time, SpawnHandle)>,
@@ -101,6 +103,7 @@ impl Pool {
             store: SessionStore::default(),
             connections: BTreeMap::new(),
             spans: vec![Span::none(); parts.replicas.len()],
+            releases: vec![Time::ZERO; parts.replicas.len()],
             replicas: parts.replicas,
             blueprint: parts.blueprint,
             timer: None,
@@ -160,6 +163,9 @@ impl Pool {
             }
             Output::Start(batch) => {
                 self.formed(&batch);
+                if let Some(release) = self.releases.get_mut(usize::from(batch.verifier.0)) {
+                    *release = batch.release;
+                }
                 let order = BatchOrder {
                     batch: batch.batch,
                     evict: batch.evict,
@@ -259,10 +265,22 @@ impl Pool {
                     compute: done.compute,
                     outcomes: done.items.iter().map(|item| item.outcome).collect(),
                 };
-                self.feed(input, Cargo { answers: done.items, ..Cargo::default() }, ctx);
+                self.report(verifier, input, Cargo { answers: done.items, ..Cargo::default() }, ctx);
             }
             None => self.send_orders(ctx),
         }
+    }
+
+    /// Tells the machine of a batch that is computed, no sooner than it said.
+    fn report(&mut self, verifier: VerifierId, done: Input, cargo: Cargo, ctx: &mut Context<Self>) {
+        let release = self.releases.get(usize::from(verifier.0)).copied().unwrap_or(Time::ZERO);
+        if release <= time_since(self.origin) {
+            return self.feed(done, cargo, ctx);
+        }
+        // What it has to free meanwhile it can.
+        self.send_orders(ctx);
+        let released = self.clock.at(self.origin + Duration::from_nanos(release.0)).into_actor(self);
+        ctx.spawn(released.map(move |(), pool, ctx| pool.feed(done, cargo, ctx)));
     }
 
     /// Starts a fresh verifier in place of one that failed.

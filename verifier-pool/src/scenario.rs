@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use specfleet_config::Settings;
+use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
 use specfleet_model::Model;
 use tokio::sync::mpsc;
@@ -13,8 +14,9 @@ use crate::options::{PoolEvent, PoolOptions, TlsOptions};
 const GUESTS: usize = 16;
 
 impl PoolOptions {
-    /// The pool that a scenario describes, for this verifier: its whole context, its end tokens, and as many tokens of
-    /// KV cache as the scenario has memory for.
+    /// The pool that a scenario describes, for this verifier: its whole context, its end tokens, as many tokens of KV cache
+    /// as the scenario has memory for, and the cost of batches that it declares. One that comes from a calibration is up to
+    /// the caller; until then batches are charged as measured.
     pub fn from_settings(
         settings: &Settings,
         model: Model,
@@ -25,14 +27,15 @@ impl PoolOptions {
         let pool = &settings.pool;
         let shape = model.shape();
         let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
+        let machine = pool.machine(
+            &settings.run,
+            (kv_bytes / shape.kv_bytes_per_token) as u64,
+            // A context beyond `u32` is longer than any token position.
+            u32::try_from(shape.context).unwrap_or(u32::MAX),
+            shape.eos.clone(),
+        );
         PoolOptions {
-            settings: pool.machine(
-                &settings.run,
-                (kv_bytes / shape.kv_bytes_per_token) as u64,
-                // A context beyond `u32` is longer than any token position.
-                u32::try_from(shape.context).unwrap_or(u32::MAX),
-                shape.eos.clone(),
-            ),
+            settings: PoolSettings { cost: pool.cost.declared(), ..machine },
             listen: pool.listen,
             tls: TlsOptions::from_settings(pool),
             model,

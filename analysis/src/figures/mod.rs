@@ -195,6 +195,8 @@ mod tests {
             verifier: VerifierId(0),
             started: Time::ZERO,
             compute: Span::ZERO,
+            measured: Span::ZERO,
+            overrun: Span::ZERO,
             estimate: Span::ZERO,
             price: f32::NAN,
             sequences,
@@ -203,6 +205,7 @@ mod tests {
             drafts: 0,
             cached: 0,
             nanojoules: 0,
+            measured_nanojoules: 0,
             unclaimed_nanojoules: 0,
             completed,
         };

@@ -109,7 +109,7 @@ impl Observation {
 
 /// The completed batches, each with how many other verifiers were computing when it started.
 fn observations(batches: &[BatchRecord]) -> Vec<Observation> {
-    let mut ordered: Vec<&BatchRecord> = batches.iter().filter(|batch| batch.compute.0 > 0).collect();
+    let mut ordered: Vec<&BatchRecord> = batches.iter().filter(|batch| batch.measured.0 > 0).collect();
     ordered.sort_by_key(|batch| (batch.started, batch.batch));
     // Until when each verifier computes.
     let mut busy: Vec<Time> = Vec::new();
@@ -121,10 +121,10 @@ fn observations(batches: &[BatchRecord]) -> Vec<Observation> {
         }
         let others = busy.iter().enumerate().filter(|(other, until)| *other != verifier && **until > batch.started);
         let beside = others.count() as u16;
-        busy[verifier] = batch.started + batch.compute;
+        busy[verifier] = batch.started + batch.measured;
         if batch.completed {
             let work = BatchWork { tokens: batch.work, sequences: batch.sequences, cached: batch.cached, beside };
-            observations.push(Observation { method: batch.method, work, nanoseconds: batch.compute.0 as f64 });
+            observations.push(Observation { method: batch.method, work, nanoseconds: batch.measured.0 as f64 });
         }
     }
     observations

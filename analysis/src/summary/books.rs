@@ -58,6 +58,11 @@ impl<C: Collector> Books<C> {
         &self.methods
     }
 
+    /// The run's accounting.
+    pub(super) fn accounting(&self) -> u32 {
+        self.header.accounting
+    }
+
     /// A tally for a generation of this run.
     pub(super) fn start(
         &self,
@@ -159,6 +164,8 @@ impl<C: Collector> Books<C> {
             run: self.header.run,
             seed: self.header.seed,
             scenario_hash: self.header.scenario_hash,
+            accounting: self.header.accounting,
+            pool_cost: self.header.pool_cost,
             state: if self.problems.count == 0 { Validity::Valid } else { Validity::Invalid },
             problems: self.problems.listed(),
             faults_injected: self.header.faults_injected,

@@ -30,7 +30,7 @@ impl SummaryBuilder {
     pub fn add(&mut self, view: GenerationView<'_>) -> Result<(), SummaryError> {
         let record = view.record;
         let mut tally = self.books.start(record.id.method, record.data_set, record.scheduled, record.latency_target)?;
-        if let Err(imbalance) = check_energy_closes(record, view.rounds) {
+        if let Err(imbalance) = check_energy_closes(record, view.rounds, self.books.accounting()) {
             self.books.imbalance(record.id, &imbalance);
         }
         let samples = self.books.samples_of(&tally);

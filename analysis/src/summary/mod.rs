@@ -45,6 +45,12 @@ pub struct Summary {
     pub seed: u64,
     /// Digest of its scenario.
     pub scenario_hash: String,
+    /// How joules and waiting are accounted ([`specfleet_engine::record::ACCOUNTING`]).
+    #[serde(default = "first_accounting")]
+    pub accounting: u32,
+    /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
+    #[serde(default = "measured")]
+    pub pool_cost: String,
     /// Whether its figures can be trusted.
     pub state: Validity,
     /// Why it is invalid: the first twenty reasons, and how many more there are.
@@ -70,6 +76,16 @@ pub struct Summary {
     pub methods: Ordered<Metrics>,
     /// The same by data set, data sets in run order.
     pub data_sets: Ordered<DataSet>,
+}
+
+/// That of summaries that do not say.
+fn first_accounting() -> u32 {
+    1
+}
+
+/// What batches cost where a summary does not say.
+fn measured() -> String {
+    "measured".to_owned()
 }
 
 /// Results on one data set.
@@ -100,6 +116,10 @@ pub struct RunHeader {
     pub scenario_hash: String,
     /// Faults that the scenario injected.
     pub faults_injected: u32,
+    /// How joules and waiting are accounted ([`specfleet_engine::record::ACCOUNTING`]).
+    pub accounting: u32,
+    /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
+    pub pool_cost: String,
 }
 
 /// Everything known about one generation. Its method, prompt, repetition and data set stand in the record.

@@ -197,7 +197,7 @@ impl PiecewiseSummary {
             tally.audit_all(audit);
         }
         either!(&mut self.books, books => {
-            if let Err(imbalance) = check_totals(record).and_then(|()| sums.check(record)) {
+            if let Err(imbalance) = check_totals(record).and_then(|()| sums.check(record, books.accounting())) {
                 books.imbalance(record.id, &imbalance);
             }
             books.generation(record, &tally, scores);

@@ -56,6 +56,7 @@ pub(crate) fn round(position: u32, token: u32, source: Source, attempts: u32, cl
         snr_db: f32::NAN,
         uplink: Span::ZERO,
         downlink: Span::ZERO,
+        waiting: Span::ZERO,
         queue: Span::ZERO,
         batch: Span::ZERO,
         compute: Span::ZERO,
@@ -101,5 +102,12 @@ pub(crate) fn generation(method: u16, prompt: u32, data_set: u16, rounds: &[Roun
 }
 
 pub(crate) fn header() -> RunHeader {
-    RunHeader { run: "r1".to_owned(), seed: 42, scenario_hash: "abc".to_owned(), faults_injected: 2 }
+    RunHeader {
+        run: "r1".to_owned(),
+        seed: 42,
+        scenario_hash: "abc".to_owned(),
+        faults_injected: 2,
+        accounting: 2,
+        pool_cost: "fixed".to_owned(),
+    }
 }

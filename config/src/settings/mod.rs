@@ -2,6 +2,7 @@
 
 mod assignment;
 mod calibration;
+mod cost;
 mod fleet;
 mod load;
 mod methods;
@@ -20,12 +21,13 @@ use assignment::Unanswered;
 
 pub use assignment::Assignment;
 pub use calibration::{CalibrationFile, CalibrationOptions};
+pub use cost::CostChoice;
 pub use fleet::{DeviceOptions, FleetPart};
 pub use methods::MethodChoice;
 pub use model::{ModelChoice, ModelOptions};
 pub use pool::{PoolOptions, TlsFiles};
 pub use run::RunOptions;
-pub use simulate::{CostChoice, Fidelity, RunPlace, SimulateOptions};
+pub use simulate::{Fidelity, RunPlace, SimulateOptions};
 pub use thresholds::Threshold;
 pub use work::{Task, WorkloadPart};
 
@@ -81,7 +83,7 @@ impl Settings {
         let (workload, data_sets) = work::read(&run_section)?;
         let device = DeviceOptions::read(&root.section("device")?, &fleet, &data_sets)?;
         check_answered(&run_section, &fleet, &run, &device, &workload)?;
-        let pool = PoolOptions::read(&root.section("pool")?)?;
+        let pool = PoolOptions::read(&root.section("pool")?, &root.section("simulate")?)?;
         pool.check_verifiers(&run_section, run.verifiers)?;
         Ok(Settings {
             model: ModelOptions::read(&root.section("model")?)?,

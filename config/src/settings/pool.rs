@@ -8,8 +8,8 @@ use specfleet_engine::device::energy::VerifierProfile;
 use specfleet_engine::pool::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::time::Span;
 
-use super::RunOptions;
 use super::run::MOST_VERIFIERS;
+use super::{CostChoice, RunOptions};
 use crate::ConfigError;
 use crate::profile::{self, VerifierSpeed};
 use crate::read::Section;
@@ -49,6 +49,8 @@ pub struct PoolOptions {
     pub listen: SocketAddr,
     /// Sockets that the fleet's connections are spread over, each with a task of its own.
     pub endpoints: u16,
+    /// What a batch is charged.
+    pub cost: CostChoice,
     /// Power of one replica.
     pub profile: VerifierProfile,
     /// Speed of one replica, where its profile declares one.
@@ -71,7 +73,8 @@ pub struct TlsFiles {
 }
 
 impl PoolOptions {
-    pub(super) fn read(section: &Section<'_>) -> Result<PoolOptions, ConfigError> {
+    /// `simulate`: the section in which the keys of the cost have their older names.
+    pub(super) fn read(section: &Section<'_>, simulate: &Section<'_>) -> Result<PoolOptions, ConfigError> {
         let (profile, speed) = profile::verifier(section, "profile", "host-cpu")?;
         Ok(PoolOptions {
             batch_tokens: section.integer("batch_tokens", 1..=1_048_576, 512)?,
@@ -107,6 +110,7 @@ impl PoolOptions {
             shutdown_timeout: section.seconds("shutdown_timeout_seconds", 0.0..=3_600.0, 5.0)?,
             listen: listen(section)?,
             endpoints: section.integer("endpoints", 1..=64, 1)?,
+            cost: CostChoice::read(section, simulate, &profile.name, speed)?,
             profile,
             speed,
             tls: tls(&section.section("tls")?)?,
@@ -124,7 +128,8 @@ impl PoolOptions {
         }
     }
 
-    /// What the pool's machine runs under, the same for the live pool and the simulated one.
+    /// What the pool's machine runs under, the same for the live pool and the simulated one. It measures what batches take,
+    /// until somebody puts a cost there.
     ///
     /// `kv_tokens`: tokens that one verifier's KV memory holds. `context`: its longest sequence, in tokens. `end_tokens`:
     /// those that end a text.
@@ -148,6 +153,7 @@ impl PoolOptions {
             end_tokens,
             retry_after: self.retry_after,
             profile: self.profile.clone(),
+            cost: None,
         }
     }
 }

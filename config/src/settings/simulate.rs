@@ -1,14 +1,11 @@
-//! `[simulate]`: what a simulation in virtual time answers with, and what its batches take.
+//! `[simulate]`: what a simulation in virtual time answers with.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use specfleet_engine::cost::{BatchCost, Roofline};
-use specfleet_engine::time::Span;
 
-use super::PoolOptions;
+use super::{CostChoice, PoolOptions};
 use crate::ConfigError;
-use crate::profile;
 use crate::read::Section;
 
 /// How a simulation runs. A live run leaves it aside.
@@ -16,8 +13,6 @@ use crate::read::Section;
 pub struct SimulateOptions {
     /// Who answers.
     pub fidelity: Fidelity,
-    /// What a verification batch takes.
-    pub cost: CostChoice,
     /// The rows of devices 0, n, 2n, … are kept, and sketches of all; 1 keeps every row.
     pub keep_every: u32,
     /// Whether the overheads of the host are added that the calibration measured on a live run.
@@ -49,51 +44,18 @@ pub enum RunPlace {
     Folder(#[serde(serialize_with = "super::model::as_text")] PathBuf),
 }
 
-/// Where the time of a verification batch comes from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum CostChoice {
-    /// From the calibration, which fitted it on a live run.
-    Measured,
-    /// From a declared model on the pool's declared verifier: with the device profiles, an *emulated* pair.
-    Roofline {
-        /// Where the model's sizes come from.
-        source: String,
-        /// Model and machine.
-        roofline: Roofline,
-    },
-    /// The same for every batch.
-    Fixed {
-        /// Time of a batch.
-        span: Span,
-    },
-}
-
-impl CostChoice {
-    /// The cost, unless it has to come from a calibration.
-    pub fn declared(&self) -> Option<BatchCost> {
-        match self {
-            CostChoice::Measured => None,
-            CostChoice::Roofline { roofline, .. } => Some(BatchCost::Roofline(roofline.clone())),
-            CostChoice::Fixed { span } => Some(BatchCost::Fixed { span: *span }),
-        }
-    }
-}
-
 impl SimulateOptions {
     pub(super) fn read(section: &Section<'_>, pool: &PoolOptions) -> Result<SimulateOptions, ConfigError> {
         let fidelity = fidelity(section)?;
-        let cost = cost(section, pool)?;
         // What the host adds was measured beside batches that were measured too; distributions stand for any host.
-        let usual = fidelity != Fidelity::Fitted && cost == CostChoice::Measured;
+        let usual = fidelity != Fidelity::Fitted && pool.cost.is_calibrated();
         let host = section.opt_flag("host")?;
-        if host == Some(true) && matches!(cost, CostChoice::Roofline { .. }) {
-            let problem = "has no use with simulate.cost = \"roofline\": an emulated pair does not run on this host";
+        if host == Some(true) && matches!(pool.cost, CostChoice::Roofline { .. }) {
+            let problem = "has no use with pool.cost = \"roofline\": an emulated pair does not run on this host";
             return Err(section.conflict("host", problem));
         }
         Ok(SimulateOptions {
             fidelity,
-            cost,
             keep_every: section.integer("keep_every", 1..=1_000_000, 1)?,
             host: host.unwrap_or(usual),
         })
@@ -128,43 +90,10 @@ fn fidelity(section: &Section<'_>) -> Result<Fidelity, ConfigError> {
     }
 }
 
-fn cost(section: &Section<'_>, pool: &PoolOptions) -> Result<CostChoice, ConfigError> {
-    #[derive(Clone, Copy)]
-    enum Name {
-        Measured,
-        Roofline,
-        Fixed,
-    }
-    let names = [("measured", Name::Measured), ("roofline", Name::Roofline), ("fixed", Name::Fixed)];
-    match section.opt_choice("cost", &names)?.unwrap_or(Name::Measured) {
-        Name::Measured => {
-            section.refuse_unused(&["batch_ms", "verifier_model"], "simulate.cost = \"measured\"")?;
-            Ok(CostChoice::Measured)
-        }
-        Name::Roofline => {
-            section.refuse_unused(&["batch_ms"], "simulate.cost = \"roofline\"")?;
-            let model = profile::model(section, "verifier_model")?;
-            let speed = pool.speed.ok_or_else(|| {
-                let problem = format!(
-                    "\"roofline\" needs flops_per_second and bytes_per_second in pool.profile, and {:?} has none",
-                    pool.profile.name
-                );
-                section.conflict("cost", problem)
-            })?;
-            Ok(CostChoice::Roofline { source: model.source, roofline: speed.roofline(model.size) })
-        }
-        Name::Fixed => {
-            section.refuse_unused(&["verifier_model"], "simulate.cost = \"fixed\"")?;
-            let millis = section.opt_millis("batch_ms", 0.001..=600_000.0)?;
-            let expected = "the time of a batch, 0.001 to 600000";
-            Ok(CostChoice::Fixed { span: millis.ok_or_else(|| section.missing("batch_ms", expected.into()))? })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use specfleet_engine::cost::Roofline;
 
     use super::*;
     use crate::Scenario;
@@ -177,18 +106,15 @@ mod tests {
     #[test]
     fn fidelities_and_costs_are_read() {
         let plain = valid("").simulate;
-        let defaults =
-            SimulateOptions { fidelity: Fidelity::Model, cost: CostChoice::Measured, keep_every: 1, host: true };
+        let defaults = SimulateOptions { fidelity: Fidelity::Model, keep_every: 1, host: true };
         assert_eq!(plain, defaults);
-        assert_eq!(plain.cost.declared(), None);
 
         let trace = simulate("fidelity = \"trace\"\ntrace = \"20260101-000000-abcd\"\nkeep_every = 100");
         let run = RunPlace::Name("20260101-000000-abcd".into());
         assert_eq!(trace, SimulateOptions { fidelity: Fidelity::Trace { run }, keep_every: 100, ..defaults.clone() });
 
         let fixed = simulate("fidelity = \"fitted\"\ncost = \"fixed\"\nbatch_ms = 2.5");
-        let span = Span::from_seconds(0.0025);
-        assert_eq!((fixed.host, fixed.cost.declared()), (false, Some(BatchCost::Fixed { span })));
+        assert!(!fixed.host);
         assert!(!simulate("fidelity = \"fitted\"").host);
         assert!(simulate("fidelity = \"fitted\"\nhost = true").host);
         assert!(!simulate("host = false").host);
@@ -205,15 +131,15 @@ mod tests {
     #[test]
     fn an_emulated_pair_joins_model_and_machine() {
         let text = "[simulate]\ncost = \"roofline\"\nverifier_model = \"llama-2-7b\"\n[pool]\nprofile = \"h200\"";
-        let simulate = valid(text).simulate;
-        let CostChoice::Roofline { source, roofline } = &simulate.cost else { panic!("a roofline") };
-        assert!(source.contains("published") && !simulate.host);
+        let settings = valid(text);
+        let CostChoice::Roofline { source, roofline } = &settings.pool.cost else { panic!("a roofline") };
+        assert!(source.contains("published") && !settings.simulate.host);
         assert_eq!((roofline.flops_per_second, roofline.bytes_per_second), (0.6 * 989e12, 0.8 * 4.8e12));
         let model = &roofline.model;
         assert_eq!((model.name.as_str(), model.layers, model.width), ("llama-2-7b", 32, 4096));
         assert_eq!(model.kv_bytes_per_token, 2 * 32 * 4096 * 2);
-        let tiny = valid(&text.replace("llama-2-7b", "tinyllama-1.1b")).simulate.cost.declared();
-        let Some(BatchCost::Roofline(Roofline { model, .. })) = tiny else { panic!("a roofline") };
+        let tiny = valid(&text.replace("llama-2-7b", "tinyllama-1.1b")).pool.cost;
+        let CostChoice::Roofline { roofline: Roofline { model, .. }, .. } = tiny else { panic!("a roofline") };
         assert_eq!((model.kv_bytes_per_token, model.vocab, model.context), (2 * 22 * 4 * 64 * 2, 32_000, 2048));
     }
 
@@ -246,7 +172,7 @@ mod tests {
         refused(
             "[simulate]\ncost = \"roofline\"\nverifier_model = \"llama-2-7b\"\nhost = true",
             expect![[
-                r#"my.toml: simulate.host: has no use with simulate.cost = "roofline": an emulated pair does not run on this host"#
+                r#"my.toml: simulate.host: has no use with pool.cost = "roofline": an emulated pair does not run on this host"#
             ]],
         );
     }

@@ -98,21 +98,23 @@ impl DeviceProfile {
     }
 
     /// The device's energy in nanojoules: declared joules per step (or the active power times the measured time on a
-    /// host), plus the idle power over all other time.
+    /// host), plus the idle power over the rest. Overrun is time of the machine that emulates a declared device, and costs
+    /// that device nothing; on a host it is rest like any other.
     pub fn energy(&self, counts: &DeviceCounts, times: &DeviceTimes) -> u64 {
-        let resting = times.overrun + times.waiting + times.idle;
-        let computing = match &self.cost {
+        let resting = times.waiting + times.idle;
+        match &self.cost {
             DeviceCost::Declared { draft, prefill, uncertainty, importance } => {
                 counts.draft_steps * draft.nanojoules
                     + counts.prefill_tokens * prefill.nanojoules
                     + counts.uncertainty * uncertainty.nanojoules
                     + counts.importance * importance.nanojoules
+                    + nanojoules(self.idle_watts, resting)
             }
             DeviceCost::Host { active_watts } => {
                 nanojoules(*active_watts, times.draft + times.uncertainty + times.importance)
+                    + nanojoules(self.idle_watts, resting + times.overrun + times.waiting_overrun)
             }
-        };
-        computing + nanojoules(self.idle_watts, resting)
+        }
     }
 
     /// Where its joules come from.

@@ -1,9 +1,11 @@
 //! The state of one generation on a device, and how it becomes rows of the ledger. What happens to it stands in
 //! `machine.rs`.
 
+use super::attempt::Attempt;
 use super::draft::Signals;
 use super::energy::Charge;
 use super::gate::{GateReason, RunningMoments};
+use super::link::ChannelKey;
 use super::machine::NEVER;
 use super::message::{Lookback, Verdict};
 use super::settings::{DeviceSettings, LOOKAHEAD};
@@ -37,6 +39,7 @@ pub(super) struct Generation {
     /// λ_link + λ_pool of the last decision; NaN without a price.
     pub(super) price: f32,
     pub(super) cost: UploadCost,
+    pub(super) attempt: Attempt,
     pub(super) ending: Option<FinishReason>,
     pub(super) scheduled: Time,
     pub(super) started: Time,
@@ -45,6 +48,8 @@ pub(super) struct Generation {
     /// When the last token was committed; before there is one, when the generation was due.
     pub(super) last_token: Time,
     pub(super) times: DeviceTimes,
+    /// How much of the waiting stands on a row already.
+    pub(super) told_waiting: Span,
     pub(super) airtime_up: Span,
     pub(super) airtime_down: Span,
     pub(super) counts: DeviceCounts,
@@ -150,6 +155,17 @@ impl Generation {
         self.pending.get_mut(index as usize).filter(|draft| !draft.ready)
     }
 
+    /// What the channel of its next upload is drawn from.
+    pub(super) fn channel(&self, seed: u64) -> ChannelKey {
+        ChannelKey {
+            seed,
+            prompt: self.id.prompt,
+            repetition: self.id.repetition,
+            position: self.committed,
+            attempt: self.cost.attempts,
+        }
+    }
+
     /// Tokens that may still be committed.
     pub(super) fn remaining(&self) -> u32 {
         (self.prompt + self.limit).saturating_sub(self.committed)
@@ -169,6 +185,7 @@ impl Generation {
     ) -> RoundRecord {
         // An upload's costs stand on the first token that it led to; where none is under way there are none.
         let cost = std::mem::replace(&mut self.cost, UploadCost::NONE);
+        let waiting = self.times.waiting - std::mem::replace(&mut self.told_waiting, self.times.waiting);
         let verify = bill.map_or_else(VerifyCost::default, |bill| bill.cost);
         let drafted = self.pending.first();
         let signals = drafted.map(|d| &d.signals);
@@ -192,6 +209,7 @@ impl Generation {
             snr_db: cost.snr_db,
             uplink: cost.uplink,
             downlink: bill.map_or(Span::ZERO, |b| b.downlink),
+            waiting,
             queue: verify.queue_wait,
             batch: verify.batch_wait,
             compute: verify.compute,

@@ -1,13 +1,13 @@
 //! The radio link: how long a payload takes and for how long the radio is on (method.md §6, declared).
 //!
 //! Within a coherence block the rate is constant, R = B·log2(1 + SNR·|h|²); |h|² is drawn per block from a keyed
-//! generator, so that the channel of a device at a time is a fact of the scenario, not of the order of events. A payload
-//! longer than a block drains across blocks. A block whose rate is below `min_bits_per_second` is an outage: the radio
-//! is on, nothing gets through, and the bits are sent again in the next block.
+//! generator. The key is the upload that the payload belongs to ([`ChannelKey`]) and the number of the block within it,
+//! never the clock: every method and every run meets the same channel, however late its host is. A payload longer than a
+//! block drains across blocks. A block whose rate is below `min_bits_per_second` is an outage: the radio is on, nothing
+//! gets through, and the bits are sent again in the next block. Only the rates of a recorded trace follow the clock.
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::DeviceId;
 use crate::random::{DrawKey, Draws, Purpose};
 use crate::time::{Span, Time};
 
@@ -97,6 +97,36 @@ pub enum Direction {
     Down,
 }
 
+/// What the fading of one payload is drawn from \[ours\].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelKey {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Line number of the prompt in its workload.
+    pub prompt: u32,
+    /// Repetition of the same prompt.
+    pub repetition: u16,
+    /// Index in the sequence of the first token that the upload is about; for each further verdict of the same upload
+    /// one more.
+    pub position: u32,
+    /// Which attempt to send it, from 0.
+    pub attempt: u32,
+}
+
+impl ChannelKey {
+    /// The draws of one coherence block of the payload.
+    fn draws(self, direction: Direction, block: u32) -> Draws {
+        let purpose = match direction {
+            Direction::Up => Purpose::Uplink,
+            Direction::Down => Purpose::Downlink,
+        };
+        // A payload drains within `MAX_BLOCKS` blocks, which 17 bits hold.
+        let epoch = self.attempt << 17 | block;
+        let ChannelKey { seed, prompt, repetition, position, .. } = self;
+        DrawKey { seed, prompt, repetition, position, epoch }.draws(purpose)
+    }
+}
+
 /// What sending a payload took.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transfer {
@@ -135,8 +165,7 @@ impl LinkState {
     pub(crate) fn transfer(
         &mut self,
         profile: &LinkProfile,
-        seed: u64,
-        device: DeviceId,
+        key: ChannelKey,
         direction: Direction,
         now: Time,
         bits: u64,
@@ -146,7 +175,7 @@ impl LinkState {
             Direction::Down => &mut self.down_free,
         };
         let start = now.max(*free);
-        let drained = profile.drain(seed, device, direction, start, bits);
+        let drained = profile.drain(key, direction, start, bits);
         let end = start + drained.airtime;
         if profile.emulated {
             *free = end;
@@ -158,13 +187,13 @@ impl LinkState {
 
 impl LinkProfile {
     /// Drains `bits` from `start` on, block by block. `arrives` is left at the end of the last bit.
-    fn drain(&self, seed: u64, device: DeviceId, direction: Direction, start: Time, bits: u64) -> Transfer {
+    fn drain(&self, key: ChannelKey, direction: Direction, start: Time, bits: u64) -> Transfer {
         let mut left = bits as f64;
         let mut at = start;
         let mut first_snr = f64::NAN;
         let mut outages = 0;
         for block_number in 0..MAX_BLOCKS {
-            let (rate, snr, block_ends) = self.block(seed, device, direction, at);
+            let (rate, snr, block_ends) = self.block(key, direction, (start, block_number), at);
             if block_number == 0 {
                 first_snr = snr;
             }
@@ -184,17 +213,10 @@ impl LinkProfile {
         Transfer { arrives: at, airtime: at.since(start), snr: first_snr, outages }
     }
 
-    /// What sending `bits` would take at the rate of the coherence block that `at` lies in, were it to stay so; a block
+    /// What sending `bits` from `at` on would take at the rate of the first coherence block, were it to stay so; a block
     /// that is an outage counts as the lowest rate.
-    pub(super) fn sending_now(
-        &self,
-        seed: u64,
-        device: DeviceId,
-        direction: Direction,
-        at: Time,
-        bits: u64,
-    ) -> SendingCost {
-        let (rate, _, _) = self.block(seed, device, direction, at);
+    pub(super) fn sending_now(&self, key: ChannelKey, direction: Direction, at: Time, bits: u64) -> SendingCost {
+        let (rate, _, _) = self.block(key, direction, (at, 0), at);
         let rate = if rate > 0.0 { rate } else { self.lowest_rate(direction) };
         let airtime = bits as f64 / rate;
         let propagation = Span(self.round_trip.0 / 2).seconds();
@@ -212,17 +234,17 @@ impl LinkProfile {
         }
     }
 
-    /// Rate in bits per second (0 in an outage), SNR as a ratio (NaN for a trace) and end of the block that `at` lies in.
-    fn block(&self, seed: u64, device: DeviceId, direction: Direction, at: Time) -> (f64, f64, Time) {
+    /// Rate in bits per second (0 in an outage), SNR as a ratio (NaN for a trace) and end of the block that `at` lies in: the
+    /// `number`th of a payload that began at `start`.
+    fn block(&self, key: ChannelKey, direction: Direction, (start, number): (Time, u32), at: Time) -> (f64, f64, Time) {
         match &self.rate {
             Rate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => {
-                let index = at.0 / coherence.0.max(1);
-                let gain = fading.gain(channel_draws(seed, device, direction, index));
+                let gain = fading.gain(key.draws(direction, number));
                 // 10^(dB/10): the power of two is several times as fast as that of ten.
                 let snr = (snr_db / 10.0 * std::f64::consts::LOG2_10).exp2() * gain;
                 let hertz = if direction == Direction::Up { uplink_hz } else { downlink_hz };
                 let rate = hertz * (1.0 + snr).log2();
-                let ends = Time((index + 1).saturating_mul(coherence.0.max(1)));
+                let ends = start + Span((u64::from(number) + 1).saturating_mul(coherence.0.max(1)));
                 (if rate < *min_bits_per_second { 0.0 } else { rate }, snr, ends)
             }
             Rate::Trace { step, uplink, downlink } => {
@@ -254,17 +276,10 @@ impl Fading {
     }
 }
 
-/// The draws of one coherence block. The channel is a fact of the device, not of a generation: the device takes the
-/// prompt's place in the key, block and direction the position's.
-fn channel_draws(seed: u64, device: DeviceId, direction: Direction, block: u64) -> Draws {
-    DrawKey {
-        seed,
-        prompt: device.0,
-        repetition: (direction == Direction::Down) as u16,
-        position: block as u32,
-        epoch: (block >> 32) as u32,
-    }
-    .draws(Purpose::Channel)
+/// A key for each number.
+#[cfg(test)]
+fn key(position: u32) -> ChannelKey {
+    ChannelKey { seed: 1, position, ..ChannelKey::default() }
 }
 
 #[cfg(test)]
@@ -295,15 +310,15 @@ mod tests {
         // SNR 0 dB: log2(2) = 1 bit/s/Hz, so 50,000 bits at 1 MHz take 50 ms, across five blocks.
         let mut state = LinkState::default();
         let link = profile(0.0, Fading::None, 0.0);
-        let sent = state.transfer(&link, 1, DeviceId(0), Direction::Up, Time(0), 50_000);
+        let sent = state.transfer(&link, key(0), Direction::Up, Time(0), 50_000);
         assert_eq!(sent.airtime, Span::from_millis(50));
         assert_eq!(sent.arrives, Time(60_000_000));
         assert_eq!(sent.outages, 0);
         // The second payload waits for the first.
-        let next = state.transfer(&link, 1, DeviceId(0), Direction::Up, Time(0), 10_000);
+        let next = state.transfer(&link, key(0), Direction::Up, Time(0), 10_000);
         assert_eq!(next.arrives, Time(70_000_000));
         // The other direction does not.
-        let down = state.transfer(&link, 1, DeviceId(0), Direction::Down, Time(0), 10_000);
+        let down = state.transfer(&link, key(0), Direction::Down, Time(0), 10_000);
         assert_eq!(down.arrives, Time(20_000_000));
     }
 
@@ -313,7 +328,7 @@ mod tests {
         let link = profile(0.0, Fading::Rayleigh, 0.9e6);
         let mut outages = 0;
         for device in 0..50 {
-            let sent = state.transfer(&link, 1, DeviceId(device), Direction::Up, Time(0), 1_000);
+            let sent = state.transfer(&link, key(device), Direction::Up, Time(0), 1_000);
             assert!(sent.airtime.0 >= u64::from(sent.outages) * 10_000_000, "{sent:?}");
             outages += sent.outages;
             state = LinkState::default();
@@ -324,10 +339,23 @@ mod tests {
     #[test]
     fn fading_has_mean_one() {
         for fading in [Fading::Rayleigh, Fading::Rician { k: 3.0 }] {
-            let mean =
-                (0..20_000).map(|block| fading.gain(channel_draws(7, DeviceId(1), Direction::Up, block))).sum::<f64>()
-                    / 20_000.0;
+            let mean = (0..20_000).map(|block| fading.gain(key(block).draws(Direction::Up, 0))).sum::<f64>() / 20_000.0;
             assert!((mean - 1.0).abs() < 0.03, "{fading:?}: {mean}");
+        }
+    }
+
+    #[test]
+    fn the_channel_belongs_to_the_upload_and_not_to_the_clock() {
+        let link = profile(0.0, Fading::Rayleigh, 0.0);
+        let sent = |key, direction, now| {
+            let transfer = LinkState::default().transfer(&link, key, direction, Time(now), 50_000);
+            (transfer.airtime, transfer.snr)
+        };
+        let one = sent(key(5), Direction::Up, 0);
+        assert_eq!(one, sent(key(5), Direction::Up, 123_456_789));
+        let again = ChannelKey { attempt: 1, ..key(5) };
+        for other in [sent(key(6), Direction::Up, 0), sent(again, Direction::Up, 0), sent(key(5), Direction::Down, 0)] {
+            assert_ne!(one, other);
         }
     }
 
@@ -337,7 +365,7 @@ mod tests {
             rate: Rate::Trace { step: Span::from_millis(1), uplink: vec![1e6, 0.0], downlink: vec![1e6, 1e6] },
             ..profile(0.0, Fading::None, 0.0)
         };
-        let sent = LinkState::default().transfer(&link, 1, DeviceId(0), Direction::Up, Time(0), 2_000);
+        let sent = LinkState::default().transfer(&link, key(0), Direction::Up, Time(0), 2_000);
         assert_eq!(sent.airtime, Span::from_millis(3));
         assert_eq!(sent.outages, 1);
     }

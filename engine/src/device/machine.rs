@@ -22,10 +22,11 @@ mod uploading;
 use std::hint::black_box;
 use std::sync::Arc;
 
+use super::attempt::Attempt;
 use super::extras::Extras;
 use super::gate::{GateReason, RunningMoments};
 use super::generation::{Computing, Generation, Network, Pending, UploadCost};
-use super::link::{Direction, LinkState};
+use super::link::{ChannelKey, Direction, LinkState};
 use super::message::{Input, Output, Start, WakeReason};
 use super::settings::{DeviceSettings, SettingsError};
 use crate::id::DeviceId;
@@ -135,7 +136,11 @@ impl DeviceMachine {
     /// the driver must hand it to [`Self::handle`].
     pub fn receive(&mut self, now: Time, bits: u64) -> (Time, Span) {
         let settings = &self.settings;
-        let arrival = self.link.transfer(&settings.link, settings.seed, self.device, Direction::Down, now, bits);
+        let key = match &mut self.generation {
+            Some(generation) => generation.attempt.next_frame(generation.channel(settings.seed)),
+            None => ChannelKey { seed: settings.seed, ..ChannelKey::default() },
+        };
+        let arrival = self.link.transfer(&settings.link, key, Direction::Down, now, bits);
         if let Some(generation) = &mut self.generation {
             generation.airtime_down += arrival.airtime;
         }
@@ -221,12 +226,14 @@ impl DeviceMachine {
             upload_reason: GateReason::Always,
             price: f32::NAN,
             cost: UploadCost::NONE,
+            attempt: Attempt::NONE,
             ending,
             scheduled: start.scheduled,
             started: now,
             first_token: NEVER,
             last_token: start.scheduled,
             times: DeviceTimes::default(),
+            told_waiting: Span::ZERO,
             airtime_up: Span::ZERO,
             airtime_down: Span::ZERO,
             counts: DeviceCounts::default(),
@@ -322,6 +329,7 @@ impl DeviceMachine {
             generation.uploads.cancelled += 1;
             out.push(Output::Cancel(upload));
         }
+        generation.attempt.give_up(&mut generation.times);
         generation.counts.wasted_drafts += generation.pending.len() as u64;
         let record = generation.close(now, self.device, &self.settings);
         let last = record.finish.is_last();
@@ -346,18 +354,39 @@ impl DeviceMachine {
     }
 
     /// Writes the time since the last event to the account of what the device was doing. A draft step is booked as a
-    /// whole when it ends, because only then is it known how its time divides.
+    /// whole when it ends, because only then is it known how its time divides; so is an emulated device's waiting for an
+    /// upload, when the upload is answered.
     fn account(&mut self, now: Time) {
-        let elapsed = now.since(self.accounted);
+        let since = self.accounted;
+        let elapsed = now.since(since);
         self.accounted = self.accounted.max(now);
         if self.computing.is_some() {
             return;
         }
-        if let Some(generation) = &mut self.generation {
-            match generation.network {
-                Network::Quiet => generation.times.idle += elapsed,
-                _ => generation.times.waiting += elapsed,
+        let emulated = self.settings.charges_waiting();
+        let Some(generation) = &mut self.generation else { return };
+        match generation.network {
+            Network::Quiet => generation.times.idle += elapsed,
+            Network::Sending { .. } | Network::Awaiting { .. } if emulated => generation.attempt.wait(elapsed),
+            // Beyond its end, the machine that emulates the device was late.
+            Network::Backoff { until, .. } if emulated => {
+                let meant = now.min(until).since(since);
+                generation.times.waiting += meant;
+                generation.times.waiting_overrun += elapsed - meant;
             }
+            _ => generation.times.waiting += elapsed,
+        }
+    }
+
+    /// An upload is answered, after `pool` there and `downlink` on the way: what waiting for it is charged.
+    fn charge_waiting(&mut self, now: Time, pool: Span, downlink: Span) {
+        if !self.settings.charges_waiting() {
+            return;
+        }
+        let computing = self.computing.as_ref();
+        let computing = computing.map(|computing| (computing.since, computing.charge(&self.settings).total()));
+        if let Some(generation) = &mut self.generation {
+            generation.attempt.answer(now, pool, downlink, computing, &mut generation.times);
         }
     }
 }

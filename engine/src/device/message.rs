@@ -197,6 +197,8 @@ pub struct Refusal {
     pub retry_after: Span,
     /// λ_pool, the pool's congestion price.
     pub price: f32,
+    /// How long the (emulated) downlink took.
+    pub downlink: Span,
 }
 
 /// Why a device machine wants to be woken.

@@ -1,6 +1,7 @@
 //! The device: one generation loop ([`DeviceMachine`]), the pure functions that its driver calls where the logits are
 //! ([`draft_outcome`]), and the models of what it costs ([`link`], [`energy`]).
 
+mod attempt;
 pub mod draft;
 pub mod energy;
 mod extras;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::draft::DraftSpec;
-use super::energy::DeviceProfile;
+use super::energy::{DeviceCost, DeviceProfile};
 use super::link::LinkProfile;
 use crate::method::{Gate, ImportanceStatistic, MAX_BLOCK, Method, PriceRule, Sampling, Writer};
 use crate::time::Span;
@@ -146,6 +146,12 @@ impl DeviceSettings {
 
     pub(super) fn estimates_uncertainty(&self) -> bool {
         matches!(self.method.gate, Gate::Uncertainty { .. } | Gate::Joint { .. } | Gate::Price(_))
+    }
+
+    /// Whether waiting for an upload is charged by the emulated accounts rather than by the clock: both computing and
+    /// link are declared.
+    pub(super) fn charges_waiting(&self) -> bool {
+        self.link.emulated && matches!(self.profile.cost, DeviceCost::Declared { .. })
     }
 
     /// Whether its method ever asks the pool.

@@ -1,9 +1,10 @@
 //! When a verifier starts a batch, and what goes into it.
 
-use super::job::{Queued, Running, RunningItem};
+use super::job::{Charge, Queued, Running, RunningItem};
 use super::machine::PoolMachine;
 use super::message::{Batch, BatchItem, Output, SessionKey};
 use super::settings::QueueOrder;
+use crate::cost::BatchWork;
 use crate::id::VerifierId;
 use crate::time::{Span, Time};
 
@@ -12,8 +13,8 @@ impl PoolMachine {
     /// notes when that will be.
     pub(super) fn try_start(&mut self, now: Time, id: VerifierId, out: &mut Vec<Output>) {
         let mut due = self.start_time(id);
-        if due.is_some_and(|at| at <= now) {
-            self.start(now, id, out);
+        if let Some(at) = due.filter(|at| *at <= now) {
+            self.start(now, at, id, out);
             due = None;
         }
         let verifier = &mut self.verifiers[usize::from(id.0)];
@@ -53,7 +54,8 @@ impl PoolMachine {
         self.settings.batch_sequences.max(1) as usize
     }
 
-    fn start(&mut self, now: Time, id: VerifierId, out: &mut Vec<Output>) {
+    /// `due`: since when it can start; the start of time where nothing but its last job's arrival held it up.
+    fn start(&mut self, now: Time, due: Time, id: VerifierId, out: &mut Vec<Output>) {
         let chosen = self.choose(now, id);
         let (items, evict) = self.reserve(id, &chosen, out);
         for &(slot, _) in &chosen {
@@ -72,15 +74,33 @@ impl PoolMachine {
         };
         let batch = self.next_batch;
         self.next_batch += 1;
-        out.push(Output::Start(Batch { verifier: id, batch, evict, items: items.iter().map(item).collect() }));
+        let sequences: Vec<BatchItem> = items.iter().map(item).collect();
         let tokens = items.iter().map(|item| u64::from(item.work)).sum();
         self.running_jobs += items.len();
         let (estimate, price) = (self.time_model.estimate(tokens), self.price.value());
+        let charge = self.charge(now, due, id, &items);
+        let running = Running { batch, started: now, charge, items, tokens, estimate, price };
+        out.push(Output::Start(Batch { verifier: id, batch, evict, items: sequences, release: running.release() }));
         let verifier = &mut self.verifiers[usize::from(id.0)];
         verifier.batches += 1;
-        verifier.running = Some(Running { batch, started: now, items, tokens, estimate, price });
+        verifier.running = Some(running);
         self.busy_changed(now, 1);
         self.refresh(id);
+    }
+
+    /// What an emulated pool charges a batch of these jobs that `id` starts now and could have started at `due`.
+    fn charge(&self, now: Time, due: Time, id: VerifierId, items: &[RunningItem]) -> Option<Charge> {
+        let cost = self.settings.cost.as_ref()?;
+        let work = BatchWork {
+            tokens: items.iter().map(|item| item.work).sum(),
+            sequences: items.len() as u32,
+            cached: items.iter().map(|item| u64::from(item.keep)).sum(),
+            beside: 0,
+        };
+        let last_arrival = items.iter().map(|item| item.job.arrived).max().unwrap_or(now);
+        let due = if due == Time::ZERO { last_arrival } else { due };
+        let free = self.verifiers[usize::from(id.0)].free;
+        Some(Charge { due: due.max(free).min(now), span: cost.charge(&work) })
     }
 
     /// Slots and work of the jobs of the next batch, in the order of the queue. Marks them.

@@ -3,9 +3,10 @@
 use super::job::{Job, MOST_FAILURES};
 use super::machine::PoolMachine;
 use super::message::Output;
+use super::results::BatchTimes;
 use super::verifier::Stage;
 use crate::id::VerifierId;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 impl PoolMachine {
     pub(super) fn verifier_failed(&mut self, now: Time, id: VerifierId, out: &mut Vec<Output>) {
@@ -26,12 +27,14 @@ impl PoolMachine {
             self.sessions[slot].kv = 0;
         }
         if let Some(running) = running {
-            let compute = now.since(running.started);
+            let measured = now.since(running.started);
+            let compute = running.charge.map_or(measured, |charge| measured.min(charge.span));
             let lost = self.settings.profile.batch_energy(compute);
             self.verifiers[usize::from(id.0)].busy += compute;
             self.running_jobs -= running.items.len();
             self.busy_changed(now, -1);
-            out.push(Output::Record(self.batch_record(id, &running, compute, lost, lost, false)));
+            let times = BatchTimes { compute, measured, overrun: Span::ZERO };
+            out.push(Output::Record(self.batch_record(id, &running, times, lost, lost, false)));
             for item in running.items {
                 let slot = item.session;
                 if self.sessions[slot].closed {
@@ -57,9 +60,10 @@ impl PoolMachine {
         out.push(Output::Restart(id));
     }
 
-    pub(super) fn verifier_ready(&mut self, id: VerifierId) {
+    pub(super) fn verifier_ready(&mut self, now: Time, id: VerifierId) {
         let Some(verifier) = self.verifiers.get_mut(usize::from(id.0)) else { return };
         verifier.alive = true;
+        verifier.free = now;
         self.refresh(id);
         self.touch(id);
         self.place_the_unplaced();

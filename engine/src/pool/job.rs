@@ -47,6 +47,8 @@ pub(super) struct RunningItem {
 pub(super) struct Running {
     pub(super) batch: u64,
     pub(super) started: Time,
+    /// On an emulated pool, what it is charged.
+    pub(super) charge: Option<Charge>,
     pub(super) items: Vec<RunningItem>,
     /// Tokens it feeds.
     pub(super) tokens: u64,
@@ -54,6 +56,23 @@ pub(super) struct Running {
     pub(super) estimate: Span,
     /// λ_pool when it was started.
     pub(super) price: f32,
+}
+
+/// What an emulated pool charges a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Charge {
+    /// When it would have started, had its verifier taken no longer than it was charged before and been woken on time:
+    /// what its jobs' time in the queue ends with.
+    pub(super) due: Time,
+    /// How long it takes.
+    pub(super) span: Span,
+}
+
+impl Running {
+    /// When its verdicts leave at the earliest.
+    pub(super) fn release(&self) -> Time {
+        self.charge.map_or(Time::ZERO, |charge| self.started + charge.span)
+    }
 }
 
 impl JobKind {

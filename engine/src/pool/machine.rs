@@ -18,7 +18,7 @@ use super::estimate::TimeModel;
 use super::message::{Input, Output, SessionKey};
 use super::placement::Ranks;
 use super::price::Price;
-use super::results::Times;
+use super::results::Reported;
 use super::scale::Scaling;
 use super::sessions::Sessions;
 use super::settings::PoolSettings;
@@ -167,10 +167,10 @@ impl PoolMachine {
             Input::Close(session) => self.close(session, out),
             Input::Disconnected(connection) => self.disconnected(connection, out),
             Input::BatchDone { verifier, batch, waited, compute, outcomes } => {
-                self.batch_done(Times { now, waited, compute }, verifier, batch, &outcomes, out);
+                self.batch_done(Reported { now, waited, compute }, verifier, batch, &outcomes, out);
             }
             Input::VerifierFailed(verifier) => self.verifier_failed(now, verifier, out),
-            Input::VerifierReady(verifier) => self.verifier_ready(verifier),
+            Input::VerifierReady(verifier) => self.verifier_ready(now, verifier),
             Input::Closing => self.closing = true,
             Input::Timeout => {}
         }

@@ -171,6 +171,8 @@ pub struct Batch {
     pub evict: Vec<SessionKey>,
     /// Its sequences.
     pub items: Vec<BatchItem>,
+    /// On an emulated pool, when it is over: answer no sooner, however fast it was computed. Else the start of time.
+    pub release: Time,
 }
 
 /// One sequence of a batch: truncate its KV cache to `keep`, feed the session's tokens `keep..committed` and the

@@ -8,18 +8,58 @@ use crate::id::VerifierId;
 use crate::record::{BatchRecord, VerifyCost};
 use crate::time::{Span, Time};
 
-/// A batch that is over: how long its start took, and how long its computation.
+/// What a driver says of a batch that is over: how long its start took, and how long its computation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(super) struct Reported {
     pub(super) now: Time,
     pub(super) waited: Span,
     pub(super) compute: Span,
 }
 
+/// The times of a batch as its record has them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchTimes {
+    pub(super) compute: Span,
+    pub(super) measured: Span,
+    pub(super) overrun: Span,
+}
+
+/// A batch that is over, by the accounts.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    /// Until when its jobs waited in the queue.
+    started: Time,
+    /// From then until the computation began.
+    batch_wait: Span,
+    compute: Span,
+    /// When it was over, and the next token of a text that the pool writes was due.
+    over: Time,
+}
+
+impl Ended {
+    /// As reported, or as charged on an emulated pool: there the computation follows its order at once and ends in time.
+    fn of(running: &Running, reported: Reported) -> Ended {
+        match running.charge {
+            Some(charge) => Ended {
+                started: charge.due,
+                batch_wait: Span::ZERO,
+                compute: charge.span,
+                over: running.release().min(reported.now),
+            },
+            None => Ended {
+                started: running.started,
+                batch_wait: reported.waited,
+                compute: reported.compute,
+                over: reported.now,
+            },
+        }
+    }
+}
+
 impl PoolMachine {
     pub(super) fn batch_done(
         &mut self,
-        times: Times,
+        reported: Reported,
         id: VerifierId,
         batch: u64,
         outcomes: &[ItemOutcome],
@@ -28,34 +68,37 @@ impl PoolMachine {
         let Some(verifier) = self.verifiers.get_mut(usize::from(id.0)) else { return };
         let answered = |running: &mut Running| running.batch == batch && running.items.len() == outcomes.len();
         let Some(running) = verifier.running.take_if(answered) else { return };
-        verifier.busy += times.compute;
+        let ended = Ended::of(&running, reported);
+        verifier.busy += ended.compute;
+        verifier.free = ended.over;
         verifier.breaker.succeed();
         self.running_jobs -= running.items.len();
-        self.busy_changed(times.now, -1);
-        self.time_model.observe(running.tokens, running.items.len(), times.compute);
+        self.busy_changed(reported.now, -1);
+        self.time_model.observe(running.tokens, running.items.len(), ended.compute);
         self.refresh(id);
         self.touch(id);
-        let total = self.settings.profile.batch_energy(times.compute);
+        let total = self.settings.profile.batch_energy(ended.compute);
         let works: Vec<u32> = running.items.iter().map(|item| item.work).collect();
         let shares = split(total, &works);
         let mut unclaimed = 0;
         out.reserve(running.items.len() + 1);
         for (index, (item, outcome)) in running.items.iter().zip(outcomes).enumerate() {
             let share = shares[index];
-            let claimed = self.item_done(times, id, running.started, index as u32, item, outcome, share, out);
+            let claimed = self.item_done(ended, id, index as u32, item, outcome, share, out);
             unclaimed += if claimed { 0 } else { share };
         }
-        out.push(Output::Record(self.batch_record(id, &running, times.compute, total, unclaimed, true)));
-        self.drained(times.now, id, out);
+        let overrun = running.charge.map_or(Span::ZERO, |_| reported.now.since(running.release()));
+        let times = BatchTimes { compute: ended.compute, measured: reported.compute, overrun };
+        out.push(Output::Record(self.batch_record(id, &running, times, total, unclaimed, true)));
+        self.drained(reported.now, id, out);
     }
 
     /// Ends one item; whether somebody pays its share.
     #[expect(clippy::too_many_arguments, reason = "one item of a batch, and what the batch knows of it")]
     fn item_done(
         &mut self,
-        times: Times,
+        ended: Ended,
         id: VerifierId,
-        started: Time,
         index: u32,
         item: &RunningItem,
         outcome: &ItemOutcome,
@@ -95,9 +138,9 @@ impl PoolMachine {
             item: index,
             more,
             cost: VerifyCost {
-                queue_wait: started.since(item.job.arrived),
-                batch_wait: times.waited,
-                compute: times.compute,
+                queue_wait: ended.started.since(item.job.arrived),
+                batch_wait: ended.batch_wait,
+                compute: ended.compute,
                 fed_tokens: item.work,
                 nanojoules: share,
                 paper_nanojoules: paper_share(share, item),
@@ -106,7 +149,7 @@ impl PoolMachine {
         });
         if let (true, JobKind::Write { left }) = (more, item.job.kind) {
             let number = self.number();
-            let job = item.job.next_token(times.now, number, length, left - 1);
+            let job = item.job.next_token(ended.over, number, length, left - 1);
             self.enqueue(slot, job);
             self.price.offer(self.sessions[slot].queued.map_or(0, |queued| queued.tokens));
         } else {
@@ -131,7 +174,7 @@ impl PoolMachine {
         &self,
         verifier: VerifierId,
         running: &Running,
-        compute: Span,
+        times: BatchTimes,
         nanojoules: u64,
         unclaimed_nanojoules: u64,
         completed: bool,
@@ -143,7 +186,9 @@ impl PoolMachine {
             batch: running.batch,
             verifier,
             started: running.started,
-            compute,
+            compute: times.compute,
+            measured: times.measured,
+            overrun: times.overrun,
             estimate: running.estimate,
             price: running.price,
             sequences: items.len() as u32,
@@ -152,6 +197,7 @@ impl PoolMachine {
             drafts: items.iter().map(|i| i.job.kind.drafts()).sum(),
             cached: items.iter().map(|i| u64::from(i.keep)).sum(),
             nanojoules,
+            measured_nanojoules: self.settings.profile.batch_energy(times.measured),
             unclaimed_nanojoules,
             completed,
         }

@@ -93,6 +93,7 @@ impl PoolMachine {
                 Some((at, id)) if at == next => {
                     scaling.starting.remove(&(at, id));
                     self.verifiers[usize::from(id)].stage = Stage::On;
+                    self.verifiers[usize::from(id)].free = at;
                     self.refresh(VerifierId(id));
                     self.place_the_unplaced();
                 }

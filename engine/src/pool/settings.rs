@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::BatchCost;
 use crate::device::energy::VerifierProfile;
 use crate::time::Span;
 
@@ -94,6 +95,9 @@ pub struct PoolSettings {
     pub retry_after: Span,
     /// What batches cost.
     pub profile: VerifierProfile,
+    /// What a batch is charged. With one the pool is *emulated*: batches take, and cost, what this says, and not what the
+    /// machine at hand measures. `None`: as measured.
+    pub cost: Option<BatchCost>,
 }
 
 impl PoolSettings {

@@ -31,6 +31,7 @@ fn settings(verifiers: u16) -> PoolSettings {
         context: 10_000,
         end_tokens: vec![],
         retry_after: Span(MS),
+        cost: None,
         profile: VerifierProfile { name: "t".into(), source: "t".into(), batch_watts: 3.0, idle_watts: 1.0 },
     }
 }

@@ -28,6 +28,9 @@ impl Row for BatchRecord {
         columns.integers(rows.iter().map(|row| row.nanojoules));
         columns.integers(rows.iter().map(|row| row.unclaimed_nanojoules));
         columns.integers(rows.iter().map(|row| row.completed));
+        columns.integers(rows.iter().map(|row| row.measured));
+        columns.integers(rows.iter().map(|row| row.measured_nanojoules));
+        columns.integers(rows.iter().map(|row| row.overrun));
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<BatchRecord>, Malformed> {
@@ -35,7 +38,7 @@ impl Row for BatchRecord {
         let batch = columns.integers()?;
         let verifier = columns.integers()?;
         let started = columns.integers()?;
-        let compute = columns.integers()?;
+        let compute: Vec<Span> = columns.integers()?;
         let estimate = columns.integers_since(2, Span::ZERO)?;
         let price = columns.floats_since(2, f32::NAN)?;
         let sequences = columns.integers()?;
@@ -43,15 +46,22 @@ impl Row for BatchRecord {
         let catch_up = columns.integers()?;
         let drafts = columns.integers()?;
         let cached = columns.integers()?;
-        let nanojoules = columns.integers()?;
+        let nanojoules: Vec<u64> = columns.integers()?;
         let unclaimed_nanojoules = columns.integers()?;
         let completed = columns.integers()?;
+        // Before schema 4 every batch was charged as measured.
+        let old = columns.schema() < 4;
+        let measured = if old { compute.clone() } else { columns.integers()? };
+        let measured_nanojoules = if old { nanojoules.clone() } else { columns.integers()? };
+        let overrun = columns.integers_since(4, Span::ZERO)?;
         let batch = |i: usize| BatchRecord {
             method: method[i],
             batch: batch[i],
             verifier: VerifierId(verifier[i]),
             started: started[i],
             compute: compute[i],
+            measured: measured[i],
+            overrun: overrun[i],
             estimate: estimate[i],
             price: price[i],
             sequences: sequences[i],
@@ -60,6 +70,7 @@ impl Row for BatchRecord {
             drafts: drafts[i],
             cached: cached[i],
             nanojoules: nanojoules[i],
+            measured_nanojoules: measured_nanojoules[i],
             unclaimed_nanojoules: unclaimed_nanojoules[i],
             completed: completed[i],
         };

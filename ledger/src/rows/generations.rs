@@ -65,6 +65,7 @@ impl Row for ClosedGeneration {
         columns.dictionary(records().map(|row| row.device_provenance));
         columns.dictionary(records().map(|row| row.radio_provenance));
         columns.dictionary(records().map(|row| row.cloud_provenance));
+        columns.integers(records().map(|row| row.times.waiting_overrun));
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<ClosedGeneration>, Malformed> {
@@ -107,6 +108,7 @@ impl Row for ClosedGeneration {
         let device_provenance = columns.dictionary()?;
         let radio_provenance = columns.dictionary()?;
         let cloud_provenance = columns.dictionary()?;
+        let waiting_overrun = columns.integers_since(4, Span::ZERO)?;
         let generation = |i: usize| ClosedGeneration {
             rounds: rounds[i],
             record: GenerationRecord {
@@ -127,6 +129,7 @@ impl Row for ClosedGeneration {
                     importance: importance[i],
                     overrun: overrun[i],
                     waiting: waiting[i],
+                    waiting_overrun: waiting_overrun[i],
                     idle: idle[i],
                 },
                 airtime_up: airtime_up[i],

@@ -91,8 +91,8 @@ pub(crate) fn absolute_times<'a>(times: impl Iterator<Item = &'a mut Time>, base
 /// Rounds as they lie in a chunk: position and time relative.
 ///
 /// Costs of an upload stand in rows that pay for one only, and which these are is nearly always known from who wrote the
-/// token. The gap before a token is mostly the sum of its upload's times, and the papers' share of the energy mostly that
-/// of the tokens judged: what is stored is the difference.
+/// token. The gap before a token and the waiting that it is charged are mostly the sum of its upload's times, and the papers'
+/// share of the energy mostly that of the tokens judged: what is stored is the difference.
 impl Row for RoundRecord {
     const TABLE: Table = Table::Rounds;
     const ROWS_PER_CHUNK: usize = 4096;
@@ -132,6 +132,10 @@ impl Row for RoundRecord {
         columns.integers(rows.iter().map(|row| {
             let gap = unzigzag(row.committed_at.0) as u64;
             zigzag(gap.wrapping_sub(round_trip([row.uplink, row.downlink, row.queue, row.batch, row.compute])) as i64)
+        }));
+        columns.integers(rows.iter().map(|row| {
+            let charged = round_trip([row.uplink, row.downlink, row.queue, row.batch, row.compute]);
+            zigzag(row.waiting.0.wrapping_sub(charged) as i64)
         }));
     }
 
@@ -301,6 +305,9 @@ fn decode_old_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut Ro
     column!(columns, wanted, Work, integers, rows.work);
     column!(columns, wanted, CloudNanojoules, integers, rows.cloud_nanojoules);
     column!(columns, wanted, CloudPaperNanojoules, integers, rows.cloud_paper_nanojoules);
+    if wanted.has(RoundColumn::Waiting) {
+        rows.waiting.resize(columns.rows(), Span::ZERO);
+    }
     Ok(())
 }
 
@@ -324,8 +331,9 @@ fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundR
     ];
     /// The surprises, the columns of `OF_PAYING` (the last is two), the gaps.
     const COLUMNS: usize = OF_PAYING.len() + 3;
-    if !wanted.has(CommittedAt) && !wanted.has_any(OF_PAYING) {
-        return (0..COLUMNS).try_for_each(|_| columns.skip());
+    if !wanted.has_any(&[CommittedAt, Waiting]) && !wanted.has_any(OF_PAYING) {
+        // What follows them are the waits, since schema 4.
+        return (0..COLUMNS + usize::from(columns.schema() >= 4)).try_for_each(|_| columns.skip());
     }
     let surprising: Vec<bool> = columns.integers()?;
     let pays: Vec<bool> =
@@ -353,11 +361,11 @@ fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundR
     paying!(UplinkBytes, some_integers, &[], 0, rows.uplink_bytes);
     paying!(DownlinkBytes, some_integers, &[], 0, rows.downlink_bytes);
     paying!(SnrDb, some_floats, &[], f32::NAN, rows.snr_db);
-    let uplink = paying!(Uplink, some_integers, &[CommittedAt], Span::ZERO, rows.uplink);
-    let downlink = paying!(Downlink, some_integers, &[CommittedAt], Span::ZERO, rows.downlink);
-    let queue = paying!(Queue, some_integers, &[CommittedAt], Span::ZERO, rows.queue);
-    let batch = paying!(Batch, some_integers, &[CommittedAt], Span::ZERO, rows.batch);
-    let compute = paying!(Compute, some_integers, &[CommittedAt], Span::ZERO, rows.compute);
+    let uplink = paying!(Uplink, some_integers, &[CommittedAt, Waiting], Span::ZERO, rows.uplink);
+    let downlink = paying!(Downlink, some_integers, &[CommittedAt, Waiting], Span::ZERO, rows.downlink);
+    let queue = paying!(Queue, some_integers, &[CommittedAt, Waiting], Span::ZERO, rows.queue);
+    let batch = paying!(Batch, some_integers, &[CommittedAt, Waiting], Span::ZERO, rows.batch);
+    let compute = paying!(Compute, some_integers, &[CommittedAt, Waiting], Span::ZERO, rows.compute);
     let work: Vec<u32> = paying!(Work, some_integers, &[CloudPaperNanojoules], 0, rows.work);
     let cloud = paying!(CloudNanojoules, some_integers, &[CloudPaperNanojoules], 0, rows.cloud_nanojoules);
     if wanted.has(CloudPaperNanojoules) {
@@ -376,6 +384,22 @@ fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundR
             let times = [uplink[number], downlink[number], queue[number], batch[number], compute[number]];
             let gap = (unzigzag(time.0) as u64).wrapping_add(round_trip(times));
             *time = Time(zigzag(gap as i64));
+        }
+    } else {
+        columns.skip()?;
+    }
+    if columns.schema() < 4 {
+        rows.waiting.resize(if wanted.has(Waiting) { columns.rows() } else { 0 }, Span::ZERO);
+    } else if wanted.has(Waiting) {
+        columns.integers_into(&mut rows.waiting)?;
+        let mut number = 0;
+        for (waiting, pays) in rows.waiting.iter_mut().zip(&pays) {
+            let mut charged = 0;
+            if *pays {
+                charged = round_trip([uplink[number], downlink[number], queue[number], batch[number], compute[number]]);
+                number += 1;
+            }
+            *waiting = Span((unzigzag(waiting.0) as u64).wrapping_add(charged));
         }
     } else {
         columns.skip()?;

@@ -27,6 +27,7 @@
       ["Stored", `${count(run.rounds)} rounds, ${count(run.batches)} batches`],
       ["Seed", String(run.seed)],
       ["Scenario", `${run.scenario_hash.slice(0, 16)}…`],
+      ["Batches are charged", `${run.pool_cost} times`],
       ["Versions", Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
       ["Machine", `${machine.cpu || "unknown processor"}, ${count(machine.cores)} cores${memory}, ${machine.os} ${machine.arch}`],
       ["Tags", run.tags.join(", ")],

@@ -152,6 +152,7 @@ static ROUNDS: &[MetricColumn] = rounds! {
     "snr_db" "dB" 1.0, [SnrDb], |row| real(row.record.snr_db);
     "uplink" "s" NANO, [Uplink, Attempts], |row| paid(row, row.record.uplink.0);
     "downlink" "s" NANO, [Downlink, Attempts], |row| paid(row, row.record.downlink.0);
+    "waiting" "s" NANO, [Waiting], |row| whole(row.record.waiting.0);
     "queue" "s" NANO, [Queue, Batch, Attempts], |row| paid(row, (row.record.queue + row.record.batch).0);
     "verify" "s" NANO, [Compute, Attempts], |row| paid(row, row.record.compute.0);
     "work" "tokens" 1.0, [Work, Attempts], |row| paid(row, u64::from(row.record.work));
@@ -193,6 +194,8 @@ static GENERATIONS: &[MetricColumn] = generations! {
     "wasted_drafts" "drafts" 1.0, of_record!(record, whole(record.counts.wasted_drafts));
     "time_draft" "s" NANO, of_record!(record, whole(record.times.draft.0));
     "time_waiting" "s" NANO, of_record!(record, whole(record.times.waiting.0));
+    "time_overrun" "s" NANO, of_record!(record, whole(record.times.overrun.0));
+    "time_waiting_overrun" "s" NANO, of_record!(record, whole(record.times.waiting_overrun.0));
     "time_idle" "s" NANO, of_record!(record, whole(record.times.idle.0));
     "airtime_up" "s" NANO, of_record!(record, whole(record.airtime_up.0));
     "airtime_down" "s" NANO, of_record!(record, whole(record.airtime_down.0));
@@ -233,9 +236,12 @@ static BATCHES: &[MetricColumn] = batches! {
     "batch_drafts" "drafts" 1.0, |batch| whole(u64::from(batch.drafts));
     "batch_cached" "tokens" 1.0, |batch| whole(batch.cached);
     "batch_compute" "s" NANO, |batch| whole(batch.compute.0);
+    "batch_measured" "s" NANO, |batch| whole(batch.measured.0);
+    "batch_overrun" "s" NANO, |batch| whole(batch.overrun.0);
     "batch_estimate" "s" NANO, |batch| whole(batch.estimate.0);
     "batch_price" "" 1.0, |batch| real(batch.price);
     "batch_energy" "J" NANO, |batch| whole(batch.nanojoules);
+    "batch_energy_measured" "J" NANO, |batch| whole(batch.measured_nanojoules);
     "batch_energy_unclaimed" "J" NANO, |batch| whole(batch.unclaimed_nanojoules);
     "batch_completed" "ratio" 1.0, |batch| flag(batch.completed);
 };

@@ -99,6 +99,7 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
             wall_seconds: meta.wall_seconds,
             scenario: meta.scenario.clone(),
             scenario_hash: meta.scenario_hash.clone(),
+            pool_cost: meta.pool_cost.clone(),
             seed: meta.seed,
             devices: meta.devices,
             verifiers: meta.verifiers,

@@ -87,6 +87,8 @@ pub struct RunIdentity {
     pub scenario: String,
     /// Digest of the scenario.
     pub scenario_hash: String,
+    /// What batches were charged: `measured`, `calibrated`, `roofline` or `fixed`.
+    pub pool_cost: String,
     /// Its seed.
     pub seed: u64,
     /// Devices of the fleet.

@@ -151,5 +151,5 @@ fn damage(report: &ReportData) -> String {
 fn verdict(report: &ReportData) -> String {
     let validity = &report.validity;
     let line = report::verdict(validity.state, &validity.problems, &report.counts);
-    format!("{line} · percentiles: {}", report.quantiles)
+    format!("{line} · percentiles: {}\n{}", report.quantiles, report::charged(&report.run.pool_cost))
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use specfleet_analysis::{StreamSummary, Summary};
-use specfleet_config::{CostChoice, Fidelity, Settings};
+use specfleet_config::{Fidelity, Settings};
 use specfleet_ledger::{RunKind, RunState, RunWriter};
 use specfleet_simulator::Timing;
 
@@ -20,6 +20,7 @@ pub use self::source::{Source, run_folder};
 use crate::error::Error;
 use crate::pair::Pair;
 use crate::paired::Comparison;
+use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::results;
@@ -81,9 +82,10 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
     meta.versions.extend(source.pair.iter().flat_map(Pair::versions));
     meta.kind = RunKind::Simulated {
         fidelity: fidelity(settings).to_owned(),
-        cost: cost(settings).to_owned(),
+        cost: pool_cost::name(Some(&source.cost)).to_owned(),
         keep_every: settings.simulate.keep_every,
     };
+    meta.pool_cost = pool_cost::name(Some(&source.cost)).to_owned();
     let empty = StreamSummary::new(results::header(&meta), &meta.methods, &meta.data_sets);
     let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
     let timings =
@@ -137,15 +139,6 @@ pub fn fidelity(settings: &Settings) -> &'static str {
         Fidelity::Model => "model",
         Fidelity::Trace { .. } => "trace",
         Fidelity::Fitted => "fitted",
-    }
-}
-
-/// As scenarios write it.
-pub fn cost(settings: &Settings) -> &'static str {
-    match settings.simulate.cost {
-        CostChoice::Measured => "measured",
-        CostChoice::Roofline { .. } => "roofline",
-        CostChoice::Fixed { .. } => "fixed",
     }
 }
 

@@ -10,6 +10,7 @@ use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Assignment, Fault, Fidelity, Settings};
 use specfleet_engine::id::{GenerationId, VerifierId};
 use specfleet_engine::method::Method;
+use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::{AuditRecord, Source as Origin};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::Limits;
@@ -197,12 +198,15 @@ impl<'a> Phases<'a> {
         let (settings, source) = (self.settings, self.source);
         let sizes = &source.sizes;
         let setup = PoolSetup {
-            settings: settings.pool.machine(
-                &settings.run,
-                sizes.kv_tokens,
-                sizes.verifier_context,
-                sizes.end_tokens.clone(),
-            ),
+            settings: PoolSettings {
+                cost: Some(source.cost.clone()),
+                ..settings.pool.machine(
+                    &settings.run,
+                    sizes.kv_tokens,
+                    sizes.verifier_context,
+                    sizes.end_tokens.clone(),
+                )
+            },
             timings: self.timings.clone(),
             seed: settings.run.seed,
             kills: kills(settings),

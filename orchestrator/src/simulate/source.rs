@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use specfleet_config::{CALIBRATIONS, Fidelity, ModelOptions, RunPlace, Settings};
+use specfleet_config::{CALIBRATIONS, CostChoice, Fidelity, ModelOptions, RunPlace, Settings};
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::method::Method;
@@ -17,6 +17,7 @@ use super::trace::Recorded;
 use crate::error::Error;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
+use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::sizes::Sizes;
@@ -34,7 +35,9 @@ pub struct Source {
     pub resolved: Resolved,
     /// What machines know of the pair.
     pub sizes: Sizes,
-    /// What batches take and the host adds, by method.
+    /// What batches are charged.
+    pub cost: BatchCost,
+    /// What batches take on the host that is simulated, and what it adds, by method.
     pub timings: Vec<Timing>,
     /// The calibration that distributions are taken from.
     pub calibration: Option<Calibration>,
@@ -61,6 +64,12 @@ impl Source {
         progress: &Progress,
     ) -> Result<Source, Error> {
         precheck::virtual_time(settings)?;
+        if settings.pool.cost == CostChoice::Measured {
+            return Err(Error::Simulation(
+                "pool.cost = \"measured\": a simulation has no verifiers to measure; choose calibrated, roofline or fixed"
+                    .to_owned(),
+            ));
+        }
         let simulate = &settings.simulate;
         let reader = match &simulate.fidelity {
             Fidelity::Trace { run } => Some(recorded(settings, runs, run)?),
@@ -70,7 +79,7 @@ impl Source {
         let emulated = Sizes::emulated(settings);
         if emulated.is_some() && !fitted {
             return Err(Error::Simulation(
-                "simulate.cost = \"roofline\" declares an emulated pair, whose answers nobody knows: it needs \
+                "pool.cost = \"roofline\" declares an emulated pair, whose answers nobody knows: it needs \
                  simulate.fidelity = \"fitted\""
                     .to_owned(),
             ));
@@ -104,9 +113,13 @@ impl Source {
                 None => Error::Simulation(format!("the calibration has {advice}")),
             }
         };
-        let cost = match simulate.cost.declared() {
+        let fitted_cost = || {
+            let own = calibration.batch_cost.clone().map(BatchCost::Measured);
+            own.or_else(|| pair.as_ref().and_then(|pair| pool_cost::calibrated(settings, pair, &resolved)))
+        };
+        let cost = match settings.pool.cost.declared() {
             Some(cost) => cost,
-            None => BatchCost::Measured(calibration.batch_cost.clone().ok_or_else(|| missing("batch cost"))?),
+            None => fitted_cost().ok_or_else(|| missing("batch cost"))?,
         };
         let timing = |method: &Method| {
             let host = match (simulate.host, calibration.host_of(&method.name)) {
@@ -114,7 +127,8 @@ impl Source {
                 (true, Some(host)) => Host::measured(host),
                 (true, None) => return Err(missing("host overheads (or set simulate.host = false)")),
             };
-            Ok(Timing { cost: cost.of_method(&method.name), host })
+            let cost = if simulate.host { cost.of_method(&method.name) } else { cost.ideal() };
+            Ok(Timing { cost, host })
         };
         let timings = resolved.methods.iter().map(timing).collect::<Result<_, Error>>()?;
         if fitted && calibration.distributions.is_none() {
@@ -127,7 +141,7 @@ impl Source {
             (None, None) => unreachable!("a pair is loaded unless one is emulated"),
         };
         let calibration = Some(calibration);
-        Ok(Source { pair, work, data_sets, resolved, sizes, timings, calibration, trace })
+        Ok(Source { pair, work, data_sets, resolved, sizes, cost, timings, calibration, trace })
     }
 }
 

@@ -151,7 +151,7 @@ impl<'a> AuditCursor<'a> {
 }
 
 /// What summaries and figures look at.
-pub const FIGURE_COLUMNS: [RoundColumn; 11] = [
+pub const FIGURE_COLUMNS: [RoundColumn; 12] = [
     RoundColumn::Position,
     RoundColumn::Token,
     RoundColumn::Source,
@@ -163,4 +163,5 @@ pub const FIGURE_COLUMNS: [RoundColumn; 11] = [
     RoundColumn::Batch,
     RoundColumn::CloudNanojoules,
     RoundColumn::CloudPaperNanojoules,
+    RoundColumn::Waiting,
 ];

@@ -226,10 +226,10 @@ fn runs_that_are_not_alike_are_not_compared() {
     assert!(latency["effect"].as_f64() < Some(-1.0));
     let differences = compared["differences"].as_array().expect("a list");
     assert!(
-        differences.iter().any(|row| row[0].as_str().is_some_and(|key| key.starts_with("simulate.cost"))),
+        differences.iter().any(|row| row[0].as_str().is_some_and(|key| key.starts_with("pool.cost"))),
         "{compared}"
     );
-    assert!(asked(&place, &["compare", &base, &slow]).contains("differs: simulate.cost"));
+    assert!(asked(&place, &["compare", &base, &slow]).contains("differs: pool.cost"));
     let across = json(&place, &["compare", &base, &slow, "--method-a", "hlm", "--method-b", "u-hlm", "--json"]);
     assert_eq!(across["rows"][0]["method_b"], "u-hlm");
 }

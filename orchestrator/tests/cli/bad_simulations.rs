@@ -7,6 +7,7 @@ use expect_test::{Expect, expect};
 use serde_json::Value;
 
 use crate::bad_input::refused_at;
+use crate::calibration::MEASURED;
 use crate::common::*;
 
 fn refused(arguments: &[&str], expected: Expect) {
@@ -104,7 +105,7 @@ fn emulated_pairs() {
     refused(
         &[&["simulate", "--set", "pool.profile=h200"], &roofline[..]].concat(),
         expect![[
-            r#"specfleet: simulate.cost = "roofline" declares an emulated pair, whose answers nobody knows: it needs simulate.fidelity = "fitted""#
+            r#"specfleet: pool.cost = "roofline" declares an emulated pair, whose answers nobody knows: it needs simulate.fidelity = "fitted""#
         ]],
     );
     let model = [&["simulate", "--set", "pool.profile=host-cpu"], &roofline[..2]].concat();
@@ -345,7 +346,16 @@ fn runs_that_do_not_serve() {
     );
     // Nor do four batches.
     let few = ["--methods", "hlm", "--prompts", "1", "--max-new-tokens", "4"];
-    place.quick("run", "few", &few);
+    place.quick("run", "charged", &few);
+    let charged = place.name_of("charged");
+    refused_at(
+        &place,
+        &["calibrate", &charged],
+        expect![
+            "specfleet: run RUN: its batches were charged calibrated times, which say nothing about this host; repeat it with --set pool.cost=measured"
+        ],
+    );
+    place.quick("run", "few", &[&few[..], &MEASURED].concat());
     let few = place.name_of("few");
     refused_at(
         &place,

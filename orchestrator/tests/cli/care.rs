@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use expect_test::expect;
 use serde_json::Value;
+use specfleet_ledger::SCHEMA;
 
 use crate::bad_input::refused_at;
 use crate::common::*;
@@ -177,14 +178,14 @@ fn a_newer_store_is_refused_untouched() {
     let (place, [a, _]) = two_runs();
     let meta = place.path("runs").join(&a).join("meta.json");
     let text = fs::read_to_string(&meta).expect("meta.json");
-    fs::write(&meta, text.replacen("\"schema\": 3", "\"schema\": 99", 1)).expect("a file");
+    fs::write(&meta, text.replacen(&format!("\"schema\": {SCHEMA}"), "\"schema\": 99", 1)).expect("a file");
     let modified = || fs::metadata(store(&place, &a)).and_then(|meta| meta.modified()).expect("the store");
     let before = modified();
     for command in [&["rm", "--yes"][..], &["compact"], &["verify"], &["tag", "--remove", "x"], &["calibrate"]] {
         let output = call(&place, &[command, &[&a]].concat());
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{command:?}: {error}");
-        assert!(error.contains("has schema 99, this program reads up to 3"), "{command:?}: {error}");
+        assert!(error.contains(&format!("has schema 99, this program reads up to {SCHEMA}")), "{command:?}: {error}");
     }
     assert_eq!(modified(), before);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use specfleet_analysis::check_energy_closes;
+use specfleet_engine::record::ACCOUNTING;
 
 use crate::calibration::calibrated;
 use crate::common::*;
@@ -23,7 +24,8 @@ fn assert_readable(place: &Place, run: &Value, at_least: u64) {
     for generation in reader.generations() {
         let generation = generation.expect("a complete row");
         let rounds = reader.rounds(generation.id).expect("all its rounds");
-        check_energy_closes(&generation, &rounds).unwrap_or_else(|error| panic!("{:?}: {error}", generation.id));
+        check_energy_closes(&generation, &rounds, ACCOUNTING)
+            .unwrap_or_else(|error| panic!("{:?}: {error}", generation.id));
         generations += 1;
     }
     assert!(generations >= at_least, "{generations} generations");

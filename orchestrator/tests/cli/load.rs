@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use specfleet_analysis::check_energy_closes;
+use specfleet_engine::record::ACCOUNTING;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 
 use crate::common::*;
@@ -20,7 +21,8 @@ fn both(place: &Place, arguments: &[&str]) -> [(&'static str, Results, Rows); 2]
         let rows = place.rows_of(command);
         results.assert_sound();
         for (record, rounds) in &rows.generations {
-            check_energy_closes(record, rounds).unwrap_or_else(|error| panic!("{command}: {:?}: {error}", record.id));
+            check_energy_closes(record, rounds, ACCOUNTING)
+                .unwrap_or_else(|error| panic!("{command}: {:?}: {error}", record.id));
             let uploads = record.uploads;
             assert_eq!(uploads.sent, uploads.verdicts + uploads.refused + uploads.cancelled, "{command}: {record:?}");
         }

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 use specfleet_analysis::check_energy_closes;
+use specfleet_engine::record::ACCOUNTING;
 use specfleet_engine::record::{BatchRecord, GenerationRecord};
 
 use crate::common::*;
@@ -169,7 +170,8 @@ fn books_close(place: &Place, run: &Results) {
     let mut cloud: BTreeMap<u16, u64> = BTreeMap::new();
     for generation in &generations {
         let rounds = reader.rounds(generation.id).expect("rows");
-        check_energy_closes(generation, &rounds).unwrap_or_else(|error| panic!("{:?}: {error}", generation.id));
+        check_energy_closes(generation, &rounds, ACCOUNTING)
+            .unwrap_or_else(|error| panic!("{:?}: {error}", generation.id));
         *cloud.entry(generation.id.method).or_default() += generation.energy.cloud;
     }
     let batches: Vec<BatchRecord> = reader.batches().collect::<Result<_, _>>().expect("rows");

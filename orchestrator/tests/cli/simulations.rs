@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 use specfleet_analysis::check_energy_closes;
+use specfleet_engine::record::ACCOUNTING;
 use specfleet_engine::record::Source;
 use specfleet_ledger::RunKind;
 
@@ -49,7 +50,8 @@ fn the_default_scenario_in_every_fidelity() {
         let kind = RunKind::Simulated { fidelity: fidelity.to_owned(), cost: "fixed".to_owned(), keep_every: 1 };
         assert_eq!(rows.meta.kind, kind);
         for (record, rounds) in &rows.generations {
-            check_energy_closes(record, rounds).unwrap_or_else(|error| panic!("{out}: {:?}: {error}", record.id));
+            check_energy_closes(record, rounds, ACCOUNTING)
+                .unwrap_or_else(|error| panic!("{out}: {:?}: {error}", record.id));
         }
         let exact = summary(&place, out)["methods"]["hlm"].get("exact_match").is_some();
         assert_eq!(exact, fidelity != "fitted", "drawn tokens are no text");

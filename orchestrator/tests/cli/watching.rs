@@ -49,6 +49,7 @@ fn from_rows(rows: &Rows) -> BTreeMap<String, f64> {
             ("uncertainty", times.uncertainty),
             ("importance", times.importance),
             ("overrun", times.overrun),
+            ("waiting_overrun", times.waiting_overrun),
             ("waiting", times.waiting),
             ("idle", times.idle),
         ] {

@@ -212,6 +212,7 @@ impl Scene {
             context: CONTEXT,
             end_tokens: vec![END],
             retry_after: Span::from_millis(20),
+            cost: None,
             profile: VerifierProfile {
                 name: "gpu".into(),
                 source: "bench".into(),

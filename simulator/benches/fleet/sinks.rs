@@ -88,7 +88,14 @@ pub(crate) fn with_figures(scene: &Scene, threads: usize) -> (Totals, Summary) {
 
 /// Figures without records.
 fn empty(method: &Method) -> StreamSummary {
-    let header = RunHeader { run: "bench".into(), seed: 1, scenario_hash: String::new(), faults_injected: 0 };
+    let header = RunHeader {
+        run: "bench".into(),
+        seed: 1,
+        scenario_hash: String::new(),
+        faults_injected: 0,
+        accounting: 2,
+        pool_cost: "fixed".to_owned(),
+    };
     StreamSummary::new(header, std::slice::from_ref(method), &["words".to_owned()])
 }
 

@@ -136,6 +136,7 @@ pub(crate) fn exact() -> Setup {
             context: 64,
             end_tokens: vec![],
             retry_after: Span(5_000),
+            cost: None,
             profile: VerifierProfile { name: "test".into(), source: "test".into(), batch_watts: 3.0, idle_watts: 1.0 },
         },
         cost: BatchCost::Fixed { span: Span(5_000) },

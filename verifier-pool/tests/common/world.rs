@@ -97,6 +97,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
             context: shape.context as u32,
             end_tokens: Vec::new(),
             retry_after: Span::from_millis(5),
+            cost: None,
             profile: VerifierProfile {
                 name: "test".to_owned(),
                 source: "declared by this test".to_owned(),

@@ -3,7 +3,7 @@
 use super::super::energy::DeviceCost;
 use super::super::gate::{self, GateReason};
 use super::super::generation::{Computing, Held, Pending};
-use super::super::link::Direction;
+use super::super::link::{ChannelKey, Direction};
 use super::super::message::{Output, Step, StepResult};
 use super::DeviceMachine;
 use crate::method::{Gate, ImportanceStatistic, MAX_BLOCK, PriceRule};
@@ -54,7 +54,8 @@ impl DeviceMachine {
     /// λ_link + λ_pool for an upload of the oldest `drafts` drafts now.
     fn price(&self, rule: &PriceRule, drafts: u8, now: Time) -> f32 {
         let (settings, bits) = (&self.settings, self.upload_bits(drafts));
-        let sending = settings.link.sending_now(settings.seed, self.device, Direction::Up, now, bits);
+        let key = self.generation.as_ref().map_or_else(ChannelKey::default, |g| g.channel(settings.seed));
+        let sending = settings.link.sending_now(key, Direction::Up, now, bits);
         let pool = self.extras.as_ref().map_or(0.0, |extras| extras.pool_price(rule, now));
         rule.link_price(sending.joules, sending.seconds) + pool
     }
@@ -142,6 +143,7 @@ impl DeviceMachine {
                 generation.times.uncertainty += charge.uncertainty;
                 generation.times.importance += charge.importance;
                 generation.times.overrun += elapsed - charge.total();
+                generation.attempt.drafted(computing.since, charge.total());
             }
             DeviceCost::Host { .. } => generation.times.draft += elapsed,
         }

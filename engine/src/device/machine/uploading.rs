@@ -1,5 +1,6 @@
 //! Uploads: sending drafts, and what the pool says to them.
 
+use super::super::attempt::Attempt;
 use super::super::gate::GateReason;
 use super::super::generation::{Generation, Network, UploadCost};
 use super::super::link::{Direction, Transfer};
@@ -26,9 +27,12 @@ impl DeviceMachine {
             self.fall_silent(now);
             return;
         }
+        let key = generation.channel(self.settings.seed);
         let Transfer { arrives, airtime, snr, .. } =
-            self.link.transfer(&self.settings.link, self.settings.seed, self.device, Direction::Up, now, bits);
+            self.link.transfer(&self.settings.link, key, Direction::Up, now, bits);
         generation.airtime_up += airtime;
+        generation.attempt.give_up(&mut generation.times);
+        generation.attempt = Attempt::begin(now, key.position, key.attempt, arrives.since(now));
         let cost = &mut generation.cost;
         cost.attempts += 1;
         cost.bits += bits;
@@ -114,6 +118,7 @@ impl DeviceMachine {
             generation.uploads.verdicts += 1;
             generation.network = Network::Quiet;
         }
+        self.charge_waiting(now, verdict.cost.pool_time(), verdict.downlink);
         self.apply(now, awaited, verdict, out);
     }
 
@@ -153,6 +158,8 @@ impl DeviceMachine {
         if let Some(extras) = &mut self.extras {
             extras.announced(now, refusal.price);
         }
+        self.charge_waiting(now, Span::ZERO, refusal.downlink);
+        let Some(generation) = &mut self.generation else { return };
         if refusal.reason.is_final() {
             generation.network = Network::Quiet;
             generation.ending = Some(FinishReason::Failed);
@@ -185,6 +192,7 @@ impl DeviceMachine {
     pub(super) fn cancel(&mut self, now: Time, upload: UploadId, out: &mut Vec<Output>) {
         let Some(generation) = &mut self.generation else { return };
         generation.uploads.cancelled += 1;
+        generation.attempt.give_up(&mut generation.times);
         self.fall_silent(now);
         out.push(Output::Cancel(upload));
     }
@@ -198,6 +206,7 @@ impl DeviceMachine {
             out.push(Output::Cancel(upload));
         }
         generation.network = Network::Quiet;
+        generation.attempt.give_up(&mut generation.times);
         if self.settings.on_unreachable == OnUnreachable::Local && drafts > 0 {
             let reason = generation.upload_reason;
             generation.cost = UploadCost::NONE;
