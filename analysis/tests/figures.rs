@@ -137,6 +137,10 @@ fn figures_computed_by_hand() {
         mean("inter_token_latency_seconds", (3.0 * 0.5 + 3.0) / 4.0);
         // The second one never came to its end.
         mean("request_latency_seconds", 2.0);
+        // One of three requests was dropped, and none failed.
+        mean("dropped", 1.0);
+        mean("dropped_share", 1.0 / 3.0);
+        mean("failed_share", 0.0);
         mean("queue_seconds", 0.375);
         mean("verify_seconds", (0.1 + 3.0 * 0.2) / 4.0);
         mean("batch_sequences", 2.0);
@@ -198,7 +202,9 @@ fn what_does_not_apply_is_absent() {
     run.generations.remove(0);
     for summary in [exact(&run), streamed(&run)] {
         assert_eq!((summary.generations, summary.dropped), (1, 1));
-        assert!(summary.methods.get("u-hlm").expect("it was to run").is_empty());
+        let metrics = summary.methods.get("u-hlm").expect("it was to run");
+        let figures: Vec<(&str, f64)> = metrics.iter().map(|(name, metric)| (name, metric.mean)).collect();
+        assert_eq!(figures, [("dropped", 1.0), ("dropped_share", 1.0), ("failed", 0.0), ("failed_share", 0.0)]);
     }
 }
 

@@ -17,9 +17,16 @@ pub const METRIC_ALIASES: [(&str, &str); 6] = [
     ("goodput", "goodput_tokens_per_second"),
 ];
 
-/// Units, and how many of each make one in SI (or a whole).
-const UNITS: [(&str, f64); 7] =
-    [("ns", 1e9), ("us", 1e6), ("ms", 1e3), ("s", 1.0), ("J", 1.0), ("mJ", 1e3), ("%", 100.0)];
+/// Units, how many of each make one in SI (or a whole), and what they measure.
+const UNITS: [(&str, f64, Quantity); 7] = [
+    ("ns", 1e9, Quantity::Time),
+    ("us", 1e6, Quantity::Time),
+    ("ms", 1e3, Quantity::Time),
+    ("s", 1.0, Quantity::Time),
+    ("J", 1.0, Quantity::Energy),
+    ("mJ", 1e3, Quantity::Energy),
+    ("%", 100.0, Quantity::Number),
+];
 /// Percentiles that a summary has.
 const PERCENTILES: [u8; 4] = [50, 90, 95, 99];
 const FORM: &str =
@@ -38,10 +45,21 @@ pub enum Statistic {
     Percentile(u8),
 }
 
+/// What the unit of a limit measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// No unit, or %.
+    Number,
+    /// A time.
+    Time,
+    /// An energy.
+    Energy,
+}
+
 /// A metric held against a limit.
 ///
 /// Reads `metric[_p50|_p90|_p95|_p99|_mean|_min|_max] <|<=|>|>= number[unit]`, with units ns, us, ms, s, J, mJ and %, with or
-/// without blanks; prints the same with the metric's full name and the limit in SI units.
+/// without blanks; prints the same with the metric's full name and the limit in s, J or a share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Check {
@@ -55,6 +73,8 @@ pub struct Check {
     pub or_equal: bool,
     /// The limit: seconds, joules, or what the metric counts; a share for %. Finite.
     pub limit: f64,
+    /// What the unit of the limit measures. Whether the metric is of that kind is not known here.
+    pub quantity: Quantity,
 }
 
 /// A text that is no check.
@@ -121,7 +141,8 @@ impl FromStr for Check {
             None => (false, right),
         };
         let (metric, statistic) = parse_metric(metric.trim())?;
-        Ok(Check { metric, statistic, below, or_equal, limit: parse_limit(limit.trim())? })
+        let (limit, quantity) = parse_limit(limit.trim())?;
+        Ok(Check { metric, statistic, below, or_equal, limit, quantity })
     }
 }
 
@@ -164,8 +185,8 @@ fn no_percentile(text: &str, name: &str, wanted: f64) -> CheckError {
     CheckError::Percentile { metric: text.to_owned(), nearest: format!("{name}_p{nearest}") }
 }
 
-/// A number and its unit, in SI.
-fn parse_limit(text: &str) -> Result<f64, CheckError> {
+/// A number and its unit, in SI, and what that measures.
+fn parse_limit(text: &str) -> Result<(f64, Quantity), CheckError> {
     // No unit starts like a number goes on.
     let end = text.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(text.len());
     let (number, unit) = (&text[..end], text[end..].trim());
@@ -173,18 +194,18 @@ fn parse_limit(text: &str) -> Result<f64, CheckError> {
         Ok(value) if f64::is_finite(value) => value,
         _ => return Err(CheckError::Number { number: text.to_owned() }),
     };
-    let scaled = match UNITS.iter().find(|(name, _)| *name == unit) {
-        Some((_, per_one)) => value / per_one,
-        None if unit.is_empty() => value,
+    let (scaled, quantity) = match UNITS.iter().find(|(name, ..)| *name == unit) {
+        Some((_, per_one, quantity)) => (value / per_one, *quantity),
+        None if unit.is_empty() => (value, Quantity::Number),
         None => {
             return Err(CheckError::Unit {
                 unit: unit.to_owned(),
-                nearest: nearest_of(unit, UNITS.iter().map(|(name, _)| *name)),
+                nearest: nearest_of(unit, UNITS.iter().map(|(name, ..)| *name)),
             });
         }
     };
     // Adding zero turns -0.0 into 0.0, so that equal checks have equal texts.
-    Ok(scaled + 0.0)
+    Ok((scaled + 0.0, quantity))
 }
 
 impl fmt::Display for Check {
@@ -200,7 +221,12 @@ impl fmt::Display for Check {
         }
         let sign = if self.below { '<' } else { '>' };
         let equal = if self.or_equal { "=" } else { "" };
-        write!(f, " {sign}{equal} {}", self.limit)
+        let unit = match self.quantity {
+            Quantity::Number => "",
+            Quantity::Time => "s",
+            Quantity::Energy => "J",
+        };
+        write!(f, " {sign}{equal} {}{unit}", self.limit)
     }
 }
 
@@ -235,15 +261,16 @@ mod tests {
 
     #[test]
     fn checks_are_read() {
-        reads("inter_token_p95 < 250ms", "inter_token_latency_seconds_p95 < 0.25");
-        reads("inter_token_p95<250ms", "inter_token_latency_seconds_p95 < 0.25");
+        reads("inter_token_p95 < 250ms", "inter_token_latency_seconds_p95 < 0.25s");
+        reads("inter_token_p95<250ms", "inter_token_latency_seconds_p95 < 0.25s");
+        reads("inter_token_p95<250", "inter_token_latency_seconds_p95 < 250");
         reads("  agreement>=90 % ", "verifier_agreement >= 0.9");
         reads("upload_rate_mean < .5", "upload_rate < 0.5");
-        reads("ttft_max <= 1.5e3 us", "time_to_first_token_seconds_max <= 0.0015");
-        reads("queue_p99 < 10ns", "queue_seconds_p99 < 0.00000001");
-        reads("energy < 40mJ", "energy_per_token_joules_total < 0.04");
-        reads("goodput_min > 2s", "goodput_tokens_per_second_min > 2");
-        reads("energy_p50 > -0 J", "energy_per_token_joules_total_p50 > 0");
+        reads("ttft_max <= 1.5e3 us", "time_to_first_token_seconds_max <= 0.0015s");
+        reads("queue_p99 < 10ns", "queue_seconds_p99 < 0.00000001s");
+        reads("energy < 40mJ", "energy_per_token_joules_total < 0.04J");
+        reads("goodput_min > 2s", "goodput_tokens_per_second_min > 2s");
+        reads("energy_p50 > -0 J", "energy_per_token_joules_total_p50 > 0J");
         reads("a_p95_mean > 1", "a_p95_mean > 1");
         reads("ttft_mean_mean > 1", "ttft_mean_mean > 1");
     }
@@ -297,9 +324,10 @@ mod tests {
             below: bool,
             or_equal: bool,
             limit in proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+            quantity in proptest::sample::select(vec![Quantity::Number, Quantity::Time, Quantity::Energy]),
         ) {
             prop_assume!(METRIC_ALIASES.iter().all(|(alias, _)| *alias != metric));
-            let check = Check { metric, statistic, below, or_equal, limit: limit + 0.0 };
+            let check = Check { metric, statistic, below, or_equal, limit: limit + 0.0, quantity };
             prop_assert_eq!(check.to_string().parse(), Ok(check));
         }
 

@@ -24,7 +24,7 @@ mod settings;
 mod vary;
 mod workload;
 
-pub use check::{Check, CheckError, METRIC_ALIASES, Statistic};
+pub use check::{Check, CheckError, METRIC_ALIASES, Quantity, Statistic};
 pub use error::ConfigError;
 pub use fault::{Fault, FaultError};
 pub use mode::Mode;
@@ -34,8 +34,8 @@ pub use profile::{DeclaredModel, VerifierSpeed};
 pub use scenario::Scenario;
 pub use settings::{
     Assignment, CalibrationFile, CalibrationOptions, CostChoice, DeviceOptions, Fidelity, FleetPart, MethodChoice,
-    ModelChoice, ModelOptions, PoolOptions, RunOptions, RunPlace, Settings, SimulateOptions, Task, Threshold, TlsFiles,
-    WorkloadPart,
+    ModelChoice, ModelOptions, PoolOptions, RecordedLengths, RunOptions, RunPlace, Settings, SimulateOptions, Task,
+    Threshold, TlsFiles, WorkloadPart,
 };
 pub use vary::{Vary, VaryError};
 pub use workload::{Prompt, Workload};

@@ -102,6 +102,13 @@ pub struct ModelSize {
     pub context: u32,
 }
 
+impl ModelSize {
+    /// Memory that the weights take.
+    pub fn weight_bytes(&self) -> f64 {
+        self.parameters * self.parameter_bytes
+    }
+}
+
 impl BatchCost {
     /// The time of a batch. `draw`: a uniform draw from [0, 1), which only `measured` uses, for its spread.
     pub fn span(&self, work: &BatchWork, draw: f64) -> Span {
@@ -109,6 +116,21 @@ impl BatchCost {
             BatchCost::Fixed { span } => *span,
             BatchCost::Measured(measured) => measured.span(work, draw),
             BatchCost::Roofline(roofline) => roofline.span(work),
+        }
+    }
+
+    /// The cost on a verifier that is `factor` times as fast in everything.
+    pub fn faster(&self, factor: f64) -> BatchCost {
+        let shorter = |span: Span| Span::from_seconds(span.seconds() / factor);
+        match self {
+            BatchCost::Fixed { span } => BatchCost::Fixed { span: shorter(*span) },
+            BatchCost::Measured(measured) => BatchCost::Measured(measured.scaled(1.0 / factor)),
+            BatchCost::Roofline(roofline) => BatchCost::Roofline(Roofline {
+                flops_per_second: roofline.flops_per_second * factor,
+                bytes_per_second: roofline.bytes_per_second * factor,
+                overhead: shorter(roofline.overhead),
+                model: roofline.model.clone(),
+            }),
         }
     }
 
@@ -152,12 +174,16 @@ impl BatchCost {
 impl MeasuredCost {
     fn of_method(&self, name: &str) -> MeasuredCost {
         let factor = self.methods.get(name).copied().unwrap_or(1.0);
+        MeasuredCost { methods: BTreeMap::new(), ..self.scaled(factor) }
+    }
+
+    /// Every batch takes `factor` times as long.
+    fn scaled(&self, factor: f64) -> MeasuredCost {
         MeasuredCost {
             base: self.base * factor,
             per_token: self.per_token * factor,
             per_sequence: self.per_sequence * factor,
             per_cached_token: self.per_cached_token * factor,
-            methods: BTreeMap::new(),
             ..self.clone()
         }
     }
@@ -240,6 +266,7 @@ mod tests {
         assert_eq!(cost.span(&work(4, 2, 100, 0), 0.75), Span(200));
         assert_eq!(cost.of_method("dssd").span(&work(4, 2, 100, 0), 0.75), Span(100));
         assert_eq!(cost.of_method("hlm").span(&work(4, 2, 100, 0), 0.75), Span(200));
+        assert_eq!(cost.faster(1.25).span(&work(4, 2, 100, 0), 0.5), Span(128));
     }
 
     #[test]
@@ -259,6 +286,8 @@ mod tests {
         assert_eq!(roofline.span(&work(1, 1, 0, 0)), Span(2_000_001 + 5));
         // 1,000 tokens: 2e12 operations at 1e14 per second.
         assert_eq!(roofline.span(&work(1000, 1, 0, 0)), Span(20_000_000 + 5));
+        let faster = BatchCost::Roofline(roofline).faster(1.25);
+        assert_eq!(faster.span(&work(1000, 1, 0, 0), 0.0), Span(16_000_000 + 4));
     }
 
     #[test]

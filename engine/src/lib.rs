@@ -25,6 +25,7 @@ pub mod names;
 pub mod pool;
 pub mod random;
 pub mod record;
+pub mod sizing;
 mod splitmix;
 pub mod time;
 pub mod wire;

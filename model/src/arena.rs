@@ -106,6 +106,11 @@ impl KvArena {
         }
     }
 
+    /// Bytes that a sequence of `tokens` tokens of this model takes, in whole pages.
+    pub fn bytes_of(model: &Model, tokens: usize) -> usize {
+        tokens.div_ceil(PAGE) * PageLayout::new(model.shape()).bytes()
+    }
+
     /// Lets passes over this arena use up to `threads` threads, the calling one included; sequences are divided among
     /// them, so one sequence alone always runs on one thread. Results do not depend on it.
     pub fn with_threads(mut self, threads: usize) -> Self {

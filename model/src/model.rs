@@ -67,6 +67,21 @@ impl Model {
         &self.0.shape
     }
 
+    /// Memory that the weights take, in bytes; norms, which are small beside it, are left out.
+    pub fn weight_bytes(&self) -> usize {
+        let shape = self.shape();
+        let embeddings = shape.vocab * shape.hidden;
+        // A tied head is packed again beside the embeddings, which stay `f32`.
+        let packed = shape.parameters - if shape.tied_head { 0 } else { embeddings };
+        let block = self.precision().block();
+        let block_bytes = match self.precision() {
+            Precision::F32 => 4,
+            Precision::Q8_0 => 34,
+            Precision::Q4K => 144,
+        };
+        embeddings * size_of::<f32>() + packed / block * block_bytes
+    }
+
     /// The precision that was asked for.
     pub fn precision(&self) -> Precision {
         self.0.precision

@@ -4,6 +4,8 @@
 //! A walk is an `hlm` generation: at each position the draft is judged and the text goes on with what was committed, so
 //! the samples lie where the methods will be. The seed is fixed: a calibration belongs to a pair, not to a run.
 
+use std::fmt;
+
 use specfleet_config::{Prompt, Settings};
 use specfleet_engine::acceptance::{Next, verifier_draw, verify_outcome};
 use specfleet_engine::calibration::{Calibration, CalibrationKey, CalibrationSample, HarmMeasure, HarmSample};
@@ -29,8 +31,6 @@ const HARM_POSITIONS: usize = 256;
 const AGREEMENT_TOKENS: usize = 32;
 /// Seed of all draws.
 const SEED: u64 = 0xca11_b4a7;
-/// Room for the walks' caches: a batch of walks on contexts far beyond those of the shipped prompts.
-const KV_BYTES: usize = 1 << 30;
 
 /// What the calibration of this scenario's pair belongs to.
 pub fn key(settings: &Settings, pair: &Pair, estimator: Estimator, form: PayloadForm) -> CalibrationKey {
@@ -47,15 +47,87 @@ pub fn key(settings: &Settings, pair: &Pair, estimator: Estimator, form: Payload
     }
 }
 
-/// Computes the calibration of `key` on the scenario's calibration prompts.
-pub fn calibrate(settings: &Settings, pair: &Pair, key: CalibrationKey) -> Result<Calibration, Error> {
-    let tasks: Vec<&Prompt> = settings.calibration.workload.tasks().map(|task| task.prompt).collect();
-    let mut walker = Walker::new(pair, &key);
-    for batch in tasks.chunks(BATCH) {
-        walker.walk(batch)?;
+/// Computes the calibration of `key` on the scenario's calibration prompts. `say` is told beforehand what it takes.
+pub fn calibrate(
+    settings: &Settings,
+    pair: &Pair,
+    key: CalibrationKey,
+    say: &dyn Fn(&str),
+) -> Result<Calibration, Error> {
+    let prompts = prompts(settings, pair)?;
+    let plan = Plan::new(settings, pair, &prompts)?;
+    say(&plan.to_string());
+    let mut walker = Walker::new(pair, &key, &plan);
+    let mut done = 0;
+    for group in prompts.chunks(BATCH) {
+        walker.group(group)?;
+        done += group.len();
+        say(&format!("calibration: {done} of {} prompts", prompts.len()));
     }
     let (harm, measure) = walker.harm()?;
     Ok(Calibration::fit(key, &walker.samples, &harm, measure))
+}
+
+/// A calibration prompt as tokens.
+struct Text<'a> {
+    number: u32,
+    reference: &'a str,
+    tokens: Vec<u32>,
+}
+
+/// The calibration prompts in order.
+fn prompts<'a>(settings: &'a Settings, pair: &Pair) -> Result<Vec<Text<'a>>, Error> {
+    let tasks = settings.calibration.workload.tasks();
+    tasks
+        .zip(0..)
+        .map(|(task, number)| {
+            let Prompt { text, reference, .. } = task.prompt;
+            Ok(Text { number, reference, tokens: pair.tokenizer.encode(text)? })
+        })
+        .collect()
+}
+
+/// How many texts are followed at a time, and the KV memory that this takes.
+struct Plan {
+    /// Walks at a time; harm is measured on as many texts.
+    walks: usize,
+    drafter_bytes: usize,
+    verifier_bytes: usize,
+}
+
+impl Plan {
+    /// As many walks at a time as the memory in `calibration.kv_mebibytes` holds, by the longest prompt. An error if it
+    /// does not hold one.
+    fn new(settings: &Settings, pair: &Pair, prompts: &[Text<'_>]) -> Result<Plan, Error> {
+        let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+        let upto = |tokens: usize| tokens.min(pair.context());
+        // Behind the last position of a walk stand a draft and the one after it.
+        let drafter = KvArena::bytes_of(&pair.drafter, upto(longest + TOKENS + 2));
+        // A walk is followed by what the verifier writes on from a position of it.
+        let verifier = KvArena::bytes_of(&pair.verifier, upto(longest + 2 * TOKENS + 1));
+        let most = (settings.calibration.kv_mebibytes as usize) << 20;
+        let walks = (most / (drafter + verifier).max(1)).min(BATCH);
+        if walks < 2 {
+            return Err(Error::CalibrationMemory {
+                mebibytes: settings.calibration.kv_mebibytes,
+                // A rejected draft and its replacement are followed side by side.
+                needed: (2 * (drafter + verifier)).div_ceil(1 << 20),
+                tokens: longest,
+            });
+        }
+        Ok(Plan { walks, drafter_bytes: walks * drafter, verifier_bytes: walks * verifier })
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = (self.drafter_bytes + self.verifier_bytes).div_ceil(1 << 20);
+        write!(
+            f,
+            "calibration follows {} texts at a time, for which it takes up to {mebibytes} MiB of KV memory",
+            self.walks
+        )
+    }
 }
 
 /// One prompt on its way.
@@ -67,8 +139,7 @@ struct Walk {
     epoch: u32,
     /// Of `concentration`, per layer.
     moments: Vec<RunningMoments>,
-    /// The drafter's caches, one per layer, because a pass tells the attention of one layer.
-    drafter: Vec<SeqId>,
+    drafter: SeqId,
     verifier: SeqId,
 }
 
@@ -91,41 +162,62 @@ struct Walker<'a> {
     layers: usize,
     drafter_kv: KvArena,
     verifier_kv: KvArena,
+    walks: usize,
     samples: Vec<CalibrationSample>,
     rejected: Vec<Rejected>,
-    prompts: u32,
+}
+
+/// What a walk has seen at a position, to be put in the order of positions and prompts.
+struct Seen {
+    generated: usize,
+    prompt: u32,
+    sample: CalibrationSample,
+    rejected: Option<Rejected>,
 }
 
 impl<'a> Walker<'a> {
-    fn new(pair: &'a Pair, key: &CalibrationKey) -> Self {
+    fn new(pair: &'a Pair, key: &CalibrationKey, plan: &Plan) -> Self {
         let full = PayloadForm::Full { bits: specfleet_engine::method::ProbabilityBits::B32 };
         Walker {
             pair,
             sampling: key.sampling,
             form: key.samples_from.unwrap_or(full),
             layers: pair.drafter.shape().layers,
-            drafter_kv: KvArena::new(&pair.drafter, KV_BYTES),
-            verifier_kv: KvArena::new(&pair.verifier, KV_BYTES),
+            drafter_kv: KvArena::new(&pair.drafter, plan.drafter_bytes),
+            verifier_kv: KvArena::new(&pair.verifier, plan.verifier_bytes),
+            walks: plan.walks,
             samples: Vec::new(),
             rejected: Vec::new(),
-            prompts: 0,
         }
     }
 
+    /// Walks a group of prompts to their ends, as many at a time as there is memory for. What they saw is kept as if all
+    /// had walked side by side, so that no fit depends on the memory.
+    fn group(&mut self, prompts: &[Text<'_>]) -> Result<(), Error> {
+        let mut seen = Vec::new();
+        for batch in prompts.chunks(self.walks) {
+            self.walk(batch, &mut seen)?;
+        }
+        seen.sort_by_key(|seen| (seen.generated, seen.prompt));
+        for Seen { sample, rejected, .. } in seen {
+            self.samples.push(sample);
+            self.rejected.extend(rejected.filter(|_| self.rejected.len() < HARM_POSITIONS));
+        }
+        Ok(())
+    }
+
     /// Walks a batch of prompts to their ends.
-    fn walk(&mut self, prompts: &[&Prompt]) -> Result<(), Error> {
+    fn walk(&mut self, prompts: &[Text<'_>], seen: &mut Vec<Seen>) -> Result<(), Error> {
         let mut walks = Vec::new();
         for prompt in prompts {
-            let tokens = self.pair.tokenizer.encode(&prompt.text)?;
-            self.prompts += 1;
             walks.push(Walk {
-                prompt: self.prompts - 1,
-                reference: prompt.reference.clone(),
-                prompt_tokens: tokens.len(),
-                tokens,
+                prompt: prompt.number,
+                reference: prompt.reference.to_owned(),
+                prompt_tokens: prompt.tokens.len(),
+                tokens: prompt.tokens.clone(),
                 epoch: 0,
                 moments: vec![RunningMoments::default(); self.layers],
-                drafter: (0..self.layers).map(|_| self.drafter_kv.open()).collect(),
+                drafter: self.drafter_kv.open(),
                 verifier: self.verifier_kv.open(),
             });
         }
@@ -133,12 +225,12 @@ impl<'a> Walker<'a> {
             // Two lookahead steps must fit behind the next position.
             let (going, done): (Vec<Walk>, Vec<Walk>) = walks.into_iter().partition(|walk| self.goes_on(walk));
             for walk in done {
-                walk.drafter.iter().for_each(|&seq| self.drafter_kv.close(seq));
+                self.drafter_kv.close(walk.drafter);
                 self.verifier_kv.close(walk.verifier);
             }
             walks = going;
             if !walks.is_empty() {
-                self.position(&mut walks)?;
+                self.position(&mut walks, seen)?;
             }
         }
         Ok(())
@@ -146,18 +238,20 @@ impl<'a> Walker<'a> {
 
     fn goes_on(&self, walk: &Walk) -> bool {
         let generated = walk.tokens.len() - walk.prompt_tokens;
-        let ended = generated > 0 && walk.tokens.last().is_some_and(|t| self.pair.verifier.shape().eos.contains(t));
+        let ended = walk.tokens.is_empty()
+            || generated > 0 && walk.tokens.last().is_some_and(|t| self.pair.verifier.shape().eos.contains(t));
         !ended && generated < TOKENS && walk.tokens.len() + 3 <= self.pair.context()
     }
 
     /// One position of every walk: draft, look ahead, judge, commit.
-    fn position(&mut self, walks: &mut [Walk]) -> Result<(), Error> {
+    fn position(&mut self, walks: &mut [Walk], seen: &mut Vec<Seen>) -> Result<(), Error> {
         let vocab = self.pair.drafter.shape().vocab;
         let heads = self.pair.drafter.shape().heads;
         let keys: Vec<DrawKey> = walks.iter().map(Walk::key).collect();
         let mut drafts = vec![Vec::new(); walks.len()];
         let mut logits = vec![Vec::new(); walks.len()];
         let mut readings: Vec<(Vec<ImportanceReading>, Vec<ImportanceReading>)> = vec![Default::default(); walks.len()];
+        self.fill(walks)?;
         for layer in 0..self.layers {
             // Three steps per layer: the position itself, then the draft, then the draft behind it.
             for step in 0..3 {
@@ -165,7 +259,7 @@ impl<'a> Walker<'a> {
                     .iter()
                     .zip(&drafts)
                     .map(|(walk, drafts): (&Walk, &Vec<u32>)| match step {
-                        0 => &walk.tokens[self.drafter_kv.len(walk.drafter[layer])..],
+                        0 => &walk.tokens[walk.tokens.len() - 1..],
                         _ => &drafts[step - 1..step],
                     })
                     .collect();
@@ -173,7 +267,7 @@ impl<'a> Walker<'a> {
                     .iter()
                     .zip(&fed)
                     .map(|(walk, tokens)| SeqStep {
-                        seq: walk.drafter[layer],
+                        seq: walk.drafter,
                         tokens,
                         logits: if layer == 0 && step < 2 { LogitRows::Last(1) } else { LogitRows::None },
                         attention: (step != 1).then_some(layer),
@@ -202,8 +296,9 @@ impl<'a> Walker<'a> {
                     }
                 }
             }
+            // A pass tells the attention of one layer: the next one sees the same tokens again.
             for walk in walks.iter() {
-                self.drafter_kv.truncate(walk.drafter[layer], walk.tokens.len());
+                self.drafter_kv.truncate(walk.drafter, walk.tokens.len() - 1);
             }
         }
         let steps: Vec<SeqStep<'_>> = walks
@@ -244,27 +339,45 @@ impl<'a> Walker<'a> {
                 concentration,
                 lookahead,
             };
+            let generated = walk.tokens.len() - walk.prompt_tokens;
+            let mut rejected = None;
             let next = match outcome.next {
                 Next::Replacement(replacement) => {
-                    if self.rejected.len() < HARM_POSITIONS {
-                        self.rejected.push(Rejected {
-                            prefix: walk.tokens.clone(),
-                            prompt_tokens: walk.prompt_tokens,
-                            prompt: walk.prompt,
-                            epoch: walk.epoch + 1,
-                            draft: drafted.token,
-                            replacement,
-                            reference: walk.reference.clone(),
-                            sample: sample.clone(),
-                        });
-                    }
+                    rejected = Some(Rejected {
+                        prefix: walk.tokens.clone(),
+                        prompt_tokens: walk.prompt_tokens,
+                        prompt: walk.prompt,
+                        epoch: walk.epoch + 1,
+                        draft: drafted.token,
+                        replacement,
+                        reference: walk.reference.clone(),
+                        sample: sample.clone(),
+                    });
                     walk.epoch += 1;
                     replacement
                 }
                 Next::None | Next::Bonus(_) | Next::Resample(_) => drafted.token,
             };
             walk.tokens.push(next);
-            self.samples.push(sample);
+            seen.push(Seen { generated, prompt: walk.prompt, sample, rejected });
+        }
+        Ok(())
+    }
+
+    /// The drafter reads all but the last token of each walk.
+    fn fill(&mut self, walks: &[Walk]) -> Result<(), Error> {
+        let missing = walks.iter().map(|walk| (walk, self.drafter_kv.len(walk.drafter)..walk.tokens.len() - 1));
+        let steps: Vec<SeqStep<'_>> = missing
+            .filter(|(_, range)| !range.is_empty())
+            .map(|(walk, range)| SeqStep {
+                seq: walk.drafter,
+                tokens: &walk.tokens[range],
+                logits: LogitRows::None,
+                attention: None,
+            })
+            .collect();
+        if !steps.is_empty() {
+            self.pair.drafter.forward(&mut self.drafter_kv, &steps)?;
         }
         Ok(())
     }
@@ -280,7 +393,7 @@ impl<'a> Walker<'a> {
         let measure = if answers { HarmMeasure::ExactMatch } else { HarmMeasure::TokenAgreement };
         let mut harm = Vec::new();
         let rejected = std::mem::take(&mut self.rejected);
-        for batch in rejected.chunks(BATCH / 2) {
+        for batch in rejected.chunks(self.walks / 2) {
             let texts: Vec<(Vec<u32>, u32, u32)> = batch
                 .iter()
                 .flat_map(|r| {

@@ -41,6 +41,19 @@ pub enum Error {
         /// The smaller context of the pair.
         context: usize,
     },
+    /// No calibration fits into the memory that it may take.
+    #[error(
+        "calibration.kv_mebibytes = {mebibytes} is out of range: following two texts of up to {tokens} prompt tokens takes \
+         {needed} MiB"
+    )]
+    CalibrationMemory {
+        /// What it may take.
+        mebibytes: u32,
+        /// What the least takes.
+        needed: usize,
+        /// Tokens of the longest prompt.
+        tokens: usize,
+    },
     /// A calibration file that is none, or one of another pair.
     #[error("calibration file {path}: {why}")]
     Calibration {
@@ -195,6 +208,7 @@ impl Error {
             | Error::Method(_)
             | Error::PromptTooLong { .. }
             | Error::Calibration { .. }
+            | Error::CalibrationMemory { .. }
             | Error::Pool(_)
             | Error::Connector(_)
             | Error::Metrics(_)

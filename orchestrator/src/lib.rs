@@ -6,6 +6,7 @@
 
 pub mod against;
 pub mod audit;
+pub mod budget;
 pub mod calibrate;
 pub mod capacity;
 pub mod checked;

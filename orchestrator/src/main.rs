@@ -4,6 +4,8 @@ mod commands;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +17,7 @@ use specfleet::point::Bench;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
 use specfleet::simulate::{SimulateOptions, Source, simulate};
-use specfleet::{against, capacity, interruption, paired, refit, report, run, sweep, thresholds};
+use specfleet::{against, budget, capacity, interruption, paired, refit, report, run, sweep, thresholds};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
 use specfleet_logs::LogArgs;
@@ -97,11 +99,11 @@ struct LiveArgs {
     metrics: commands::metrics::MetricsArgs,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct RunArgs {
     /// The scenario: a file, or the name of a shipped one (default, paper)
     scenario: Option<PathBuf>,
-    /// Devices of the fleet
+    /// Devices of the fleet; for capacity the largest fleet that is tried
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     devices: Option<i64>,
     /// Verifiers of the pool
@@ -181,6 +183,9 @@ struct CapacityArgs {
     /// A target, such as inter_token_p95<250ms; may be repeated
     #[arg(long, value_name = "TARGET", required = true)]
     slo: Vec<String>,
+    /// Wall time after which the search ends with what it knows by then, such as 60s or 5min
+    #[arg(long, value_name = "TIME", value_parser = budget::parse)]
+    budget: Option<Duration>,
     /// Threads; no result depends on them
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -263,7 +268,7 @@ fn run_command(LiveArgs { run: args, page, metrics }: &LiveArgs) -> anyhow::Resu
     let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
-    thresholds::check_names(&settings)?;
+    thresholds::check_all(&settings)?;
     let checks = settings.thresholds.clone();
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     let served = metrics.start()?;
@@ -341,7 +346,7 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     }
     scenario.refuse_in(Mode::Simulate).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
-    thresholds::check_names(&settings)?;
+    thresholds::check_all(&settings)?;
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     let names: Vec<&str> = settings.methods.iter().map(|choice| choice.name.as_str()).collect();
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
@@ -410,32 +415,37 @@ fn figures_only(command: &str, args: &RunArgs) -> Result<(), Error> {
 
 fn capacity_command(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
     figures_only("capacity", &args.run)?;
-    let scenario = args.run.scenario(Scenario::shipped_default).map_err(Error::from)?;
+    // --devices bounds the search; the load per device is that of the scenario.
+    let scenario =
+        RunArgs { devices: None, ..args.run.clone() }.scenario(Scenario::shipped_default).map_err(Error::from)?;
     let targets = args
         .slo
         .iter()
         .map(|text| text.parse::<Check>().map_err(|error| Error::Simulation(format!("--slo: {error}"))))
         .collect::<Result<Vec<_>, _>>()?;
+    let most = match args.run.devices {
+        None => capacity::MOST_DEVICES,
+        Some(most) => {
+            u32::try_from(most).ok().filter(|most| (1..=capacity::MOST_DEVICES).contains(most)).ok_or_else(|| {
+                let range = format!("must lie in 1 to {}, the largest fleet that is tried", capacity::MOST_DEVICES);
+                Error::Simulation(format!("--devices = {most} is out of range: {range}"))
+            })?
+        }
+    };
     let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
-    let bench = Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
-    let answers = capacity::capacity(&scenario, &targets, &bench, |method, trial| {
-        let values: Vec<String> = trial
-            .values
-            .iter()
-            .zip(&targets)
-            .map(|(value, target)| {
-                format!("{target}: {}", value.map_or("none".to_owned(), |value| format!("{value:.6}")))
-            })
-            .collect();
-        let mark = if trial.holds { "holds" } else { "misses" };
-        progress.say(&format!("{method}: {} devices {mark}  {}", trial.devices, values.join(", ")));
-    })?;
+    let interrupted = interruption::flag();
+    let stop = budget::flag(args.budget, interrupted);
+    let bench = Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: stop };
+    let answers = capacity::capacity(&scenario, &targets, most, &bench, |line| progress.say(line))?;
     if args.run.json {
-        print(serde_json::to_string_pretty(&answers).context("writing the answers")?)?;
+        print(serde_json::to_string_pretty(&answers.capacities).context("writing the answers")?)?;
     } else {
-        print(capacity::table(&answers))?;
+        answers.lines().into_iter().try_for_each(print)?;
     }
-    Ok(ExitCode::SUCCESS)
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(Error::Interrupted(PathBuf::new()).into());
+    }
+    Ok(if answers.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
@@ -467,6 +477,7 @@ fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {
     let scenario = Scenario::load(scenario).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
+    thresholds::check_all(&settings)?;
     print(report::headline(&settings))?;
     print(format!("scenario {}", settings.scenario_hash()))?;
     Ok(ExitCode::SUCCESS)

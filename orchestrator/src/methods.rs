@@ -109,7 +109,7 @@ impl<'a> Calibrations<'a> {
             return Ok(calibration);
         }
         (self.announce)("calibrating this pair (once; kept beside the runs)");
-        let calibration = calibrate::calibrate(self.settings, self.pair, key)?;
+        let calibration = calibrate::calibrate(self.settings, self.pair, key, self.announce)?;
         write(&path, &calibration)?;
         Ok(calibration)
     }

@@ -5,11 +5,34 @@ use std::sync::atomic::AtomicBool;
 
 use specfleet_analysis::Summary;
 use specfleet_config::{Mode, Scenario, Settings};
+use specfleet_engine::cost::BatchCost;
+use specfleet_engine::sizing::Resource;
 
 use crate::error::Error;
 use crate::progress::{Progress, Ui};
 use crate::simulate::{SimulateOptions, Simulated, Source, simulate};
 use crate::thresholds;
+
+/// How much more of a resource is given to see whether it binds.
+pub const MORE: f64 = 1.25;
+
+/// What a simulation found out.
+pub struct Measured {
+    /// The figures.
+    pub summary: Summary,
+    /// What was simulated.
+    pub settings: Settings,
+    /// Tokens of a prompt, in the mean.
+    pub mean_prompt: f64,
+    /// Tokens of an answer, in the mean.
+    pub mean_answer: f64,
+    /// Where lengths are known from, where no text was written.
+    pub lengths: Option<String>,
+    /// Tokens that a verifier's KV memory holds.
+    pub kv_tokens: u64,
+    /// What batches of the first method take.
+    pub cost: Option<BatchCost>,
+}
 
 /// What all simulations of a search or sweep share.
 pub struct Bench<'a> {
@@ -26,7 +49,7 @@ impl Bench<'_> {
     pub fn settings(scenario: &Scenario) -> Result<Settings, Error> {
         scenario.refuse_in(Mode::Simulate)?;
         let mut settings = scenario.settings()?;
-        thresholds::check_names(&settings)?;
+        thresholds::check_all(&settings)?;
         // Figures are of whole runs: no threshold may end one early.
         settings.thresholds.clear();
         Ok(settings)
@@ -34,9 +57,30 @@ impl Bench<'_> {
 
     /// The figures of `scenario`.
     pub fn figures(&self, scenario: &Scenario) -> Result<Summary, Error> {
-        let settings = Self::settings(scenario)?;
+        Ok(self.measured(scenario, None)?.summary)
+    }
+
+    /// The figures of `scenario`, with [`MORE`] times as much of one resource, and what is known beside them.
+    pub fn measured(&self, scenario: &Scenario, more_of: Option<Resource>) -> Result<Measured, Error> {
+        let mut settings = Self::settings(scenario)?;
+        match more_of {
+            // By the key's own unit, where that is fine enough; what the profile holds was checked before.
+            Some(Resource::KvMemory) => {
+                let more = f64::from(settings.model.verifier_kv_mebibytes) * MORE;
+                settings.model.verifier_kv_mebibytes = more.ceil() as u32;
+                settings.pool.memory = None;
+            }
+            Some(Resource::Link) => {
+                settings.device.parts.iter_mut().for_each(|part| part.link = part.link.faster(MORE));
+            }
+            Some(Resource::VerifierTime) | None => {}
+        }
         let quiet = Progress::new(Ui::None);
-        let source = Source::open(&settings, None, self.runs, &quiet)?;
+        let mut source = Source::open(&settings, None, self.runs, &quiet)?;
+        if more_of == Some(Resource::VerifierTime) {
+            source.cost = source.cost.faster(MORE);
+            source.timings.iter_mut().for_each(|timing| timing.cost = timing.cost.faster(MORE));
+        }
         let options = SimulateOptions {
             settings: &settings,
             scenario: scenario.to_toml(),
@@ -47,7 +91,16 @@ impl Bench<'_> {
             progress: &quiet,
             interrupted: self.interrupted,
         };
-        let Simulated { summary, .. } = simulate(&source, options)?;
-        Ok(summary)
+        let Simulated { summary, tokens, .. } = simulate(&source, options)?;
+        let answered = summary.generations.saturating_sub(summary.dropped).max(1);
+        Ok(Measured {
+            mean_answer: tokens as f64 / answered as f64,
+            mean_prompt: source.mean_prompt_tokens(),
+            lengths: source.lengths.as_ref().map(ToString::to_string),
+            kv_tokens: source.sizes.kv_tokens,
+            cost: source.timings.first().map(|timing| timing.cost.clone()),
+            summary,
+            settings,
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The table at the end of a run, and the listing of runs.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use specfleet_analysis::{Statistic, Summary, Validity};
+use specfleet_analysis::{Metrics, Statistic, Summary, Validity};
 use specfleet_config::Settings;
 use specfleet_ledger::RunListing;
 
@@ -31,11 +31,13 @@ pub(crate) const COLUMNS: [Column; 17] = [
 ];
 
 /// The same for the shared pool and what the users of the fleet notice.
-pub(crate) const POOL_COLUMNS: [Column; 12] = [
+pub(crate) const POOL_COLUMNS: [Column; 14] = [
     ("fleet\ntok/s", "fleet_tokens_per_second", Statistic::Mean, 1.0, 1),
     ("goodput\ntok/s", "goodput_tokens_per_second", Statistic::Mean, 1.0, 1),
     ("in time\n%", "goodput_share", Statistic::Mean, 1e2, 1),
     ("request\ns", "request_latency_seconds", Statistic::P50, 1.0, 2),
+    ("dropped\n%", "dropped_share", Statistic::Mean, 1e2, 1),
+    ("failed\n%", "failed_share", Statistic::Mean, 1e2, 1),
     ("fairness\nJain", "fairness_jain", Statistic::Mean, 1.0, 3),
     ("queue p50\nms", "queue_seconds", Statistic::P50, 1e3, 2),
     ("queue p95\nms", "queue_seconds", Statistic::P95, 1e3, 2),
@@ -45,6 +47,15 @@ pub(crate) const POOL_COLUMNS: [Column; 12] = [
     ("wasted\nmJ/tok", "wasted_joules_per_token_drafts", Statistic::Mean, 1e3, 2),
     ("agree\n%", "verifier_agreement", Statistic::Mean, 1e2, 1),
 ];
+
+/// Metrics that are there for targets and thresholds even where nothing went wrong; a table shows them where something did.
+pub(crate) const OF_MISHAPS: [&str; 2] = ["dropped_share", "failed_share"];
+
+/// Whether a table has use for a column: a column that no method has a figure for says nothing.
+pub(crate) fn is_shown<'a>(column: &Column, mut methods: impl Iterator<Item = &'a Metrics>) -> bool {
+    let mishap = OF_MISHAPS.contains(&column.1);
+    methods.any(|metrics| metrics.get(column.1).is_some_and(|metric| !mishap || metric.mean > 0.0))
+}
 
 /// What is run, in one line.
 pub fn headline(settings: &Settings) -> String {
@@ -71,11 +82,8 @@ pub fn pool_table(summary: &Summary) -> String {
 }
 
 fn table_of(summary: &Summary, columns: &[Column]) -> String {
-    // A column that no method has a figure for says nothing.
-    let columns: Vec<&Column> = columns
-        .iter()
-        .filter(|column| summary.methods.iter().any(|(_, metrics)| metrics.get(column.1).is_some()))
-        .collect();
+    let columns: Vec<&Column> =
+        columns.iter().filter(|column| is_shown(column, summary.methods.iter().map(|(_, metrics)| metrics))).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(std::iter::once("method").chain(columns.iter().map(|column| column.0)));

@@ -28,6 +28,7 @@ use crate::progress::Progress;
 use crate::recorder::{Held, Recorder, Watching};
 use crate::report;
 use crate::results::{header, results};
+use crate::simulate;
 use crate::work::Work;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
@@ -138,6 +139,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     if let Some(idle) = idle {
         notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
     }
+    notes.extend(simulate::not_asked(&settings, &summary));
     Ok(Finished { summary, comparisons, folder, notes, aborted })
 }
 

@@ -32,7 +32,8 @@ impl Sizes {
             verifier_context: number(shape.context),
             vocab: number(shape.vocab),
             end_tokens: pair.end_tokens(),
-            kv_tokens: kv_bytes(settings) / (shape.kv_bytes_per_token as u64).max(1),
+            kv_tokens: settings.verifier_kv_bytes(pair.verifier.weight_bytes() as f64)
+                / (shape.kv_bytes_per_token as u64).max(1),
         }
     }
 
@@ -45,11 +46,7 @@ impl Sizes {
             verifier_context: model.context,
             vocab: model.vocab,
             end_tokens: vec![EMULATED_END],
-            kv_tokens: kv_bytes(settings) / model.kv_bytes_per_token.max(1),
+            kv_tokens: settings.verifier_kv_bytes(model.weight_bytes()) / model.kv_bytes_per_token.max(1),
         })
     }
-}
-
-fn kv_bytes(settings: &Settings) -> u64 {
-    u64::from(settings.model.verifier_kv_mebibytes) << 20
 }

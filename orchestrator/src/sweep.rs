@@ -10,6 +10,7 @@ use specfleet_config::{Scenario, Vary};
 
 use crate::error::Error;
 use crate::point::Bench;
+use crate::report::OF_MISHAPS;
 
 /// Most points of a sweep: beyond it a range was mistyped.
 const MOST_POINTS: usize = 10_000;
@@ -17,12 +18,14 @@ const MOST_POINTS: usize = 10_000;
 /// A figure of every row: heading, metric, statistic, factor to the unit shown, decimals.
 type Column = (&'static str, &'static str, Statistic, f64, usize);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 11] = [
     ("agreement %", "verifier_agreement", Statistic::Mean, 1e2, 2),
     ("energy mJ/tok", "energy_per_token_joules_total", Statistic::Mean, 1e3, 2),
     ("goodput tok/s", "goodput_tokens_per_second", Statistic::Mean, 1.0, 1),
     ("in time %", "goodput_share", Statistic::Mean, 1e2, 1),
     ("fleet tok/s", "fleet_tokens_per_second", Statistic::Mean, 1.0, 1),
+    ("dropped %", "dropped_share", Statistic::Mean, 1e2, 1),
+    ("failed %", "failed_share", Statistic::Mean, 1e2, 1),
     ("gap p50 ms", "inter_token_latency_seconds", Statistic::P50, 1e3, 1),
     ("gap p95 ms", "inter_token_latency_seconds", Statistic::P95, 1e3, 1),
     ("upload %", "upload_rate", Statistic::Mean, 1e2, 1),
@@ -137,14 +140,19 @@ pub fn table(sweep: &Sweep) -> String {
     let short = |key: &String| key.rsplit('.').next().unwrap_or(key).to_owned();
     let mut header: Vec<String> = sweep.keys.iter().map(short).collect();
     header.push("method".to_owned());
-    header.extend(COLUMNS.iter().map(|column| column.0.to_owned()));
+    // What went wrong nowhere needs no column; the CSV has it always.
+    let shown = |index: usize| {
+        !OF_MISHAPS.contains(&COLUMNS[index].1) || sweep.rows.iter().any(|row| row.figures[index] > Some(0.0))
+    };
+    let columns: Vec<(usize, &Column)> = COLUMNS.iter().enumerate().filter(|(index, _)| shown(*index)).collect();
+    header.extend(columns.iter().map(|(_, column)| column.0.to_owned()));
     header.push("front".to_owned());
     table.set_header(header);
     for row in &sweep.rows {
         let mut cells: Vec<Cell> = row.values.iter().map(Cell::new).collect();
         cells.push(Cell::new(&row.method));
-        cells.extend(row.figures.iter().zip(COLUMNS).map(|(figure, (.., factor, decimals))| {
-            let text = figure.map_or(String::new(), |figure| format!("{:.decimals$}", figure * factor));
+        cells.extend(columns.iter().map(|&(index, &(.., factor, decimals))| {
+            let text = row.figures[index].map_or(String::new(), |figure| format!("{:.decimals$}", figure * factor));
             Cell::new(text).set_alignment(CellAlignment::Right)
         }));
         cells.push(Cell::new(if row.pareto { "*" } else { "" }));

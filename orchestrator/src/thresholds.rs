@@ -1,7 +1,7 @@
 //! What a run is held to: checks on its figures, during the run and at its end.
 
 use specfleet_analysis::{Statistic, Summary, full_metric_name, metric_names, nearest_metrics, value_of};
-use specfleet_config::{self as config, Check, Settings, Threshold};
+use specfleet_config::{self as config, Check, Quantity, Settings, Threshold};
 use specfleet_engine::names::did_you_mean;
 use specfleet_engine::time::{Span, Time};
 
@@ -10,14 +10,32 @@ use crate::error::Error;
 /// Virtual or real time between two evaluations of the checks that can end a run.
 const EVERY: Span = Span::from_millis(1_000);
 
-/// Refuses checks on metrics that no summary has.
-pub fn check_names(settings: &Settings) -> Result<(), Error> {
-    settings.thresholds.iter().try_for_each(|threshold| known("thresholds.checks", &threshold.check))
+/// Refuses thresholds on metrics that no summary has, and limits that are no figures of their metrics.
+pub fn check_all(settings: &Settings) -> Result<(), Error> {
+    settings.thresholds.iter().try_for_each(|threshold| known("thresholds.checks", &threshold.check).map(drop))
 }
 
-/// Refuses a check on a metric that no summary has. `place`: where it stands.
-pub fn known(place: &str, check: &Check) -> Result<(), Error> {
-    metric(place, &check.metric).map(drop)
+/// The full name and the unit of a check's metric. Refuses one that no summary has, and a limit in another unit: a bare
+/// number of seconds is usually a forgotten "ms". `place`: where the check stands.
+pub fn known(place: &str, check: &Check) -> Result<(&'static str, &'static str), Error> {
+    let name = metric(place, &check.metric)?;
+    let unit = metric_names().find(|(known, _)| *known == name).map_or("", |(_, unit)| unit);
+    let (quantity, what, small, large) = match unit {
+        "s" => (Quantity::Time, "a time", "ms", "s"),
+        "J/token" => (Quantity::Energy, "an energy", "mJ", "J"),
+        _ => (Quantity::Number, "", "", ""),
+    };
+    let limit = check.limit;
+    let why = match (quantity, check.quantity) {
+        (wanted, given) if wanted == given => return Ok((name, unit)),
+        (Quantity::Number, _) if unit == "ratio" => format!("{name} is a share; write a number from 0 to 1, or %"),
+        (Quantity::Number, _) => format!("{name} is in {unit}; write the number alone"),
+        (_, Quantity::Number) => {
+            format!("the limit has no unit, and {name} is {what}; write {limit}{small} or {limit}{large}")
+        }
+        _ => format!("{name} is {what}; write the limit in {small} or {large}"),
+    };
+    Err(Error::Simulation(format!("{place}: {check}: {why}")))
 }
 
 /// The full name of a metric, or an error with the names that are like it.

@@ -45,6 +45,34 @@ pub struct Fitted {
     pub end_token: Option<u32>,
     /// Longest prompt that leaves room for an answer.
     pub longest_prompt: u32,
+    /// How long the prompts are.
+    pub prompts: PromptLengths,
+    /// How long the answers are.
+    pub answers: AnswerLengths,
+}
+
+/// Where the tokens of a prompt are known from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PromptLengths {
+    /// Drawn from the fitted distribution.
+    #[default]
+    Fitted,
+    /// By the prompt's number in the run.
+    ByPrompt(Arc<[u32]>),
+    /// By the request's number among those of a phase.
+    ByJob(Arc<[u32]>),
+}
+
+/// Where the tokens of an answer are known from. The scenario's limit holds in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AnswerLengths {
+    /// Drawn from the fitted distribution.
+    #[default]
+    Fitted,
+    /// By the request's number among those of a phase.
+    ByJob(Arc<[u32]>),
+    /// No answer ends by itself.
+    Endless,
 }
 
 /// A token that is no end token: the draft, and what the verifier says instead of it.
@@ -171,14 +199,26 @@ impl DeviceAnswers for FittedDevices {
     type Upload = Drawn;
     type Verdict = NextToken;
 
-    fn start(&mut self, slot: u32, _: DeviceId, generation: GenerationId, _: u32) -> u32 {
+    fn start(&mut self, slot: u32, _: DeviceId, generation: GenerationId, job: u32) -> u32 {
         let fitted = &self.fitted;
         let mut draws = fitted.draws(generation, u32::MAX, 0);
         let tokens =
             |table: &[f32], draw: f64| quantile(table, draw).map_or(1, |tokens| tokens.round().max(1.0) as u32);
-        let prompt = tokens(&fitted.distributions.prompt, draws.uniform()).min(fitted.longest_prompt);
-        let length = tokens(&fitted.distributions.length, draws.uniform());
-        self.last[slot as usize] = prompt + length - 1;
+        let drawn = tokens(&fitted.distributions.prompt, draws.uniform());
+        let known = |lengths: &[u32], place: u32| lengths.get(place as usize).copied().filter(|tokens| *tokens > 0);
+        let prompt = match &fitted.prompts {
+            PromptLengths::Fitted => None,
+            PromptLengths::ByPrompt(lengths) => known(lengths, generation.prompt),
+            PromptLengths::ByJob(lengths) => known(lengths, job),
+        };
+        let prompt = prompt.unwrap_or(drawn).min(fitted.longest_prompt);
+        let drawn = tokens(&fitted.distributions.length, draws.uniform());
+        let length = match &fitted.answers {
+            AnswerLengths::Fitted => Some(drawn),
+            AnswerLengths::ByJob(lengths) => Some(known(lengths, job).unwrap_or(drawn)),
+            AnswerLengths::Endless => None,
+        };
+        self.last[slot as usize] = length.map_or(u32::MAX, |length| prompt + length - 1);
         prompt
     }
 

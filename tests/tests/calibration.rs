@@ -39,7 +39,7 @@ fn a_fresh_calibration_says_the_same() {
     let pair = Pair::load(&settings.model).expect("embedded");
     let key = key(&settings, &pair, Estimator::Expected, FULL);
     let shipped = shipped().into_iter().find(|calibration| calibration.key == key).expect("ships");
-    let fresh = calibrate(&settings, &pair, key).expect("calibrates");
+    let fresh = calibrate(&settings, &pair, key, &|_| ()).expect("calibrates");
     let close = |what: &str, shipped: f64, fresh: f64, tolerance: f64| {
         assert!((shipped - fresh).abs() <= tolerance, "{what}: shipped {shipped}, fresh {fresh}");
     };

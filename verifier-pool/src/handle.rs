@@ -116,6 +116,11 @@ fn check(options: &PoolOptions) -> Result<usize, PoolError> {
     if verifiers == 0 {
         return Err(PoolError::Settings("a pool needs at least 1 verifier".to_owned()));
     }
+    if kv_tokens == 0 {
+        let reason = "the memory of pool.profile (memory_bytes × pool.memory_share) and model.verifier_kv_mebibytes leave \
+                      no room for KV caches beside the verifier's weights";
+        return Err(PoolError::Settings(reason.to_owned()));
+    }
     if context as usize > longest {
         let reason = format!("a context of {context} tokens is beyond the verifier's {longest}");
         return Err(PoolError::Settings(reason));

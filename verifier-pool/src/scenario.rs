@@ -15,8 +15,8 @@ const GUESTS: usize = 16;
 
 impl PoolOptions {
     /// The pool that a scenario describes, for this verifier: its whole context, its end tokens, as many tokens of KV cache
-    /// as the scenario has memory for, and the cost of batches that it declares. One that comes from a calibration is up to
-    /// the caller; until then batches are charged as measured.
+    /// as the scenario, and the memory in the pool's profile, have room for, and the cost of batches that it declares. One
+    /// that comes from a calibration is up to the caller; until then batches are charged as measured.
     pub fn from_settings(
         settings: &Settings,
         model: Model,
@@ -26,7 +26,8 @@ impl PoolOptions {
     ) -> PoolOptions {
         let pool = &settings.pool;
         let shape = model.shape();
-        let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
+        // More than `usize` is more than there is.
+        let kv_bytes = usize::try_from(settings.verifier_kv_bytes(model.weight_bytes() as f64)).unwrap_or(usize::MAX);
         let machine = pool.machine(
             &settings.run,
             (kv_bytes / shape.kv_bytes_per_token) as u64,

@@ -6,6 +6,8 @@
 //! | `time_to_first_token_seconds` | of a generation: first commit − scheduled | plain |
 //! | `inter_token_latency_seconds` | one per pair of successive commits; tokens of one block follow each other at 0 | plain |
 //! | `request_latency_seconds` | of a generation that came to its end: end − scheduled | plain |
+//! | `dropped`, `failed` | requests that were never started because too many waited for their device; generations that ended without an answer | – |
+//! | `dropped_share`, `failed_share` | of a request: 1 if it was dropped (ended without an answer), else 0 | Σ / Σ |
 //! | `queue_seconds` | of an answered upload: the pool's queue and the wait in its batch | plain |
 //! | `verify_seconds` | of a sequence of a completed batch: the batch's computation | plain |
 //! | `batch_sequences`, `batch_tokens` | of a completed batch: sequences in it, tokens fed | plain |
@@ -37,7 +39,8 @@
 //! *presence* is its time from its first scheduled start to its last end in the phase. The *drafting energy* is the
 //! device's joules times the share of its time that draft steps took: rows do not say more, and where a waiting device
 //! draws less than a drafting one it is too low. Figures without a mean hold for the method as a whole: one sample.
-//! Requests that were dropped have no latency and no score; the tokens they lack count nowhere, but the time does.
+//! Requests that were dropped have no latency and no score; the tokens they lack count nowhere, but the time does. So a
+//! latency says nothing without `dropped_share` beside it, which is why that one is always there.
 
 /// A metric; as a number, its place in the tables.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,10 @@ pub(super) enum Kind {
     TimeToFirstToken,
     InterTokenLatency,
     RequestLatency,
+    Dropped,
+    DroppedShare,
+    Failed,
+    FailedShare,
     Queue,
     Verify,
     BatchSequences,
@@ -86,11 +93,15 @@ const NANO: f64 = 1e-9;
 const PER_NANO: f64 = 1e9;
 
 /// Name, unit and the scale of the ratios of each [`Kind`], in its order.
-pub(super) const KINDS: [(&str, &str, f64); 35] = [
+pub(super) const KINDS: [(&str, &str, f64); 39] = [
     ("tokens_per_second", "tokens/s", PER_NANO),
     ("time_to_first_token_seconds", "s", NANO),
     ("inter_token_latency_seconds", "s", NANO),
     ("request_latency_seconds", "s", NANO),
+    ("dropped", "requests", NANO),
+    ("dropped_share", "ratio", 1.0),
+    ("failed", "requests", NANO),
+    ("failed_share", "ratio", 1.0),
     ("queue_seconds", "s", NANO),
     ("verify_seconds", "s", NANO),
     ("batch_sequences", "sequences", NANO),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use specfleet_engine::record::{BatchRecord, GenerationRecord, VerifierRecord};
+use specfleet_engine::record::{BatchRecord, FinishReason, GenerationRecord, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
 
 use super::collector::Collector;
@@ -17,6 +17,8 @@ pub(super) struct Phase<C: Collector> {
     samples: MethodSamples<C>,
     devices: BTreeMap<u32, Presence>,
     unclaimed_nanojoules: u64,
+    dropped: u64,
+    failed: u64,
     /// Tokens in time, over generations with a latency target; absent without any.
     in_time: Option<u64>,
 }
@@ -45,6 +47,8 @@ impl<C: Collector> Phase<C> {
             tokens: tally.tokens,
         };
         self.devices.entry(record.device.0).and_modify(|known| known.add(&presence)).or_insert(presence);
+        self.dropped += u64::from(record.finish == FinishReason::Dropped);
+        self.failed += u64::from(record.finish == FinishReason::Failed);
         if tally.latency_target > Span::ZERO {
             *self.in_time.get_or_insert(0) += u64::from(tally.in_time);
         }
@@ -69,6 +73,8 @@ impl<C: Collector> Phase<C> {
             self.devices.entry(*device).and_modify(|known| known.add(presence)).or_insert(*presence);
         }
         self.unclaimed_nanojoules += other.unclaimed_nanojoules;
+        self.dropped += other.dropped;
+        self.failed += other.failed;
         if let Some(in_time) = other.in_time {
             *self.in_time.get_or_insert(0) += in_time;
         }
@@ -85,6 +91,10 @@ impl<C: Collector> Phase<C> {
             if let Some(in_time) = self.in_time {
                 self.samples.sample(Kind::Goodput, in_time as f64 / seconds);
             }
+        }
+        if !self.devices.is_empty() {
+            self.samples.sample(Kind::Dropped, self.dropped as f64);
+            self.samples.sample(Kind::Failed, self.failed as f64);
         }
         if self.unclaimed_nanojoules > 0 && tokens > 0 {
             let joules = self.unclaimed_nanojoules as f64 * 1e-9;

@@ -26,6 +26,9 @@ impl<C: Collector> MethodSamples<C> {
     /// Takes the samples of a generation, all but the paired ones and those that its rounds left behind.
     pub(super) fn add(&mut self, method: &Method, record: &GenerationRecord, tally: &GenerationTally, scores: Scores) {
         self.generations += 1;
+        let is = |finish| u64::from(record.finish == finish);
+        self.ratio(Kind::DroppedShare, is(FinishReason::Dropped), 1);
+        self.ratio(Kind::FailedShare, is(FinishReason::Failed), 1);
         if record.finish == FinishReason::Dropped {
             return;
         }

@@ -7,11 +7,12 @@ mod trace;
 mod verifier;
 
 pub use model::DeclaredModel;
+pub(crate) use verifier::DeclaredVerifier;
 pub use verifier::VerifierSpeed;
 
 use std::path::Path;
 
-use specfleet_engine::device::energy::{DeviceProfile, VerifierProfile};
+use specfleet_engine::device::energy::DeviceProfile;
 use specfleet_engine::device::link::LinkProfile;
 use toml::Value;
 
@@ -44,12 +45,8 @@ pub(crate) fn link(section: &Section<'_>, name: &str, default: &str) -> Result<L
     single(section, name, default, LINKS, link::read)
 }
 
-/// The verifier profile at `name`: a preset, a file or a table; with its speed, if that is declared.
-pub(crate) fn verifier(
-    section: &Section<'_>,
-    name: &str,
-    default: &str,
-) -> Result<(VerifierProfile, Option<VerifierSpeed>), ConfigError> {
+/// The verifier profile at `name`: a preset, a file or a table.
+pub(crate) fn verifier(section: &Section<'_>, name: &str, default: &str) -> Result<DeclaredVerifier, ConfigError> {
     single(section, name, default, ("verifiers", Preset::VERIFIERS), verifier::read)
 }
 
@@ -157,12 +154,16 @@ mod tests {
             .iter()
             .map(|profile| profile.name.as_str())
             .chain(links.iter().map(|profile| profile.name.as_str()))
-            .chain(verifiers.iter().map(|(profile, _)| profile.name.as_str()))
+            .chain(verifiers.iter().map(|verifier| verifier.profile.name.as_str()))
             .chain(models.iter().map(|model| model.size.name.as_str()))
             .collect();
         let files = [Preset::DEVICES, Preset::LINKS, Preset::VERIFIERS, Preset::MODELS].concat();
         assert_eq!(names, files.iter().map(|preset| preset.name).collect::<Vec<_>>());
         assert!(links.iter().all(|link| link.emulated == (link.name != "real")));
-        assert!(verifiers.iter().all(|(profile, speed)| speed.is_some() && profile.source.contains("declared")));
+        assert!(verifiers.iter().all(|v| v.speed.is_some() && v.profile.source.contains("declared")));
+        let memory: Vec<Option<u64>> = verifiers.iter().map(|verifier| verifier.memory_bytes).collect();
+        let gigabytes = |count: u64| Some(count * 1_000_000_000);
+        // host-cpu, a100, h100, h200: nobody has said how much of a server's memory one thread has.
+        assert_eq!(memory, [None, gigabytes(80), gigabytes(80), gigabytes(141)]);
     }
 }

@@ -37,15 +37,30 @@ impl VerifierSpeed {
     }
 }
 
-/// Reads a verifier profile: the power of one replica, and its speed if it is declared.
-pub(super) fn read(section: &Section<'_>) -> Result<(VerifierProfile, Option<VerifierSpeed>), ConfigError> {
+/// Memory of one replica.
+const MEMORY: RangeInclusive<u64> = 1_000_000..=1_000_000_000_000_000;
+
+/// What a profile says about one replica.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DeclaredVerifier {
+    /// Its power.
+    pub(crate) profile: VerifierProfile,
+    /// How fast it is, if that is declared.
+    pub(crate) speed: Option<VerifierSpeed>,
+    /// Its memory in bytes, if that is declared.
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+/// Reads a verifier profile.
+pub(super) fn read(section: &Section<'_>) -> Result<DeclaredVerifier, ConfigError> {
     let profile = VerifierProfile {
         name: section.required_text("name")?.to_owned(),
         source: section.required_text("source")?.to_owned(),
         batch_watts: section.required_number("batch_watts", WATTS)?,
         idle_watts: section.required_number("idle_watts", WATTS)?,
     };
-    Ok((profile, speed(section)?))
+    let memory_bytes = section.opt_integer("memory_bytes", MEMORY)?;
+    Ok(DeclaredVerifier { profile, speed: speed(section)?, memory_bytes })
 }
 
 fn speed(section: &Section<'_>) -> Result<Option<VerifierSpeed>, ConfigError> {

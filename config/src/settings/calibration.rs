@@ -9,11 +9,21 @@ use crate::ConfigError;
 use crate::read::{Section, read_text};
 use crate::workload::sha256_hex;
 
+/// KV memory of a calibration whose scenario does not say.
+const KV_MEBIBYTES: u32 = 2_048;
+
+fn default_kv_mebibytes() -> u32 {
+    KV_MEBIBYTES
+}
+
 /// Where thresholds come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationOptions {
     /// Prompts that a calibration runs, disjoint from the workload unless the user decides otherwise.
     pub workload: WorkloadPart,
+    /// Most KV memory that fitting one takes, in MiB. Not part of the canonical text: no result depends on it.
+    #[serde(skip, default = "default_kv_mebibytes")]
+    pub kv_mebibytes: u32,
     /// A calibration file to take instead of fitting one; it must belong to the same models, sampling and estimator.
     pub file: Option<CalibrationFile>,
 }
@@ -43,6 +53,7 @@ impl CalibrationOptions {
         let prompts = section.integer("prompts", 1..=100_000, 100)?;
         Ok(CalibrationOptions {
             workload: WorkloadPart::read_single(section, "workload", "calibration", prompts)?,
+            kv_mebibytes: section.integer("kv_mebibytes", 1..=4_194_304, KV_MEBIBYTES)?,
             file: section.opt_path("file")?.map(CalibrationFile::open).transpose()?,
         })
     }

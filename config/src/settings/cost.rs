@@ -46,6 +46,14 @@ impl CostChoice {
         }
     }
 
+    /// The declared model on the declared verifier, if batches are computed from them.
+    pub fn roofline(&self) -> Option<&Roofline> {
+        match self {
+            CostChoice::Roofline { roofline, .. } => Some(roofline),
+            CostChoice::Default | CostChoice::Measured | CostChoice::Calibrated | CostChoice::Fixed { .. } => None,
+        }
+    }
+
     /// Whether it comes from the calibration, if that has one.
     pub fn is_calibrated(&self) -> bool {
         matches!(self, CostChoice::Default | CostChoice::Calibrated)

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use serde::{Deserialize, Serialize};
 use specfleet_engine::load::{Arrivals, Churn, Load, Stage};
 use specfleet_engine::time::Span;
 use toml::Value;
@@ -50,15 +51,29 @@ impl Pattern {
     }
 }
 
+/// Tokens of recorded requests, where the file of their arrivals says so: in the order of the arrivals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedLengths {
+    /// Of the prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<Vec<u32>>,
+    /// Of the answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_tokens: Option<Vec<u32>>,
+}
+
 /// Reads `[load]`.
-pub(super) fn read(section: &Section<'_>) -> Result<Load, ConfigError> {
+pub(super) fn read(section: &Section<'_>) -> Result<(Load, Option<RecordedLengths>), ConfigError> {
     let pattern = section.opt_choice("pattern", &Pattern::NAMES)?.unwrap_or(Pattern::Closed);
     let unused: Vec<&str> = pattern.keys().iter().filter(|(_, used)| !used).map(|(key, _)| *key).collect();
     let name = section.opt_text("pattern")?.unwrap_or("closed");
     section.refuse_unused(&unused, &format!("load.pattern = {name:?}"))?;
 
+    let mut lengths = None;
     let arrivals = match pattern {
-        Pattern::Closed => return Ok(Load::Closed { think: section.millis("think_ms", 0.0..=86_400_000.0, 0.0)? }),
+        Pattern::Closed => {
+            return Ok((Load::Closed { think: section.millis("think_ms", 0.0..=86_400_000.0, 0.0)? }, None));
+        }
         Pattern::Poisson => Arrivals::Poisson { rate: section.required_number("rate", RATE)? },
         Pattern::Constant => Arrivals::Constant { rate: section.required_number("rate", RATE)? },
         Pattern::Gamma => Arrivals::Gamma {
@@ -70,10 +85,12 @@ pub(super) fn read(section: &Section<'_>) -> Result<Load, ConfigError> {
             let path = section
                 .opt_path("file")?
                 .ok_or_else(|| section.missing("file", "a CSV file whose first column is seconds".into()))?;
-            Arrivals::Recorded { times: arrivals::open(&path)? }
+            let (times, recorded) = arrivals::open(&path)?;
+            lengths = (recorded != RecordedLengths::default()).then_some(recorded);
+            Arrivals::Recorded { times }
         }
     };
-    Ok(Load::Open { arrivals, backlog: section.integer("backlog", 1..=1_000_000, 16)? })
+    Ok((Load::Open { arrivals, backlog: section.integer("backlog", 1..=1_000_000, 16)? }, lengths))
 }
 
 fn ramp(section: &Section<'_>) -> Result<Arrivals, ConfigError> {

@@ -23,6 +23,7 @@ pub use assignment::Assignment;
 pub use calibration::{CalibrationFile, CalibrationOptions};
 pub use cost::CostChoice;
 pub use fleet::{DeviceOptions, FleetPart};
+pub use load::RecordedLengths;
 pub use methods::MethodChoice;
 pub use model::{ModelChoice, ModelOptions};
 pub use pool::{PoolOptions, TlsFiles};
@@ -55,6 +56,9 @@ pub struct Settings {
     pub device: DeviceOptions,
     /// What makes devices start their generations.
     pub load: Load,
+    /// How long recorded requests are, where their file says so; only fitted answers have a use for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_lengths: Option<RecordedLengths>,
     /// When devices join and leave.
     pub churn: Churn,
     /// The verifier pool.
@@ -85,21 +89,32 @@ impl Settings {
         check_answered(&run_section, &fleet, &run, &device, &workload)?;
         let pool = PoolOptions::read(&root.section("pool")?, &root.section("simulate")?)?;
         pool.check_verifiers(&run_section, run.verifiers)?;
+        let simulate = SimulateOptions::read(&root.section("simulate")?, &pool)?;
+        let model = ModelOptions::read(&root.section("model")?, &pool)?;
+        let (load, recorded_lengths) = load::read(&root.section("load")?)?;
         Ok(Settings {
-            model: ModelOptions::read(&root.section("model")?)?,
-            load: load::read(&root.section("load")?)?,
+            model,
+            load,
+            recorded_lengths,
             churn: load::churn(&root.section("churn")?)?,
             calibration: CalibrationOptions::read(&root.section("calibration")?)?,
             audit: root.section("audit")?.opt_flag("enabled")?.unwrap_or(true),
             faults,
             thresholds: thresholds::read(&root.section("thresholds")?, &methods)?,
-            simulate: SimulateOptions::read(&root.section("simulate")?, &pool)?,
+            simulate,
             run,
             methods,
             workload,
             device,
             pool,
         })
+    }
+
+    /// KV memory of each verifier beside weights of this size, in bytes: what the scenario gives it, as far as the memory in
+    /// the pool's profile holds that; 0 if the weights leave none.
+    pub fn verifier_kv_bytes(&self, weight_bytes: f64) -> u64 {
+        let given = u64::from(self.model.verifier_kv_mebibytes) << 20;
+        self.pool.memory.map_or(given, |memory| given.min(memory.for_kv(weight_bytes).unwrap_or(0)))
     }
 
     /// The settings as TOML with sorted keys and engine units (nanoseconds, nanojoules): equal settings, equal text.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::PoolOptions;
 use crate::read::Section;
 use crate::{ConfigError, Precision};
 
@@ -22,6 +23,9 @@ pub(super) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Resul
     serializer.serialize_str(&path.to_string_lossy())
 }
 
+/// Most KV memory of a verifier.
+const MOST_MEBIBYTES: u64 = 4_194_304;
+
 /// The pair of models and how they are held.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelOptions {
@@ -39,12 +43,15 @@ pub struct ModelOptions {
     pub verifier_threads: u16,
     /// KV memory of the devices of one process together, in MiB.
     pub drafter_kv_mebibytes: u32,
-    /// KV memory of each verifier replica, in MiB.
+    /// KV memory of each verifier replica, in MiB; less where the memory in the pool's profile does not hold as much beside
+    /// the weights of the verifier that is loaded.
     pub verifier_kv_mebibytes: u32,
 }
 
 impl ModelOptions {
-    pub(super) fn read(section: &Section<'_>) -> Result<ModelOptions, ConfigError> {
+    /// The KV caches of a verifier whose batches are computed from a declared model have what its weights leave of the memory
+    /// in the pool's profile: by themselves all of it, and never more.
+    pub(super) fn read(section: &Section<'_>, pool: &PoolOptions) -> Result<ModelOptions, ConfigError> {
         let precision = |name| Ok(section.opt_choice(name, &Precision::NAMES)?.unwrap_or(Precision::Q8_0));
         Ok(ModelOptions {
             drafter: choice(section, "drafter")?,
@@ -54,8 +61,34 @@ impl ModelOptions {
             drafter_threads: section.integer("drafter_threads", 1..=1024, 1)?,
             verifier_threads: section.integer("verifier_threads", 1..=1024, 1)?,
             drafter_kv_mebibytes: section.integer("drafter_kv_mebibytes", 1..=4_194_304, 512)?,
-            verifier_kv_mebibytes: section.integer("verifier_kv_mebibytes", 1..=4_194_304, 256)?,
+            verifier_kv_mebibytes: verifier_kv(section, pool)?,
         })
+    }
+}
+
+fn verifier_kv(section: &Section<'_>, pool: &PoolOptions) -> Result<u32, ConfigError> {
+    const NAME: &str = "verifier_kv_mebibytes";
+    let given: Option<u32> = section.opt_integer(NAME, 1..=MOST_MEBIBYTES)?;
+    let Some((roofline, memory)) = pool.cost.roofline().zip(pool.memory) else { return Ok(given.unwrap_or(256)) };
+    let (model, machine) = (&roofline.model, &pool.profile.name);
+    let weights = model.weight_bytes();
+    let parts = format!(
+        "{machine} has {:.1} GB, of which pool.memory_share = {} leaves {:.1} GB, and the weights of {} take {:.1} GB",
+        memory.bytes as f64 * 1e-9,
+        memory.share,
+        memory.bytes as f64 * memory.share * 1e-9,
+        model.name,
+        weights * 1e-9,
+    );
+    let room = memory.for_kv(weights).unwrap_or(0) >> 20;
+    match given {
+        _ if room == 0 => Err(section.conflict(NAME, format!("there is no memory for it: {parts}"))),
+        Some(asked) if u64::from(asked) > room => {
+            Err(section.out_of_range(NAME, &asked, format!("must lie in 1 to {room}: {parts}")))
+        }
+        Some(asked) => Ok(asked),
+        // The most is far below `u32::MAX`.
+        None => Ok(room.min(MOST_MEBIBYTES) as u32),
     }
 }
 

@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use specfleet_engine::device::energy::VerifierProfile;
 use specfleet_engine::pool::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
+use specfleet_engine::sizing::VerifierMemory;
 use specfleet_engine::time::Span;
 
 use super::run::MOST_VERIFIERS;
 use super::{CostChoice, RunOptions};
 use crate::ConfigError;
-use crate::profile::{self, VerifierSpeed};
+use crate::profile::{self, DeclaredVerifier, VerifierSpeed};
 use crate::read::Section;
+
+/// Share of a verifier's memory that weights and KV caches take \[declared\].
+const MEMORY_SHARE: f64 = 0.9;
 
 /// The pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +59,9 @@ pub struct PoolOptions {
     pub profile: VerifierProfile,
     /// Speed of one replica, where its profile declares one.
     pub speed: Option<VerifierSpeed>,
+    /// Memory of one replica, where its profile declares it: what KV caches and weights share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<VerifierMemory>,
     /// PEM files; without them a development certificate is made at start and pinned by the fleet.
     /// Not part of the canonical text: no result depends on it.
     #[serde(skip)]
@@ -75,7 +82,13 @@ pub struct TlsFiles {
 impl PoolOptions {
     /// `simulate`: the section in which the keys of the cost have their older names.
     pub(super) fn read(section: &Section<'_>, simulate: &Section<'_>) -> Result<PoolOptions, ConfigError> {
-        let (profile, speed) = profile::verifier(section, "profile", "host-cpu")?;
+        let DeclaredVerifier { profile, speed, memory_bytes } = profile::verifier(section, "profile", "host-cpu")?;
+        let share = section.opt_number("memory_share", 0.01..=1.0)?;
+        if share.is_some() && memory_bytes.is_none() {
+            let problem = format!("has no use: pool.profile {:?} declares no memory_bytes", profile.name);
+            return Err(section.conflict("memory_share", problem));
+        }
+        let memory = memory_bytes.map(|bytes| VerifierMemory { bytes, share: share.unwrap_or(MEMORY_SHARE) });
         Ok(PoolOptions {
             batch_tokens: section.integer("batch_tokens", 1..=1_048_576, 512)?,
             batch_sequences: section.integer("batch_sequences", 1..=65_536, 64)?,
@@ -113,6 +126,7 @@ impl PoolOptions {
             cost: CostChoice::read(section, simulate, &profile.name, speed)?,
             profile,
             speed,
+            memory,
             tls: tls(&section.section("tls")?)?,
         })
     }

@@ -15,6 +15,9 @@ pub struct SimulateOptions {
     pub fidelity: Fidelity,
     /// The rows of devices 0, n, 2n, … are kept, and sketches of all; 1 keeps every row.
     pub keep_every: u32,
+    /// Whether fitted answers go on to `run.max_new_tokens` instead of ending where texts end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_eos: bool,
     /// Whether the overheads of the host are added that the calibration measured on a live run.
     pub host: bool,
 }
@@ -50,12 +53,18 @@ impl SimulateOptions {
         // What the host adds was measured beside batches that were measured too; distributions stand for any host.
         let usual = fidelity != Fidelity::Fitted && pool.cost.is_calibrated();
         let host = section.opt_flag("host")?;
+        let ignore_eos = section.opt_flag("ignore_eos")?.unwrap_or(false);
+        if ignore_eos && fidelity != Fidelity::Fitted {
+            let problem = "has no use without simulate.fidelity = \"fitted\": other answers end where their texts do";
+            return Err(section.conflict("ignore_eos", problem));
+        }
         if host == Some(true) && matches!(pool.cost, CostChoice::Roofline { .. }) {
             let problem = "has no use with pool.cost = \"roofline\": an emulated pair does not run on this host";
             return Err(section.conflict("host", problem));
         }
         Ok(SimulateOptions {
             fidelity,
+            ignore_eos,
             keep_every: section.integer("keep_every", 1..=1_000_000, 1)?,
             host: host.unwrap_or(usual),
         })
@@ -106,7 +115,7 @@ mod tests {
     #[test]
     fn fidelities_and_costs_are_read() {
         let plain = valid("").simulate;
-        let defaults = SimulateOptions { fidelity: Fidelity::Model, keep_every: 1, host: true };
+        let defaults = SimulateOptions { fidelity: Fidelity::Model, keep_every: 1, ignore_eos: false, host: true };
         assert_eq!(plain, defaults);
 
         let trace = simulate("fidelity = \"trace\"\ntrace = \"20260101-000000-abcd\"\nkeep_every = 100");

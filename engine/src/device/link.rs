@@ -76,6 +76,36 @@ pub struct LinkProfile {
     pub receive_watts: f64,
 }
 
+impl LinkProfile {
+    /// The link that carries `factor` times as many bits per second, with as much shorter a round trip.
+    pub fn faster(&self, factor: f64) -> LinkProfile {
+        let times = |rates: &[f64]| rates.iter().map(|rate| rate * factor).collect();
+        let rate = match &self.rate {
+            Rate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => Rate::Fading {
+                uplink_hz: uplink_hz * factor,
+                downlink_hz: downlink_hz * factor,
+                snr_db: *snr_db,
+                fading: *fading,
+                coherence: *coherence,
+                min_bits_per_second: min_bits_per_second * factor,
+            },
+            Rate::Trace { step, uplink, downlink } => {
+                Rate::Trace { step: *step, uplink: times(uplink), downlink: times(downlink) }
+            }
+        };
+        let round_trip = Span::from_seconds(self.round_trip.seconds() / factor);
+        LinkProfile { rate, round_trip, ..self.clone() }
+    }
+
+    /// Bits per second of the uplink at its mean: without fading, or over the whole trace.
+    pub fn mean_uplink(&self) -> f64 {
+        match &self.rate {
+            Rate::Fading { uplink_hz, snr_db, .. } => uplink_hz * (1.0 + 10f64.powf(snr_db / 10.0)).log2(),
+            Rate::Trace { uplink, .. } => uplink.iter().sum::<f64>() / uplink.len().max(1) as f64,
+        }
+    }
+}
+
 /// Mean SNR in dB after log-distance path loss:
 /// P_tx − (L_0 + 10·n·log10(d/1 m)) − N.
 pub fn path_loss_snr_db(

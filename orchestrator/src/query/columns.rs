@@ -204,6 +204,8 @@ static GENERATIONS: &[MetricColumn] = generations! {
         let ended = matches!(record.finish, FinishReason::Stop | FinishReason::Length);
         ended.then(|| Figure::Whole(record.ended.since(record.scheduled).0))
     });
+    "dropped" "ratio" 1.0, of_record!(record, flag(record.finish == FinishReason::Dropped));
+    "failed" "ratio" 1.0, of_record!(record, flag(record.finish == FinishReason::Failed));
     "tokens_per_second" "tokens/s" 1.0, of_record!(record, {
         let seconds = record.ended.since(record.scheduled).seconds();
         (seconds > 0.0).then_some(Figure::Ratio(record.tokens.len() as f64, seconds))

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::Error;
 use crate::paired::Pairing;
-use crate::report::{COLUMNS, Column, POOL_COLUMNS};
+use crate::report::{COLUMNS, Column, POOL_COLUMNS, is_shown};
 use crate::results::{header, shortfalls};
 use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun};
 use crate::work::all_asked;
@@ -290,7 +290,7 @@ fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) 
 
 fn columns(columns: &[Column], methods: &[MethodFigures]) -> Vec<TableColumn> {
     const UNITS: [&str; 9] = ["ms", "%", "B/tok", "mJ/tok", "s", "tok/s", "drafts/tok", "seqs", "tokens"];
-    let used = columns.iter().filter(|column| methods.iter().any(|method| method.metrics.get(column.1).is_some()));
+    let used = columns.iter().filter(|column| is_shown(column, methods.iter().map(|method| &method.metrics)));
     used.map(|&(heading, key, statistic, factor, decimals)| {
         let (title, unit) = heading.split_once('\n').unwrap_or((heading, ""));
         let unit = if UNITS.contains(&unit) { unit } else { "" };

@@ -1,5 +1,6 @@
 //! A run in virtual time: the same scenario, methods, records, ledger and summary as a live run.
 
+mod lengths;
 mod model;
 mod phase;
 mod sinks;
@@ -99,6 +100,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
     let exact = ended.folder.as_deref().zip(source.work.as_deref()).zip(source.pair.as_ref());
     let exact = exact.filter(|_| settings.simulate.keep_every == 1);
     let mut notes = source.resolved.warnings.clone();
+    notes.extend(source.lengths.as_ref().map(|lengths| lengths.to_string()));
     let (mut summary, comparisons) = match exact {
         Some(((folder, work), pair)) => results::results(folder, work, &pair.tokenizer, &ended.problems, out)?,
         None => {
@@ -119,6 +121,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
             (summary, Vec::new())
         }
     };
+    notes.extend(not_asked(settings, &summary));
     summary.run.clone_from(&meta.run);
     Ok(Simulated {
         summary,
@@ -130,6 +133,16 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
         wall_seconds,
         tokens: ended.tokens,
         events: ended.events,
+    })
+}
+
+/// A note where the run is over before every prompt was asked for: its figures are of fewer requests than the scenario
+/// names.
+pub fn not_asked(settings: &Settings, summary: &Summary) -> Option<String> {
+    let planned = (settings.methods.len() * settings.tasks().count()) as u64;
+    let asked = summary.generations;
+    (asked < planned).then(|| {
+        format!("{asked} of {planned} requests were made: arrivals ended, or devices left, before the others came up")
     })
 }
 

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Assignment, Fault, Fidelity, Settings};
 use specfleet_engine::id::{GenerationId, VerifierId};
-use specfleet_engine::method::Method;
+use specfleet_engine::method::{MAX_BLOCK, Method};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::{AuditRecord, Source as Origin};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{LedgerError, RunWriter};
+use specfleet_model::KvArena;
 use specfleet_simulator::answers::{DeviceAnswers, PoolAnswers};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{Fitted, FittedDevices};
@@ -39,8 +40,8 @@ const WINDOWS_PER_LOOK: u64 = 256;
 /// Real time between two flushes to the disk: what came after the last is what a crash takes.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
-/// KV memory of each shard's drafter: its devices' sequences are short beside it, and pages are taken as they are needed.
-const DRAFTER_KV: usize = 1 << 30;
+/// Tokens that a drafter may hold beyond what is committed: two blocks of drafts of the largest size, and a look ahead.
+const AHEAD: usize = 2 * MAX_BLOCK + 2;
 
 /// A run in the making.
 pub(super) struct Phases<'a> {
@@ -139,12 +140,17 @@ impl<'a> Phases<'a> {
                 let (Some(pair), Some(work)) = (&source.pair, &source.work) else {
                     unreachable!("a source for models has loaded them")
                 };
-                let kv_bytes = (settings.model.verifier_kv_mebibytes as usize) << 20;
+                let kv_bytes = settings.verifier_kv_bytes(pair.verifier.weight_bytes() as f64) as usize;
                 let scale = settings.pool.autoscale.map_or(0, |scale| scale.max);
                 let replicas = usize::from(settings.run.verifiers.max(scale));
                 let pool = ModelPool::new(pair.verifier.clone(), replicas, kv_bytes, 1);
                 let shape = pair.verifier.shape();
                 let limits = Limits::for_pair(shape.vocab, shape.context);
+                // Pages are taken as they are needed; each device has one session at a time.
+                let longest = work.jobs.iter().map(|job| job.tokens.len()).max().unwrap_or(0);
+                let session =
+                    (longest + settings.run.max_new_tokens as usize + AHEAD).min(pair.drafter.shape().context);
+                let session_bytes = KvArena::bytes_of(&pair.drafter, session);
                 self.run(pool, |method, _, count| {
                     ModelDevices::new(
                         Arc::new(ModelPhase {
@@ -154,7 +160,7 @@ impl<'a> Phases<'a> {
                             sampling: settings.run.sampling,
                             seed: settings.run.seed,
                             limits,
-                            kv_bytes: DRAFTER_KV,
+                            kv_bytes: count * session_bytes,
                         }),
                         count,
                     )
@@ -420,6 +426,8 @@ fn self_fitted(settings: &Settings, source: &Source, method: &Method) -> Option<
         vocab: sizes.vocab,
         end_token: sizes.end_tokens.first().copied(),
         longest_prompt: sizes.context.saturating_sub(3).max(1),
+        prompts: source.lengths.as_ref().map(|lengths| lengths.prompts.clone()).unwrap_or_default(),
+        answers: source.lengths.as_ref().map(|lengths| lengths.answers.clone()).unwrap_or_default(),
     }))
 }
 

@@ -13,6 +13,7 @@ use specfleet_engine::record::{AuditRecord, GenerationRecord};
 use specfleet_ledger::{Meta, RunReader};
 use specfleet_simulator::{Host, Timing};
 
+use super::lengths::Lengths;
 use super::trace::Recorded;
 use crate::error::Error;
 use crate::methods::{Calibrations, Resolved};
@@ -41,6 +42,8 @@ pub struct Source {
     pub timings: Vec<Timing>,
     /// The calibration that distributions are taken from.
     pub calibration: Option<Calibration>,
+    /// How long fitted prompts and answers are; absent where models or a recorded run answer.
+    pub lengths: Option<Lengths>,
     /// A recorded run's generations by method, and its audits.
     pub trace: Option<Trace>,
 }
@@ -131,17 +134,36 @@ impl Source {
             Ok(Timing { cost, host })
         };
         let timings = resolved.methods.iter().map(timing).collect::<Result<_, Error>>()?;
-        if fitted && calibration.distributions.is_none() {
-            return Err(missing("distributions"));
-        }
         let trace = reader.map(|reader| open_trace(settings, &reader, &resolved)).transpose()?;
         let sizes = match (&pair, emulated) {
             (_, Some(sizes)) => sizes,
             (Some(pair), None) => Sizes::of_pair(settings, pair),
             (None, None) => unreachable!("a pair is loaded unless one is emulated"),
         };
+        let lengths = match (&calibration.distributions, fitted) {
+            (Some(distributions), true) => Some(Lengths::new(settings, pair.as_ref(), sizes.context, distributions)?),
+            (None, true) => return Err(missing("distributions")),
+            (_, false) => None,
+        };
         let calibration = Some(calibration);
-        Ok(Source { pair, work, data_sets, resolved, sizes, cost, timings, calibration, trace })
+        Ok(Source { pair, work, data_sets, resolved, sizes, cost, timings, calibration, lengths, trace })
+    }
+
+    /// Tokens of a prompt, in the mean over the requests.
+    pub fn mean_prompt_tokens(&self) -> f64 {
+        let mean = |tokens: &mut dyn Iterator<Item = f64>| {
+            let (sum, count) = tokens.fold((0.0, 0.0), |(sum, count), tokens| (sum + tokens, count + 1.0));
+            if count > 0.0 { sum / count } else { 0.0 }
+        };
+        match (&self.lengths, &self.work, &self.trace) {
+            (Some(lengths), ..) => lengths.mean_prompt,
+            (_, Some(work), _) => mean(&mut work.jobs.iter().map(|job| job.tokens.len() as f64)),
+            (.., Some(trace)) => {
+                let recorded = trace.generations.iter().flat_map(BTreeMap::values);
+                mean(&mut recorded.map(|recorded| f64::from(recorded.prompt_tokens)))
+            }
+            _ => 0.0,
+        }
     }
 }
 

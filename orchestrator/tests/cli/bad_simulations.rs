@@ -123,13 +123,13 @@ fn targets() {
     slo(
         "inter_token_p95<0ms",
         expect![
-            "specfleet: --slo: inter_token_latency_seconds_p95 < 0 can never hold: inter_token_latency_seconds is never below 0"
+            "specfleet: --slo: inter_token_latency_seconds_p95 < 0s can never hold: inter_token_latency_seconds is never below 0"
         ],
     );
     slo(
         "ttft<=-1s",
         expect![
-            "specfleet: --slo: time_to_first_token_seconds <= -1 can never hold: time_to_first_token_seconds is never below 0"
+            "specfleet: --slo: time_to_first_token_seconds <= -1s can never hold: time_to_first_token_seconds is never below 0"
         ],
     );
     slo(
@@ -140,11 +140,41 @@ fn targets() {
         "agreement>=101%",
         expect!["specfleet: --slo: verifier_agreement >= 1.01 can never hold: verifier_agreement lies in 0 to 1"],
     );
+    slo(
+        "inter_token_p95<300",
+        expect![
+            "specfleet: --slo: inter_token_latency_seconds_p95 < 300: the limit has no unit, and inter_token_latency_seconds is a time; write 300ms or 300s"
+        ],
+    );
+    slo(
+        "energy<40",
+        expect![
+            "specfleet: --slo: energy_per_token_joules_total < 40: the limit has no unit, and energy_per_token_joules_total is an energy; write 40mJ or 40J"
+        ],
+    );
+    slo(
+        "ttft<40mJ",
+        expect![
+            "specfleet: --slo: time_to_first_token_seconds < 0.04J: time_to_first_token_seconds is a time; write the limit in ms or s"
+        ],
+    );
+    slo(
+        "agreement>90ms",
+        expect![
+            "specfleet: --slo: verifier_agreement > 0.09s: verifier_agreement is a share; write a number from 0 to 1, or %"
+        ],
+    );
+    slo(
+        "goodput>2s",
+        expect![
+            "specfleet: --slo: goodput_tokens_per_second > 2s: goodput_tokens_per_second is in tokens/s; write the number alone"
+        ],
+    );
     slo("agrement>0.5", expect![[r#"specfleet: --slo: there is no metric "agrement"; did you mean agreement?"#]]);
     slo(
         "smoothness>0.5",
         expect![[
-            r#"specfleet: --slo: there is no metric "smoothness"; valid: tokens_per_second, time_to_first_token_seconds, inter_token_latency_seconds, request_latency_seconds, queue_seconds, verify_seconds, batch_sequences, batch_tokens, verifier_busy_share, fleet_tokens_per_second, goodput_tokens_per_second, goodput_share, fairness_jain, worst_decile_inter_token_mean_seconds, upload_rate, true_skip_rate, deviation_rate, rejection_rate, verifier_agreement, mean_acceptance_length, wasted_drafts_per_token, stale_results_per_token, wasted_joules_per_token_drafts, wasted_joules_per_token_unclaimed, uplink_bytes_per_token, energy_per_token_joules_device, energy_per_token_joules_radio, energy_per_token_joules_cloud, energy_per_token_joules_cloud_paper, energy_per_token_joules_total, energy_saved_vs_hlm, exact_match, token_agreement, first_divergence_tokens, rouge_l"#
+            r#"specfleet: --slo: there is no metric "smoothness"; valid: tokens_per_second, time_to_first_token_seconds, inter_token_latency_seconds, request_latency_seconds, dropped, dropped_share, failed, failed_share, queue_seconds, verify_seconds, batch_sequences, batch_tokens, verifier_busy_share, fleet_tokens_per_second, goodput_tokens_per_second, goodput_share, fairness_jain, worst_decile_inter_token_mean_seconds, upload_rate, true_skip_rate, deviation_rate, rejection_rate, verifier_agreement, mean_acceptance_length, wasted_drafts_per_token, stale_results_per_token, wasted_joules_per_token_drafts, wasted_joules_per_token_unclaimed, uplink_bytes_per_token, energy_per_token_joules_device, energy_per_token_joules_radio, energy_per_token_joules_cloud, energy_per_token_joules_cloud_paper, energy_per_token_joules_total, energy_saved_vs_hlm, exact_match, token_agreement, first_divergence_tokens, rouge_l"#
         ]],
     );
     slo(
@@ -161,6 +191,14 @@ fn targets() {
     );
     slo("ttft<1sec", expect![[r#"specfleet: --slo: "sec" is no unit; valid: ns, us, ms, s, J, mJ, %"#]]);
     refused(&["capacity"], expect!["specfleet: the following required arguments were not provided: --slo <TARGET>"]);
+    for command in ["run", "simulate"] {
+        refused(
+            &[command, "--set", "thresholds.checks=ttft<1"],
+            expect![
+                "specfleet: thresholds.checks: time_to_first_token_seconds < 1: the limit has no unit, and time_to_first_token_seconds is a time; write 1ms or 1s"
+            ],
+        );
+    }
     simulation_refused(
         &["--set", "thresholds.checks=ttfd<1s"],
         expect![[r#"specfleet: thresholds.checks: there is no metric "ttfd"; did you mean ttft?"#]],

@@ -115,7 +115,7 @@ fn ctrl_c_in_a_simulation_that_keeps_some_rows() {
     assert!(all > 2 * reader.closed_generations() as u64, "{all}");
 }
 
-/// A search keeps nothing, and says nothing of it.
+/// A search keeps no run; its table is what it knows by then.
 #[test]
 fn ctrl_c_in_a_search() {
     let place = Place::new();

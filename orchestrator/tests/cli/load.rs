@@ -113,6 +113,11 @@ fn requests_that_arrive_evenly_and_too_fast() {
         }
         let dropped = count(&rows, FinishReason::Dropped);
         assert_eq!((&results.summary["dropped"], &results.summary["generations"]), (&dropped.into(), &32.into()));
+        let by_method = |method: &str, metric: &str| results.summary["methods"][method][metric]["mean"].as_f64();
+        let counted: Option<f64> = ["hlm", "ui-hlm"].iter().map(|method| by_method(method, "dropped")).sum();
+        assert_eq!(counted, Some(dropped as f64), "{command}");
+        let share = by_method("hlm", "dropped").map(|count| count / 16.0);
+        assert_eq!(by_method("hlm", "dropped_share"), share, "{command}");
         assert_latencies_count_from_the_schedule(&results, &rows);
     }
 }

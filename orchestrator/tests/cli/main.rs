@@ -19,5 +19,6 @@ mod rows;
 mod same_tokens;
 mod scores;
 mod simulations;
+mod sizing;
 mod thresholds;
 mod watching;

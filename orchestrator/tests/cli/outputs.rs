@@ -10,11 +10,15 @@ use specfleet_engine::record::{BatchRecord, GenerationRecord};
 
 use crate::common::*;
 
-const UNIVERSAL: [&str; 14] = [
+const UNIVERSAL: [&str; 18] = [
     "tokens_per_second",
     "time_to_first_token_seconds",
     "inter_token_latency_seconds",
     "request_latency_seconds",
+    "dropped",
+    "dropped_share",
+    "failed",
+    "failed_share",
     "fleet_tokens_per_second",
     "fairness_jain",
     "worst_decile_inter_token_mean_seconds",
@@ -39,7 +43,7 @@ const POOLED: [&str; 8] = [
 ];
 
 /// Figures of pool and fleet that no single data set has.
-const OF_THE_WHOLE: [&str; 9] = [
+const OF_THE_WHOLE: [&str; 11] = [
     "fleet_tokens_per_second",
     "goodput_tokens_per_second",
     "fairness_jain",
@@ -49,6 +53,8 @@ const OF_THE_WHOLE: [&str; 9] = [
     "batch_sequences",
     "batch_tokens",
     "wasted_joules_per_token_unclaimed",
+    "dropped",
+    "failed",
 ];
 
 /// Beyond these two lists: which further metrics each method must have, and must not.

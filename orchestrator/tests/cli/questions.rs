@@ -11,7 +11,8 @@ use crate::common::*;
 fn fitted(place: &Place) -> Vec<String> {
     let file = format!("calibration.file={}", place.file("calibration.json", calibrated()));
     let text = ["--set", "simulate.fidelity=fitted", "--set", "simulate.cost=fixed", "--set", "simulate.batch_ms=6"];
-    let fleet = ["--devices", "2", "--prompts", "4", "--max-new-tokens", "16", "--verifiers", "1", "--set", &file];
+    let fleet =
+        ["--set", "run.devices=2", "--prompts", "4", "--max-new-tokens", "16", "--verifiers", "1", "--set", &file];
     text.iter().chain(&fleet).map(|&text| text.to_owned()).collect()
 }
 
@@ -63,7 +64,7 @@ fn capacity() {
         }
         assert_eq!(
             (&answer["limit"], &answer["verifiers"]),
-            (&"inter_token_latency_seconds_p95 < 0.025".into(), &1.into())
+            (&"inter_token_latency_seconds_p95 < 0.025s".into(), &1.into())
         );
 
         let method = answer["method"].as_str().expect("a name");
@@ -72,6 +73,25 @@ fn capacity() {
     }
     let devices = |index: usize| answers[index]["devices"].as_u64();
     assert!(devices(1) > devices(0), "whoever uploads less leaves room for more: {answers:?}");
+}
+
+/// More requests than a device can answer: no latency tells of those that are dropped.
+#[test]
+fn capacity_counts_dropped_requests() {
+    let place = Place::new();
+    let load = ["--set", "load.pattern=constant", "--set", "load.rate=100", "--set", "load.backlog=1"];
+    let fleet = ["--methods", "hlm", "--set", "run.prompts=16", "--slo", "request_p95<6s"];
+    let answer = |arguments: &[&str]| answer(&place, "capacity", &[&load[..], &fleet, arguments].concat())[0].clone();
+    let figure = |trial: &Value, name: &str| trial[name].as_f64().expect("a figure");
+    // Fifty requests a second for each device are more than it can answer, and all that are answered are so in time.
+    let none = answer(&[]);
+    assert_eq!((&none["devices"], &none["limit"]), (&0.into(), &"dropped_share <= 0".into()), "{none}");
+    let trial = &none["trials"][0];
+    assert!(figure(trial, "dropped_share") > 0.0 && trial["values"][0].as_f64() < Some(6.0), "{none}");
+    // Who allows it is told how many there were.
+    let some = answer(&["--slo", "dropped_share<90%", "--devices", "4"]);
+    assert_eq!(some["devices"], 4, "{some}");
+    assert!(some["trials"].as_array().expect("a list").iter().all(|trial| figure(trial, "dropped_share") > 0.0));
 }
 
 #[test]
@@ -87,13 +107,26 @@ fn capacity_in_words() {
     };
     // Faster than the draft of a single device: even one misses it.
     let (search, answer) = command("inter_token_p50<100us");
-    assert!(search.starts_with("hlm: 1 devices misses  inter_token_latency_seconds_p50 < 0.0001: 0.0"), "{search}");
+    assert!(search.starts_with("hlm: 1 devices misses  inter_token_latency_seconds_p50 < 0.0001s: 0.0"), "{search}");
     let row: Vec<&str> = answer.lines().nth(1).expect("a row").split_whitespace().collect();
-    assert_eq!(row, ["hlm", "1", "0", "0.0", "inter_token_latency_seconds_p50", "<", "0.0001", "1"], "{answer}");
+    // Most of what a lone device waits for is the batch.
+    assert_eq!(row[..7], ["hlm", "1", "0", "0.0", "0.0", "verifier", "time"], "{answer}");
+    assert_eq!(row[8..13], ["inter_token_latency_seconds_p50", "<", "0.0001s", "(1", "devices:"], "{answer}");
+    assert_eq!(row.last(), Some(&"1"), "{answer}");
+    assert!(
+        answer.contains("note: KV memory of each verifier: 256 MiB (as model.verifier_kv_mebibytes says; host-cpu"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("note: prompts: ") && answer.contains("counted with the embedded pair's tokenizer"),
+        "{answer}"
+    );
 
     let (search, answer) = command("inter_token_p95<25ms");
     assert!(search.lines().any(|line| line.contains("holds")) && search.lines().any(|line| line.contains("misses")));
-    let tried = search.lines().count().to_string();
+    let (expected, tried): (Vec<&str>, Vec<&str>) = search.lines().partition(|line| line.contains("by the cost model"));
+    let tried = tried.len().to_string();
+    assert_eq!(expected.len(), 1, "{search}");
     assert!(answer.lines().nth(1).is_some_and(|row| row.trim_end().ends_with(&tried)), "{answer}\n{search}");
 }
 

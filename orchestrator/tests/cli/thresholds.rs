@@ -30,7 +30,7 @@ fn met_and_missed() {
     for command in ["run", "simulate"] {
         let (code, text) = held(&place, command, "ttft < 100s, upload_rate_max <= 100%", &SMALL);
         let met = |check: &str, method: &str| format!("threshold met    {method}: {check}");
-        let [ttft, rate] = ["time_to_first_token_seconds < 100", "upload_rate_max <= 1"];
+        let [ttft, rate] = ["time_to_first_token_seconds < 100s", "upload_rate_max <= 1"];
         let expected = [met(ttft, "hlm"), met(ttft, "ui-hlm"), met(rate, "hlm"), met(rate, "ui-hlm")];
         assert_eq!((code, verdicts(&text)), (0, expected.to_vec()), "{command}: {text}");
 
@@ -76,7 +76,7 @@ fn some_end_a_run_early() {
         let checks = format!("[{{ {check}, delay_seconds = {delay} }}]");
         let (code, text) = held(&place, command, &checks, &LONG);
         assert_eq!(code, 99, "{command}: {text}");
-        let why = "ended early: hlm: time_to_first_token_seconds < 0.000001 failed with ";
+        let why = "ended early: hlm: time_to_first_token_seconds < 0.000001s failed with ";
         assert!(text.contains("INVALID: ") && text.contains(why), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with(why)).count(), 1, "{text}");
 

@@ -14,7 +14,7 @@ use specfleet_engine::method::{Estimator, Gate, Method, PayloadForm, Probability
 use specfleet_engine::pool::{Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::drawn::DrawnPool;
-use specfleet_simulator::fitted::{Fitted, FittedDevices};
+use specfleet_simulator::fitted::{AnswerLengths, Fitted, FittedDevices, PromptLengths};
 use specfleet_simulator::{
     DeviceSink, Fleet, Host, Job, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
 };
@@ -103,6 +103,8 @@ impl Scene {
             vocab: VOCAB,
             end_token: Some(END),
             longest_prompt: CONTEXT - 96,
+            prompts: PromptLengths::default(),
+            answers: AnswerLengths::default(),
         })
     }
 
