@@ -136,7 +136,7 @@ fn seed(ledger: &Path) -> (PathBuf, u32) {
         turn: 0,
         threads: cores(),
         progress: &progress,
-        interrupted: specfleet::interruption::flag(),
+        interrupted: specfleet_signals::flag(),
     };
     (simulate(&source, options).expect("a run").folder.expect("it is kept"), prompts)
 }

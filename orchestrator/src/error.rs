@@ -164,6 +164,9 @@ pub enum Error {
         /// Names of the ledger's runs that are most like it.
         near: Vec<String>,
     },
+    /// `latest`, where no run has ended.
+    #[error("latest: no run in {} has ended", .0.display())]
+    NoRuns(PathBuf),
     /// A flag of a command over the ledger that asks for what there is not.
     #[error("{0}")]
     Asked(String),
@@ -220,6 +223,7 @@ impl Error {
             | Error::Simulation(_)
             | Error::Question(_)
             | Error::UnknownRun { .. }
+            | Error::NoRuns(_)
             | Error::Score(_)
             | Error::Asked(_) => 2,
             Error::Ledger(error) if error.is_mistake() => 2,
@@ -238,7 +242,7 @@ impl Error {
             {
                 2
             }
-            Error::Interrupted(_) => 130,
+            Error::Interrupted(_) => specfleet_signals::exit_code(),
             Error::DrafterMemory { .. }
             | Error::Agent { .. }
             | Error::Ledger(_)

@@ -17,7 +17,6 @@ pub mod error;
 pub mod filter;
 pub mod fleet;
 pub mod frontier;
-pub mod interruption;
 pub mod live;
 pub mod methods;
 pub mod page;

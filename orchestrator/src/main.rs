@@ -17,7 +17,7 @@ use specfleet::point::Bench;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
 use specfleet::simulate::{SimulateOptions, Source, simulate};
-use specfleet::{against, budget, capacity, interruption, paired, refit, report, run, sweep, thresholds};
+use specfleet::{against, budget, capacity, paired, refit, report, run, sweep, thresholds};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
 use specfleet_logs::LogArgs;
@@ -216,6 +216,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    specfleet_signals::listen();
     if let Err(mistake) = cli.log.start() {
         eprintln!("specfleet: {mistake}");
         return ExitCode::from(2);
@@ -360,7 +361,7 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
         turn: 0,
         threads: threads_of(*threads),
         progress: &progress,
-        interrupted: interruption::flag(),
+        interrupted: specfleet_signals::flag(),
     };
     let simulated = simulate(&source, kept.clone())?;
     let mut notes = simulated.notes.clone();
@@ -433,7 +434,7 @@ fn capacity_command(args: &CapacityArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
-    let interrupted = interruption::flag();
+    let interrupted = specfleet_signals::flag();
     let stop = budget::flag(args.budget, interrupted);
     let bench = Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: stop };
     let answers = capacity::capacity(&scenario, &targets, most, &bench, |line| progress.say(line))?;
@@ -457,7 +458,8 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         .map(|text| text.parse::<Vary>().map_err(|error| Error::Simulation(format!("--vary: {error}"))))
         .collect::<Result<Vec<_>, _>>()?;
     let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
-    let bench = Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: interruption::flag() };
+    let bench =
+        Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: specfleet_signals::flag() };
     let swept = sweep::sweep(&scenario, &varied, &bench, |line| progress.say(line))?;
     if let Some(csv) = &args.csv {
         sweep::write_csv(&swept, csv)?;

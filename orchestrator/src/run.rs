@@ -210,7 +210,7 @@ async fn drive(
         check = early_end(watched) => Ok((None, Some(check))),
         // Why shows when it is closed.
         () = recorder.stopped() => Err(Error::Stopped("the recorder")),
-        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(PathBuf::new())),
+        _ = specfleet_signals::asked() => Err(Error::Interrupted(PathBuf::new())),
     };
     faults.abort();
     asking.abort();

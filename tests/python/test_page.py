@@ -79,6 +79,9 @@ class Watched:
     def check(self):
         assert self.complaints == []
         overflow = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        # What a script puts into a page by mistake: an object's name, a value that is not there.
+        text = self.page.inner_text("body")
+        assert re.findall(r".{0,40}(?:\[object|\bundefined\b|\bNaN\b).{0,40}", text) == []
         assert overflow[0] <= overflow[1], f"the page is {overflow[0]} pixels wide in a window of {overflow[1]}"
 
 

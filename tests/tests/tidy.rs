@@ -128,18 +128,29 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 13] = [
+const DIRECTIONS: [(&str, &[&str]); 14] = [
     ("specfleet-engine", &[]),
     ("specfleet-model", &[]),
     ("specfleet-timer", &[]),
     ("specfleet-logs", &[]),
+    ("specfleet-signals", &[]),
     ("specfleet-metrics", &["specfleet-engine"]),
     ("specfleet-config", &["specfleet-engine"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
     ("specfleet-export", &["specfleet-engine", "specfleet-ledger"]),
     ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
-    ("device-agent", &["specfleet-engine", "specfleet-model", "specfleet-config", "specfleet-timer", "specfleet-logs"]),
+    (
+        "device-agent",
+        &[
+            "specfleet-engine",
+            "specfleet-model",
+            "specfleet-config",
+            "specfleet-timer",
+            "specfleet-logs",
+            "specfleet-signals",
+        ],
+    ),
     (
         "verifier-pool",
         &[
@@ -148,6 +159,7 @@ const DIRECTIONS: [(&str, &[&str]); 13] = [
             "specfleet-config",
             "specfleet-timer",
             "specfleet-logs",
+            "specfleet-signals",
             "specfleet-metrics",
         ],
     ),
@@ -162,6 +174,7 @@ const DIRECTIONS: [(&str, &[&str]); 13] = [
             "specfleet-export",
             "specfleet-simulator",
             "specfleet-logs",
+            "specfleet-signals",
             "specfleet-metrics",
             "device-agent",
             "verifier-pool",

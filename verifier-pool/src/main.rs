@@ -13,6 +13,7 @@ use specfleet_config::{CostChoice, ModelChoice, Scenario, Settings};
 use specfleet_logs::LogArgs;
 use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server, parse_address};
 use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer};
+use specfleet_signals::Ending;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, TlsOptions, observed};
 
@@ -66,8 +67,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    specfleet_signals::listen();
     match actix::System::new().block_on(run(&arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
+        // Ctrl-C is how a person ends a server: nothing went wrong.
+        Ok(Ending::Interrupt) => ExitCode::SUCCESS,
+        Ok(ending) => ExitCode::from(ending.exit_code()),
         Err(error) => {
             eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
             ExitCode::from(2)
@@ -75,8 +79,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serves until Ctrl-C. Whatever keeps it from starting is the user's to change.
-async fn run(arguments: &Arguments) -> Result<()> {
+/// Serves until it is asked to end, and says how it was. Whatever keeps it from starting is the user's to change.
+async fn run(arguments: &Arguments) -> Result<Ending> {
     arguments.log.start()?;
     let settings = arguments.settings()?;
     if settings.pool.cost == CostChoice::Calibrated {
@@ -121,9 +125,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if let Some(metrics) = metrics {
         actix::spawn(show(pool.clone(), metrics));
     }
-    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
+    let ending = specfleet_signals::asked().await;
+    eprintln!("interrupted: no new uploads are taken, those at hand are answered");
     pool.shutdown(Duration::from_nanos(settings.pool.shutdown_timeout.0)).await;
-    Ok(())
+    Ok(ending)
 }
 
 /// Asks the pool what it is doing, again and again, for the metrics.

@@ -60,21 +60,8 @@ fn report(folder: &Path) -> Result<ReportData, Error> {
 pub(crate) fn run(args: &DashboardArgs) -> anyhow::Result<ExitCode> {
     let dashboard = start(&args.ledger, args.listen)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(asked_to_stop())?;
+    // Ending is what a server is asked to do: no failure.
+    let _ = runtime.block_on(specfleet_signals::asked());
     dashboard.stop();
     Ok(ExitCode::SUCCESS)
-}
-
-/// Ctrl-C, or the polite signal of a service manager.
-async fn asked_to_stop() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminated.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

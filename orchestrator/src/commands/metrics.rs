@@ -43,7 +43,7 @@ impl Served {
             actix::System::new().block_on(async {
                 tokio::select! {
                     () = tokio::time::sleep(self.linger) => {}
-                    _ = tokio::signal::ctrl_c() => {}
+                    _ = specfleet_signals::asked() => {}
                 }
             });
         }

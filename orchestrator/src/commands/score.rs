@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use specfleet::interruption;
 use specfleet::progress::{Progress, Ui};
 use specfleet::scores::{Against, ScoreOptions, figures, score, table};
 
@@ -63,7 +62,7 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
             perplexity: args.perplexity,
             methods: args.methods.clone(),
             progress: &progress,
-            interrupted: interruption::flag(),
+            interrupted: specfleet_signals::flag(),
         },
     )?;
     let figures = figures(&scored);

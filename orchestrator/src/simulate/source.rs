@@ -18,6 +18,7 @@ use super::trace::Recorded;
 use crate::error::Error;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
+use crate::place::find;
 use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
@@ -207,10 +208,10 @@ fn emulated_calibration(settings: &Settings) -> Result<Calibration, Error> {
 }
 
 /// The folder of a run that is named or placed.
-pub fn run_folder(runs: &Path, place: &RunPlace) -> PathBuf {
+pub fn run_folder(runs: &Path, place: &RunPlace) -> Result<PathBuf, Error> {
     match place {
-        RunPlace::Name(name) => runs.join(name),
-        RunPlace::Folder(folder) => folder.clone(),
+        RunPlace::Name(name) => find(runs, Path::new(name)),
+        RunPlace::Folder(folder) => Ok(folder.clone()),
     }
 }
 
@@ -224,7 +225,7 @@ fn another(meta: &Meta, what: &str) -> Error {
 
 /// Opens a recorded run, which must be of the same seed, sampling, workload and models.
 fn recorded(settings: &Settings, runs: &Path, place: &RunPlace) -> Result<RunReader, Error> {
-    let reader = RunReader::open(&run_folder(runs, place))?;
+    let reader = RunReader::open(&run_folder(runs, place)?)?;
     let meta = reader.meta();
     let recorded =
         specfleet_config::Scenario::parse("the recorded run's scenario", &meta.scenario, None)?.settings()?;

@@ -106,6 +106,23 @@ fn unknown_values_come_with_the_valid_ones() {
 }
 
 #[test]
+fn latest_is_the_newest_run_that_has_ended() {
+    let (place, [_, newest]) = two_runs();
+    for command in [&["report"][..], &["verify"], &["frontier"], &["compact"], &["tag"]] {
+        let more: &[&str] = if command == ["tag"] { &["latest", "kept"] } else { &["latest"] };
+        let output = call(&place, &[command, more].concat());
+        assert!(output.status.success(), "{command:?}: {}", said(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(command == ["frontier"] || text.contains(&newest), "{command:?}: {text}");
+    }
+    let empty = Place::new();
+    fs::create_dir(empty.path("runs")).expect("a folder");
+    let output = call(&empty, &["report", "latest"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "specfleet: latest: no run in runs has ended\n");
+}
+
+#[test]
 fn deleting_asks_first() {
     let (place, [a, b]) = two_runs();
     // There is no terminal to ask on.

@@ -156,9 +156,14 @@ impl Running {
     }
 
     /// SIGINT, and what it ends with; fails if that takes longer than `limit`.
-    pub(crate) fn interrupt(mut self, limit: Duration) -> (ExitStatus, String) {
+    pub(crate) fn interrupt(self, limit: Duration) -> (ExitStatus, String) {
+        self.signal("-INT", limit)
+    }
+
+    /// A signal, and what it ends with; fails if that takes longer than `limit`.
+    pub(crate) fn signal(mut self, signal: &str, limit: Duration) -> (ExitStatus, String) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill runs").success());
         let sent = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is ours") {
@@ -167,7 +172,7 @@ impl Running {
                 std::io::Read::read_to_string(&mut pipe, &mut said).expect("text");
                 return (status, said);
             }
-            assert!(sent.elapsed() < limit, "still running {limit:?} after Ctrl-C");
+            assert!(sent.elapsed() < limit, "still running {limit:?} after {signal}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

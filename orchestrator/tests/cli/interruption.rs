@@ -67,6 +67,25 @@ fn ctrl_c() {
     assert_a_new_run_works(&place);
 }
 
+/// The polite signal of a service manager, and the end of the terminal: as Ctrl-C, with exit codes of their own.
+#[test]
+fn other_signals_end_a_run_in_order_too() {
+    for (signal, code) in [("-TERM", 143), ("-HUP", 129)] {
+        let place = Place::new();
+        let long = place.start("run", &LONG);
+        place.wait_for_generations(2);
+        let (status, error) = long.signal(signal, Duration::from_secs(8));
+        assert_eq!(status.code(), Some(code), "{signal}: {error}");
+        assert!(error.contains("interrupted") && error.contains("runs/"), "{signal}: {error}");
+        assert_eq!(place.runs()[0]["state"], "interrupted");
+        assert_readable(&place, &place.runs()[0], 2);
+    }
+    let place = Place::new();
+    let simulation = place.start("simulate", &[&ENDLESS[..], &FIXED].concat());
+    place.wait_for_generations(2);
+    assert_eq!(simulation.signal("-TERM", Duration::from_secs(8)).0.code(), Some(143));
+}
+
 /// More than a test can wait for.
 const ENDLESS: [&str; 8] =
     ["--devices", "8", "--prompts", "4000", "--max-new-tokens", "16", "--methods", "ui-hlm,hlm,slm-only"];

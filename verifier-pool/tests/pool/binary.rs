@@ -92,6 +92,20 @@ fn serves_until_it_is_interrupted() {
     });
 }
 
+/// The polite signal of a service manager: as Ctrl-C, and it says so with its exit code.
+#[test]
+fn sigterm_ends_it_in_order() {
+    let mut running = Running(pool().args(["--listen", "127.0.0.1:0"]).spawn().expect("it starts"));
+    let mut greeting = String::new();
+    let stdout = running.0.stdout.take().expect("it is piped");
+    BufReader::new(stdout).read_line(&mut greeting).expect("it speaks");
+    assert!(greeting.contains("listening on"), "{greeting}");
+    assert!(
+        Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().expect("kill is there").success()
+    );
+    assert_eq!(running.0.wait().expect("it ends").code(), Some(143));
+}
+
 /// Scrapes until all of these lines are there: the gauges follow a quarter of a second behind.
 fn await_metrics(port: &str, wanted: &[&str]) {
     let began = Instant::now();

@@ -34,6 +34,8 @@ enum Failure {
     Input(anyhow::Error),
     /// The pool, the network or this machine: 1.
     Run(anyhow::Error),
+    /// It was asked to end: the signal's code.
+    Interrupted,
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    specfleet_signals::listen();
     if let Err(mistake) = arguments.log.start() {
         eprintln!("error: {mistake}");
         return ExitCode::from(2);
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Input(error)) => (error, 2),
         Err(Failure::Run(error)) => (error, 1),
+        Err(Failure::Interrupted) => (anyhow!("interrupted"), specfleet_signals::exit_code()),
     };
     eprintln!("error: {}", in_one_line(&error));
     ExitCode::from(code)
@@ -90,11 +94,11 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         done = reach(arguments, &device, &settings) => match done {
             Ok(()) => tokio::select! {
                 done = answer(arguments, &device, &tokenizer, prompt, events, &settings) => done,
-                _ = tokio::signal::ctrl_c() => Err(Failure::Run(anyhow!("interrupted"))),
+                _ = specfleet_signals::asked() => Err(Failure::Interrupted),
             },
             failed => failed,
         },
-        _ = tokio::signal::ctrl_c() => Err(Failure::Run(anyhow!("interrupted"))),
+        _ = specfleet_signals::asked() => Err(Failure::Interrupted),
     };
     // Both fail only if there is nothing left to end.
     let _ = device.send(Leave).await;
