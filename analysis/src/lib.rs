@@ -13,6 +13,7 @@ mod effect;
 mod figures;
 mod fit;
 mod frontier;
+mod number;
 mod pareto;
 mod rate;
 mod sketch;

@@ -1,5 +1,7 @@
 //! Scores of a text against a reference: ROUGE-L and the final answer of a word problem.
 
+use crate::number::number_at_start;
+
 /// The words that ROUGE-L compares: lower-cased runs of ASCII letters and digits, everything else separates. This is the
 /// default tokenizer of the Python package `rouge_score` (Google Research), without its optional stemming.
 pub fn words(text: &str) -> Vec<String> {
@@ -34,31 +36,11 @@ fn longest_common_subsequence<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     lengths[b.len()]
 }
 
-/// The final answer of a worked solution: the number after the first `####`, in a normal form in which equal numbers are
-/// equal text: no `$`, no thousands separators, no `+`, no leading zeros, no zeros at the end of a fraction.
+/// The final answer of a worked solution: the number after the first `####` ([`number_at_start`]).
 /// `None` if there is no mark, or no number follows it.
 pub fn final_answer(text: &str) -> Option<String> {
     let (_, after) = text.split_once("####")?;
-    let mut digits = String::new();
-    let mut negative = false;
-    for c in after.trim_start().chars() {
-        match c {
-            '-' if digits.is_empty() => negative = true,
-            '+' | '$' if digits.is_empty() => {}
-            ',' if !digits.is_empty() => {}
-            '.' if !digits.contains('.') => digits.push(c),
-            '0'..='9' => digits.push(c),
-            _ => break,
-        }
-    }
-    if !digits.contains(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, ""));
-    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
-    let whole = if whole.is_empty() { "0" } else { whole };
-    let sign = if negative && (whole != "0" || !fraction.is_empty()) { "-" } else { "" };
-    Some(if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
+    number_at_start(after)
 }
 
 /// Whether the text's [`final_answer`] is the reference's. `None` if the reference has no answer to match; a text without
@@ -113,7 +95,7 @@ mod tests {
             ("#### 18.", Some("18")),
             ("#### .5", Some("0.5")),
             ("#### 3\n#### 4", Some("3")),
-            ("#### 1.2.3", Some("1.2")),
+            ("#### 1.2.3", None),
             ("#### none", None),
             ("#### .", None),
             ("the answer is 24", None),

@@ -117,6 +117,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A text file in UTF-16.
+    #[error("{}: the file is UTF-16; convert it to UTF-8", path.display())]
+    Utf16 {
+        /// The file.
+        path: PathBuf,
+    },
     /// A workload without a single prompt.
     #[error("{origin}: the file is empty; it needs one JSON object per line")]
     EmptyWorkload {

@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 
 use crate::ConfigError;
 use crate::presets::Preset;
-use crate::read::read_text;
+use crate::read::{read_text_as_it_is, without_mark};
 
 /// One task: what the models read, and what the text is judged against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// Line number in its data set, from 0.
+    /// Number of its line in the file, from 0; blank lines count.
     pub line: u32,
     /// Name of its data set.
     pub data_set: String,
@@ -20,8 +20,8 @@ pub struct Prompt {
     pub text: String,
     /// The question without the prompt's form; the whole prompt where the line gives a prompt.
     pub question: String,
-    /// The reference completion.
-    pub reference: String,
+    /// The reference completion; without one there is nothing to score a text against.
+    pub reference: Option<String>,
 }
 
 /// A data set.
@@ -39,10 +39,31 @@ pub struct Workload {
 #[derive(Deserialize)]
 struct Line {
     question: Option<String>,
-    answer: Option<String>,
+    answer: Option<Reference>,
     prompt: Option<String>,
-    reference: Option<String>,
+    reference: Option<Reference>,
 }
+
+/// What a line gives as right: a text, or a bare number.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string or a number")]
+enum Reference {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+impl Reference {
+    /// As a completion. A bare number is the final answer itself, so it gets the mark of one.
+    fn completion(self) -> Result<String, String> {
+        match self {
+            Reference::Text(text) if text.trim().is_empty() => Err(EMPTY.to_owned()),
+            Reference::Text(text) => Ok(text),
+            Reference::Number(number) => Ok(format!("#### {number}")),
+        }
+    }
+}
+
+const EMPTY: &str = "question, answer, prompt and reference must not be empty";
 
 impl Workload {
     /// A data set that ships.
@@ -54,14 +75,15 @@ impl Workload {
     /// A file.
     pub fn open(path: &Path) -> Result<Workload, ConfigError> {
         let name = path.file_stem().map_or_else(|| "workload".into(), |stem| stem.to_string_lossy());
-        Workload::parse(&path.display().to_string(), &name, &read_text(path)?)
+        Workload::parse(&path.display().to_string(), &name, &read_text_as_it_is(path)?)
     }
 
-    /// Parses JSON lines; `origin` is for messages.
+    /// Parses JSON lines, passing over blank ones; `origin` is for messages.
     pub fn parse(origin: &str, name: &str, text: &str) -> Result<Workload, ConfigError> {
-        let prompts = text
+        let prompts = without_mark(text)
             .lines()
             .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty())
             .map(|(index, line)| {
                 parse_line(name, index, line).map_err(|problem| ConfigError::Line {
                     origin: origin.to_owned(),
@@ -78,26 +100,25 @@ impl Workload {
 }
 
 fn parse_line(data_set: &str, index: usize, line: &str) -> Result<Prompt, String> {
-    if line.trim().is_empty() {
-        return Err("the line is empty; it needs one JSON object".into());
-    }
     let number = u32::try_from(index).map_err(|_| "too many lines")?;
     let line: Line = serde_json::from_str(line).map_err(|error| json_problem(&error))?;
-    let prompt = |text: String, question: String, reference: String| {
-        if question.trim().is_empty() || reference.trim().is_empty() {
-            return Err("question, answer, prompt and reference must not be empty".to_owned());
+    let prompt = |text: String, question: String, reference: Option<String>| {
+        if question.trim().is_empty() {
+            return Err(EMPTY.to_owned());
         }
         Ok(Prompt { line: number, data_set: data_set.to_owned(), text, question, reference })
     };
     match (line.question, line.answer, line.prompt, line.reference) {
-        (Some(question), Some(answer), None, None) => {
-            if answer.trim().is_empty() {
-                return Err("question, answer, prompt and reference must not be empty".into());
-            }
-            prompt(format!("Question: {question}\nAnswer:"), question, format!(" {}", strip_marks(&answer)))
+        (Some(question), answer, None, None) => {
+            let answer = answer.map(Reference::completion).transpose()?;
+            let reference = answer.map(|answer| format!(" {}", strip_marks(&answer)));
+            prompt(format!("Question: {question}\nAnswer:"), question, reference)
         }
-        (None, None, Some(text), Some(reference)) => prompt(text.clone(), text, reference),
-        _ => Err("needs either question and answer, or prompt and reference".into()),
+        (None, None, Some(text), reference) => {
+            let reference = reference.map(Reference::completion).transpose()?;
+            prompt(text.clone(), text, reference)
+        }
+        _ => Err("needs either question and perhaps answer, or prompt and perhaps reference".into()),
     }
 }
 
@@ -144,24 +165,31 @@ mod tests {
         let [first, second] = &workload.prompts[..] else { panic!("two prompts") };
         assert_eq!(first.text, "Question: 2+2?\nAnswer:");
         assert_eq!(first.question, "2+2?");
-        assert_eq!(first.reference, " It is 4.\n#### 4");
-        assert_eq!((second.text.as_str(), second.reference.as_str(), second.line), ("Say", " hi", 1));
+        assert_eq!(first.reference.as_deref(), Some(" It is 4.\n#### 4"));
+        assert_eq!((second.text.as_str(), second.reference.as_deref(), second.line), ("Say", Some(" hi"), 1));
+    }
+
+    #[test]
+    fn marks_blank_lines_numbers_and_missing_references() {
+        let text = "\u{feff}{\"prompt\": \"a\"}\r\n \r\n{\"question\": \"b\", \"answer\": 7}\n\n{\"prompt\": \"c\", \"reference\": null}";
+        let workload = Workload::parse("data.jsonl", "data", text).expect("valid");
+        let read: Vec<_> =
+            workload.prompts.iter().map(|p| (p.line, p.question.as_str(), p.reference.as_deref())).collect();
+        assert_eq!(read, [(0, "a", None), (2, "b", Some(" #### 7")), (4, "c", None)]);
+        assert_eq!(workload.sha256, sha256_hex(text.as_bytes()), "the digest is the file's");
     }
 
     #[test]
     fn mistakes_name_their_line() {
         refused("", expect!["data.jsonl: the file is empty; it needs one JSON object per line"]);
-        refused(
-            "{\"prompt\": \"a\", \"reference\": \"b\"}\n\n",
-            expect!["data.jsonl:2: the line is empty; it needs one JSON object"],
-        );
+        refused("\u{feff}\n \n", expect!["data.jsonl: the file is empty; it needs one JSON object per line"]);
         refused(
             "{\"prompt\": \"a\", \"reference\": \"b\"}\n{\"prompt\": \"a\"",
             expect!["data.jsonl:2: not a valid prompt: EOF while parsing an object (column 14)"],
         );
         refused(
             "{\"question\": \"a\", \"reference\": \"b\"}",
-            expect!["data.jsonl:1: needs either question and answer, or prompt and reference"],
+            expect!["data.jsonl:1: needs either question and perhaps answer, or prompt and perhaps reference"],
         );
         refused(
             "{\"question\": 1, \"answer\": \"b\"}",
@@ -185,7 +213,8 @@ mod tests {
             let workload = Workload::preset(name).expect("ships").expect("valid");
             assert_eq!(workload.prompts.len(), count, "{name}");
             for prompt in &workload.prompts {
-                assert!(prompt.reference.contains("#### ") && !prompt.reference.contains("<<"), "{prompt:?}");
+                let reference = prompt.reference.as_deref().expect("all that ship have one");
+                assert!(reference.contains("#### ") && !reference.contains("<<"), "{prompt:?}");
             }
         }
     }

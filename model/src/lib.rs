@@ -12,6 +12,7 @@
 
 mod arena;
 mod attention;
+mod config;
 mod elementwise;
 mod encoder;
 mod error;

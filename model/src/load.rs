@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor, safetensors};
 use candle_transformers::models::llama::LlamaConfig;
 use serde_json::Value;
 
-use crate::{ModelError, shape::parse_config};
+use crate::{ModelError, config::parse_config};
 
 /// A model that is part of the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
     })
 }
 
-/// Reads a Hugging Face folder: `config.json`, and the weights as one `model.safetensors`, as the files that
+/// Reads a Hugging Face folder: `config.json`, and the weights as one `model.safetensors`, else as the files that
 /// `model.safetensors.index.json` lists, or else as the folder's only `*.safetensors`.
 pub(crate) fn folder(dir: &Path) -> Result<Source, ModelError> {
     let config_path = dir.join("config.json");
@@ -68,6 +68,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
 
 pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = dir.join("model.safetensors");
+    // An index beside the whole file is a remainder of shards that were merged: they need not be there any more.
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
     let index = dir.join("model.safetensors.index.json");
     if index.is_file() {
         let refuse = |reason: String| ModelError::Weights { origin: index.display().to_string(), reason };
@@ -82,9 +86,6 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
             return Err(refuse(format!("`{odd}` is not a file name in this folder")));
         }
         return Ok(names.into_iter().map(|n| dir.join(n)).collect());
-    }
-    if single.is_file() {
-        return Ok(vec![single]);
     }
     let listing = fs::read_dir(dir).map_err(|source| ModelError::Read { path: dir.to_owned(), source })?;
     let mut found: Vec<PathBuf> = listing

@@ -1,7 +1,6 @@
 //! The sizes that everything else is derived from, parsed once from the configuration.
 
 use candle_transformers::models::llama::{LlamaConfig, LlamaEosToks};
-use serde_json::Value;
 
 use crate::ModelError;
 
@@ -104,51 +103,4 @@ impl ModelShape {
         self.layers * (2 * self.hidden * self.hidden + 2 * kv * self.hidden + 3 * self.ffn * self.hidden)
             + self.vocab * self.hidden
     }
-}
-
-/// Parses `config.json`, refusing what this forward would silently compute wrongly.
-pub(crate) fn parse_config(json: &[u8], origin: &str) -> Result<LlamaConfig, ModelError> {
-    let refuse = |reason: String| ModelError::Config { origin: origin.to_owned(), reason };
-    let raw: Value = serde_json::from_slice(json).map_err(|e| refuse(format!("not a JSON configuration: {e}")))?;
-    if let Some(kind) = raw.get("model_type").and_then(Value::as_str)
-        && kind != "llama"
-    {
-        return Err(refuse(format!("model_type `{kind}` is not supported, only `llama` is")));
-    }
-    if let Some(act) = raw.get("hidden_act").and_then(Value::as_str)
-        && act != "silu"
-    {
-        return Err(refuse(format!("hidden_act `{act}` is not supported, only `silu` is")));
-    }
-    for key in ["attention_bias", "mlp_bias"] {
-        if raw.get(key) == Some(&Value::Bool(true)) {
-            return Err(refuse(format!("{key} = true is not supported")));
-        }
-    }
-    // Absent and null rope_scaling mean none; `{"rope_type": "default"}` without factors means none too.
-    let mut raw = raw;
-    if let Some(scaling) = raw.get("rope_scaling").and_then(Value::as_object) {
-        let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
-        match kind.and_then(Value::as_str) {
-            Some("llama3") => {}
-            Some("default") => raw["rope_scaling"] = Value::Null,
-            other => {
-                let name = other.unwrap_or("(none)");
-                return Err(refuse(format!(
-                    "rope_scaling type `{name}` is not supported, only `llama3` and `default` are"
-                )));
-            }
-        }
-    }
-    let head_dim = raw.get("head_dim").and_then(Value::as_u64);
-    let config: LlamaConfig = serde_json::from_value(raw).map_err(|e| refuse(e.to_string()))?;
-    if let Some(dim) = head_dim
-        && dim as usize * config.num_attention_heads != config.hidden_size
-    {
-        return Err(refuse(format!(
-            "head_dim {dim} × num_attention_heads {} differs from hidden_size {}, which is not supported",
-            config.num_attention_heads, config.hidden_size
-        )));
-    }
-    Ok(config)
 }

@@ -122,12 +122,47 @@ fn a_configuration_that_does_not_fit_is_refused() {
         ("attention_bias", true.into(), "attention_bias"),
         ("head_dim", 64.into(), "head_dim"),
         ("rope_scaling", serde_json::json!({"rope_type": "yarn"}), "yarn"),
+        ("rope_scaling", serde_json::json!({"factor": 2.0}), "(none)"),
+        ("rope_scaling", serde_json::json!({"rope_type": "llama3", "factor": 8.0}), "low_freq_factor"),
+        ("rope_parameters", serde_json::json!({"rope_type": "dynamic", "factor": 2.0}), "dynamic"),
+        ("rope_parameters", serde_json::json!({"factor": 2.0}), "(none)"),
+        ("rope_parameters", serde_json::json!({"rope_theta": 5e5}), "rope_parameters.rope_theta differ"),
+        ("rope_parameters", serde_json::json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+        ("rope_parameters", serde_json::json!({"full_attention": {"rope_theta": 1e4}}), "full_attention"),
+        ("rope_parameters", serde_json::json!(3), "rope_parameters must be an object"),
+        ("rope_theta", 0.into(), "rope_theta = 0"),
+        ("hidden_act", 3.into(), "hidden_act"),
+        ("mlp_bias", "yes".into(), "mlp_bias"),
+        ("sliding_window", 128.into(), "sliding_window"),
+        ("partial_rotary_factor", 0.5.into(), "partial_rotary_factor"),
+        ("head_dim", 32.5.into(), "head_dim"),
+        ("logit_scale", 0.5.into(), "logit_scale"),
+        ("layer_types", serde_json::json!(["sliding_attention"]), "layer_types"),
+        ("quantization_config", serde_json::json!({"bits": 4}), "quantization_config"),
         ("hidden_size", "wide".into(), "config.json"),
     ] {
         let dir = folder();
         set(dir.path(), key, value);
         assert_names(&refusal(dir.path()), &[named]);
     }
+}
+
+/// Keys that stand at the value at which they change nothing are no reason to refuse a model.
+#[test]
+fn keys_that_change_nothing_are_accepted() {
+    let dir = folder();
+    for (key, value) in [
+        ("pretraining_tp", serde_json::json!(2)),
+        ("mlp_bias", serde_json::json!(false)),
+        ("partial_rotary_factor", serde_json::json!(1)),
+        ("sliding_window", serde_json::json!(1024)),
+        ("rope_scaling", serde_json::json!(null)),
+        ("rope_parameters", serde_json::json!({"rope_theta": 10000, "rope_type": "default"})),
+        ("hidden_act", serde_json::json!("swish")),
+    ] {
+        set(dir.path(), key, value);
+    }
+    Model::load_dir(dir.path(), Precision::F32).unwrap();
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub fn calibrate(
 /// A calibration prompt as tokens.
 struct Text<'a> {
     number: u32,
-    reference: &'a str,
+    reference: Option<&'a str>,
     tokens: Vec<u32>,
 }
 
@@ -82,7 +82,7 @@ fn prompts<'a>(settings: &'a Settings, pair: &Pair) -> Result<Vec<Text<'a>>, Err
         .zip(0..)
         .map(|(task, number)| {
             let Prompt { text, reference, .. } = task.prompt;
-            Ok(Text { number, reference, tokens: pair.tokenizer.encode(text)? })
+            Ok(Text { number, reference: reference.as_deref(), tokens: pair.tokenizer.encode(text)? })
         })
         .collect()
 }
@@ -133,7 +133,7 @@ impl fmt::Display for Plan {
 /// One prompt on its way.
 struct Walk {
     prompt: u32,
-    reference: String,
+    reference: Option<String>,
     tokens: Vec<u32>,
     prompt_tokens: usize,
     epoch: u32,
@@ -151,7 +151,7 @@ struct Rejected {
     epoch: u32,
     draft: u32,
     replacement: u32,
-    reference: String,
+    reference: Option<String>,
     sample: CalibrationSample,
 }
 
@@ -212,7 +212,7 @@ impl<'a> Walker<'a> {
         for prompt in prompts {
             walks.push(Walk {
                 prompt: prompt.number,
-                reference: prompt.reference.to_owned(),
+                reference: prompt.reference.map(str::to_owned),
                 prompt_tokens: prompt.tokens.len(),
                 tokens: prompt.tokens.clone(),
                 epoch: 0,
@@ -389,7 +389,8 @@ impl<'a> Walker<'a> {
     /// Follows each rejected draft and its replacement to the end of the text, both written on by the verifier with the
     /// same draws, and measures what the draft costs.
     fn harm(&mut self) -> Result<(Vec<HarmSample>, HarmMeasure), Error> {
-        let answers = self.rejected.iter().all(|r| specfleet_analysis::final_answer(&r.reference).is_some());
+        let has_answer = |r: &Rejected| r.reference.as_deref().and_then(specfleet_analysis::final_answer).is_some();
+        let answers = self.rejected.iter().all(has_answer);
         let measure = if answers { HarmMeasure::ExactMatch } else { HarmMeasure::TokenAgreement };
         let mut harm = Vec::new();
         let rejected = std::mem::take(&mut self.rejected);
@@ -406,7 +407,8 @@ impl<'a> Walker<'a> {
                     HarmMeasure::ExactMatch => {
                         let right = |tokens: &[u32]| -> Result<f32, ModelError> {
                             let text = self.pair.tokenizer.decode(&tokens[rejected.prompt_tokens..])?;
-                            let matches = specfleet_analysis::exact_match(&text, &rejected.reference);
+                            let reference = rejected.reference.as_deref();
+                            let matches = reference.and_then(|it| specfleet_analysis::exact_match(&text, it));
                             Ok(f32::from(u8::from(matches == Some(true))))
                         };
                         right(&both[1])? - right(&both[0])?

@@ -25,7 +25,7 @@ struct Line<'a> {
     data_set: &'a str,
     device: u32,
     prompt: &'a str,
-    reference: &'a str,
+    reference: Option<&'a str>,
     text: &'a str,
     token_ids: &'a [u32],
     uploaded_positions: Vec<u32>,
@@ -99,14 +99,14 @@ pub fn results(
         let rounds = reader.rounds(record.id)?;
         let Some(job) = jobs.get(&(record.id.prompt, record.id.repetition)) else { continue };
         let text = tokenizer.decode(&record.tokens)?;
-        let exact_match = exact_match(&text, &job.reference);
+        let exact_match = job.reference.as_deref().and_then(|reference| exact_match(&text, reference));
         pairing.add(&record, exact_match);
         let view = GenerationView {
             record: &record,
             rounds: &rounds,
             audit: audits.get(&record.id),
             exact_match,
-            rouge_l: Some(rouge_l(&text, &job.reference)),
+            rouge_l: job.reference.as_deref().map(|reference| rouge_l(&text, reference)),
         };
         if let Err(error) = summary.add(view) {
             summary.problem(error.to_string());
@@ -168,7 +168,7 @@ fn line<'a>(
         data_set: name(&meta.data_sets, record.data_set),
         device: record.device.0,
         prompt: &job.prompt,
-        reference: &job.reference,
+        reference: job.reference.as_deref(),
         text,
         token_ids: &record.tokens,
         uploaded_positions: rounds

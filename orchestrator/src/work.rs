@@ -12,7 +12,7 @@ use crate::pair::Pair;
 /// One prompt to answer under every method.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Line number in the workload, from 0.
+    /// Place in the workload, from 0, blank lines left out.
     pub prompt_id: u32,
     /// Repetition of the same prompt.
     pub repetition: u16,
@@ -20,8 +20,8 @@ pub struct Job {
     pub data_set: u16,
     /// The text shown to the models.
     pub prompt: String,
-    /// What a right answer looks like.
-    pub reference: String,
+    /// What a right answer looks like, if the workload says.
+    pub reference: Option<String>,
     /// `prompt` in tokens.
     pub tokens: Arc<[u32]>,
 }

@@ -170,9 +170,24 @@ impl Document {
     }
 }
 
-/// Reads a text file.
+/// Reads a text file, without the byte order mark that some editors begin one with.
 pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    read_text_as_it_is(path).map(|text| without_mark(&text).to_owned())
+}
+
+/// Reads a text file with all that is in it: what a digest of the file is taken over.
+pub(crate) fn read_text_as_it_is(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(ConfigError::Utf16 { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))
+}
+
+/// `text` without a byte order mark at its start.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Whether one dotted key is the other or lies in it.

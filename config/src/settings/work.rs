@@ -41,7 +41,7 @@ pub struct WorkloadPart {
 /// One generation to be made, under each method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task<'a> {
-    /// `prompt_id`: the line number in the data set, from 0; in a mix, counted on over the data sets before it.
+    /// `prompt_id`: the place in the data set, from 0, blank lines left out; in a mix, counted on over the data sets before it.
     pub prompt_id: u32,
     /// How often this prompt came before in the run.
     pub repetition: u16,

@@ -117,6 +117,8 @@ fn word_pieces(vocabulary: &[u8], options: &Value) -> Result<tokenizers::Tokeniz
     let flag = |key: &str, default: bool| options.get(key).and_then(Value::as_bool).unwrap_or(default);
     let lower_case = flag("do_lower_case", true);
     let strip_accents = flag("strip_accents", lower_case);
+    // A byte order mark would belong to the first token.
+    let vocabulary = vocabulary.strip_prefix("\u{feff}".as_bytes()).unwrap_or(vocabulary);
     let vocabulary = WordPiece::read_bytes(vocabulary).map_err(|e| format!("not a vocabulary: {e}"))?;
     let model = WordPiece::builder().vocab(vocabulary).unk_token("[UNK]".to_owned()).build();
     let mut tokenizer = tokenizers::Tokenizer::new(model.map_err(|e| format!("not a vocabulary: {e}"))?);

@@ -19,8 +19,8 @@ const LLM_ONLY: &str = "llm-only";
 pub(super) struct Prompt {
     /// In tokens.
     pub(super) tokens: Vec<u32>,
-    /// What a right answer looks like.
-    pub(super) reference: String,
+    /// What a right answer looks like, if the workload says.
+    pub(super) reference: Option<String>,
 }
 
 /// A generation with its text.
@@ -134,9 +134,14 @@ impl Texts {
         self.verifiers.values().map(|index| self.generations[*index].text.as_str())
     }
 
-    /// The reference of a generation.
-    pub(super) fn reference_of(&self, generation: &Generation) -> &str {
-        &self.prompts[generation.prompt].reference
+    /// The reference of a generation, if its prompt has one.
+    pub(super) fn reference_of(&self, generation: &Generation) -> Option<&str> {
+        self.prompts[generation.prompt].reference.as_deref()
+    }
+
+    /// All references.
+    pub(super) fn references(&self) -> impl Iterator<Item = &str> {
+        self.prompts.iter().filter_map(|prompt| prompt.reference.as_deref())
     }
 
     /// Reads the workload; where each prompt and repetition lies.

@@ -122,8 +122,10 @@ pub fn score(folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error>
     if llm_only {
         groups.push(plain(&texts));
     }
-    groups.push(embedding(&texts, &states, reference, llm_only));
-    if let Some(encoder) = &encoder {
+    if reference || llm_only {
+        groups.push(embedding(&texts, &states, reference, llm_only));
+    }
+    if let Some(encoder) = encoder.as_ref().filter(|_| reference || llm_only) {
         groups.push(bert(&texts, encoder, baseline.as_ref(), options, reference, llm_only)?);
     }
     if let Some((model, digest)) = &verifier {
@@ -228,16 +230,30 @@ fn targets(
     options: &ScoreOptions<'_>,
     notes: &mut Vec<String>,
 ) -> Result<(bool, bool), Error> {
-    let has = texts.llm_only_texts().next().is_some();
+    let reference = texts.references().next().is_some();
+    let llm_only = texts.llm_only_texts().next().is_some();
     match options.against {
-        Some(Against::Reference) => Ok((true, false)),
-        Some(Against::LlmOnly) if has => Ok((false, true)),
-        Some(Against::Both) | None if has => Ok((true, true)),
-        None => {
-            notes.push("nothing is compared with llm-only: the run has no answers of it".to_owned());
-            Ok((true, false))
+        Some(Against::Reference | Against::Both) if !reference => {
+            Err(refuse(meta, "--against: its workload has no references to compare with; use llm-only"))
         }
-        Some(_) => Err(refuse(meta, "--against: it has no answers of llm-only to compare with; use reference")),
+        Some(Against::LlmOnly | Against::Both) if !llm_only => {
+            Err(refuse(meta, "--against: it has no answers of llm-only to compare with; use reference"))
+        }
+        Some(Against::Reference) => Ok((true, false)),
+        Some(Against::LlmOnly) => Ok((false, true)),
+        Some(Against::Both) => Ok((true, true)),
+        None if !reference && !llm_only && !options.perplexity => {
+            Err(refuse(meta, "it has neither references nor answers of llm-only to compare with; use --perplexity"))
+        }
+        None => {
+            if !reference {
+                notes.push("nothing is compared with references: the run's workload has none".to_owned());
+            }
+            if !llm_only {
+                notes.push("nothing is compared with llm-only: the run has no answers of it".to_owned());
+            }
+            Ok((reference, llm_only))
+        }
     }
 }
 
@@ -319,7 +335,7 @@ fn matchings(
         if target.llm_only {
             return texts.llm_only_of(generation).map(|other| other.text.clone());
         }
-        Some(texts.reference_of(generation).to_owned())
+        texts.reference_of(generation).map(str::to_owned)
     };
     let others: Vec<Vec<Option<String>>> =
         targets.iter().map(|target| block.iter().map(|generation| other(generation, target)).collect()).collect();
@@ -402,7 +418,7 @@ fn bert<'a>(
             target.idf = Some(if target.llm_only {
                 document_frequencies(encoder, texts.llm_only_texts())?
             } else {
-                document_frequencies(encoder, texts.prompts.iter().map(|prompt| prompt.reference.as_str()))?
+                document_frequencies(encoder, texts.references())?
             });
         }
     }

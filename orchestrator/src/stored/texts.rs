@@ -41,7 +41,7 @@ impl StoredRun {
         let references: BTreeMap<(u32, u16), &str> = match &self.settings {
             Some(settings) => settings
                 .tasks()
-                .map(|task| ((task.prompt_id, task.repetition), task.prompt.reference.as_str()))
+                .filter_map(|task| Some(((task.prompt_id, task.repetition), task.prompt.reference.as_deref()?)))
                 .collect(),
             None => BTreeMap::new(),
         };

@@ -281,16 +281,6 @@ fn workloads() {
     );
 }
 
-/// Copies an embedded model into a folder of its own.
-fn copy_model(which: &str, to: &Path) {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/assets");
-    fs::create_dir_all(to).expect("a temporary folder");
-    for name in ["config.json", "model.safetensors"] {
-        fs::copy(assets.join(which).join(name), to.join(name)).expect(name);
-    }
-    fs::copy(assets.join("tokenizer.json"), to.join("tokenizer.json")).expect("tokenizer.json");
-}
-
 /// Another tokenizer of the same size: two tokens have each other's numbers.
 fn swap_two_tokens(file: &Path) {
     let text = fs::read_to_string(file).expect("text");

@@ -251,6 +251,16 @@ pub(crate) fn text(path: &Path) -> String {
     path.to_str().expect("Unicode").to_owned()
 }
 
+/// Copies an embedded model into a folder of its own.
+pub(crate) fn copy_model(which: &str, to: &Path) {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/assets");
+    fs::create_dir_all(to).expect("a temporary folder");
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(assets.join(which).join(name), to.join(name)).expect(name);
+    }
+    fs::copy(assets.join("tokenizer.json"), to.join("tokenizer.json")).expect("tokenizer.json");
+}
+
 /// Sorted keys of a JSON object.
 pub(crate) fn keys(value: &Value) -> Vec<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()

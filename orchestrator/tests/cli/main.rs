@@ -10,6 +10,7 @@ mod deterministic;
 mod exports;
 mod faults;
 mod full_disk;
+mod inputs;
 mod interruption;
 mod load;
 mod outputs;
