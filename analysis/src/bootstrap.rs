@@ -12,12 +12,13 @@ pub struct PairedDifference {
     pub pairs: u64,
     /// Mean of a − b over the pairs.
     pub mean: f64,
-    /// Lower end of the 95 % percentile interval (Efron 1979).
-    pub low: f64,
+    /// Lower end of the 95 % percentile interval (Efron 1979). Absent of one pair, which says nothing about how pairs
+    /// differ.
+    pub low: Option<f64>,
     /// Upper end.
-    pub high: f64,
+    pub high: Option<f64>,
     /// Two-sided p-value of "no difference": twice the smaller share of resampled means on one side of zero, each share
-    /// counted as (n + 1) / (resamples + 1) so that it is never zero; at most 1.
+    /// counted as (n + 1) / (resamples + 1) so that it is never zero; at most 1, and 1 of one pair.
     pub p_value: f64,
 }
 
@@ -55,6 +56,9 @@ pub fn paired_bootstrap(a: &[f64], b: &[f64], resamples: u32, seed: u64) -> Resu
     if pairs == 0 {
         return Err(BootstrapError::Empty);
     }
+    if pairs == 1 {
+        return Ok(PairedDifference { pairs: 1, mean: differences[0], low: None, high: None, p_value: 1.0 });
+    }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     // The high half of 32 bits × pairs is uniform enough: its bias is below pairs / 2³².
     let mut draw = || differences[((u64::from(random.next_u32()) * pairs as u64) >> 32) as usize];
@@ -67,8 +71,8 @@ pub fn paired_bootstrap(a: &[f64], b: &[f64], resamples: u32, seed: u64) -> Resu
     Ok(PairedDifference {
         pairs: pairs as u64,
         mean: differences.iter().sum::<f64>() / pairs as f64,
-        low: rank(0.025),
-        high: rank(0.975),
+        low: Some(rank(0.025)),
+        high: Some(rank(0.975)),
         p_value: (2.0 * below.min(above)).min(1.0),
     })
 }
@@ -82,7 +86,7 @@ mod tests {
         let a: Vec<f64> = (0..40).map(|i| f64::from(i) + 0.5).collect();
         let b: Vec<f64> = (0..40).map(f64::from).collect();
         let difference = paired_bootstrap(&a, &b, 999, 1).expect("pairs");
-        assert_eq!((difference.mean, difference.low, difference.high), (0.5, 0.5, 0.5));
+        assert_eq!((difference.mean, difference.low, difference.high), (0.5, Some(0.5), Some(0.5)));
         assert_eq!(difference.p_value, 2.0 / 1000.0);
     }
 
@@ -98,9 +102,15 @@ mod tests {
         // Differences alternate 0 and 2: mean 1, std 1, standard error 0.1 over 100 pairs.
         let a: Vec<f64> = (0..100).map(|i| f64::from(i % 2) * 2.0).collect();
         let difference = paired_bootstrap(&a, &[0.0; 100], 10_000, 7).expect("pairs");
-        assert!((difference.low - 0.804).abs() < 0.03, "{difference:?}");
-        assert!((difference.high - 1.196).abs() < 0.03, "{difference:?}");
+        let (low, high) = (difference.low.expect("many pairs"), difference.high.expect("many pairs"));
+        assert!((low - 0.804).abs() < 0.03 && (high - 1.196).abs() < 0.03, "{difference:?}");
         assert_eq!(paired_bootstrap(&a, &[0.0; 100], 10_000, 7), Ok(difference));
+    }
+
+    #[test]
+    fn one_pair_has_a_difference_and_no_interval() {
+        let one = paired_bootstrap(&[3.0, f64::NAN], &[1.0, 1.0], 100, 1).expect("a pair");
+        assert_eq!(one, PairedDifference { pairs: 1, mean: 2.0, low: None, high: None, p_value: 1.0 });
     }
 
     #[test]

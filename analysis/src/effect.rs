@@ -31,10 +31,10 @@ pub struct PairedTest {
     /// Mean of a − b.
     pub difference: f64,
     /// Lower end of the 95 % interval of the difference: bootstrap percentiles (Efron 1979), or the normal interval of
-    /// more than two thousand pairs.
-    pub low: f64,
+    /// more than two thousand pairs. Absent of one pair, which says nothing about how pairs differ.
+    pub low: Option<f64>,
     /// Upper end.
-    pub high: f64,
+    pub high: Option<f64>,
     /// Cohen's d_z: mean over standard deviation of the paired differences. Absent where they never vary.
     pub effect: Option<f64>,
     /// Two-sided p-value of "signs are chance": sign-flip permutation test (Fisher 1935) on the mean, all patterns of at
@@ -79,7 +79,7 @@ pub fn paired_difference(a: &[f64], b: &[f64], seed: u64) -> Result<PairedDiffer
     } else {
         f64::from(u8::from(mean == 0.0))
     };
-    let (low, high) = (mean - Z * error, mean + Z * error);
+    let (low, high) = (Some(mean - Z * error), Some(mean + Z * error));
     Ok(PairedDifference { pairs: differences.len() as u64, mean, low, high, p_value })
 }
 
@@ -209,7 +209,8 @@ mod tests {
         let a: Vec<f64> = (0..4_000).map(|i| f64::from(i % 2) * 2.0).collect();
         let test = paired_test(&a, &[0.95; 4_000], 1).expect("pairs");
         let error = 1.0 / 4_000_f64.sqrt();
-        assert!((test.low - (0.05 - Z * error)).abs() < 1e-4 && (test.high - (0.05 + Z * error)).abs() < 1e-4);
+        let (low, high) = (test.low.expect("many pairs"), test.high.expect("many pairs"));
+        assert!((low - (0.05 - Z * error)).abs() < 1e-4 && (high - (0.05 + Z * error)).abs() < 1e-4);
         // z = 0.05 / 0.0158 = 3.16: p = 0.0016.
         assert!((test.p_value - 0.001_57).abs() < 1e-4, "{test:?}");
     }
@@ -223,7 +224,7 @@ mod tests {
             let exponential = |random: &mut ChaCha8Rng| -(1.0 - uniform(random)).ln();
             let skewed: Vec<f64> = (0..40).map(|_| exponential(&mut random) - 1.0).collect();
             let interval = paired_difference(&skewed, &[0.0; 40], seed).expect("pairs");
-            held += u32::from(interval.low <= 0.0 && 0.0 <= interval.high);
+            held += u32::from(interval.low <= Some(0.0) && Some(0.0) <= interval.high);
             let symmetric: Vec<f64> = (0..40).map(|_| exponential(&mut random) - exponential(&mut random)).collect();
             alarms += u32::from(paired_test(&symmetric, &[0.0; 40], seed).expect("pairs").p_value <= 0.05);
         }
@@ -240,7 +241,9 @@ mod tests {
             prop_assert!((one.difference + other.difference).abs() < 1e-9);
             prop_assert_eq!(one.p_value, other.p_value);
             prop_assert!(0.0 < one.p_value && one.p_value <= 1.0);
-            prop_assert!(one.low <= one.difference + 1e-9 && one.difference <= one.high + 1e-9);
+            prop_assert_eq!(one.low.is_some() && one.high.is_some(), a.len() > 1);
+            prop_assert!(one.low.is_none_or(|low| low <= one.difference + 1e-9));
+            prop_assert!(one.high.is_none_or(|high| one.difference <= high + 1e-9));
         }
 
         #[test]

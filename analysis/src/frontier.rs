@@ -271,7 +271,7 @@ impl<'a> FrontierLog<'a> {
         let tokens = pass.tokens.max(1) as f64;
         let unknown = pass.unknown as f64 / tokens;
         let on_policy = pass.survived / tokens;
-        let empty = Rate { value: 0.0, low: 0.0, high: 1.0, count: 0, clusters: 0 };
+        let empty = Rate { value: 0.0, low: None, high: None, count: 0, clusters: 0 };
         Ok(FrontierPoint {
             threshold: candidate.threshold,
             kappa: match gate {

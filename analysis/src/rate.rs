@@ -10,10 +10,10 @@ pub(crate) const Z: f64 = 1.959_963_984_540_054;
 pub struct Rate {
     /// The ratio of the sums, 0 to 1.
     pub value: f64,
-    /// Lower end of the interval.
-    pub low: f64,
+    /// Lower end of the interval. Absent of one cluster, which says nothing about how clusters differ.
+    pub low: Option<f64>,
     /// Upper end.
-    pub high: f64,
+    pub high: Option<f64>,
     /// Σ denominators.
     pub count: u64,
     /// Clusters that have any.
@@ -49,15 +49,14 @@ impl RateBuilder {
         }
         let value = (sum / count as f64).clamp(0.0, 1.0);
         if clusters < 2 {
-            // One cluster says nothing about how clusters differ.
-            return Some(Rate { value, low: 0.0, high: 1.0, count, clusters });
+            return Some(Rate { value, low: None, high: None, count, clusters });
         }
         let squares: f64 = self.clusters.iter().map(|&(sum, count)| (sum - value * count as f64).powi(2)).sum();
         let variance = squares * clusters as f64 / (clusters - 1) as f64 / (count as f64).powi(2);
         // Where no cluster differs from another, each is taken for one observation.
         let worth = if variance > 0.0 { value * (1.0 - value) / variance } else { clusters as f64 };
         let (low, high) = wilson(value, worth, student(clusters - 1));
-        Some(Rate { value, low, high, count, clusters })
+        Some(Rate { value, low: Some(low), high: Some(high), count, clusters })
     }
 }
 
@@ -122,16 +121,16 @@ mod tests {
     fn the_rate_is_the_ratio_of_the_sums() {
         let rate = rate(&[(1.0, 10), (30.0, 30), (0.0, 0), (0.5, 10)]).expect("tokens");
         assert_eq!((rate.value, rate.count, rate.clusters), (31.5 / 50.0, 50, 3));
-        assert!(rate.low < rate.value && rate.value < rate.high);
+        assert!(rate.low < Some(rate.value) && Some(rate.value) < rate.high);
     }
 
     #[test]
     fn nothing_seen_is_not_nothing_there() {
         let none = rate(&[(0.0, 50); 20]).expect("tokens");
-        assert_eq!((none.value, none.low), (0.0, 0.0));
-        assert!(none.high > 0.1 && none.high < 0.25, "twenty generations, each one observation: {none:?}");
+        assert_eq!((none.value, none.low), (0.0, Some(0.0)));
+        assert!(none.high > Some(0.1) && none.high < Some(0.25), "twenty generations, each one observation: {none:?}");
         let one = rate(&[(3.0, 50)]).expect("tokens");
-        assert_eq!((one.low, one.high), (0.0, 1.0));
+        assert_eq!((one.low, one.high), (None, None));
         assert_eq!(rate(&[]), None);
         assert_eq!(rate(&[(0.0, 0)]), None);
     }
@@ -154,7 +153,7 @@ mod tests {
                     builder.push(sum, count);
                 }
                 let rate = builder.rate().expect("tokens");
-                held += u32::from(rate.low <= truth && truth <= rate.high);
+                held += u32::from(rate.low <= Some(truth) && Some(truth) <= rate.high);
             }
             assert!((925..=985).contains(&held), "{clusters} clusters at {truth}: {held} of 1000");
         }
@@ -167,8 +166,9 @@ mod tests {
         ) {
             let clusters: Vec<(f64, u64)> = clusters.iter().map(|&(share, n)| (share * n as f64, n)).collect();
             if let Some(rate) = rate(&clusters) {
-                prop_assert!(0.0 <= rate.low && rate.low <= rate.value, "{rate:?}");
-                prop_assert!(rate.value <= rate.high && rate.high <= 1.0, "{rate:?}");
+                prop_assert_eq!(rate.low.is_some() && rate.high.is_some(), rate.clusters > 1);
+                prop_assert!(rate.low.is_none_or(|low| 0.0 <= low && low <= rate.value), "{rate:?}");
+                prop_assert!(rate.high.is_none_or(|high| rate.value <= high && high <= 1.0), "{rate:?}");
             }
         }
     }

@@ -364,7 +364,12 @@ pub fn text(comparison: &RunComparison) -> String {
             right(test.pairs.to_string()),
             right(significant(test.mean_a)),
             right(significant(test.mean_b)),
-            right(format!("{} [{}, {}]", significant(test.difference), significant(test.low), significant(test.high))),
+            right(match test.low.zip(test.high) {
+                Some((low, high)) => {
+                    format!("{} [{}, {}]", significant(test.difference), significant(low), significant(high))
+                }
+                None => format!("{} [one prompt]", significant(test.difference)),
+            }),
             right(test.effect.map_or(String::new(), |effect| format!("{effect:+.2}"))),
             right(format!("{:.4}", test.p_value)),
             right(format!("{:.4}", row.adjusted_p_value)),

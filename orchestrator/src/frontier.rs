@@ -16,6 +16,7 @@ use specfleet_engine::record::GenerationRecord;
 use specfleet_ledger::RoundColumn;
 
 use crate::error::Error;
+use crate::report_data::with_interval;
 use crate::stored::{AuditCursor, StoredRun};
 
 /// Thresholds where nobody names any.
@@ -275,11 +276,9 @@ pub fn table(frontier: &Frontier) -> String {
         table.add_row([
             right(format!("{:.4}", point.threshold)),
             right(point.kappa.map_or("off".to_owned(), |kappa| format!("{kappa:.2}"))),
-            right(format!("{} [{}, {}]", percent(rate.value), percent(rate.low), percent(rate.high))),
+            right(with_interval(rate.value, rate.low, rate.high, 1)),
             right(point.joules_per_token.map_or(String::new(), |joules| format!("{:.1}", joules * 1e3))),
-            right(point.deviation_rate.map_or(String::new(), |rate| {
-                format!("{:.2} [{:.2}, {:.2}]", rate.value * 100.0, rate.low * 100.0, rate.high * 100.0)
-            })),
+            right(point.deviation_rate.map_or(String::new(), |rate| with_interval(rate.value, rate.low, rate.high, 2))),
             right(point.deviations_per_token.map_or(String::new(), |rate| format!("{:.2}", rate * 100.0))),
             right(percent(point.on_policy)),
             Cell::new(marks.join(", ")),
@@ -304,12 +303,12 @@ pub fn write_csv(frontier: &Frontier, path: &Path) -> Result<(), Error> {
             point.threshold,
             point.kappa.map_or(String::new(), |kappa| kappa.to_string()),
             rate.value,
-            rate.low,
-            rate.high,
+            cell(rate.low),
+            cell(rate.high),
             cell(point.joules_per_token),
             cell(deviation.map(|rate| rate.value)),
-            cell(deviation.map(|rate| rate.low)),
-            cell(deviation.map(|rate| rate.high)),
+            cell(deviation.and_then(|rate| rate.low)),
+            cell(deviation.and_then(|rate| rate.high)),
             cell(point.deviations_per_token),
             point.on_policy,
             point.unknown,

@@ -41,15 +41,15 @@ pub struct Comparison {
     pub exact_match: Option<Interval>,
 }
 
-/// A mean difference and its interval.
+/// A mean difference and its interval, which one prompt does not have.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Interval {
     /// Mean difference.
     pub mean: f64,
-    /// 2.5 % point.
-    pub low: f64,
-    /// 97.5 % point.
-    pub high: f64,
+    /// 2.5 % point; absent of one prompt.
+    pub low: Option<f64>,
+    /// 97.5 % point; absent of one prompt.
+    pub high: Option<f64>,
 }
 
 impl From<PairedDifference> for Interval {
@@ -118,7 +118,11 @@ pub fn table(comparisons: &[Comparison]) -> String {
     let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let interval = |interval: Option<Interval>, factor: f64| {
         interval.map_or(String::new(), |i| {
-            format!("{:+.1} [{:+.1}, {:+.1}]", i.mean * factor, i.low * factor, i.high * factor)
+            let mean = format!("{:+.1}", i.mean * factor);
+            match i.low.zip(i.high) {
+                Some((low, high)) => format!("{mean} [{:+.1}, {:+.1}]", low * factor, high * factor),
+                None => format!("{mean} [one prompt]"),
+            }
         })
     };
     for comparison in comparisons {

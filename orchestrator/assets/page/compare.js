@@ -37,7 +37,9 @@
       row.pairs,
       significant(row.mean_a),
       significant(row.mean_b),
-      `${significant(-row.difference)} [${significant(-row.high)}, ${significant(-row.low)}]`,
+      row.low === null
+        ? `${significant(-row.difference)} [one prompt]`
+        : `${significant(-row.difference)} [${significant(-row.high)}, ${significant(-row.low)}]`,
       row.effect === null ? "" : fixed(-row.effect, 2),
       row.adjusted_p_value < 0.001 ? "< 0.001" : fixed(row.adjusted_p_value, 3),
       row.significant ? "yes" : "no",

@@ -47,6 +47,7 @@
     const interval = (value, factor, decimals) => {
       if (!value) return "";
       const signed = (number) => `${number > 0 ? "+" : ""}${fixed(number * factor, decimals)}`;
+      if (value.low === null) return `${signed(value.mean)} [one prompt]`;
       return `${signed(value.mean)} [${signed(value.low)}, ${signed(value.high)}]`;
     };
     const share = (value) => (Number.isFinite(value) ? `${value > 0 ? "+" : ""}${fixed(100 * value, 1)}` : "");

@@ -14,6 +14,7 @@ use specfleet_ledger::{Machine, RunKind, RunState};
 
 pub use build::{EXACT_UP_TO, of_run, report};
 pub use text::text;
+pub(crate) use text::with_interval;
 
 use crate::paired::Comparison;
 
@@ -378,8 +379,8 @@ pub struct Damage {
     pub skipped_tokens: u64,
     /// Share of them that the verifier would have rejected: 1 − mean of min(1, y_d/x_d).
     pub deviation_rate: f64,
-    /// Lower end of the 95 % interval, clustered by generation.
-    pub low: f64,
+    /// Lower end of the 95 % interval, clustered by generation; absent of one generation.
+    pub low: Option<f64>,
     /// Upper end.
-    pub high: f64,
+    pub high: Option<f64>,
 }

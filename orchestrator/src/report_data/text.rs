@@ -129,6 +129,15 @@ fn accuracy(report: &ReportData) -> Option<String> {
     Some(table.to_string())
 }
 
+/// A share in %, with its interval where more than one generation has it.
+pub(crate) fn with_interval(share: f64, low: Option<f64>, high: Option<f64>, decimals: usize) -> String {
+    let percent = |share: f64| format!("{:.decimals$}", share * 100.0);
+    match low.zip(high) {
+        Some((low, high)) => format!("{} [{}, {}]", percent(share), percent(low), percent(high)),
+        None => format!("{} [one generation]", percent(share)),
+    }
+}
+
 /// What the filter let through that the verifier would have rejected.
 fn damage(report: &ReportData) -> String {
     let mut table = empty_table();
@@ -137,12 +146,7 @@ fn damage(report: &ReportData) -> String {
         table.add_row([
             Cell::new(&damage.method),
             right(damage.skipped_tokens.to_string()),
-            right(format!(
-                "{:.2} [{:.2}, {:.2}]",
-                damage.deviation_rate * 100.0,
-                damage.low * 100.0,
-                damage.high * 100.0
-            )),
+            right(with_interval(damage.deviation_rate, damage.low, damage.high, 2)),
         ]);
     }
     table.to_string()

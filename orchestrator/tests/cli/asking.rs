@@ -295,3 +295,37 @@ fn a_run_that_is_kept_in_part() {
     assert!(notes.contains("every 2th device") && notes.contains("there is no text"), "{notes}");
     assert!(!notes.contains("BERTScore"), "{notes}");
 }
+
+/// One prompt says nothing about how prompts differ: no table and no file gives it an interval.
+#[test]
+fn one_prompt_has_no_interval() {
+    let place = Place::new();
+    let one = ["--prompts", "1", "--devices", "1", "--max-new-tokens", "24", "--methods", "hlm,ui-hlm"];
+    let output = place.quick("simulate", "a", &[&FIXED[..], &one].concat());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("[one prompt]") && !said.contains("[+") && !said.contains("[-"), "{said}");
+    place.quick("simulate", "b", &[&FIXED[..], &one, &["--seed", "8"]].concat());
+    let (a, b) = (place.name_of("a"), place.name_of("b"));
+
+    let report = json(&place, &["report", &a, "--json"]);
+    let energy = &report["paired"][0]["joules_per_token"];
+    assert!(energy["mean"].is_number() && energy["low"].is_null() && energy["high"].is_null(), "{energy}");
+    for damage in report["damage"].as_array().expect("a list") {
+        assert!(damage["low"].is_null() && damage["high"].is_null(), "{damage}");
+    }
+    let text = asked(&place, &["report", &a]);
+    assert!(text.contains("[one prompt]") && text.contains("[one generation]"), "{text}");
+
+    let compared = json(&place, &["compare", &a, &b, "--json"]);
+    let rows = compared["rows"].as_array().expect("a list");
+    assert!(!rows.is_empty());
+    for row in rows {
+        assert!(row["low"].is_null() && row["high"].is_null() && row["significant"] == false, "{row}");
+    }
+    assert!(asked(&place, &["compare", &a, &b]).contains("[one prompt]"));
+
+    let frontier = json(&place, &["frontier", &a, "--method", "ui-hlm", "--json"]);
+    for point in frontier["points"].as_array().expect("a list") {
+        assert!(point["upload_rate"]["low"].is_null() && point["upload_rate"]["high"].is_null(), "{point}");
+    }
+}
