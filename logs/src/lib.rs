@@ -5,6 +5,7 @@
 //! shown: what is not shown costs a comparison of two numbers, and nothing is formatted or allocated for it.
 
 use std::env;
+use std::io::Write;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -60,11 +61,24 @@ pub enum LogError {
     },
 }
 
+/// Tells the user something on standard error, as `eprintln!` does. A line that cannot be written, because the disk behind it
+/// is full or its reader has gone, is lost: what the program does goes on.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => { $crate::say_line(::std::format_args!($($words)*)) };
+}
+
+/// What [`say!`] does.
+pub fn say_line(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 impl LogArgs {
     /// Starts logging. Call it once, first thing; a second call changes nothing.
     pub fn start(&self) -> Result<(), LogError> {
         let filter = self.filter()?;
-        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        // What cannot be written is lost; saying so would need the same standard error.
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).log_internal_errors(false);
         let lines = match self.log_format {
             Format::Text => lines.boxed(),
             Format::Json => lines.json().with_current_span(true).with_span_list(true).boxed(),

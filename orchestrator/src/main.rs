@@ -212,13 +212,13 @@ fn main() -> ExitCode {
         // Help and version are no mistakes.
         Err(asked) if !asked.use_stderr() => asked.exit(),
         Err(mistake) => {
-            eprintln!("specfleet: {}", one_line(&mistake));
+            specfleet_logs::say!("specfleet: {}", one_line(&mistake));
             return ExitCode::from(2);
         }
     };
     specfleet_signals::listen();
     if let Err(mistake) = cli.log.start() {
-        eprintln!("specfleet: {mistake}");
+        specfleet_logs::say!("specfleet: {mistake}");
         return ExitCode::from(2);
     }
     let outcome = match cli.command {
@@ -248,8 +248,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Our own errors name their cause in their text.
             match error.downcast_ref::<Error>() {
-                Some(ours) => eprintln!("specfleet: {ours}"),
-                None => eprintln!("specfleet: {error:#}"),
+                Some(ours) => specfleet_logs::say!("specfleet: {ours}"),
+                None => specfleet_logs::say!("specfleet: {error:#}"),
             }
             ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
         }
@@ -393,7 +393,7 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn calibrate_command(run: &Path, out: &Path, ledger: &Path) -> anyhow::Result<ExitCode> {
-    let refit = refit::refit(&find(ledger, run)?, ledger, &|line| eprintln!("{line}"))?;
+    let refit = refit::refit(&find(ledger, run)?, ledger, &|line| specfleet_logs::say!("{line}"))?;
     refit.lines.iter().try_for_each(print)?;
     let text = serde_json::to_string_pretty(&refit.calibration).context("writing the calibration")?;
     std::fs::write(out, text + "\n").map_err(|source| Error::Output { path: out.to_path_buf(), source })?;

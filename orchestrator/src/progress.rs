@@ -65,7 +65,7 @@ impl Progress {
     /// One line about something that happens now.
     pub fn say(&self, text: &str) {
         if self.show != Show::Nothing {
-            eprintln!("{text}");
+            specfleet_logs::say!("{text}");
         }
     }
 
@@ -123,7 +123,7 @@ impl Phase {
             let seconds = started.elapsed().as_secs_f64();
             if seconds >= self.said.get() + LINE_EVERY {
                 self.said.set(seconds);
-                eprintln!("{name:<9} {}/{} {} in {seconds:.0} s", self.done.get(), self.total, self.unit);
+                specfleet_logs::say!("{name:<9} {}/{} {} in {seconds:.0} s", self.done.get(), self.total, self.unit);
             }
         }
     }
@@ -141,7 +141,10 @@ impl Phase {
             if seconds >= self.said.get() + LINE_EVERY {
                 self.said.set(seconds);
                 let simulated = simulated.seconds();
-                eprintln!("{method:<9} {done}/{} prompts, {simulated:.1} s simulated in {seconds:.0} s", self.total);
+                specfleet_logs::say!(
+                    "{method:<9} {done}/{} prompts, {simulated:.1} s simulated in {seconds:.0} s",
+                    self.total
+                );
             }
         }
     }
@@ -155,7 +158,12 @@ impl Phase {
             let seconds = started.elapsed().as_secs_f64();
             let simulated =
                 self.simulated.get().map_or(String::new(), |span| format!(", {:.1} s simulated", span.seconds()));
-            eprintln!("{method:<9} {}/{} {} in {seconds:.1} s{simulated}", self.done.get(), self.total, self.unit);
+            specfleet_logs::say!(
+                "{method:<9} {}/{} {} in {seconds:.1} s{simulated}",
+                self.done.get(),
+                self.total,
+                self.unit
+            );
         }
     }
 }

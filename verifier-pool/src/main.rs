@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             // clap goes on about usage behind an empty line: what is wrong stands before it.
             let message = error.to_string();
             let wrong = message.split("\n\n").next().unwrap_or_default();
-            eprintln!("{}", wrong.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+            specfleet_logs::say!("{}", wrong.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             return ExitCode::from(2);
         }
     };
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Ok(Ending::Interrupt) => ExitCode::SUCCESS,
         Ok(ending) => ExitCode::from(ending.exit_code()),
         Err(error) => {
-            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            specfleet_logs::say!("error: {}", format!("{error:#}").replace('\n', " "));
             ExitCode::from(2)
         }
     }
@@ -119,14 +119,14 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     let pool = verifier_pool::start(options).await?;
     let pem = arguments.write_certificate(&pool)?.or(given.as_deref());
     if let Some(server) = &server {
-        eprintln!("metrics at http://{}/metrics", server.local_addr());
+        specfleet_logs::say!("metrics at http://{}/metrics", server.local_addr());
     }
     println!("{}", greeting(&pool, pem));
     if let Some(metrics) = metrics {
         actix::spawn(show(pool.clone(), metrics));
     }
     let ending = specfleet_signals::asked().await;
-    eprintln!("interrupted: no new uploads are taken, those at hand are answered");
+    specfleet_logs::say!("interrupted: no new uploads are taken, those at hand are answered");
     pool.shutdown(Duration::from_nanos(settings.pool.shutdown_timeout.0)).await;
     Ok(ending)
 }

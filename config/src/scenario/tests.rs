@@ -397,7 +397,7 @@ fn files_of_ones_own() {
     expect!["DIR/link.toml: snr_db is missing: a number of dB, or a table path_loss"].assert_eq(&message);
     write("data.jsonl", "{}\n");
     let message = scenario.settings().expect_err("refused").to_string();
-    expect!["DIR/data.jsonl:1: needs either question and answer, or prompt and reference"]
+    expect!["DIR/data.jsonl:1: needs either question and perhaps answer, or prompt and perhaps reference"]
         .assert_eq(&message.replace(&folder.path().display().to_string(), "DIR"));
 }
 

@@ -66,7 +66,7 @@ impl CostChoice {
         profile: &str,
         speed: Option<VerifierSpeed>,
     ) -> Result<CostChoice, ConfigError> {
-        let given = |section: &Section<'_>| KEYS.into_iter().filter(|key| section.value(key).is_some()).next();
+        let given = |section: &Section<'_>| KEYS.into_iter().find(|key| section.value(key).is_some());
         let (newer, older) = (given(pool), given(simulate));
         match (newer, older) {
             (Some(newer), Some(older)) => {

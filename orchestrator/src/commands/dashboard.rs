@@ -45,9 +45,9 @@ impl PageArgs {
 fn start(ledger: &Path, listen: SocketAddr) -> Result<Dashboard, Error> {
     let dashboard = Dashboard::start(DashboardOptions { ledger: ledger.to_path_buf(), listen, report })?;
     if let Some(warning) = dashboard.warning() {
-        eprintln!("{warning}");
+        specfleet_logs::say!("{warning}");
     }
-    eprintln!("dashboard of {} at {}", ledger.display(), dashboard.url());
+    specfleet_logs::say!("dashboard of {} at {}", ledger.display(), dashboard.url());
     Ok(dashboard)
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let folder = find(&args.ledger, &args.run)?;
     let reader = RunReader::open(&folder).map_err(Error::from)?;
     let options = Options { format, tables: &tables, out: &args.out, force: args.force };
-    let exported = export(&reader, &options, &mut |damage| eprintln!("specfleet: {damage}; left out"));
+    let exported = export(&reader, &options, &mut |damage| specfleet_logs::say!("specfleet: {damage}; left out"));
     let Exported { rows, damaged } = exported.map_err(Error::from)?;
     for (file, rows) in rows {
         let what = if format == Format::Trace { "events" } else { "rows" };
@@ -60,6 +60,6 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let chunks = if damaged == 1 { "chunk was" } else { "chunks were" };
-    eprintln!("specfleet: {damaged} damaged {chunks} left out");
+    specfleet_logs::say!("specfleet: {damaged} damaged {chunks} left out");
     Ok(ExitCode::FAILURE)
 }

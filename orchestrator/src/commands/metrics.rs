@@ -30,7 +30,7 @@ impl MetricsArgs {
         let Some(text) = &self.metrics else { return Ok(None) };
         let registry = Registry::new("specfleet", env!("CARGO_PKG_VERSION"));
         let server = Server::start(parse_address(text)?, registry.clone())?;
-        eprintln!("metrics at http://{}/metrics", server.local_addr());
+        specfleet_logs::say!("metrics at http://{}/metrics", server.local_addr());
         Ok(Some(Served { registry, server, linger: Duration::from_secs(u64::from(self.metrics_linger)) }))
     }
 }
@@ -39,7 +39,11 @@ impl Served {
     /// Waits as long as was asked for, or until Ctrl-C, and stops.
     pub(crate) fn linger(self) {
         if !self.linger.is_zero() {
-            eprintln!("metrics stay at http://{}/metrics for {} s", self.server.local_addr(), self.linger.as_secs());
+            specfleet_logs::say!(
+                "metrics stay at http://{}/metrics for {} s",
+                self.server.local_addr(),
+                self.linger.as_secs()
+            );
             actix::System::new().block_on(async {
                 tokio::select! {
                     () = tokio::time::sleep(self.linger) => {}

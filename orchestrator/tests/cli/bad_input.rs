@@ -219,7 +219,7 @@ fn scenarios() {
     refused_at(
         &place,
         &[&place.file("latin1.toml", b"[run] # \xe9\n")],
-        expect!["specfleet: cannot read FOLDER/latin1.toml: stream did not contain valid UTF-8"],
+        expect!["specfleet: cannot read FOLDER/latin1.toml: invalid utf-8 sequence of 1 bytes from index 8"],
     );
 }
 
@@ -235,19 +235,9 @@ fn workloads() {
         expect!["specfleet: FOLDER/empty.jsonl: the file is empty; it needs one JSON object per line"],
     );
     with(
-        "blank.jsonl",
-        "{\"question\": \"a\", \"answer\": \"b\"}\n\n",
-        expect!["specfleet: FOLDER/blank.jsonl:2: the line is empty; it needs one JSON object"],
-    );
-    with(
         "broken.jsonl",
         "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \n",
         expect!["specfleet: FOLDER/broken.jsonl:2: not a valid prompt: EOF while parsing a value (column 13)"],
-    );
-    with(
-        "half.jsonl",
-        "{\"question\": \"a\"}\n",
-        expect!["specfleet: FOLDER/half.jsonl:1: needs either question and answer, or prompt and reference"],
     );
     with(
         "white.jsonl",

@@ -11,7 +11,8 @@ fn sample(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/inputs").join(name)).expect(name)
 }
 
-const GREEDY: [&str; 6] = ["--methods", "llm-only", "--temperature", "0", "--max-new-tokens", "96"];
+/// One device answers the prompts in their order.
+const GREEDY: [&str; 8] = ["--devices", "1", "--methods", "llm-only", "--temperature", "0", "--max-new-tokens", "96"];
 
 /// The models answer one question with 7; what the reference has after its mark decides whether that is right.
 #[test]
@@ -19,12 +20,13 @@ fn final_answers_are_read_as_numbers_are_written() {
     let place = Place::new();
     let table = String::from_utf8(sample("final-answers.tsv")).expect("text");
     let rows: Vec<(&str, &str)> = table.lines().skip(1).map(|row| row.split_once('\t').expect("two columns")).collect();
-    assert_eq!(rows.len(), 17);
-    let question = "Ann has 3 pens and buys 4 more. How many pens does Ann have?";
+    assert_eq!(rows.len(), 18);
+    let question =
+        "Priya is 7 years old. Tara is 10 years older than Priya. Gina is 10 years younger than Tara. How old is Gina?";
     let line = |answer: &str| json!({"question": question, "answer": format!("#### {answer}")}).to_string();
     let workload = rows.iter().map(|(written, _)| line(written)).collect::<Vec<_>>().join("\n");
     let workload = place.file("answers.jsonl", workload);
-    let run = place.run("out", &[&GREEDY[..], &["--workload", &workload, "--prompts", "17"]].concat());
+    let run = place.run("out", &[&GREEDY[..], &["--workload", &workload, "--prompts", "18"]].concat());
     let said = run.lines[0]["text"].as_str().expect("a text");
     assert!(said.contains("#### 7"), "the question is one that the models can answer: {said}");
     for (line, (written, number)) in run.lines.iter().zip(&rows) {

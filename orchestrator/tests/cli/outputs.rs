@@ -264,3 +264,22 @@ fn output_that_cannot_be_printed() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.starts_with("specfleet: cannot print: ") && error.lines().count() == 1, "{error}");
 }
+
+/// What is told on standard error is lost where it cannot be written; the run is not.
+#[test]
+fn standard_error_that_cannot_be_written() {
+    let small =
+        ["run", "--devices", "2", "--prompts", "2", "--max-new-tokens", "4", "--methods", "hlm", "--ledger", "runs"];
+    for ui in ["plain", "auto"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        let place = Place::new();
+        let arguments = [&small[..], &["--ui", ui, "--log", "debug"]].concat();
+        let output = place.command(&arguments).stderr(full).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(0), "{ui}: {}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(place.runs()[0]["state"], "completed");
+    }
+    // And a mistake keeps its exit code.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+    let output = Place::new().command(&["report", "nowhere"]).stderr(full).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2));
+}

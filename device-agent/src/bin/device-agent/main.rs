@@ -50,13 +50,13 @@ fn main() -> ExitCode {
             // clap goes on about usage behind an empty line: what is wrong stands before it.
             let message = error.to_string();
             let wrong = message.split("\n\n").next().unwrap_or_default();
-            eprintln!("{}", wrong.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+            specfleet_logs::say!("{}", wrong.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             return ExitCode::from(2);
         }
     };
     specfleet_signals::listen();
     if let Err(mistake) = arguments.log.start() {
-        eprintln!("error: {mistake}");
+        specfleet_logs::say!("error: {mistake}");
         return ExitCode::from(2);
     }
     let outcome = actix::System::new().block_on(run(&arguments));
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Err(Failure::Run(error)) => (error, 1),
         Err(Failure::Interrupted) => (anyhow!("interrupted"), specfleet_signals::exit_code()),
     };
-    eprintln!("error: {}", in_one_line(&error));
+    specfleet_logs::say!("error: {}", in_one_line(&error));
     ExitCode::from(code)
 }
 
@@ -86,7 +86,7 @@ fn in_one_line(error: &anyhow::Error) -> String {
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Task { tokenizer, prompt, settings, options, events, notice } = prepare(arguments).map_err(Failure::Input)?;
     if let Some(notice) = notice {
-        eprintln!("note: {notice}");
+        specfleet_logs::say!("note: {notice}");
     }
     let connector = options.connector.clone();
     let device = Device::start(options).map_err(|error| Failure::Input(error.into()))?;
