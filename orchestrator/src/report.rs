@@ -103,11 +103,11 @@ pub fn verdict_line(summary: &Summary) -> String {
     format!("{}\n{}", verdict(summary.state, &summary.problems, &Counts::of(summary)), charged(&summary.pool_cost))
 }
 
-/// What batches were charged, and so whether energy and waiting depend on the host.
+/// What batches were charged, and so how far energy and waiting depend on the host.
 pub(crate) fn charged(pool_cost: &str) -> String {
     let host = match pool_cost {
-        "measured" => "energy and waiting depend on what else the host does",
-        _ => "energy and waiting do not depend on the host",
+        "measured" => "energy and waiting follow what else the host does",
+        _ => "energy and waiting follow the host only in how full batches get",
     };
     format!("batches are charged {pool_cost} times: {host}")
 }
