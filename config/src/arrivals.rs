@@ -5,7 +5,7 @@ use std::path::Path;
 use specfleet_engine::time::{Span, Time};
 
 use crate::ConfigError;
-use crate::read::read_text;
+use crate::read::{Section, without_mark};
 use crate::settings::RecordedLengths;
 
 /// Most arrivals of a file.
@@ -19,11 +19,15 @@ const MOST_TOKENS: u32 = 1_000_000;
 const PROMPT_TOKENS: [&str; 2] = ["prompt_tokens", "ContextTokens"];
 const ANSWER_TOKENS: [&str; 2] = ["answer_tokens", "GeneratedTokens"];
 
-/// Reads arrivals: the first column of a CSV file is seconds since the start of a phase, in any order. The first line may be
+/// Reads the arrivals that `name` names: the first column of a CSV file is seconds since the start of a phase, in any order. The first line may be
 /// a header; columns that it calls `prompt_tokens` and `answer_tokens` say how long the requests are. Blank lines and
 /// further columns are left aside.
-pub(crate) fn open(path: &Path) -> Result<(Vec<Time>, RecordedLengths), ConfigError> {
-    parse(&read_text(path)?).map_err(|(line, problem)| ConfigError::Line {
+pub(crate) fn open(
+    section: &Section<'_>,
+    name: &str,
+    path: &Path,
+) -> Result<(Vec<Time>, RecordedLengths), ConfigError> {
+    parse(without_mark(&section.read_file(name, path)?)).map_err(|(line, problem)| ConfigError::Line {
         origin: path.display().to_string(),
         line,
         problem,

@@ -123,10 +123,31 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// A file that a run was made from is another one by now.
+    #[error("{origin} changed since the run: SHA-256 {} then, {} now", short(recorded), short(found))]
+    Changed {
+        /// The file.
+        origin: String,
+        /// Its digest then, in hex.
+        recorded: String,
+        /// Its digest now, in hex.
+        found: String,
+    },
+    /// A data set of a run that is a file, of which the run does not say where it lies.
+    #[error("the run does not say where the file of its data set {data_set} lies")]
+    Unrecorded {
+        /// The data set.
+        data_set: String,
+    },
     /// A workload without a single prompt.
     #[error("{origin}: the file is empty; it needs one JSON object per line")]
     EmptyWorkload {
         /// The file.
         origin: String,
     },
+}
+
+/// The beginning of a digest, for messages.
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
 }

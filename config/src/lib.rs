@@ -25,12 +25,13 @@ mod vary;
 mod workload;
 
 pub use check::{Check, CheckError, METRIC_ALIASES, Quantity, Statistic};
-pub use error::ConfigError;
+pub use error::{ConfigError, short};
 pub use fault::{Fault, FaultError};
 pub use mode::Mode;
 pub use precision::Precision;
 pub use presets::Preset;
 pub use profile::{DeclaredModel, VerifierSpeed};
+pub use read::InputFile;
 pub use scenario::Scenario;
 pub use settings::{
     Assignment, CalibrationFile, CalibrationOptions, CostChoice, DeviceOptions, Fidelity, FleetPart, MethodChoice,

@@ -69,16 +69,19 @@ impl Scenario {
         self.document.put(flag, key, value.into())
     }
 
-    /// The tree with its overrides, as TOML.
+    /// The tree with its overrides, as TOML, to be read again anywhere: the paths in it that [`Scenario::settings`] has read
+    /// are absolute.
     pub fn to_toml(&self) -> String {
-        self.document.table().to_string()
+        self.document.with_absolute_paths().to_string()
     }
 
     /// Checks everything, and reads the profiles and data sets that the scenario names.
     pub fn settings(&self) -> Result<Settings, ConfigError> {
+        // What an earlier call has read.
+        drop(self.document.take_files());
         let settings = Settings::read(&self.document.root())?;
         self.document.refuse_unknown()?;
-        Ok(settings)
+        Ok(Settings { files: self.document.take_files(), ..settings })
     }
 
     /// The tree and where its keys came from.

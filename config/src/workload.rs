@@ -74,8 +74,13 @@ impl Workload {
 
     /// A file.
     pub fn open(path: &Path) -> Result<Workload, ConfigError> {
+        Workload::of_file(path, &read_text_as_it_is(path)?)
+    }
+
+    /// A file whose contents are at hand.
+    pub(crate) fn of_file(path: &Path, text: &str) -> Result<Workload, ConfigError> {
         let name = path.file_stem().map_or_else(|| "workload".into(), |stem| stem.to_string_lossy());
-        Workload::parse(&path.display().to_string(), &name, &read_text_as_it_is(path)?)
+        Workload::parse(&path.display().to_string(), &name, text)
     }
 
     /// Parses JSON lines, passing over blank ones; `origin` is for messages.

@@ -42,7 +42,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<LinkProfile, ConfigError> {
             let path = section
                 .opt_path("trace")?
                 .ok_or_else(|| section.missing("trace", "a CSV file seconds,uplink_bps,downlink_bps".into()))?;
-            trace::open(&path)?
+            trace::open(section, "trace", &path)?
         }
     };
     Ok(LinkProfile {

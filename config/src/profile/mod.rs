@@ -18,7 +18,7 @@ use toml::Value;
 
 use crate::ConfigError;
 use crate::presets::Preset;
-use crate::read::{Document, Section, split_commas};
+use crate::read::{Document, Section, split_commas, without_mark};
 
 type Reader<T> = fn(&Section<'_>) -> Result<T, ConfigError>;
 
@@ -85,6 +85,7 @@ fn several<T>(
             items.iter().map(|item| one(section, name, item, presets, read)).collect::<Result<_, _>>()?
         }
         Some(Value::String(text)) => {
+            section.mark_list(name);
             split_commas(text).iter().map(|text| named(section, name, text, presets, read)).collect::<Result<_, _>>()?
         }
         Some(value) => vec![one(section, name, value, presets, read)?],
@@ -119,13 +120,16 @@ fn named<T>(
     let document = if let Some(preset) = Preset::find(presets, text) {
         Document::parse(format!("{folder}/{text}.toml"), None, preset.text)?
     } else if is_path(text, "toml") {
-        Document::open(&section.resolve(name, text))?
+        let path = section.resolve(name, text);
+        let contents = section.read_file(name, &path)?;
+        Document::parse(path.display().to_string(), path.parent().map(Path::to_owned), without_mark(&contents))?
     } else {
         let valid = format!("{}, or a path to a .toml file", Preset::names(presets));
         return Err(section.unknown_name(name, text, valid));
     };
     let profile = read(&document.root())?;
     document.refuse_unknown()?;
+    section.adopt_files(name, &document);
     Ok(profile)
 }
 

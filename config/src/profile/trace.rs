@@ -6,14 +6,14 @@ use specfleet_engine::device::link::Rate;
 use specfleet_engine::time::Span;
 
 use crate::ConfigError;
-use crate::read::read_text;
+use crate::read::{Section, without_mark};
 
 /// The first line of a trace.
 const HEADER: &str = "seconds,uplink_bps,downlink_bps";
 
-/// Reads a trace: one line per step, equally spaced, from any start.
-pub(super) fn open(path: &Path) -> Result<Rate, ConfigError> {
-    parse(&read_text(path)?).map_err(|(line, problem)| ConfigError::Line {
+/// Reads the trace that `name` names: one line per step, equally spaced, from any start.
+pub(super) fn open(section: &Section<'_>, name: &str, path: &Path) -> Result<Rate, ConfigError> {
+    parse(without_mark(&section.read_file(name, path)?)).map_err(|(line, problem)| ConfigError::Line {
         origin: path.display().to_string(),
         line,
         problem,

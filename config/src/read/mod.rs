@@ -3,6 +3,7 @@
 //! serde's own errors name neither the dotted key nor the valid range, so sections are read by hand: each read names a
 //! key, its type and its range in one place, and what is never asked for is an unknown key.
 
+mod inputs;
 mod nearest;
 mod section;
 
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+pub use inputs::InputFile;
+use inputs::NamedPath;
+pub(crate) use inputs::absolute;
 pub(crate) use nearest::nearest_of;
 pub(crate) use section::{Section, split_commas};
 
@@ -30,6 +34,12 @@ pub(crate) struct Document {
     overrides: Vec<(String, String)>,
     /// Every dotted key asked for so far, present or not: the valid keys.
     asked: RefCell<BTreeSet<String>>,
+    /// The texts that were read as paths.
+    paths: RefCell<Vec<NamedPath>>,
+    /// Keys whose texts may be lists with commas.
+    lists: RefCell<BTreeSet<String>>,
+    /// The files that were read.
+    files: RefCell<Vec<InputFile>>,
 }
 
 impl Document {
@@ -44,18 +54,22 @@ impl Document {
                 message: error.message().lines().collect::<Vec<_>>().join(", "),
             }
         })?;
-        Ok(Document { origin, folder, table, overrides: Vec::new(), asked: RefCell::default() })
+        Ok(Document {
+            origin,
+            folder,
+            table,
+            overrides: Vec::new(),
+            asked: RefCell::default(),
+            paths: RefCell::default(),
+            lists: RefCell::default(),
+            files: RefCell::default(),
+        })
     }
 
     /// Reads and parses a file.
     pub(crate) fn open(path: &Path) -> Result<Document, ConfigError> {
         let text = read_text(path)?;
         Document::parse(path.display().to_string(), path.parent().map(Path::to_owned), &text)
-    }
-
-    /// The tree.
-    pub(crate) fn table(&self) -> &Table {
-        &self.table
     }
 
     /// Puts `value` at a dotted key, in the name of `flag`.
@@ -155,14 +169,6 @@ impl Document {
         // A table that holds an overridden key may stand there only because of it.
         let concerns = |set: &str| is_within(key, set) || is_within(set, key);
         self.overrides.iter().rev().find(|(set, _)| concerns(set)).map(|(_, flag)| flag.as_str())
-    }
-
-    /// A path at `key`: relative to the document's folder, or to the working folder if it came from a flag.
-    fn resolve(&self, key: &str, path: &str) -> PathBuf {
-        match (&self.folder, self.override_of(key)) {
-            (Some(folder), None) => folder.join(path),
-            _ => PathBuf::from(path),
-        }
     }
 
     fn ask(&self, key: &str) {

@@ -1,13 +1,14 @@
 //! One table of a document, read key by key.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use specfleet_engine::time::Span;
 use toml::{Table, Value};
 
-use super::{Document, join, nearest};
+use super::{Document, InputFile, join, nearest, read_text_as_it_is};
 use crate::ConfigError;
+use crate::workload::sha256_hex;
 
 type Read<T> = Result<T, ConfigError>;
 
@@ -191,6 +192,25 @@ impl<'a> Section<'a> {
     /// What a path at `name` is relative to, applied.
     pub(crate) fn resolve(&self, name: &str, path: &str) -> PathBuf {
         self.document.resolve(&join(&self.path, name), path)
+    }
+
+    /// Remembers that a text at `name` may be a list with commas.
+    pub(crate) fn mark_list(&self, name: &str) {
+        self.document.mark_list(&join(&self.path, name));
+    }
+
+    /// Reads the text file that `name` names, with all that is in it, and remembers its digest.
+    pub(crate) fn read_file(&self, name: &str, path: &Path) -> Read<String> {
+        let text = read_text_as_it_is(path)?;
+        self.document.note_file(join(&self.path, name), path, sha256_hex(text.as_bytes()));
+        Ok(text)
+    }
+
+    /// Remembers the files that a file at `name` named in its turn.
+    pub(crate) fn adopt_files(&self, name: &str, of: &Document) {
+        for InputFile { key, path, sha256 } in of.take_files() {
+            self.document.note_file(join(&join(&self.path, name), &key), &path, sha256);
+        }
     }
 
     pub(crate) fn wrong_type(&self, name: &str, expected: &'static str, found: &Value) -> ConfigError {

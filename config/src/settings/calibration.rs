@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::work::WorkloadPart;
 use crate::ConfigError;
-use crate::read::{Section, read_text};
+use crate::read::{Section, without_mark};
 use crate::workload::sha256_hex;
 
 /// KV memory of a calibration whose scenario does not say.
@@ -42,9 +42,10 @@ pub struct CalibrationFile {
 }
 
 impl CalibrationFile {
-    fn open(path: PathBuf) -> Result<CalibrationFile, ConfigError> {
-        let text = read_text(&path)?;
-        Ok(CalibrationFile { sha256: sha256_hex(text.as_bytes()), path, text })
+    fn open(section: &Section<'_>, name: &str) -> Result<Option<CalibrationFile>, ConfigError> {
+        let Some(path) = section.opt_path(name)? else { return Ok(None) };
+        let text = without_mark(&section.read_file(name, &path)?).to_owned();
+        Ok(Some(CalibrationFile { sha256: sha256_hex(text.as_bytes()), path, text }))
     }
 }
 
@@ -54,7 +55,7 @@ impl CalibrationOptions {
         Ok(CalibrationOptions {
             workload: WorkloadPart::read_single(section, "workload", "calibration", prompts)?,
             kv_mebibytes: section.integer("kv_mebibytes", 1..=4_194_304, KV_MEBIBYTES)?,
-            file: section.opt_path("file")?.map(CalibrationFile::open).transpose()?,
+            file: CalibrationFile::open(section, "file")?,
         })
     }
 }

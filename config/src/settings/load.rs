@@ -85,7 +85,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<(Load, Option<RecordedLength
             let path = section
                 .opt_path("file")?
                 .ok_or_else(|| section.missing("file", "a CSV file whose first column is seconds".into()))?;
-            let (times, recorded) = arrivals::open(&path)?;
+            let (times, recorded) = arrivals::open(section, "file", &path)?;
             lengths = (recorded != RecordedLengths::default()).then_some(recorded);
             Arrivals::Recorded { times }
         }

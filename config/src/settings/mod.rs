@@ -14,6 +14,8 @@ mod simulate;
 mod thresholds;
 mod work;
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 use specfleet_engine::load::{Churn, Load};
 
@@ -34,14 +36,15 @@ pub use work::{Task, WorkloadPart};
 
 use crate::ConfigError;
 use crate::Fault;
-use crate::read::Section;
+use crate::read::{InputFile, Section, absolute};
 use crate::workload::sha256_hex;
 
 /// A scenario, validated. Profiles and prompts are loaded; nothing here needs a second look.
 ///
 /// Serialised, it holds everything that a run's results may depend on, profiles by their contents and data sets by their
 /// digests, never by their paths: two scenarios that mean the same have the same [`Settings::scenario_hash`], wherever
-/// their files lie. Only a model of one's own is named by its folder.
+/// their files lie. Only a model of one's own and a recorded run are named by their folders, in the hash without the way
+/// there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Sizes and sampling.
@@ -73,6 +76,9 @@ pub struct Settings {
     pub thresholds: Vec<Threshold>,
     /// How a simulation runs; a live run leaves it aside.
     pub simulate: SimulateOptions,
+    /// The files that were read; none in recorded settings.
+    #[serde(skip)]
+    pub files: Vec<InputFile>,
 }
 
 impl Settings {
@@ -107,6 +113,7 @@ impl Settings {
             workload,
             device,
             pool,
+            files: Vec::new(),
         })
     }
 
@@ -125,8 +132,9 @@ impl Settings {
         table.to_string()
     }
 
-    /// Reads what [`Settings::to_canonical_toml`] wrote. The prompts of data sets that ship are loaded again; the contents
-    /// of other files and the PEM files are left out, because their paths are not part of the text.
+    /// Reads what [`Settings::to_canonical_toml`] wrote. The prompts of data sets that ship are loaded again, if they
+    /// are what they were; those of other files are for [`WorkloadPart::reopen`], because their paths are not part of the text.
+    /// The contents of calibration files and the PEM files are left out.
     pub fn from_canonical_toml(text: &str) -> Result<Settings, ConfigError> {
         let mut settings: Settings = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             origin: "recorded settings".to_owned(),
@@ -139,9 +147,36 @@ impl Settings {
         Ok(settings)
     }
 
-    /// SHA-256 of the canonical text, in hex.
+    /// The canonical text with folders of models and runs as absolute paths: what a run keeps of its settings, to be read
+    /// anywhere.
+    pub fn to_recorded_toml(&self) -> String {
+        self.with_folders(absolute).to_canonical_toml()
+    }
+
+    /// SHA-256 of the canonical text, in hex. A folder counts with its own name alone, so that the hash stays the same where
+    /// the files have moved; what is in a folder of a model is told by the digests that a run stores.
     pub fn scenario_hash(&self) -> String {
-        sha256_hex(self.to_canonical_toml().as_bytes())
+        let named = self.with_folders(|folder| folder.file_name().map_or_else(|| folder.to_owned(), PathBuf::from));
+        sha256_hex(named.to_canonical_toml().as_bytes())
+    }
+
+    /// These settings with each folder of a model or a run written in another way.
+    fn with_folders(&self, written: fn(&Path) -> PathBuf) -> Settings {
+        let mut settings = self.clone();
+        for model in [&mut settings.model.drafter, &mut settings.model.verifier] {
+            if let ModelChoice::Folder(folder) = model {
+                *folder = written(folder);
+            }
+        }
+        if let Fidelity::Trace { run: RunPlace::Folder(folder) } = &mut settings.simulate.fidelity {
+            *folder = written(folder);
+        }
+        settings
+    }
+
+    /// Requests of each method that the workload asks for.
+    pub fn requests(&self) -> u64 {
+        self.workload.iter().map(|part| u64::from(part.prompts)).sum()
     }
 }
 

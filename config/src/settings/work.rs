@@ -1,6 +1,6 @@
 //! `run.workload` and `run.prompts`: which prompts are answered.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,33 @@ impl WorkloadPart {
                 prompt: &data[line as usize],
             }
         })
+    }
+
+    /// Whether the prompts are at hand.
+    pub fn is_loaded(&self) -> bool {
+        self.data.is_some()
+    }
+
+    /// Drops the prompts.
+    pub fn unload(&mut self) {
+        self.data = None;
+    }
+
+    /// Loads the data set again: from the file at `path`, or the one that ships. One whose contents are no longer what they
+    /// were is refused, with both digests.
+    pub fn reopen(&mut self, path: Option<&Path>) -> Result<(), ConfigError> {
+        let (origin, data) = match path {
+            Some(path) => (path.display().to_string(), Workload::open(path)?),
+            None => match Workload::preset(&self.data_set) {
+                Some(data) => (format!("the data set {} that ships", self.data_set), data?),
+                None => return Err(ConfigError::Unrecorded { data_set: self.data_set.clone() }),
+            },
+        };
+        if data.sha256 != self.sha256 {
+            return Err(ConfigError::Changed { origin, recorded: self.sha256.clone(), found: data.sha256 });
+        }
+        self.data = Some(Arc::new(data));
+        Ok(())
     }
 
     /// Loads the data set again if it ships.
@@ -191,5 +218,5 @@ fn open(section: &Section<'_>, name: &str, text: &str) -> Result<Workload, Confi
         return Err(section.unknown_name(name, text, valid));
     }
     let path: PathBuf = section.resolve(name, text);
-    Workload::open(&path)
+    Workload::of_file(&path, &section.read_file(name, &path)?)
 }
