@@ -75,6 +75,7 @@ fn store(ledger: &Path) -> RunReader {
         store: String::new(),
         tags: Vec::new(),
         scorers: Vec::new(),
+        inputs: Default::default(),
         imported_from: None,
     };
     let mut writer = RunWriter::create(ledger, meta).expect("a fresh folder");

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use specfleet_engine::method::Method;
 
 use crate::error::LedgerError;
+use crate::inputs::Inputs;
 use crate::scores::Scorer;
 
 /// The schema that this program writes, and the newest that it reads; it reads the older ones too, and [`crate::compact()`]
@@ -196,6 +197,9 @@ pub struct Meta {
     /// What has scored the run's texts since it ended: rows of the table `scores` name them by index.
     #[serde(default)]
     pub scorers: Vec<Scorer>,
+    /// What it was made from.
+    #[serde(default)]
+    pub inputs: Inputs,
 }
 
 /// That of runs whose file does not say.

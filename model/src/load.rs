@@ -29,6 +29,14 @@ impl Embedded {
             Embedded::Verifier => include_bytes!("../assets/verifier/model.safetensors"),
         }
     }
+
+    /// The bytes of its `config.json`.
+    pub fn config(self) -> &'static [u8] {
+        match self {
+            Embedded::Drafter => include_bytes!("../assets/drafter/config.json"),
+            Embedded::Verifier => include_bytes!("../assets/verifier/config.json"),
+        }
+    }
 }
 
 /// A configuration with its tensors, and where they come from (for errors).
@@ -39,13 +47,13 @@ pub(crate) struct Source {
 }
 
 pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
-    let (origin, config): (_, &[u8]) = match which {
-        Embedded::Drafter => ("embedded drafter", include_bytes!("../assets/drafter/config.json")),
-        Embedded::Verifier => ("embedded verifier", include_bytes!("../assets/verifier/config.json")),
+    let origin = match which {
+        Embedded::Drafter => "embedded drafter",
+        Embedded::Verifier => "embedded verifier",
     };
     Ok(Source {
         origin: origin.to_owned(),
-        config: parse_config(config, origin)?,
+        config: parse_config(which.config(), origin)?,
         tensors: parse_safetensors(which.weights(), origin)?,
     })
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use specfleet_analysis::{AgainstRow, Summary, compare_summaries};
-use specfleet_config::Scenario;
+use specfleet_config::{Scenario, Settings};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::ACCOUNTING;
 use specfleet_ledger::{RunKind, RunReader};
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::pair::Pair;
 use crate::report::significant;
 use crate::results::results;
+use crate::stored::inputs;
 use crate::work::Work;
 
 /// The scenario that a run was made with.
@@ -22,7 +23,7 @@ pub fn scenario_of(folder: &Path) -> Result<Scenario, Error> {
     if meta.kind != RunKind::Live {
         return Err(Error::Simulation(format!("--against: run {} was simulated itself; name a live run", meta.run)));
     }
-    Ok(Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)?)
+    Ok(inputs::scenario_of(meta)?)
 }
 
 /// The methods that a run was made with, every threshold a number, in the order of `names`; `None` if it lacks one.
@@ -36,7 +37,7 @@ pub fn methods_of(folder: &Path, names: &[&str]) -> Result<Option<Vec<Method>>, 
 pub fn check(folders: &[PathBuf]) -> Result<(), Error> {
     let mut hash: Option<String> = None;
     for folder in folders {
-        scenario_of(folder)?;
+        settings_of(folder)?;
         let meta = RunReader::open(folder)?.meta().clone();
         if meta.accounting != ACCOUNTING {
             return Err(Error::Simulation(format!(
@@ -55,11 +56,24 @@ pub fn check(folders: &[PathBuf]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The settings that a run was made with. One whose files or models have changed since cannot be repeated.
+fn settings_of(folder: &Path) -> Result<Settings, Error> {
+    scenario_of(folder)?;
+    let reader = RunReader::open(folder)?;
+    let meta = reader.meta();
+    let refuse = |why: String| Error::Simulation(format!("--against: run {}: {why}", meta.run));
+    let settings = inputs::unchanged(meta).map_err(refuse)?;
+    match inputs::changed_pair(meta, &settings)? {
+        Some(change) => Err(refuse(change)),
+        None => Ok(settings),
+    }
+}
+
 /// The figures of live runs, from their stored rows.
 pub fn live_summaries(folders: &[PathBuf]) -> Result<Vec<Summary>, Error> {
     let mut summaries = Vec::new();
     for folder in folders {
-        let settings = scenario_of(folder)?.settings()?;
+        let settings = settings_of(folder)?;
         let pair = Pair::load(&settings.model)?;
         let work = Work::new(&settings, &pair)?;
         summaries.push(results(folder, &work, &pair.tokenizer, &[], None)?.0);

@@ -40,7 +40,7 @@ pub fn key(settings: &Settings, pair: &Pair, estimator: Estimator, form: Payload
         verifier: pair.verifier_digest.clone(),
         drafter_precision: pair.drafter.precision().to_string(),
         verifier_precision: pair.verifier.precision().to_string(),
-        prompts: format!("{} x {} x {TOKENS}", workload.sha256, workload.prompts),
+        prompts: format!("{} x {} x {TOKENS}{}", workload.sha256, workload.prompts, pair.tokenizer_of_its_own()),
         estimator,
         sampling: settings.run.sampling,
         samples_from: CalibrationKey::samples_from(form),

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 use specfleet_analysis::{PairedTest, holm, paired_test};
-use specfleet_config::Settings;
+use specfleet_config::{ModelChoice, Precision, Settings, short};
 use specfleet_engine::method::Writer;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
-use specfleet_ledger::RunKind;
+use specfleet_ledger::{InputDigest, RunKind};
 
 use crate::error::Error;
 use crate::frontier::unknown;
+use crate::pair::{DRAFTER_VERSION, TOKENIZER, TOKENIZER_VERSION, VERIFIER_VERSION};
 use crate::report::significant;
 use crate::scores::ScoreColumn;
+use crate::stored::inputs::differing_models;
 use crate::stored::{StoredRun, TextFigures};
 
 /// Which methods of the two runs are held against each other.
@@ -108,6 +110,13 @@ pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<RunCompari
     let differences = alike(a, b)?;
     let mut notes: Vec<String> = a.notes.iter().chain(&b.notes).cloned().collect();
     for run in [a, b] {
+        if run.meta().inputs.workload.is_empty() {
+            notes.push(format!(
+                "run {}: the digests of its prompts and models are not recorded; that they are those of the other run is \
+                 taken from its scenario",
+                run.meta().run
+            ));
+        }
         if !run.has_text() {
             notes.push(format!("run {} has no text (fitted answers): accuracy is not compared", run.meta().run));
         }
@@ -175,37 +184,8 @@ fn alike(a: &StoredRun, b: &StoredRun) -> Result<Vec<(String, String, String)>, 
         })
     };
     let (first, second) = (settings(a)?, settings(b)?);
-    let data = |settings: &Settings| -> BTreeMap<String, String> {
-        settings.workload.iter().map(|part| (part.data_set.clone(), part.sha256.clone())).collect()
-    };
-    if data(&first) != data(&second) {
-        let names = |settings: &Settings| data(settings).into_keys().collect::<Vec<_>>().join(", ");
-        let why = if names(&first) == names(&second) {
-            format!("their prompts differ: {} has changed between them", names(&first))
-        } else {
-            format!("their workloads differ: {} and {}", names(&first), names(&second))
-        };
-        return Err(refuse(a, b, &why));
-    }
-    let model = |settings: &Settings| {
-        let model = &settings.model;
-        (
-            format!("{:?} in {:?}", model.drafter, model.drafter_precision),
-            format!("{:?} in {:?}", model.verifier, model.verifier_precision),
-        )
-    };
-    let digests = |run: &StoredRun| {
-        let key = run.meta().calibration.as_ref()?.get(0)?.get("key")?.clone();
-        Some((key.get("drafter")?.clone(), key.get("verifier")?.clone()))
-    };
-    let other_weights = digests(a).zip(digests(b)).is_some_and(|(first, second)| first != second);
-    if model(&first) != model(&second) || other_weights {
-        let words = |settings: &Settings| {
-            let (drafter, verifier) = model(settings);
-            format!("{drafter} with {verifier}")
-        };
-        return Err(refuse(a, b, &format!("they ran other models: {} and {}", words(&first), words(&second))));
-    }
+    same_prompts(a, b, (&first, &second)).map_err(|why| refuse(a, b, &why))?;
+    same_models(a, b, (&first, &second)).map_err(|why| refuse(a, b, &why))?;
     let (one, other) = (a.meta().accounting, b.meta().accounting);
     if one != other {
         let why = format!(
@@ -221,6 +201,77 @@ fn alike(a: &StoredRun, b: &StoredRun) -> Result<Vec<(String, String, String)>, 
         return Err(refuse(a, b, &format!("they sample differently: {} and {}", words(one), words(other))));
     }
     Ok(differences(a, b, &first, &second))
+}
+
+/// Why two runs did not answer the same prompts, if they did not.
+fn same_prompts(a: &StoredRun, b: &StoredRun, (first, second): (&Settings, &Settings)) -> Result<(), String> {
+    // By name: digest, and the id of the first prompt.
+    let data = |run: &StoredRun, settings: &Settings| -> BTreeMap<String, (String, u32)> {
+        let recorded = run.meta().inputs.workload.iter();
+        let recorded = recorded.map(|input| (input.data_set.clone(), (input.sha256.clone(), input.first_id)));
+        let read = settings.workload.iter();
+        let read = read.map(|part| (part.data_set.clone(), (part.sha256.clone(), part.first_id)));
+        if run.meta().inputs.workload.is_empty() { read.collect() } else { recorded.collect() }
+    };
+    let (one, other) = (data(a, first), data(b, second));
+    let names = |data: &BTreeMap<String, (String, u32)>| data.keys().cloned().collect::<Vec<_>>().join(", ");
+    if names(&one) != names(&other) {
+        return Err(format!("their workloads differ: {} and {}", names(&one), names(&other)));
+    }
+    for ((name, (then, first_id)), (now, other_id)) in one.iter().zip(other.values()) {
+        if then != now {
+            let (then, now) = (short(then), short(now));
+            return Err(format!(
+                "their prompts differ: the SHA-256 of the workload {name} is {then} in the one and {now} in the other"
+            ));
+        }
+        if first_id != other_id {
+            return Err(format!(
+                "their workloads differ: {} stand in another order, so prompts have other ids",
+                names(&one)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Why two runs did not have the same models, if they did not.
+fn same_models(a: &StoredRun, b: &StoredRun, (first, second): (&Settings, &Settings)) -> Result<(), String> {
+    let others = |what: String| Err(format!("they ran other models: {what}"));
+    let (one, other) = (&a.meta().inputs.digests, &b.meta().inputs.digests);
+    if let Some((one, other)) = differing_models(one, other) {
+        let (of, one, other) = (&one.of, short(&one.sha256), short(&other.sha256));
+        return others(format!("the SHA-256 of the {of} is {one} in the one and {other} in the other"));
+    }
+    let words = |settings: &Settings, with_names: bool| {
+        let word = |choice: &ModelChoice, precision: Precision| match choice {
+            _ if !with_names => precision.to_string(),
+            ModelChoice::Embedded => format!("the embedded one in {precision}"),
+            ModelChoice::Folder(folder) => format!("{} in {precision}", folder.display()),
+        };
+        let model = &settings.model;
+        let drafter = word(&model.drafter, model.drafter_precision);
+        format!("{drafter} with {}", word(&model.verifier, model.verifier_precision))
+    };
+    // Runs of earlier versions have these alone.
+    for name in [DRAFTER_VERSION, VERIFIER_VERSION, TOKENIZER_VERSION] {
+        let version = |run: &StoredRun| run.meta().versions.get(name).cloned();
+        if let Some((one, other)) = version(a).zip(version(b)).filter(|(one, other)| one != other) {
+            return others(format!("{name} is {} in the one and {} in the other", short(&one), short(&other)));
+        }
+    }
+    // Where both runs recorded digests, these say more than folders do.
+    let recorded = |digests: &[InputDigest]| digests.iter().any(|digest| digest.of == TOKENIZER);
+    let with_names = !(recorded(one) && recorded(other));
+    let by_key = |run: &StoredRun| {
+        let key = run.meta().calibration.as_ref()?.get(0)?.get("key")?.clone();
+        Some((key.get("drafter")?.clone(), key.get("verifier")?.clone()))
+    };
+    let other_weights = with_names && by_key(a).zip(by_key(b)).is_some_and(|(one, other)| one != other);
+    if words(first, with_names) != words(second, with_names) || other_weights {
+        return others(format!("{} and {}", words(first, true), words(second, true)));
+    }
+    Ok(())
 }
 
 /// Keys of the scenarios that differ, and live against simulated.

@@ -17,6 +17,7 @@ pub mod error;
 pub mod filter;
 pub mod fleet;
 pub mod frontier;
+mod inputs;
 pub mod live;
 pub mod methods;
 pub mod page;

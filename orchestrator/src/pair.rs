@@ -1,16 +1,27 @@
 //! The model pair of a run.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use specfleet_config::{ModelChoice, ModelOptions, Precision};
+use specfleet_ledger::InputDigest;
 use specfleet_model::{Embedded, Model, ModelError, Tokenizer, check_pair};
 
 /// Names of digests among a run's versions.
 pub(crate) const DRAFTER_VERSION: &str = "drafter_sha256";
 pub(crate) const VERIFIER_VERSION: &str = "verifier_sha256";
 pub(crate) const TOKENIZER_VERSION: &str = "tokenizer_sha256";
+
+/// What a run's digest of its tokenizer is called.
+pub(crate) const TOKENIZER: &str = "tokenizer";
+
+/// What the digests of a pair are called.
+pub(crate) const PARTS: [&str; 5] =
+    ["drafter weights", "drafter configuration", "verifier weights", "verifier configuration", TOKENIZER];
+
+/// Files of a model's folder, beside its weights, that decide what it computes and where its texts end.
+const CONFIGURATION: [&str; 2] = ["config.json", "generation_config.json"];
 
 /// Drafter, verifier and the tokenizer they share.
 #[derive(Clone)]
@@ -25,6 +36,8 @@ pub struct Pair {
     pub drafter_digest: String,
     /// SHA-256 of the verifier's weights, hexadecimal.
     pub verifier_digest: String,
+    /// Digests of its parts, as a run stores them.
+    pub digests: Vec<InputDigest>,
 }
 
 impl Pair {
@@ -34,12 +47,20 @@ impl Pair {
         let verifier = load(&options.verifier, Embedded::Verifier, options.verifier_precision)?;
         check_pair((&drafter.model, &drafter.tokenizer), (&verifier.model, &verifier.tokenizer))?;
         Ok(Pair {
+            digests: recorded(&drafter.digests, &verifier.digests, &drafter.tokenizer),
             drafter: drafter.model,
             verifier: verifier.model,
             tokenizer: drafter.tokenizer,
             drafter_digest: drafter.digest,
             verifier_digest: verifier.digest,
         })
+    }
+
+    /// What a calibration's key says about the tokenizer, which decides what the models read of a prompt: nothing for the
+    /// embedded pair, whose digests stand for all of it.
+    pub(crate) fn tokenizer_of_its_own(&self) -> String {
+        let is_folder = self.digests.iter().any(|digest| digest.path.is_some());
+        if is_folder { format!(" by tokenizer {}", hex(&self.tokenizer.digest())) } else { String::new() }
     }
 
     /// Longest sequence that both take.
@@ -71,6 +92,7 @@ pub(crate) struct Loaded {
     pub(crate) tokenizer: Tokenizer,
     /// SHA-256 of its weights, hexadecimal.
     pub(crate) digest: String,
+    digests: ModelDigests,
 }
 
 /// The verifier alone, as a run has it in its pool.
@@ -78,9 +100,9 @@ pub(crate) fn load_verifier(options: &ModelOptions) -> Result<Loaded, ModelError
     load(&options.verifier, Embedded::Verifier, options.verifier_precision)
 }
 
-/// The tokenizer that both models share, without loading either.
+/// The tokenizer that prompts and texts of a run go through, as in [`Pair`], without loading a model.
 pub(crate) fn load_tokenizer(options: &ModelOptions) -> Result<Tokenizer, ModelError> {
-    match &options.verifier {
+    match &options.drafter {
         ModelChoice::Embedded => Tokenizer::embedded(),
         ModelChoice::Folder(folder) => Tokenizer::load_dir(folder),
     }
@@ -92,38 +114,90 @@ fn load(choice: &ModelChoice, which: Embedded, precision: Precision) -> Result<L
         Precision::Q8_0 => specfleet_model::Precision::Q8_0,
         Precision::Q4K => specfleet_model::Precision::Q4K,
     };
-    match choice {
-        ModelChoice::Embedded => Ok(Loaded {
-            model: Model::embedded(which, precision)?,
-            tokenizer: Tokenizer::embedded()?,
-            digest: hex(Sha256::digest(which.weights()).as_slice()),
-        }),
-        ModelChoice::Folder(folder) => Ok(Loaded {
-            model: Model::load_dir(folder, precision)?,
-            tokenizer: Tokenizer::load_dir(folder)?,
-            digest: folder_digest(folder),
-        }),
+    let (model, tokenizer) = match choice {
+        ModelChoice::Embedded => (Model::embedded(which, precision)?, Tokenizer::embedded()?),
+        ModelChoice::Folder(folder) => (Model::load_dir(folder, precision)?, Tokenizer::load_dir(folder)?),
+    };
+    let digests = ModelDigests::of(choice, which);
+    Ok(Loaded { model, tokenizer, digest: digests.whole.clone(), digests })
+}
+
+/// What is in a model, told apart by SHA-256 in hex.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelDigests {
+    /// Of everything: what a calibration belongs to.
+    whole: String,
+    weights: String,
+    configuration: String,
+    /// Where it lies, unless it is embedded.
+    path: Option<String>,
+}
+
+impl ModelDigests {
+    /// Those of the model that a scenario names, without loading it. A file that cannot be read has failed the loader before;
+    /// here it counts as empty.
+    pub(crate) fn of(choice: &ModelChoice, which: Embedded) -> ModelDigests {
+        match choice {
+            ModelChoice::Embedded => {
+                let weights = hex(Sha256::digest(which.weights()).as_slice());
+                let configuration = hex(Sha256::digest(which.config()).as_slice());
+                ModelDigests { whole: weights.clone(), weights, configuration, path: None }
+            }
+            ModelChoice::Folder(folder) => ModelDigests::of_folder(folder),
+        }
+    }
+
+    fn of_folder(folder: &Path) -> ModelDigests {
+        let is_weights = |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
+        let is_named = |path: &Path, name: &str| path.file_name().is_some_and(|found| found == name);
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| is_weights(path) || CONFIGURATION.iter().any(|name| is_named(path, name)))
+            .collect();
+        paths.sort();
+        // Beside the whole weights, shards are a remainder that nobody reads.
+        let merged = paths.iter().any(|path| is_named(path, "model.safetensors"));
+        let (mut whole, mut weights, mut configuration) = (Sha256::new(), Sha256::new(), Sha256::new());
+        for path in &paths {
+            let bytes = fs::read(path).unwrap_or_default();
+            whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+            whole.update(&bytes);
+            if !is_weights(path) {
+                configuration.update(&bytes);
+            } else if !merged || is_named(path, "model.safetensors") {
+                weights.update(&bytes);
+            }
+        }
+        let [whole, weights, configuration] = [whole, weights, configuration].map(|digest| hex(&digest.finalize()));
+        let path = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        ModelDigests { whole, weights, configuration, path: Some(path.to_string_lossy().into_owned()) }
+    }
+
+    /// As a run stores them, of the model that is called `role`.
+    fn recorded(&self, role: &str) -> [InputDigest; 2] {
+        let entry = |what: &str, sha256: &String| InputDigest {
+            of: format!("{role} {what}"),
+            path: self.path.clone(),
+            sha256: sha256.clone(),
+        };
+        [entry("weights", &self.weights), entry("configuration", &self.configuration)]
     }
 }
 
-/// Digest over names and contents of the folder's weights and configuration, in order of name. A file that cannot be
-/// read has failed the loader before; here it counts as empty.
-fn folder_digest(folder: &Path) -> String {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.extension().is_some_and(|e| e == "safetensors") || path.file_name().is_some_and(|n| n == "config.json")
-        })
-        .collect();
-    names.sort();
-    let mut digest = Sha256::new();
-    for path in names {
-        digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        digest.update(fs::read(&path).unwrap_or_default());
-    }
-    hex(digest.finalize().as_slice())
+/// Digests of what a scenario's pair is made of, as a run stores them; the tokenizer is read, the models are not loaded.
+pub(crate) fn digests(options: &ModelOptions) -> Result<Vec<InputDigest>, ModelError> {
+    let drafter = ModelDigests::of(&options.drafter, Embedded::Drafter);
+    let verifier = ModelDigests::of(&options.verifier, Embedded::Verifier);
+    Ok(recorded(&drafter, &verifier, &load_tokenizer(options)?))
+}
+
+fn recorded(drafter: &ModelDigests, verifier: &ModelDigests, tokenizer: &Tokenizer) -> Vec<InputDigest> {
+    let tokenizer =
+        InputDigest { of: TOKENIZER.to_owned(), path: drafter.path.clone(), sha256: hex(&tokenizer.digest()) };
+    let models = [drafter.recorded("drafter"), verifier.recorded("verifier")];
+    models.into_iter().flatten().chain([tokenizer]).collect()
 }
 
 /// Lower-case hexadecimal digits.

@@ -8,11 +8,12 @@ use specfleet_analysis::{FitReport, GenerationRows, fit_batch_cost, fit_distribu
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord};
-use specfleet_ledger::{RunKind, RunReader};
+use specfleet_ledger::{Meta, RunKind, RunReader};
 
 use crate::error::Error;
-use crate::methods::Calibrations;
+use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
+use crate::stored::inputs::{self, StoredInputs};
 
 /// What was fitted.
 #[derive(Debug)]
@@ -39,13 +40,12 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
             meta.pool_cost
         )));
     }
-    let settings = specfleet_config::Scenario::parse("the run's scenario", &meta.scenario, None)?.settings()?;
-    let pair = Pair::load(&settings.model)?;
+    let settings = StoredInputs::of(meta).settings?;
     let known =
         meta.calibration.as_ref().and_then(|value| serde_json::from_value::<Vec<Calibration>>(value.clone()).ok());
     let base = match known.and_then(|mut list| (!list.is_empty()).then(|| list.swap_remove(0))) {
         Some(calibration) => calibration,
-        None => Calibrations::new(&settings, &pair, runs, say).of_run(&Default::default())?,
+        None => calibration_of(meta, runs, say)?,
     };
 
     let rows = Rows::read(&reader)?;
@@ -104,6 +104,17 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     }
     lines.extend(calibration.fits_badly().map(|warning| format!("note     {warning}")));
     Ok(Refit { calibration, cost, lines })
+}
+
+/// The calibration of a run that needed none: of the same pair and files, or of no other.
+fn calibration_of(meta: &Meta, runs: &Path, say: &dyn Fn(&str)) -> Result<Calibration, Error> {
+    let refuse = |why: String| Error::Simulation(format!("run {}: {why}", meta.run));
+    let settings = inputs::unchanged(meta).map_err(refuse)?;
+    let pair = Pair::load(&settings.model)?;
+    match inputs::changed_model(meta, &pair.digests) {
+        Some(change) => Err(refuse(change)),
+        None => Calibrations::new(&settings, &pair, runs, say).of_run(&Resolved::default()),
+    }
 }
 
 /// A run's generations with their rounds and audits.

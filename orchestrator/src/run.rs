@@ -19,6 +19,7 @@ use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 use crate::audit::{self, Case};
 use crate::error::Error;
 use crate::fleet::{Fleet, Shared};
+use crate::inputs::inputs;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
 use crate::paired::Comparison;
@@ -92,6 +93,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let began = Instant::now();
     let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
     meta.versions.extend(pair.versions());
+    meta.inputs.digests.extend_from_slice(&pair.digests);
     meta.pool_cost = pool_cost::name(cost.as_ref()).to_owned();
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
@@ -361,6 +363,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         tags: Vec::new(),
         imported_from: None,
         scorers: Vec::new(),
+        inputs: inputs(settings),
     }
 }
 

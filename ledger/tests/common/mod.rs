@@ -38,6 +38,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         tags: Vec::new(),
         imported_from: None,
         scorers: Vec::new(),
+        inputs: Default::default(),
     }
 }
 

@@ -52,6 +52,9 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
     print(query::write(&answer, args.format, args.limit))?;
     if args.format == Format::Table {
         answer.notes.iter().try_for_each(|note| print(format!("note: {note}")))?;
+    } else {
+        // What another program reads has no place for them.
+        runs.iter().flat_map(|run| &run.notes).for_each(|note| specfleet_logs::say!("note: {note}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use specfleet_config::{Scenario, Settings};
+use specfleet_config::Settings;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::FinishReason;
 use specfleet_ledger::{Meta, RunKind, RunReader};
 use specfleet_model::Tokenizer;
 
 use crate::error::Error;
-use crate::pair::{TOKENIZER_VERSION, hex, load_tokenizer};
+use crate::stored::inputs::{StoredInputs, tokenizer_of};
 
 /// The method that others are compared with.
 const LLM_ONLY: &str = "llm-only";
@@ -58,21 +58,13 @@ impl Texts {
         {
             return Err(cannot("it was simulated with fitted answers, which have no text to score".to_owned()));
         }
-        let settings = Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)
-            .and_then(|scenario| scenario.settings())
-            .map_err(|error| cannot(format!("its texts cannot be rebuilt: {error}")))?;
-        let same_program = meta.versions.get("specfleet").is_some_and(|version| version == env!("CARGO_PKG_VERSION"));
-        if same_program && settings.scenario_hash() != meta.scenario_hash {
-            return Err(cannot("a file of its workload has changed since; its texts cannot be rebuilt".to_owned()));
+        let gone = |why: String| cannot(format!("{why}; its texts cannot be rebuilt"));
+        let inputs = StoredInputs::of(meta);
+        let settings = inputs.settings.map_err(|error| gone(error.to_string()))?;
+        if let Some(problem) = inputs.problems.into_iter().next() {
+            return Err(gone(problem));
         }
-        let tokenizer =
-            load_tokenizer(&settings.model).map_err(|error| cannot(format!("its texts cannot be rebuilt: {error}")))?;
-        let digest = hex(&tokenizer.digest());
-        if meta.versions.get(TOKENIZER_VERSION).is_some_and(|recorded| *recorded != digest) {
-            return Err(cannot(
-                "the tokenizer of its models has changed since; its texts cannot be rebuilt".to_owned(),
-            ));
-        }
+        let tokenizer = tokenizer_of(meta, &settings).map_err(gone)?;
         let mut texts = Texts {
             prompts: Vec::new(),
             generations: Vec::new(),

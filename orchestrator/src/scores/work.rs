@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use specfleet_analysis::{
     Baseline, Idf, Matching, exact_match, final_answer, first_divergence, rouge_l, token_agreement,
 };
-use specfleet_config::Precision;
+use specfleet_config::{Precision, short};
 use specfleet_engine::calibration::Calibration;
 use specfleet_ledger::{Meta, RunReader, ScoreRow, ScoreWriter, Scorer};
 use specfleet_model::{Embedded, Encoder, Model, Tokenizer};
@@ -267,8 +267,10 @@ fn verifier_of(meta: &Meta, texts: &Texts) -> Result<(Model, String), Error> {
         Some(serde_json::from_value::<Vec<Calibration>>(stored).ok()?.into_iter().next()?.key.verifier)
     };
     let recorded = meta.versions.get(VERIFIER_VERSION).cloned().or_else(calibrations);
-    if recorded.is_some_and(|recorded| recorded != loaded.digest) {
-        return Err(refuse(meta, "--perplexity: its verifier's weights have changed since"));
+    if let Some(recorded) = recorded.filter(|recorded| *recorded != loaded.digest) {
+        let (then, now) = (short(&recorded), short(&loaded.digest));
+        let why = format!("--perplexity: its verifier changed since the run: SHA-256 {then} then, {now} now");
+        return Err(refuse(meta, &why));
     }
     Ok((loaded.model, loaded.digest))
 }

@@ -81,6 +81,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
     }
     let mut meta = run::meta(settings, scenario, &source.resolved, &source.data_sets);
     meta.versions.extend(source.pair.iter().flat_map(Pair::versions));
+    meta.inputs.digests.extend(source.pair.iter().flat_map(|pair| pair.digests.iter().cloned()));
     meta.kind = RunKind::Simulated {
         fidelity: fidelity(settings).to_owned(),
         cost: pool_cost::name(Some(&source.cost)).to_owned(),

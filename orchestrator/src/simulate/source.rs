@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use specfleet_config::{CALIBRATIONS, CostChoice, Fidelity, ModelOptions, RunPlace, Settings};
+use specfleet_config::{CALIBRATIONS, CostChoice, Fidelity, ModelOptions, RunPlace, Settings, WorkloadPart, short};
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::method::Method;
@@ -17,12 +17,13 @@ use super::lengths::Lengths;
 use super::trace::Recorded;
 use crate::error::Error;
 use crate::methods::{Calibrations, Resolved};
-use crate::pair::Pair;
+use crate::pair::{self, Pair};
 use crate::place::find;
 use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::sizes::Sizes;
+use crate::stored::inputs::{self, StoredInputs};
 use crate::work::Work;
 
 /// See the module's documentation.
@@ -227,8 +228,7 @@ fn another(meta: &Meta, what: &str) -> Error {
 fn recorded(settings: &Settings, runs: &Path, place: &RunPlace) -> Result<RunReader, Error> {
     let reader = RunReader::open(&run_folder(runs, place)?)?;
     let meta = reader.meta();
-    let recorded =
-        specfleet_config::Scenario::parse("the recorded run's scenario", &meta.scenario, None)?.settings()?;
+    let recorded = StoredInputs::of(meta).settings?;
     let wrong = |what: &str| another(meta, what);
     if recorded.run.seed != settings.run.seed {
         return Err(wrong("seed"));
@@ -236,15 +236,22 @@ fn recorded(settings: &Settings, runs: &Path, place: &RunPlace) -> Result<RunRea
     if recorded.run.sampling != settings.run.sampling || recorded.run.max_new_tokens != settings.run.max_new_tokens {
         return Err(wrong("sampling or max_new_tokens"));
     }
-    if recorded.workload != settings.workload {
+    let prompts = |part: &WorkloadPart| (part.data_set.clone(), part.sha256.clone(), part.prompts, part.first_id);
+    let prompts = |settings: &Settings| settings.workload.iter().map(prompts).collect::<Vec<_>>();
+    if prompts(&recorded) != prompts(settings) {
         return Err(wrong("workload"));
     }
-    let pair = |model: &ModelOptions| {
-        let precisions = (model.drafter_precision, model.verifier_precision);
-        (model.drafter.clone(), model.verifier.clone(), precisions)
-    };
-    if pair(&recorded.model) != pair(&settings.model) {
-        return Err(wrong("pair or precision"));
+    let precisions = |model: &ModelOptions| (model.drafter_precision, model.verifier_precision);
+    if precisions(&recorded.model) != precisions(&settings.model) {
+        return Err(wrong("precision of its models"));
+    }
+    let now = pair::digests(&settings.model)?;
+    if let Some((then, now)) = inputs::differing_models(&meta.inputs.digests, &now) {
+        return Err(wrong(&format!("{} (SHA-256 {}, here {})", then.of, short(&then.sha256), short(&now.sha256))));
+    }
+    let names = |model: &ModelOptions| (model.drafter.clone(), model.verifier.clone());
+    if meta.inputs.digests.is_empty() && names(&recorded.model) != names(&settings.model) {
+        return Err(wrong("pair"));
     }
     Ok(reader)
 }

@@ -1,19 +1,24 @@
 //! A stored run, opened once for whoever asks about it: its generations, what its scenario says about its devices, and
 //! what its texts are worth.
 
+pub(crate) mod inputs;
 mod texts;
 
 use std::path::Path;
 
-use specfleet_config::{Scenario, Settings};
+use specfleet_config::Settings;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
 use specfleet_ledger::{Meta, Progress, RoundColumn, RunKind, RunReader};
 
+use inputs::StoredInputs;
 pub use texts::TextFigures;
 
 use crate::error::Error;
 use crate::scores::{self, RunScores};
+
+/// What a report does without where a text cannot be judged any more.
+const LEFT_OUT: &str = "exact match and ROUGE-L against its references are left out";
 
 /// A stored run.
 #[derive(Debug)]
@@ -46,9 +51,9 @@ impl StoredRun {
         let mut audits = kept(reader.audits(), &mut damage);
         audits.sort_by_key(|audit| audit.id);
         let meta = reader.meta();
-        let settings = Scenario::parse(&format!("the scenario of run {}", meta.run), &meta.scenario, None)
-            .and_then(|scenario| scenario.settings());
-        let settings = match settings {
+        let inputs = StoredInputs::of(meta);
+        notes.extend(inputs.unrecorded);
+        let settings = match inputs.settings {
             Ok(settings) => Some(settings),
             Err(error) => {
                 notes.push(format!(
@@ -59,6 +64,9 @@ impl StoredRun {
         };
         let scores = scores::load(&reader)?;
         let mut run = StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores, damage, notes };
+        if run.has_text() {
+            run.notes.extend(inputs.problems.iter().map(|problem| format!("{problem}; {LEFT_OUT}")));
+        }
         run.texts = run.score_texts(threads);
         Ok(run)
     }

@@ -7,8 +7,8 @@ use specfleet_analysis::{exact_match, first_divergence, rouge_l, token_agreement
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_model::Tokenizer;
 
-use super::StoredRun;
-use crate::pair::load_tokenizer;
+use super::inputs::tokenizer_of;
+use super::{LEFT_OUT, StoredRun};
 
 /// What is known of one generation's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -30,20 +30,21 @@ impl StoredRun {
         if !self.has_text() {
             return figures;
         }
-        let tokenizer = self.settings.as_ref().map(|settings| load_tokenizer(&settings.model)).transpose();
-        let tokenizer = match tokenizer {
-            Ok(tokenizer) => tokenizer,
-            Err(error) => {
-                self.notes.push(format!("the run's tokenizer is gone ({error}): exact match and ROUGE-L are missing"));
-                None
-            }
-        };
         let references: BTreeMap<(u32, u16), &str> = match &self.settings {
             Some(settings) => settings
                 .tasks()
                 .filter_map(|task| Some(((task.prompt_id, task.repetition), task.prompt.reference.as_deref()?)))
                 .collect(),
             None => BTreeMap::new(),
+        };
+        // Without references nobody asks for a text.
+        let settings = self.settings.as_ref().filter(|_| !references.is_empty());
+        let tokenizer = match settings.map(|settings| tokenizer_of(self.meta(), settings)).transpose() {
+            Ok(tokenizer) => tokenizer,
+            Err(why) => {
+                self.notes.push(format!("{why}; {LEFT_OUT}"));
+                None
+            }
         };
         let llm_only = self.meta().methods.iter().position(|method| method.name == "llm-only");
         let generations = &self.generations;

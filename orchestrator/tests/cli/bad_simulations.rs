@@ -345,7 +345,7 @@ fn traces_of_other_scenarios() {
     with(
         &["--precision", "f32"],
         expect![
-            "specfleet: simulate.trace: run RUN has another pair or precision than this scenario, so its answers are not those that it asks for"
+            "specfleet: simulate.trace: run RUN has another precision of its models than this scenario, so its answers are not those that it asks for"
         ],
     );
 }

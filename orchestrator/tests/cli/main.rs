@@ -16,6 +16,7 @@ mod load;
 mod outputs;
 mod page;
 mod questions;
+mod recorded;
 mod rows;
 mod same_tokens;
 mod scores;

@@ -294,14 +294,16 @@ fn a_run_whose_texts_are_gone_is_refused() {
     refused_at(
         &place,
         &["score", &run],
-        expect!["specfleet: run RUN: a file of its workload has changed since; its texts cannot be rebuilt"],
+        expect![
+            "specfleet: run RUN: FOLDER/own.jsonl changed since the run: SHA-256 10cca70fdf05 then, 1694030210a6 now; its texts cannot be rebuilt"
+        ],
     );
     fs::remove_file(place.path("own.jsonl")).expect("a file");
     refused_at(
         &place,
         &["score", &run],
         expect![
-            "specfleet: run RUN: its texts cannot be rebuilt: cannot read own.jsonl: No such file or directory (os error 2)"
+            "specfleet: run RUN: cannot read FOLDER/own.jsonl: No such file or directory (os error 2); its texts cannot be rebuilt"
         ],
     );
 }
@@ -330,7 +332,9 @@ fn models_that_have_changed_are_noticed() {
     refused_at(
         &place,
         &["score", &run, "--perplexity"],
-        expect!["specfleet: run RUN: --perplexity: its verifier's weights have changed since"],
+        expect![
+            "specfleet: run RUN: --perplexity: its verifier changed since the run: SHA-256 f1dff4681b30 then, 3b12da194897 now"
+        ],
     );
     // What needs the tokenizer alone still goes.
     score(&place, &run, &[]);
@@ -344,7 +348,9 @@ fn models_that_have_changed_are_noticed() {
     refused_at(
         &place,
         &["score", &run],
-        expect!["specfleet: run RUN: the tokenizer of its models has changed since; its texts cannot be rebuilt"],
+        expect![
+            "specfleet: run RUN: the tokenizer in FOLDER/pair changed since the run: SHA-256 935cc7fee271 then, 0b4ea80008db now; its texts cannot be rebuilt"
+        ],
     );
 }
 
