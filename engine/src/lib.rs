@@ -23,6 +23,7 @@ pub mod load;
 pub mod method;
 pub mod names;
 pub mod pool;
+pub mod prompt;
 pub mod random;
 pub mod record;
 pub mod sizing;

@@ -4,6 +4,7 @@
 //! apart whose scenarios say the same.
 
 use serde::{Deserialize, Serialize};
+use specfleet_engine::prompt::TooLongPrompt;
 
 /// What a run was made from. All of it is absent in runs of earlier versions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,8 +35,11 @@ pub struct WorkloadInput {
     pub first_id: u32,
     /// How many of its prompts were asked for: their ids are this many from the first on.
     pub prompts: u32,
-    /// Requests of each method, repetitions among them.
+    /// Requests of each method, repetitions among them and skipped prompts not.
     pub requests: u64,
+    /// Prompts that were too long for the models, and what became of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub too_long: Vec<TooLongPrompt>,
 }
 
 /// A file, or what is in several, that decided a run's results.

@@ -125,9 +125,9 @@ fn seed(ledger: &Path) -> (PathBuf, u32) {
     {
         scenario.set(assignment).expect("a key");
     }
-    let settings = scenario.settings().expect("a scenario");
+    let mut settings = scenario.settings().expect("a scenario");
     let progress = Progress::new(Ui::None);
-    let source = Source::open(&settings, None, ledger, &progress).expect("the embedded pair");
+    let source = Source::open(&mut settings, None, ledger, &progress).expect("the embedded pair");
     let options = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),

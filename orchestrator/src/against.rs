@@ -11,6 +11,7 @@ use specfleet_ledger::{RunKind, RunReader};
 
 use crate::error::Error;
 use crate::pair::Pair;
+use crate::prompts;
 use crate::report::significant;
 use crate::results::results;
 use crate::stored::inputs;
@@ -73,8 +74,9 @@ fn settings_of(folder: &Path) -> Result<Settings, Error> {
 pub fn live_summaries(folders: &[PathBuf]) -> Result<Vec<Summary>, Error> {
     let mut summaries = Vec::new();
     for folder in folders {
-        let settings = settings_of(folder)?;
+        let mut settings = settings_of(folder)?;
         let pair = Pair::load(&settings.model)?;
+        prompts::settle(&mut settings, &pair.tokenizer, pair.context())?;
         let work = Work::new(&settings, &pair)?;
         summaries.push(results(folder, &work, &pair.tokenizer, &[], None)?.0);
     }

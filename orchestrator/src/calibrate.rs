@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use specfleet_config::{Prompt, Settings};
+use specfleet_config::{Settings, Task};
 use specfleet_engine::acceptance::{Next, verifier_draw, verify_outcome};
 use specfleet_engine::calibration::{Calibration, CalibrationKey, CalibrationSample, HarmMeasure, HarmSample};
 use specfleet_engine::device::gate::{
@@ -20,6 +20,7 @@ use specfleet_model::{KvArena, LogitRows, Model, ModelError, SeqId, SeqStep};
 
 use crate::error::Error;
 use crate::pair::Pair;
+use crate::prompts::Fitting;
 
 /// Most tokens drafted on each prompt.
 const TOKENS: usize = 96;
@@ -40,7 +41,13 @@ pub fn key(settings: &Settings, pair: &Pair, estimator: Estimator, form: Payload
         verifier: pair.verifier_digest.clone(),
         drafter_precision: pair.drafter.precision().to_string(),
         verifier_precision: pair.verifier.precision().to_string(),
-        prompts: format!("{} x {} x {TOKENS}{}", workload.sha256, workload.prompts, pair.tokenizer_of_its_own()),
+        prompts: format!(
+            "{} x {} x {TOKENS}{}{}",
+            workload.sha256,
+            workload.prompts,
+            pair.tokenizer_of_its_own(),
+            Fitting::of_calibration(settings, pair, TOKENS).describe_too_long(workload)
+        ),
         estimator,
         sampling: settings.run.sampling,
         samples_from: CalibrationKey::samples_from(form),
@@ -77,14 +84,14 @@ struct Text<'a> {
 
 /// The calibration prompts in order.
 fn prompts<'a>(settings: &'a Settings, pair: &Pair) -> Result<Vec<Text<'a>>, Error> {
-    let tasks = settings.calibration.workload.tasks();
-    tasks
-        .zip(0..)
-        .map(|(task, number)| {
-            let Prompt { text, reference, .. } = task.prompt;
-            Ok(Text { number, reference: reference.as_deref(), tokens: pair.tokenizer.encode(text)? })
-        })
-        .collect()
+    let fitting = Fitting::of_calibration(settings, pair, TOKENS);
+    let tasks = settings.calibration.workload.tasks().zip(0..);
+    let text = |(task, number): (Task<'a>, u32)| {
+        let tokens = fitting.tokens(&task).transpose()?;
+        Some(tokens.map(|tokens| Text { number, reference: task.prompt.reference.as_deref(), tokens }))
+    };
+    let texts = tasks.filter_map(text).collect::<Result<Vec<_>, Error>>()?;
+    if texts.is_empty() { Err(Error::NoPromptFits { context: pair.context() }) } else { Ok(texts) }
 }
 
 /// How many texts are followed at a time, and the KV memory that this takes.

@@ -364,6 +364,7 @@ fn notes(measured: &Measured) -> Vec<String> {
     };
     let mut notes = vec![format!("KV memory of each verifier: {kv} MiB ({memory}), {} tokens", measured.kv_tokens)];
     notes.extend(measured.lengths.clone());
+    notes.extend(measured.too_long.clone());
     notes
 }
 

@@ -327,11 +327,18 @@ fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<
     // By data set and prompt, then repetition: prompts are independent, repetitions of one are not.
     let mut prompts: BTreeMap<(&str, u32), Vec<(usize, usize)>> = BTreeMap::new();
     let usable = |record: &GenerationRecord| record.finish != FinishReason::Dropped;
+    // The same prompt truncated to another length is another prompt.
+    let kept = |run: &StoredRun| -> BTreeMap<u32, u32> {
+        let too_long = run.meta().inputs.workload.iter().flat_map(|input| &input.too_long);
+        too_long.map(|prompt| (prompt.prompt, prompt.kept)).collect()
+    };
+    let (kept_a, kept_b) = (kept(a), kept(b));
     for (index, record) in a.generations.iter().enumerate().filter(|(_, r)| r.id.method == methods.0 && usable(r)) {
         let id = specfleet_engine::id::GenerationId { method: methods.1, ..record.id };
         let Some(other) = b.find(id).filter(|other| usable(&b.generations[*other])) else { continue };
         let set = a.data_set_name(record.data_set);
-        if set == b.data_set_name(b.generations[other].data_set) {
+        let prompt = record.id.prompt;
+        if set == b.data_set_name(b.generations[other].data_set) && kept_a.get(&prompt) == kept_b.get(&prompt) {
             prompts.entry((set, record.id.prompt)).or_default().push((index, other));
         }
     }

@@ -29,7 +29,8 @@ pub enum Error {
     Method(#[from] MethodError),
     /// A prompt that the models cannot take.
     #[error(
-        "data set \"{data_set}\", line {line}: the prompt has {tokens} tokens and leaves no room in a context of {context}"
+        "data set \"{data_set}\", line {line}: the prompt has {tokens} tokens and leaves no room in a context of {context}; \
+         run.too_long = \"skip\" or \"truncate\" goes on without it, or with its end"
     )]
     PromptTooLong {
         /// The data set's name or path.
@@ -38,6 +39,12 @@ pub enum Error {
         line: usize,
         /// Tokens of the prompt.
         tokens: usize,
+        /// The smaller context of the pair.
+        context: usize,
+    },
+    /// Prompts that the models cannot take, and no others.
+    #[error("run.too_long: every prompt leaves no room for an answer in a context of {context}")]
+    NoPromptFits {
         /// The smaller context of the pair.
         context: usize,
     },
@@ -210,6 +217,7 @@ impl Error {
             | Error::Model(_)
             | Error::Method(_)
             | Error::PromptTooLong { .. }
+            | Error::NoPromptFits { .. }
             | Error::Calibration { .. }
             | Error::CalibrationMemory { .. }
             | Error::Pool(_)

@@ -18,7 +18,8 @@ pub(crate) fn inputs(settings: &Settings) -> Inputs {
         first_id: part.first_id,
         // A data set that is asked for more often than it is long repeats itself.
         prompts: part.prompts.min(u32::try_from(part.data().len()).unwrap_or(u32::MAX)),
-        requests: u64::from(part.prompts),
+        requests: u64::from(part.requests()),
+        too_long: part.too_long().copied().collect(),
     };
     Inputs {
         settings: Some(settings.to_recorded_toml()).filter(|text| text.len() <= LONGEST_SETTINGS),

@@ -29,6 +29,7 @@ pub mod point;
 pub mod pool_cost;
 pub mod precheck;
 pub mod progress;
+mod prompts;
 pub mod query;
 pub mod recorder;
 pub mod refit;

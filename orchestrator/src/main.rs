@@ -346,13 +346,14 @@ fn simulate_command(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
         scenario.set_flag("--fidelity", "simulate.fidelity", fidelity.as_str()).map_err(Error::from)?;
     }
     scenario.refuse_in(Mode::Simulate).map_err(Error::from)?;
-    let settings = scenario.settings().map_err(Error::from)?;
+    let mut settings = scenario.settings().map_err(Error::from)?;
     thresholds::check_all(&settings)?;
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     let names: Vec<&str> = settings.methods.iter().map(|choice| choice.name.as_str()).collect();
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
-    let source = Source::open(&settings, recorded.as_deref(), &args.ledger, &progress)?;
+    let source = Source::open(&mut settings, recorded.as_deref(), &args.ledger, &progress)?;
     progress.say(&report::headline(&settings));
+    source.too_long.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
     let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
@@ -468,6 +469,7 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
         print(serde_json::to_string_pretty(&swept).context("writing the rows")?)?;
     } else {
         print(sweep::table(&swept))?;
+        swept.notes.iter().try_for_each(|note| print(format!("note: {note}")))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -28,6 +28,8 @@ pub struct Measured {
     pub mean_answer: f64,
     /// Where lengths are known from, where no text was written.
     pub lengths: Option<String>,
+    /// What there is to say about prompts that are too long.
+    pub too_long: Option<String>,
     /// Tokens that a verifier's KV memory holds.
     pub kv_tokens: u64,
     /// What batches of the first method take.
@@ -55,11 +57,6 @@ impl Bench<'_> {
         Ok(settings)
     }
 
-    /// The figures of `scenario`.
-    pub fn figures(&self, scenario: &Scenario) -> Result<Summary, Error> {
-        Ok(self.measured(scenario, None)?.summary)
-    }
-
     /// The figures of `scenario`, with [`MORE`] times as much of one resource, and what is known beside them.
     pub fn measured(&self, scenario: &Scenario, more_of: Option<Resource>) -> Result<Measured, Error> {
         let mut settings = Self::settings(scenario)?;
@@ -76,7 +73,7 @@ impl Bench<'_> {
             Some(Resource::VerifierTime) | None => {}
         }
         let quiet = Progress::new(Ui::None);
-        let mut source = Source::open(&settings, None, self.runs, &quiet)?;
+        let mut source = Source::open(&mut settings, None, self.runs, &quiet)?;
         if more_of == Some(Resource::VerifierTime) {
             source.cost = source.cost.faster(MORE);
             source.timings.iter_mut().for_each(|timing| timing.cost = timing.cost.faster(MORE));
@@ -97,6 +94,7 @@ impl Bench<'_> {
             mean_answer: tokens as f64 / answered as f64,
             mean_prompt: source.mean_prompt_tokens(),
             lengths: source.lengths.as_ref().map(ToString::to_string),
+            too_long: source.too_long.clone(),
             kv_tokens: source.sizes.kv_tokens,
             cost: source.timings.first().map(|timing| timing.cost.clone()),
             summary,

@@ -26,6 +26,7 @@ use crate::paired::Comparison;
 use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
+use crate::prompts;
 use crate::recorder::{Held, Recorder, Watching};
 use crate::report;
 use crate::results::{header, results};
@@ -76,12 +77,15 @@ type Ended = (Option<(f64, f64)>, Option<String>);
 ///
 /// Must be called inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
 pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
-    let RunOptions { settings, scenario, ledger, out, progress, metrics: registry } = options;
+    let RunOptions { mut settings, scenario, ledger, out, progress, metrics: registry } = options;
     precheck::fleet(&settings)?;
     let pair = Pair::load(&settings.model)?;
+    let too_long = prompts::settle(&mut settings, &pair.tokenizer, pair.context())?;
     let work = Work::new(&settings, &pair)?;
     precheck::places(&settings, ledger, out)?;
     progress.say(&report::headline(&settings));
+    // Said whatever is shown of the progress: what was asked for is not what is run.
+    too_long.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
     let announce = |text: &str| progress.say(text);
     let resolved = Calibrations::new(&settings, &pair, ledger, &announce).resolve()?;
     for warning in &resolved.warnings {
@@ -137,7 +141,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         let path = out.join("metrics.prom");
         std::fs::write(&path, registry.text()).map_err(|source| Error::Output { path, source })?;
     }
-    let mut notes = resolved.warnings;
+    let mut notes: Vec<String> = too_long.into_iter().chain(resolved.warnings).collect();
     if let Some(idle) = idle {
         notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
     }

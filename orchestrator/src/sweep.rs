@@ -54,6 +54,9 @@ pub struct Sweep {
     pub metrics: Vec<&'static str>,
     /// Every method at every point.
     pub rows: Vec<Row>,
+    /// What there is to say about prompts that are too long.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Simulates every combination; `say` is told before each.
@@ -66,18 +69,19 @@ pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl 
     for point in 0..points {
         Bench::settings(&changed(scenario, varied, &values_at(varied, point))?)?;
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut notes) = (Vec::new(), Vec::new());
     for point in 0..points {
         let values = values_at(varied, point);
         let place: Vec<String> =
             varied.iter().zip(&values).map(|(vary, value)| format!("{}={value}", vary.key)).collect();
         say(&format!("{}/{points} {}", point + 1, place.join(" ")));
-        let summary = bench.figures(&changed(scenario, varied, &values)?)?;
-        rows.extend(rows_of(&values, &summary));
+        let measured = bench.measured(&changed(scenario, varied, &values)?, None)?;
+        notes.extend(measured.too_long.filter(|note| !notes.contains(note)));
+        rows.extend(rows_of(&values, &measured.summary));
     }
     mark(&mut rows);
     let keys = varied.iter().map(|vary| vary.key.clone()).collect();
-    Ok(Sweep { keys, metrics: COLUMNS.iter().map(|column| column.1).collect(), rows })
+    Ok(Sweep { keys, metrics: COLUMNS.iter().map(|column| column.1).collect(), rows, notes })
 }
 
 /// The scenario with the values of one combination.

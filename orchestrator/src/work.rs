@@ -8,6 +8,7 @@ use specfleet_engine::load::{Arrivals, Load};
 
 use crate::error::Error;
 use crate::pair::Pair;
+use crate::prompts::Fitting;
 
 /// One prompt to answer under every method.
 #[derive(Clone, Debug)]
@@ -41,14 +42,15 @@ pub struct Work {
 }
 
 impl Work {
-    /// Reads and tokenises the scenario's workload. A prompt that leaves no room for an answer is an error.
+    /// Reads and tokenises the scenario's workload, without the prompts that [`crate::prompts`] has taken out of it.
     pub fn new(settings: &Settings, pair: &Pair) -> Result<Work, Error> {
         let mut work =
             Work { jobs: Vec::new(), data_sets: Vec::new(), all_asked: all_asked(settings), places: BTreeMap::new() };
+        let fitting = Fitting::of(settings, &pair.tokenizer, pair.context());
         for part in &settings.workload {
             let data_set = work.data_set(&part.data_set);
             for task in part.tasks() {
-                let job = Job::new(&task, data_set, &part.data_set, pair)?;
+                let job = Job::new(&task, data_set, &fitting)?;
                 work.places.insert((job.prompt_id, job.repetition), work.jobs.len());
                 work.jobs.push(job);
             }
@@ -85,24 +87,15 @@ pub(crate) fn all_asked(settings: &Settings) -> bool {
 }
 
 impl Job {
-    fn new(task: &Task<'_>, data_set: u16, data_set_name: &str, pair: &Pair) -> Result<Job, Error> {
-        let tokens = pair.tokenizer.encode(&task.prompt.text)?;
-        // One new token and two lookahead steps must fit behind it.
-        if tokens.len() + 3 > pair.context() {
-            return Err(Error::PromptTooLong {
-                data_set: data_set_name.to_owned(),
-                line: task.prompt.line as usize + 1,
-                tokens: tokens.len(),
-                context: pair.context(),
-            });
-        }
+    fn new(task: &Task<'_>, data_set: u16, fitting: &Fitting<'_>) -> Result<Job, Error> {
         Ok(Job {
             prompt_id: task.prompt_id,
             repetition: task.repetition,
             data_set,
             prompt: task.prompt.text.clone(),
             reference: task.prompt.reference.clone(),
-            tokens: tokens.into(),
+            // Prompts to be skipped are no tasks once they are settled.
+            tokens: fitting.tokens(task)?.unwrap_or_default().into(),
         })
     }
 }

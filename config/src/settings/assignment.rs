@@ -54,7 +54,7 @@ impl Settings {
     /// Which device answers which task.
     pub fn assignment(&self) -> Assignment {
         // Settings are refused where a data set has no device.
-        let sets = self.workload.iter().map(|part| (part.data_set.as_str(), part.prompts));
+        let sets = self.workload.iter().map(|part| (part.data_set.as_str(), part.requests()));
         Assignment::new(&self.device, self.run.devices, sets).expect("checked when the settings were read")
     }
 }

@@ -176,7 +176,7 @@ impl Settings {
 
     /// Requests of each method that the workload asks for.
     pub fn requests(&self) -> u64 {
-        self.workload.iter().map(|part| u64::from(part.prompts)).sum()
+        self.workload.iter().map(|part| u64::from(part.requests())).sum()
     }
 }
 

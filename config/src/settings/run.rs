@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use specfleet_engine::device::{OnRefused, OnUnreachable};
 use specfleet_engine::method::Sampling;
+use specfleet_engine::prompt::TooLong;
 use specfleet_engine::time::Span;
 
 use crate::ConfigError;
@@ -30,6 +31,10 @@ pub struct RunOptions {
     pub unreachable_after: Span,
     /// What a device does with an upload that the pool refuses for now.
     pub on_refused: OnRefused,
+    /// What is done with prompts that leave no room for an answer. Not in the canonical text where it is what a run does by
+    /// itself, so that scenarios keep their hashes.
+    #[serde(default, skip_serializing_if = "TooLong::is_default")]
+    pub too_long: TooLong,
 }
 
 impl RunOptions {
@@ -58,6 +63,12 @@ impl RunOptions {
                     &[("retry", OnRefused::Retry), ("wait", OnRefused::Wait), ("local", OnRefused::Local)],
                 )?
                 .unwrap_or(OnRefused::Retry),
+            too_long: section
+                .opt_choice(
+                    "too_long",
+                    &[("refuse", TooLong::Refuse), ("skip", TooLong::Skip), ("truncate", TooLong::Truncate)],
+                )?
+                .unwrap_or_default(),
         })
     }
 }

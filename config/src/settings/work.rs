@@ -1,10 +1,12 @@
 //! `run.workload` and `run.prompts`: which prompts are answered.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use specfleet_engine::device::energy::split;
+use specfleet_engine::prompt::TooLongPrompt;
 use toml::Value;
 
 use super::Settings;
@@ -33,6 +35,9 @@ pub struct WorkloadPart {
     pub sha256: String,
     /// Number of its first prompt in the run: the sum of the lengths of the data sets before it.
     pub first_id: u32,
+    /// Its prompts that are too long for the models, by their ids; known once these are.
+    #[serde(skip)]
+    too_long: BTreeMap<u32, TooLongPrompt>,
     /// The data set itself.
     #[serde(skip)]
     data: Option<Arc<Workload>>,
@@ -56,6 +61,7 @@ impl WorkloadPart {
             prompts,
             sha256: data.sha256.clone(),
             first_id,
+            too_long: BTreeMap::new(),
             data: Some(Arc::new(data)),
         }
     }
@@ -65,8 +71,33 @@ impl WorkloadPart {
         self.data.as_ref().map_or(&[], |data| &data.prompts)
     }
 
+    /// Leaves out the prompts that these say to skip, and remembers those that are truncated.
+    pub fn set_too_long(&mut self, too_long: impl IntoIterator<Item = TooLongPrompt>) {
+        self.too_long = too_long.into_iter().map(|prompt| (prompt.prompt, prompt)).collect();
+    }
+
+    /// The prompts that are too long, as far as somebody has looked.
+    pub fn too_long(&self) -> impl Iterator<Item = &TooLongPrompt> {
+        self.too_long.values()
+    }
+
+    /// How many requests this part asks for: its prompts without those that are skipped.
+    pub fn requests(&self) -> u32 {
+        let lines = u32::try_from(self.data().len()).unwrap_or(u32::MAX).max(1);
+        let skipped = self.too_long.values().filter(|prompt| prompt.is_skipped());
+        // The line comes up once in each whole pass over the data set, and once more if the last pass gets that far.
+        let times = |line: u32| self.prompts / lines + u32::from(line < self.prompts % lines);
+        self.prompts - skipped.map(|prompt| times(prompt.prompt.saturating_sub(self.first_id))).sum::<u32>()
+    }
+
     /// What this part asks for, in order.
     pub fn tasks(&self) -> impl Iterator<Item = Task<'_>> {
+        let is_asked = |task: &Task<'_>| !self.too_long.get(&task.prompt_id).is_some_and(TooLongPrompt::is_skipped);
+        self.all_tasks().filter(is_asked)
+    }
+
+    /// The same with the prompts that are skipped.
+    pub fn all_tasks(&self) -> impl Iterator<Item = Task<'_>> {
         let data = self.data();
         let count = if data.is_empty() { 0 } else { self.prompts };
         (0..count).map(move |index| {

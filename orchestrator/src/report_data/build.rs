@@ -247,7 +247,7 @@ fn problems(run: &StoredRun, damage: &[String]) -> Vec<String> {
     // Rows that are kept only in part say nothing about what is missing.
     let whole = run.keep_every() == 1;
     let asked = run.settings.as_ref().filter(|settings| whole && all_asked(settings));
-    let asked = asked.map_or(0, |settings| settings.requests() as usize * run.meta().methods.len());
+    let asked = asked.and(run.requests()).map_or(0, |requests| requests as usize * run.meta().methods.len());
     let open = if whole { run.reader.open_generations().len() } else { 0 };
     problems.extend(shortfalls(asked.saturating_sub(run.generations.len()), open, &run.meta().state));
     problems

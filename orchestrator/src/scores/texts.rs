@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use specfleet_config::Settings;
+use specfleet_config::{Settings, WorkloadPart};
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::FinishReason;
 use specfleet_ledger::{Meta, RunKind, RunReader};
 use specfleet_model::Tokenizer;
 
 use crate::error::Error;
+use crate::prompts::truncated;
 use crate::stored::inputs::{StoredInputs, tokenizer_of};
 
 /// The method that others are compared with.
@@ -139,12 +140,16 @@ impl Texts {
     /// Reads the workload; where each prompt and repetition lies.
     fn read_prompts(&mut self, tokenizer: &Tokenizer) -> Result<BTreeMap<(u32, u16), usize>, Error> {
         let mut places = BTreeMap::new();
+        let too_long = self.settings.workload.iter().flat_map(WorkloadPart::too_long);
+        let kept: BTreeMap<u32, u32> = too_long.map(|prompt| (prompt.prompt, prompt.kept)).collect();
         for task in self.settings.tasks() {
             places.insert((task.prompt_id, task.repetition), self.prompts.len());
-            self.prompts.push(Prompt {
-                tokens: tokenizer.encode(&task.prompt.text)?,
-                reference: task.prompt.reference.clone(),
-            });
+            let tokens = tokenizer.encode(&task.prompt.text)?;
+            let tokens = match kept.get(&task.prompt_id) {
+                Some(&kept) => truncated(tokenizer, &tokens, kept as usize)?,
+                None => tokens,
+            };
+            self.prompts.push(Prompt { tokens, reference: task.prompt.reference.clone() });
         }
         Ok(places)
     }

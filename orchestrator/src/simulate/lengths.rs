@@ -7,11 +7,13 @@ use std::sync::Arc;
 use specfleet_config::{ModelChoice, Settings};
 use specfleet_engine::calibration::Distributions;
 use specfleet_engine::cost::quantile;
+use specfleet_engine::prompt::{PromptFit, TooLong, prompt_fit};
 use specfleet_model::Tokenizer;
 use specfleet_simulator::fitted::{AnswerLengths, PromptLengths};
 
 use crate::error::Error;
 use crate::pair::Pair;
+use crate::prompts::Fitting;
 
 /// See the module's documentation.
 pub struct Lengths {
@@ -26,7 +28,8 @@ pub struct Lengths {
 
 impl Lengths {
     /// Those of the scenario's requests. `pair`: absent where one is declared, whose tokenizer nobody has. `context`: the
-    /// longest sequence; a prompt that leaves no room in it is an error.
+    /// longest sequence; a prompt that leaves no room in it is
+    /// dealt with as `run.too_long` says.
     pub fn new(
         settings: &Settings,
         pair: Option<&Pair>,
@@ -37,9 +40,16 @@ impl Lengths {
         let (prompts, tokens, prompt_words) = match recorded.and_then(|lengths| lengths.prompt_tokens.as_ref()) {
             Some(tokens) => {
                 let asked = &tokens[..tokens.len().min(settings.tasks().count())];
-                if let Some(line) = asked.iter().position(|&tokens| tokens + 3 > context) {
+                // A length without a text has no end to keep, and what is skipped here would leave its arrival behind.
+                let is_whole = |&tokens: &u32| {
+                    let fit =
+                        prompt_fit(tokens as usize, context as usize, settings.run.max_new_tokens, TooLong::Refuse);
+                    fit == PromptFit::Whole
+                };
+                if let Some(line) = asked.iter().position(|tokens| !is_whole(tokens)) {
                     return Err(Error::Simulation(format!(
-                        "load.file: request {} has a prompt of {} tokens, which leaves no room in a context of {context}",
+                        "load.file: request {} has a prompt of {} tokens, which leaves no room in a context of {context}; \
+                         run.too_long is for prompts of a workload",
                         line + 1,
                         asked[line],
                     )));
@@ -97,23 +107,15 @@ fn counted(settings: &Settings, pair: Option<&Pair>, context: u32) -> Result<(Ar
             (&embedded, "the embedded pair's tokenizer, because the declared pair has none")
         }
     };
+    let fitting = Fitting::of(settings, tokenizer, context as usize);
     let mut by_prompt: Vec<u32> = Vec::new();
     for part in &settings.workload {
         // A data set that is asked for more often than it is long repeats itself.
         for task in part.tasks().take_while(|task| task.repetition == 0) {
-            let tokens = tokenizer.encode(&task.prompt.text)?.len();
-            // One new token and two lookahead steps must fit behind it.
-            if tokens + 3 > context as usize {
-                return Err(Error::PromptTooLong {
-                    data_set: part.data_set.clone(),
-                    line: task.prompt.line as usize + 1,
-                    tokens,
-                    context: context as usize,
-                });
-            }
+            let Some(tokens) = fitting.tokens(&task)? else { continue };
             let place = task.prompt_id as usize;
             by_prompt.resize(by_prompt.len().max(place + 1), 0);
-            by_prompt[place] = tokens.max(1) as u32;
+            by_prompt[place] = tokens.len().max(1) as u32;
         }
     }
     Ok((by_prompt.into(), counter))

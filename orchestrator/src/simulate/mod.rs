@@ -100,7 +100,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
     // Texts, and with them exact figures, are at hand where every row was kept.
     let exact = ended.folder.as_deref().zip(source.work.as_deref()).zip(source.pair.as_ref());
     let exact = exact.filter(|_| settings.simulate.keep_every == 1);
-    let mut notes = source.resolved.warnings.clone();
+    let mut notes: Vec<String> = source.too_long.iter().chain(&source.resolved.warnings).cloned().collect();
     notes.extend(source.lengths.as_ref().map(|lengths| lengths.to_string()));
     let (mut summary, comparisons) = match exact {
         Some(((folder, work), pair)) => results::results(folder, work, &pair.tokenizer, &ended.problems, out)?,

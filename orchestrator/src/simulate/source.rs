@@ -11,6 +11,7 @@ use specfleet_engine::cost::BatchCost;
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
 use specfleet_ledger::{Meta, RunReader};
+use specfleet_model::Tokenizer;
 use specfleet_simulator::{Host, Timing};
 
 use super::lengths::Lengths;
@@ -22,6 +23,7 @@ use crate::place::find;
 use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
+use crate::prompts;
 use crate::sizes::Sizes;
 use crate::stored::inputs::{self, StoredInputs};
 use crate::work::Work;
@@ -32,6 +34,8 @@ pub struct Source {
     pub pair: Option<Pair>,
     /// The prompts as tokens; absent for fitted answers, which need no text.
     pub work: Option<Arc<Work>>,
+    /// What there is to say about prompts that are too long.
+    pub too_long: Option<String>,
     /// Names of the data sets.
     pub data_sets: Vec<String>,
     /// The methods, every threshold a number.
@@ -61,9 +65,9 @@ pub struct Trace {
 impl Source {
     /// Loads whatever the scenario's fidelity and cost need. `runs`: the ledger's folder.
     ///
-    /// `methods`: the run's own, where a recorded run is repeated, so that no threshold moves with the calibration.
+    /// Prompts that are too long and to be skipped are taken out of the settings. `methods`: the run's own, where a recorded run is repeated, so that no threshold moves with the calibration.
     pub fn open(
-        settings: &Settings,
+        settings: &mut Settings,
         methods: Option<&[Method]>,
         runs: &Path,
         progress: &Progress,
@@ -90,6 +94,9 @@ impl Source {
             ));
         }
         let pair = if emulated.is_some() { None } else { Some(Pair::load(&settings.model)?) };
+        let too_long = settle(settings, pair.as_ref(), emulated.as_ref())?;
+        let settings = &*settings;
+        let simulate = &settings.simulate;
         let work = match &pair {
             Some(pair) if !fitted => Some(Arc::new(Work::new(settings, pair)?)),
             _ => None,
@@ -148,7 +155,7 @@ impl Source {
             (_, false) => None,
         };
         let calibration = Some(calibration);
-        Ok(Source { pair, work, data_sets, resolved, sizes, cost, timings, calibration, lengths, trace })
+        Ok(Source { too_long, pair, work, data_sets, resolved, sizes, cost, timings, calibration, lengths, trace })
     }
 
     /// Tokens of a prompt, in the mean over the requests.
@@ -166,6 +173,21 @@ impl Source {
             }
             _ => 0.0,
         }
+    }
+}
+
+/// Deals with prompts that are too long for the pair, or for the declared one, whose tokens nobody can count but the embedded
+/// tokenizer.
+fn settle(settings: &mut Settings, pair: Option<&Pair>, emulated: Option<&Sizes>) -> Result<Option<String>, Error> {
+    // Fitted answers to requests of recorded lengths take no text from the workload.
+    let lengths = settings.recorded_lengths.as_ref().and_then(|lengths| lengths.prompt_tokens.as_ref());
+    if lengths.is_some() && settings.simulate.fidelity == Fidelity::Fitted {
+        return Ok(None);
+    }
+    match (pair, emulated) {
+        (Some(pair), _) => prompts::settle(settings, &pair.tokenizer, pair.context()),
+        (None, Some(sizes)) => prompts::settle(settings, &Tokenizer::embedded()?, sizes.context as usize),
+        (None, None) => Ok(None),
     }
 }
 

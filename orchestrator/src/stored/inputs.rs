@@ -40,6 +40,7 @@ impl StoredInputs {
                 problems.push(error.to_string());
             }
         }
+        set_too_long(meta, &mut settings);
         StoredInputs { settings: Ok(settings), problems, unrecorded: None }
     }
 
@@ -58,8 +59,16 @@ impl StoredInputs {
             if !problems.is_empty() {
                 settings.workload.iter_mut().for_each(WorkloadPart::unload);
             }
+            set_too_long(meta, settings);
         }
         StoredInputs { settings, problems, unrecorded }
+    }
+}
+
+/// Takes out of the workload what the run skipped.
+fn set_too_long(meta: &Meta, settings: &mut Settings) {
+    for (part, input) in settings.workload.iter_mut().zip(&meta.inputs.workload) {
+        part.set_too_long(input.too_long.iter().copied());
     }
 }
 

@@ -15,6 +15,7 @@ use inputs::StoredInputs;
 pub use texts::TextFigures;
 
 use crate::error::Error;
+use crate::prompts;
 use crate::scores::{self, RunScores};
 
 /// What a report does without where a text cannot be judged any more.
@@ -53,6 +54,8 @@ impl StoredRun {
         let meta = reader.meta();
         let inputs = StoredInputs::of(meta);
         notes.extend(inputs.unrecorded);
+        let workload = meta.inputs.workload.iter();
+        notes.extend(prompts::note(workload.map(|input| (input.data_set.as_str(), input.too_long.iter()))));
         let settings = match inputs.settings {
             Ok(settings) => Some(settings),
             Err(error) => {
@@ -87,6 +90,15 @@ impl StoredRun {
             RunKind::Live => 1,
             RunKind::Simulated { keep_every, .. } => keep_every.max(1),
         }
+    }
+
+    /// Requests of each method that the run asked for; `None` where nothing says.
+    pub fn requests(&self) -> Option<u64> {
+        let recorded = &self.meta().inputs.workload;
+        if recorded.is_empty() {
+            return self.settings.as_ref().map(Settings::requests);
+        }
+        Some(recorded.iter().map(|input| input.requests).sum())
     }
 
     /// Index among the generations.

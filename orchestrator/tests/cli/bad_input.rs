@@ -249,7 +249,7 @@ fn workloads() {
         "long.jsonl",
         &("{\"prompt\": \"a\", \"reference\": \"b\"}\n".to_owned() + &long),
         expect![[
-            r#"specfleet: data set "long", line 2: the prompt has 1202 tokens and leaves no room in a context of 1024"#
+            r#"specfleet: data set "long", line 2: the prompt has 1202 tokens and leaves no room in a context of 1024; run.too_long = "skip" or "truncate" goes on without it, or with its end"#
         ]],
     );
     refused_at(

@@ -23,4 +23,5 @@ mod scores;
 mod simulations;
 mod sizing;
 mod thresholds;
+mod too_long;
 mod watching;

@@ -57,7 +57,7 @@ pub(crate) fn settings(changes: &[&str]) -> (Settings, String) {
 
 /// The pair, the prompts and the methods of a scenario.
 pub(crate) fn source(settings: &Settings, folder: &std::path::Path) -> Source {
-    Source::open(settings, None, folder, &Progress::new(Ui::None)).expect("everything ships")
+    Source::open(&mut settings.clone(), None, folder, &Progress::new(Ui::None)).expect("everything ships")
 }
 
 impl Live {
