@@ -9,6 +9,7 @@
 //!
 //! Start reading at [`Settings`].
 
+mod address;
 mod arrivals;
 mod check;
 mod error;
@@ -24,6 +25,7 @@ mod settings;
 mod vary;
 mod workload;
 
+pub use address::{AddressError, HostPort};
 pub use check::{Check, CheckError, METRIC_ALIASES, Quantity, Statistic};
 pub use error::{ConfigError, short};
 pub use fault::{Fault, FaultError};

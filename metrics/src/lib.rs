@@ -25,4 +25,4 @@ pub use fleet::{Course, FleetMetrics};
 pub use observer::PoolObserver;
 pub use pool::{PoolMetrics, PoolState};
 pub use registry::Registry;
-pub use server::{PORT, ServeError, Server, parse_address};
+pub use server::{PORT, ServeError, Server};

@@ -2,7 +2,7 @@
 //! connections, time and input, and ends when it is dropped.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -26,12 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why the metrics are not served.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The text is no address.
-    #[error("--metrics {given}: must be ADDRESS:PORT, or a port of this machine's loopback (0 takes a free one)")]
-    Address {
-        /// What was given.
-        given: String,
-    },
     /// Another process has the port.
     #[error("--metrics {address}: the port is in use by another process; take another one (0 takes a free one)")]
     InUse {
@@ -49,15 +43,6 @@ pub enum ServeError {
     /// The operating system gave no thread.
     #[error("--metrics: cannot start the server: {0}")]
     Start(io::Error),
-}
-
-/// Reads an address: `ADDRESS:PORT`, or a port alone, which means the loopback.
-pub fn parse_address(text: &str) -> Result<SocketAddr, ServeError> {
-    let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    match text.trim_start_matches(':').parse::<u16>() {
-        Ok(port) => Ok(loopback(port)),
-        Err(_) => text.parse().map_err(|_| ServeError::Address { given: text.to_owned() }),
-    }
 }
 
 /// A running server.

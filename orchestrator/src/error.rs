@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use device_agent::{AgentError, ConnectorError};
-use specfleet_config::ConfigError;
+use specfleet_config::{AddressError, ConfigError};
 use specfleet_engine::calibration::MethodError;
 use specfleet_engine::names::did_you_mean;
 use specfleet_export::ExportError;
@@ -144,6 +144,14 @@ pub enum Error {
         /// What a simulation can take.
         instead: &'static str,
     },
+    /// An address that a flag names by a host that cannot be found.
+    #[error("{flag} {source}")]
+    Address {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with it.
+        source: AddressError,
+    },
     /// An address that cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", elsewhere(.source))]
     Listen {
@@ -227,6 +235,7 @@ impl Error {
             | Error::TooManyDevices { .. }
             | Error::TooManyVerifiers { .. }
             | Error::RealTime { .. }
+            | Error::Address { .. }
             | Error::Listen { .. }
             | Error::Simulation(_)
             | Error::Question(_)

@@ -65,10 +65,10 @@ pub fn folders(ledger: &Path, out: Option<&Path>) -> Result<(), Error> {
 
 /// Port 0 is always free; another one may still be taken before the pool comes to it, which then says the same.
 fn port_is_free(settings: &Settings) -> Result<(), Error> {
-    let address = settings.pool.listen;
+    let address = settings.pool.listen.resolve().map_err(PoolError::from)?;
     let taken = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => PoolError::PortInUse { address },
-        _ => PoolError::Listen { address, source },
+        _ => PoolError::Listen { address: address.into(), source },
     };
     UdpSocket::bind(address).map(drop).map_err(taken).map_err(Error::from)
 }

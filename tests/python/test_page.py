@@ -170,8 +170,8 @@ def test_nothing_breaks_out_of_the_report(browser, report):
 
 
 class Dashboard:
-    def __init__(self, ledger):
-        command = [BINARY, "dashboard", "--ledger", str(ledger), "--listen", "127.0.0.1:0"]
+    def __init__(self, ledger, *flags):
+        command = [BINARY, "dashboard", "--ledger", str(ledger), "--listen", "0", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         line = self.process.stderr.readline()
         self.url = re.search(r"http://\S+", line).group().rstrip("/")

@@ -64,7 +64,7 @@ impl Carrier {
 pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, PoolError> {
     UdpSocket::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => PoolError::PortInUse { address },
-        _ => PoolError::Listen { address, source },
+        _ => PoolError::Listen { address: address.into(), source },
     })
 }
 

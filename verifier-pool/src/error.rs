@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use specfleet_config::{AddressError, HostPort};
 use specfleet_engine::id::VerifierId;
 
 /// Why the pool did not start, or did not do what it was asked.
@@ -15,11 +16,14 @@ pub enum PoolError {
         /// The address.
         address: SocketAddr,
     },
+    /// No address is known for the name that it should listen at.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// The address cannot be listened on for another reason.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: HostPort,
         /// What the operating system said.
         source: io::Error,
     },

@@ -59,9 +59,9 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let config = door::server_config(&identity, options.idle_timeout, options.max_connections)?;
     let carrier = match socket {
         Some(socket) => Carrier::Given(socket),
-        None => Carrier::Udp(door::bind(options.listen)?),
+        None => Carrier::Udp(door::bind(options.listen.resolve()?)?),
     };
-    let listen_error = |source| PoolError::Listen { address: options.listen, source };
+    let listen_error = |source| PoolError::Listen { address: options.listen.clone(), source };
     let address = carrier.local_addr().map_err(listen_error)?;
 
     let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads };

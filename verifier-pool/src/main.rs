@@ -1,7 +1,6 @@
 //! A verifier pool of its own, for devices on this machine or others.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sha2::{Digest, Sha256};
-use specfleet_config::{CostChoice, ModelChoice, Scenario, Settings};
+use specfleet_config::{CostChoice, HostPort, ModelChoice, Scenario, Settings};
 use specfleet_logs::LogArgs;
-use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server, parse_address};
+use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server};
 use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer};
 use specfleet_signals::Ending;
 use tokio::sync::mpsc;
@@ -29,9 +28,9 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 struct Arguments {
     /// Scenario to take the verifier and the pool's settings from; without one, the default scenario.
     scenario: Option<PathBuf>,
-    /// Where to listen instead, such as 0.0.0.0:4433; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    /// Where to listen instead, such as 0.0.0.0:4433; a port alone means this machine's loopback, 0 a free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<HostPort>,
     /// Write the pool's certificate there in PEM, for devices to trust.
     #[arg(long, value_name = "FILE")]
     certificate_out: Option<PathBuf>,
@@ -45,8 +44,8 @@ struct Arguments {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Serve metrics for Prometheus there, under /metrics; a port alone means this machine's loopback (such as 9464).
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics: Option<String>,
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<HostPort>,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -90,15 +89,15 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     }
     let registry = Registry::new("verifier-pool", env!("CARGO_PKG_VERSION"));
     let server = match &arguments.metrics {
-        Some(text) => Some(Server::start(parse_address(text)?, registry.clone())?),
+        Some(address) => Some(Server::start(address.resolve().context("--metrics")?, registry.clone())?),
         None => None,
     };
     let metrics = server.as_ref().map(|_| PoolMetrics::new(&registry));
     let (model, tokenizer) = load_verifier(&settings)?;
     let (events, mut records) = mpsc::channel(EVENTS);
     let mut options = PoolOptions::from_settings(&settings, model, tokenizer.digest(), events, Instant::now());
-    if let Some(listen) = arguments.listen {
-        options.listen = listen;
+    if let Some(listen) = &arguments.listen {
+        options.listen = listen.clone();
     }
     let given = match &options.tls {
         TlsOptions::Development => None,

@@ -1,9 +1,9 @@
 //! What a pool is told when it starts, and what it tells while it runs.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use specfleet_config::HostPort;
 use specfleet_engine::pool::{Input, Output, PoolSettings};
 use specfleet_engine::record::{BatchRecord, VerifierRecord};
 use specfleet_engine::time::Time;
@@ -15,7 +15,7 @@ pub struct PoolOptions {
     /// What the pool machine is told.
     pub settings: PoolSettings,
     /// Where to listen; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub listen: HostPort,
     /// Who the pool says it is, and whom it lets in.
     pub tls: TlsOptions,
     /// The verifier; replicas share its weights.

@@ -37,7 +37,7 @@ impl PoolOptions {
         );
         PoolOptions {
             settings: PoolSettings { cost: pool.cost.declared(), ..machine },
-            listen: pool.listen,
+            listen: pool.listen.clone(),
             tls: TlsOptions::from_settings(pool),
             model,
             kv_bytes,

@@ -262,7 +262,9 @@ fn contradictions_are_named() {
     );
     refused(
         "[pool]\nlisten = \"here\"",
-        expect![[r#"my.toml: pool.listen: "here" is no address; use ADDRESS:PORT, such as 0.0.0.0:4433"#]],
+        expect![[
+            r#"my.toml: pool.listen: "here" is no address; use HOST:PORT, such as localhost:8080 or [::1]:8080, or a port alone for this machine's loopback"#
+        ]],
     );
     refused(
         "[device]\nretry_first_ms = 10\nretry_last_ms = 5",

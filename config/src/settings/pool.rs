@@ -1,6 +1,5 @@
 //! `[pool]`: the verifier pool, its bounds and its front door.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use specfleet_engine::time::Span;
 use super::run::MOST_VERIFIERS;
 use super::{CostChoice, RunOptions};
 use crate::ConfigError;
+use crate::address::{AddressError, HostPort};
 use crate::profile::{self, DeclaredVerifier, VerifierSpeed};
 use crate::read::Section;
 
@@ -50,7 +50,7 @@ pub struct PoolOptions {
     /// How long a shutdown may take to drain.
     pub shutdown_timeout: Span,
     /// Where the front door listens; port 0 takes a free one.
-    pub listen: SocketAddr,
+    pub listen: HostPort,
     /// Sockets that the fleet's connections are spread over, each with a task of its own.
     pub endpoints: u16,
     /// What a batch is charged.
@@ -190,11 +190,14 @@ fn autoscale(section: &Section<'_>) -> Result<Option<Autoscale>, ConfigError> {
     Ok(Some(Autoscale { min, max, target_busy, cold_start, period }))
 }
 
-fn listen(section: &Section<'_>) -> Result<SocketAddr, ConfigError> {
-    let text = section.opt_text("listen")?.unwrap_or("127.0.0.1:0");
-    text.parse().map_err(|_| {
-        section.conflict("listen", format!("{text:?} is no address; use ADDRESS:PORT, such as 0.0.0.0:4433"))
-    })
+fn listen(section: &Section<'_>) -> Result<HostPort, ConfigError> {
+    const NAME: &str = "listen";
+    // A bare port is a number in TOML, and what a flag gives is TOML where it can be.
+    if let Some(toml::Value::Integer(_)) = section.value(NAME) {
+        return Ok(HostPort::loopback(section.integer(NAME, 0..=65_535, 0)?));
+    }
+    let Some(text) = section.opt_text(NAME)? else { return Ok(HostPort::loopback(0)) };
+    text.parse().map_err(|error: AddressError| section.conflict(NAME, error.to_string()))
 }
 
 fn tls(section: &Section<'_>) -> Result<Option<TlsFiles>, ConfigError> {

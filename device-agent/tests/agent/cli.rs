@@ -25,12 +25,14 @@ fn one_device_prints_the_verifiers_text_and_its_account() {
     system(async {
         let pool = FakePool::start(Behaviour::default());
         let address = pool.address.to_string();
+        let port = pool.address.port();
+        let (by_name, by_port) = (format!("localhost:{port}"), format!(":{port}"));
         let fingerprint: String = Sha256::digest(&pool.certificate).iter().map(|byte| format!("{byte:02x}")).collect();
         let question = "Tom has 5 apples and buys 3 more. He eats 1. How many apples does he have?";
-        let common = ["--connect", &address, "--prompt", question, "--temperature", "0", "--max-new-tokens", "24"];
+        let common = ["--prompt", question, "--temperature", "0", "--max-new-tokens", "24"];
 
-        let json =
-            call(arguments(&[&common[..], &["--fingerprint", &fingerprint, "--method", "block", "--json"]].concat()));
+        let json = ["--connect", &by_port, "--fingerprint", &fingerprint, "--method", "block", "--json"];
+        let json = call(arguments(&[&common[..], &json].concat()));
         let json = json.await;
         assert!(json.status.success(), "{}", message(&json));
         let told: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one JSON object");
@@ -39,16 +41,18 @@ fn one_device_prints_the_verifiers_text_and_its_account() {
         assert_eq!(told["uploads"]["sent"], told["uploads"]["verdicts"]);
         assert!(told["energy"]["cloud"]["joules"].as_f64().is_some_and(|joules| joules > 0.0));
 
-        // The certificate as its own authority, under the name that it bears.
+        // The certificate as its own authority, under the name that it bears: a flag's, or that of the address.
         let folder = tempfile::tempdir().expect("a temporary folder");
         let pem = folder.path().join("pool.pem");
         std::fs::write(&pem, &pool.pem).expect("a temporary file");
         let pem = pem.to_str().expect("Unicode");
-        let trust = ["--certificate", pem, "--server-name", "localhost", "--method", "ui-hlm"];
-        let text = call(arguments(&[&common[..], &trust].concat())).await;
-        assert!(text.status.success(), "{}", message(&text));
-        let text = String::from_utf8(text.stdout).expect("text");
-        assert!(text.contains("uploads: ") && text.contains("energy, device: "), "{text}");
+        for named in [&["--connect", &address, "--server-name", "localhost"][..], &["--connect", &by_name]] {
+            let trust = ["--certificate", pem, "--method", "ui-hlm"];
+            let text = call(arguments(&[&common[..], named, &trust].concat())).await;
+            assert!(text.status.success(), "{named:?}: {}", message(&text));
+            let text = String::from_utf8(text.stdout).expect("text");
+            assert!(text.contains("uploads: ") && text.contains("energy, device: "), "{text}");
+        }
     });
 }
 
@@ -56,17 +60,21 @@ fn one_device_prints_the_verifiers_text_and_its_account() {
 fn mistakes_end_with_one_line_and_code_2_and_an_absent_pool_with_1() {
     system(async {
         let digits = "ab".repeat(32);
-        let fixed = ["--connect", "127.0.0.1:9", "--prompt", "hi", "--fingerprint", &digits];
-        let cases: [(&[&str], i32, &str); 6] = [
+        let fixed = ["--prompt", "hi", "--fingerprint", &digits];
+        let nobody = ["--connect", "127.0.0.1:9"];
+        let cases: [(&[&str], i32, &str); 8] = [
             (&["--method", "hml"], 2, "hml"),
             (&["--temperature", "-1"], 2, "temperature"),
             (&["--drafter", "/nowhere"], 2, "/nowhere"),
             (&["--seed", "x"], 2, "--seed"),
+            (&["--connect", "localhost"], 2, "\"localhost\" is no address"),
+            (&["--connect", "no-such-host.invalid:80"], 2, "--connect: no-such-host.invalid: the host name cannot"),
             (&["--set", "run.sed=1"], 2, "run.sed"),
             (&["--connect-timeout", "0.3", "--method", "hlm"], 1, "127.0.0.1:9"),
         ];
         for (extra, code, naming) in cases {
-            let output = call(arguments(&[&fixed[..], extra].concat())).await;
+            let address = if extra.contains(&"--connect") { &[][..] } else { &nobody };
+            let output = call(arguments(&[&fixed[..], address, extra].concat())).await;
             let message = message(&output);
             assert_eq!(output.status.code(), Some(code), "{extra:?}: {message}");
             assert!(message.contains(naming) && message.lines().count() == 1, "{extra:?}: {message}");

@@ -1,7 +1,7 @@
 "use strict";
 // Two runs side by side: what they have in common, what differs, what of it is more than chance, and their charts.
 {
-  const { element, ask, fixed, table, scrolling, energyChart, paretoChart, latencyCharts, pathOf } = specfleet;
+  const { element, ask, fixed, table, scrolling, energyChart, paretoChart, latencyCharts, pageOf } = specfleet;
 
   /** Lines that only one of two scenarios has, in the order of the first. */
   function different(a, b) {
@@ -92,7 +92,7 @@
     const { a, b, paired } = answer;
     const [onlyA, onlyB] = different(a.run.scenario, b.run.scenario);
     const names = [a.run.name, b.run.name];
-    const side = (report) => element("div", {}, element("h3", {}, element("a", { href: pathOf(report.run.name) }, report.run.name)),
+    const side = (report) => element("div", {}, element("h3", {}, element("a", { href: pageOf(report.run.name) }, report.run.name)),
       element("p", {}, element("span", { class: `badge ${report.validity.state === "VALID" ? "good" : "bad"}` }, report.validity.state)), energyChart(report), paretoChart(report), latencyCharts(report)[0]);
     place.replaceChildren(
       element("div", { class: "card" }, scrolling("What the runs are", table({ caption: "What the two runs are", words: true, columns: ["", ["first", names[0]], ["second", names[1]], ""], rows: facts(a, b) }))),
@@ -125,7 +125,7 @@
       said.textContent = "Reading both runs.";
       place.replaceChildren();
       try {
-        const answer = await ask(`/api/compare?${new URLSearchParams({ a, b })}`);
+        const answer = await ask(`api/compare?${new URLSearchParams({ a, b })}`);
         said.textContent = `${a} and ${b}.`;
         show(place, answer);
       } catch (error) {
@@ -135,12 +135,12 @@
     };
     const submitted = (event) => {
       event.preventDefault();
-      history.replaceState(null, "", `/compare?${new URLSearchParams({ a: first.select.value, b: second.select.value })}`);
+      history.replaceState(null, "", `?${new URLSearchParams({ a: first.select.value, b: second.select.value })}`);
       compare();
     };
     main.append(element("h1", {}, "Compare two runs"), element("form", { class: "controls", onsubmit: submitted }, first.made, second.made, go), said, place);
     try {
-      const { runs } = await ask("/api/runs?limit=500");
+      const { runs } = await ask("api/runs?limit=500");
       const readable = runs.filter((run) => run.state !== "unreadable" && run.state !== "running");
       const names = new Set([query.get("a"), query.get("b"), ...readable.map((run) => run.run)].filter(Boolean));
       for (const { select } of [first, second]) select.append(...[...names].map((name) => element("option", { value: name }, name)));

@@ -1,7 +1,7 @@
 "use strict";
 // The list of runs: filtered, newest first, two of them picked to compare; what is running stands above it.
 {
-  const { element, ask, listen, count, moment, livePanel, pathOf } = specfleet;
+  const { element, ask, addressOf, listen, count, moment, livePanel, pageOf } = specfleet;
 
   const STATES = ["any", "running", "completed", "interrupted", "failed", "unreadable"];
   const PAGE = 100;
@@ -33,7 +33,7 @@
       const box = element("input", { type: "checkbox", "aria-label": `Pick ${run.run} to compare`, onchange: (event) => pick(run.run, event.target.checked) });
       box.checked = picked.includes(run.run);
       const cell = (label, ...content) => element("td", { "data-label": label }, content);
-      const name = readable ? element("a", { href: pathOf(run.run) }, run.run) : run.run;
+      const name = readable ? element("a", { href: pageOf(run.run) }, run.run) : run.run;
       const reason = run.reason ? element("div", { class: "small error" }, run.reason) : null;
       return element(
         "tr",
@@ -55,7 +55,7 @@
       const turn = (asked += 1);
       const query = new URLSearchParams({ text: text.value, state: state.value, limit: shown });
       try {
-        const listed = await ask(`/api/runs?${query}`);
+        const listed = await ask(`api/runs?${query}`);
         if (turn !== asked) return;
         const focused = document.activeElement?.closest?.("tr")?.dataset.run;
         const kind = document.activeElement?.tagName;
@@ -89,7 +89,7 @@
       shown = Math.min(shown + PAGE, 500);
       load();
     });
-    compare.addEventListener("click", () => location.assign(`/compare?${new URLSearchParams({ a: picked[0], b: picked[1] })}`));
+    compare.addEventListener("click", () => location.assign(addressOf(`compare?${new URLSearchParams({ a: picked[0], b: picked[1] })}`)));
 
     const panels = new Map();
     listen("live", ({ runs }) => {
@@ -101,7 +101,7 @@
       for (const { run, live: figures } of runs) {
         if (!panels.has(run)) {
           const panel = livePanel(run);
-          panel.section = element("div", {}, element("h2", {}, "Running: ", element("a", { href: pathOf(run) }, run)), panel.made);
+          panel.section = element("div", {}, element("h2", {}, "Running: ", element("a", { href: pageOf(run) }, run)), panel.made);
           live.append(panel.section);
           panels.set(run, panel);
         }

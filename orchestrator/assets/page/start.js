@@ -1,9 +1,9 @@
 "use strict";
 // The start of the dashboard's pages: which one it is stands in the address.
 {
-  const { runsPage, runPage, comparePage, connect } = specfleet;
+  const { root, runsPage, runPage, comparePage, connect } = specfleet;
   const main = document.getElementById("main");
-  const [, first, second] = location.pathname.split("/");
+  const [first, second] = location.pathname.slice(root.pathname.length).split("/");
   if (first === "runs" && second) runPage(main, decodeURIComponent(second));
   else if (first === "compare") comparePage(main, new URLSearchParams(location.search));
   else runsPage(main);

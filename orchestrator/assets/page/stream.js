@@ -1,11 +1,17 @@
 "use strict";
 // What comes from the server: questions with their answers, and the stream of events.
 {
+  /** The first page's address, from this script's own: a proxy may have put the dashboard below any path. */
+  const root = new URL("..", document.currentScript.src);
+
+  /** The address of something that the dashboard serves, by its path from the first page. */
+  const addressOf = (path) => new URL(path, root).href;
+
   /** Asks for JSON. A refusal is an error with the server's words. */
   async function ask(path) {
     let answer;
     try {
-      answer = await fetch(path, { headers: { accept: "application/json" } });
+      answer = await fetch(addressOf(path), { headers: { accept: "application/json" } });
     } catch {
       throw new Error("the dashboard does not answer: has it been stopped?");
     }
@@ -34,7 +40,7 @@
     const say = (words) => {
       if (state.textContent !== words) state.textContent = words;
     };
-    const source = new EventSource("/events");
+    const source = new EventSource(addressOf("events"));
     source.onopen = () => say("live");
     source.onerror = () => {
       if (source.readyState !== EventSource.CLOSED) return say("connection lost, trying again");
@@ -50,8 +56,8 @@
     addEventListener("pagehide", () => source.close(), { once: true });
   }
 
-  const pathOf = (run) => `/runs/${encodeURIComponent(run)}`;
-  const apiOf = (run) => `/api/runs/${encodeURIComponent(run)}`;
+  const pageOf = (run) => addressOf(`runs/${encodeURIComponent(run)}`);
+  const apiOf = (run) => addressOf(`api/runs/${encodeURIComponent(run)}`);
 
-  Object.assign(specfleet, { ask, listen, connect, pathOf, apiOf });
+  Object.assign(specfleet, { root, addressOf, ask, listen, connect, pageOf, apiOf });
 }

@@ -1,14 +1,14 @@
 //! `specfleet dashboard`, and `specfleet run --dashboard`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use specfleet::cores::cores;
-use specfleet::dashboard::{Dashboard, DashboardOptions};
+use specfleet::dashboard::{AllowedHost, Dashboard, DashboardOptions};
 use specfleet::error::Error;
 use specfleet::report_data::{self, ReportData};
+use specfleet_config::HostPort;
 
 use crate::commands::LEDGER;
 
@@ -21,9 +21,13 @@ pub(crate) struct DashboardArgs {
     /// Folder of all runs
     #[arg(long, value_name = "DIR", default_value = LEDGER)]
     ledger: PathBuf,
-    /// Address and port; an address that other machines reach shows them every run
+    /// Where to listen: a port of this machine's loopback, or HOST:PORT; an address that other machines reach shows them
+    /// every run
     #[arg(long, value_name = "ADDRESS", default_value = LISTEN)]
-    listen: SocketAddr,
+    listen: HostPort,
+    /// Answer to this host name too, such as that of a proxy in front of the page, with or without a port; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<AllowedHost>,
 }
 
 /// The flag that shows a run while it runs.
@@ -31,19 +35,25 @@ pub(crate) struct DashboardArgs {
 pub(crate) struct PageArgs {
     /// Show the run in a browser while it goes on
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = LISTEN)]
-    dashboard: Option<SocketAddr>,
+    dashboard: Option<HostPort>,
+    /// With --dashboard: answer to this host name too, with or without a port; may be repeated
+    #[arg(long, value_name = "NAME", requires = "dashboard")]
+    allow_host: Vec<AllowedHost>,
 }
 
 impl PageArgs {
     /// Starts the page, if it is asked for.
     pub(crate) fn start(&self, ledger: &Path) -> Result<Option<Dashboard>, Error> {
-        self.dashboard.map(|listen| start(ledger, listen)).transpose()
+        let start = |listen| start(ledger, "--dashboard", listen, &self.allow_host);
+        self.dashboard.as_ref().map(start).transpose()
     }
 }
 
 /// Starts the page and says where it is, on standard error: standard output is for results.
-fn start(ledger: &Path, listen: SocketAddr) -> Result<Dashboard, Error> {
-    let dashboard = Dashboard::start(DashboardOptions { ledger: ledger.to_path_buf(), listen, report })?;
+fn start(ledger: &Path, flag: &'static str, listen: &HostPort, hosts: &[AllowedHost]) -> Result<Dashboard, Error> {
+    let listen = listen.resolve().map_err(|source| Error::Address { flag, source })?;
+    let (ledger_folder, allowed_hosts) = (ledger.to_path_buf(), hosts.to_vec());
+    let dashboard = Dashboard::start(DashboardOptions { ledger: ledger_folder, listen, allowed_hosts, report })?;
     if let Some(warning) = dashboard.warning() {
         specfleet_logs::say!("{warning}");
     }
@@ -58,7 +68,7 @@ fn report(folder: &Path) -> Result<ReportData, Error> {
 
 /// Shows the ledger until Ctrl-C.
 pub(crate) fn run(args: &DashboardArgs) -> anyhow::Result<ExitCode> {
-    let dashboard = start(&args.ledger, args.listen)?;
+    let dashboard = start(&args.ledger, "--listen", &args.listen, &args.allow_host)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Ending is what a server is asked to do: no failure.
     let _ = runtime.block_on(specfleet_signals::asked());

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 use specfleet::error::Error;
-use specfleet_metrics::{Registry, Server, parse_address};
+use specfleet_config::HostPort;
+use specfleet_metrics::{Registry, Server};
 
 /// The flags.
 #[derive(Args)]
 pub(crate) struct MetricsArgs {
     /// Serve metrics for Prometheus there, under /metrics; a port alone means this machine's loopback (such as 9464)
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics: Option<String>,
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<HostPort>,
     /// Go on serving them for so long after the run, for a last scrape
     #[arg(long, value_name = "SECONDS", requires = "metrics", default_value_t = 0)]
     metrics_linger: u32,
@@ -27,9 +28,10 @@ pub(crate) struct Served {
 impl MetricsArgs {
     /// Starts the server, if it is asked for, and says where it is on standard error: standard output is for results.
     pub(crate) fn start(&self) -> Result<Option<Served>, Error> {
-        let Some(text) = &self.metrics else { return Ok(None) };
+        let Some(address) = &self.metrics else { return Ok(None) };
+        let address = address.resolve().map_err(|source| Error::Address { flag: "--metrics", source })?;
         let registry = Registry::new("specfleet", env!("CARGO_PKG_VERSION"));
-        let server = Server::start(parse_address(text)?, registry.clone())?;
+        let server = Server::start(address, registry.clone())?;
         specfleet_logs::say!("metrics at http://{}/metrics", server.local_addr());
         Ok(Some(Served { registry, server, linger: Duration::from_secs(u64::from(self.metrics_linger)) }))
     }

@@ -10,6 +10,7 @@
 
 mod compare;
 mod events;
+mod host;
 mod name;
 mod refusal;
 mod reports;
@@ -28,6 +29,8 @@ use actix_web::{HttpServer, web};
 use crate::error::Error;
 use crate::report_data::ReportData;
 use events::Hub;
+use host::HostRule;
+pub use host::{AllowedHost, AllowedHostError};
 use reports::Reports;
 use runs::Runs;
 
@@ -59,6 +62,8 @@ pub struct DashboardOptions {
     pub ledger: PathBuf,
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Names that it answers to besides those of the loopback, such as that of a proxy in front of it.
+    pub allowed_hosts: Vec<AllowedHost>,
     /// What reports come from.
     pub report: ReportOf,
 }
@@ -76,8 +81,7 @@ struct State {
     runs: Arc<Runs>,
     reports: Arc<Reports>,
     hub: Arc<Hub>,
-    /// Whether only this machine can reach the page.
-    loopback: bool,
+    hosts: HostRule,
 }
 
 impl Dashboard {
@@ -96,7 +100,7 @@ impl Dashboard {
             runs: runs.clone(),
             reports: Arc::new(Reports::new(options.ledger, Box::new(options.report))),
             hub: hub.clone(),
-            loopback: address.ip().is_loopback(),
+            hosts: HostRule::new(address.ip().is_loopback(), options.allowed_hosts),
         });
         let watched = hub.clone();
         let thread = std::thread::Builder::new().name("dashboard-watch".to_owned());

@@ -36,9 +36,12 @@ impl Refusal {
         Refusal { status: StatusCode::METHOD_NOT_ALLOWED, kind: "read-only", message }
     }
 
-    /// A page of another site asks through a name that it made point here.
-    pub(super) fn foreign_host() -> Refusal {
-        let message = "this dashboard is reached as localhost, 127.0.0.1 or [::1] only".to_owned();
+    /// Asked in the name of another host: by a page of another site that made its name point here, or through a proxy.
+    pub(super) fn foreign_host(host: &str) -> Refusal {
+        let message = format!(
+            "this dashboard is not reached as {host:?} but as localhost, 127.0.0.1 or [::1], or by a name that \
+             --allow-host gives it"
+        );
         Refusal { status: StatusCode::FORBIDDEN, kind: "foreign-host", message }
     }
 

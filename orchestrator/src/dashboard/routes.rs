@@ -1,7 +1,5 @@
 //! What the server answers: pages, their files, data as JSON, events. It refuses whatever is no question.
 
-use std::net::IpAddr;
-
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -43,7 +41,7 @@ pub(super) fn app(
         .wrap(from_fn(guard))
         .service(web::resource("/").to(shell))
         .service(web::resource("/compare").to(shell))
-        .service(web::resource("/runs/{run}").to(shell))
+        .service(web::resource("/runs/{run}").to(nested_shell))
         .service(web::resource("/assets/{name:.*}").to(asset))
         .service(web::resource("/api/runs").to(list))
         .service(web::resource("/api/runs/{run}").to(about))
@@ -60,13 +58,10 @@ async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let loopback = request.app_data::<Data<State>>().is_none_or(|state| state.loopback);
-    let refused = if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        Some(Refusal::read_only())
-    } else if loopback && !request.headers().get(HOST).is_none_or(|host| host.to_str().is_ok_and(names_this_machine)) {
-        Some(Refusal::foreign_host())
+    let refused = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        foreign_host(&request)
     } else {
-        None
+        Some(Refusal::read_only())
     };
     let mut response = match refused {
         Some(refusal) => request.error_response(refusal).map_into_boxed_body(),
@@ -83,20 +78,21 @@ async fn guard(
     Ok(response)
 }
 
-/// Whether a `Host` header is this machine by a name that no other site can have. Otherwise a page from elsewhere could have its
-/// own name point to the loopback and read what stands here.
-fn names_this_machine(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.chars().all(|c| c.is_ascii_digit()) && !name.ends_with(':') => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+/// The refusal of a request in the name of a host that is none of ours.
+fn foreign_host(request: &ServiceRequest) -> Option<Refusal> {
+    let state = request.app_data::<Data<State>>()?;
+    let host = String::from_utf8_lossy(request.headers().get(HOST)?.as_bytes());
+    (!state.hosts.admits(&host)).then(|| Refusal::foreign_host(&host))
 }
 
 /// The frame of a page; its scripts ask for the rest.
 async fn shell() -> impl Responder {
-    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(assets::SHELL)
+    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(assets::shell("./"))
+}
+
+/// The same for a page one level further down.
+async fn nested_shell() -> impl Responder {
+    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(assets::shell("../"))
 }
 
 async fn asset(name: Path<String>) -> Result<HttpResponse, Refusal> {
@@ -163,26 +159,11 @@ async fn compared(state: Data<State>, two: Query<Two>) -> Result<HttpResponse, R
 async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Refusal> {
     let mut response = HttpResponse::Ok();
     response.content_type("text/event-stream; charset=utf-8");
+    // A proxy that collects an answer before it passes it on, as nginx does by itself, would hold back every event.
+    response.insert_header(("x-accel-buffering", "no"));
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
     let connection = request.conn_data::<Connection>().cloned();
     Ok(response.body(state.hub.subscribe(connection)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_the_loopback_are_this_machine() {
-        for good in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "[::1]"] {
-            assert!(names_this_machine(good), "{good}");
-        }
-        for bad in
-            ["", "example.org", "localhost.example.org:8080", "10.0.0.1:8080", "127.0.0.1.example.org", "[::2]:80"]
-        {
-            assert!(!names_this_machine(bad), "{bad}");
-        }
-    }
 }

@@ -68,8 +68,14 @@ pub(crate) const DASHBOARD: [Asset; 6] = [
     asset!("page", "start.js"),
 ];
 
-/// The frame of the dashboard's pages; it holds nothing of any run.
-pub(crate) const SHELL: &str = include_str!("../../assets/page/shell.html");
+/// The frame of the dashboard's pages, before anything in it is found: `{root}` stands for the way to the first page.
+const SHELL: &str = include_str!("../../assets/page/shell.html");
+
+/// The frame of the dashboard's pages; it holds nothing of any run. `root` is the relative address of the first page, so
+/// that a page works under whatever path a proxy puts the dashboard.
+pub(crate) fn shell(root: &str) -> String {
+    SHELL.replace("{root}", root)
+}
 
 /// The licences of the embedded libraries.
 pub(crate) const LICENCES: [Asset; 2] = [asset!("vendor", "d3-LICENSE"), asset!("vendor", "plot-LICENSE")];
@@ -106,12 +112,26 @@ mod tests {
 
     #[test]
     fn the_shell_names_every_script_once_and_in_order() {
+        let shell = shell("../");
         let expected: Vec<String> = DRAWING
             .iter()
             .chain(&DASHBOARD)
-            .map(|asset| format!("<script defer src=\"/assets/{}\"></script>", asset.name))
+            .map(|asset| format!("<script defer src=\"../assets/{}\"></script>", asset.name))
             .collect();
-        let named: Vec<&str> = SHELL.lines().map(str::trim).filter(|line| line.starts_with("<script")).collect();
+        let named: Vec<&str> = shell.lines().map(str::trim).filter(|line| line.starts_with("<script")).collect();
         assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn no_address_in_a_page_begins_at_the_root_of_its_server() {
+        let ours = DRAWING.iter().chain(&DASHBOARD).filter(|asset| !asset.name.ends_with(".min.js"));
+        for text in ours.map(|asset| asset.text).chain([SHELL, STYLE.text]) {
+            for opening in ["\"/", "'/", "`/", "(/"] {
+                let path = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '?' || c == '$');
+                let found = text.split(opening).skip(1).find(|rest| path(rest)).and_then(|rest| rest.lines().next());
+                assert_eq!(found, None, "a proxy may put the dashboard below another path");
+            }
+            assert!(!text.contains("=\"/\""), "the first page is no exception");
+        }
     }
 }

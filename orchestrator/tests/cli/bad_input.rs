@@ -167,7 +167,7 @@ fn set() {
     refused(
         &["--set", "pool.listen=localhost"],
         expect![[
-            r#"specfleet: --set: pool.listen: "localhost" is no address; use ADDRESS:PORT, such as 0.0.0.0:4433"#
+            r#"specfleet: --set: pool.listen: "localhost" is no address; use HOST:PORT, such as localhost:8080 or [::1]:8080, or a port alone for this machine's loopback"#
         ]],
     );
     refused(

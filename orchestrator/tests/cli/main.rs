@@ -1,5 +1,6 @@
 //! The `specfleet` binary as a user calls it: what it refuses, what it leaves, and what must hold of every run.
 
+mod addresses;
 mod asking;
 mod bad_input;
 mod bad_simulations;

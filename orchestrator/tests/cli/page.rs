@@ -11,9 +11,14 @@ use crate::common::*;
 
 /// Asks the page at `address`; the status and the body.
 fn get(address: &str, path: &str) -> (u16, String) {
+    get_as(address, address, path)
+}
+
+/// Asks it under another name.
+pub(crate) fn get_as(address: &str, host: &str, path: &str) -> (u16, String) {
     let mut connection = TcpStream::connect(address).expect("the page is there");
     connection.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     connection.read_to_string(&mut answer).expect("a whole answer in UTF-8");
@@ -28,7 +33,7 @@ fn json(address: &str, path: &str) -> Value {
 }
 
 /// Starts a command and reads from its standard error where its page is.
-fn start(place: &Place, arguments: &[&str]) -> (Running, String) {
+pub(crate) fn start(place: &Place, arguments: &[&str]) -> (Running, String) {
     let child = place.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child: Child = child.expect("the binary runs");
     let mut said = BufReader::new(child.stderr.take().expect("it is piped"));

@@ -213,11 +213,14 @@ fn a_port_in_use_or_no_address_is_said_in_one_line_before_anything_runs() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let address = taken.local_addr().expect("its address").to_string();
-    for (given, wrong) in [(address.as_str(), "the port is in use"), ("nonsense", "must be ADDRESS:PORT")] {
+    for (given, wrong) in [
+        (address.as_str(), format!("--metrics {address}: the port is in use")),
+        ("nonsense", "invalid value 'nonsense' for '--metrics <HOST:PORT>': \"nonsense\" is no address".to_owned()),
+    ] {
         let output = place.try_run(&["--metrics", given]);
         let said = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.starts_with(&format!("specfleet: --metrics {given}: {wrong}")), "{said}");
+        assert!(said.starts_with(&format!("specfleet: {wrong}")), "{said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
     assert!(!place.path("runs").exists(), "nothing has run");

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use specfleet_config::HostPort;
 use specfleet_engine::device::energy::VerifierProfile;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
@@ -105,7 +106,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
                 idle_watts: 1.0,
             },
         },
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: HostPort::loopback(0),
         tls: TlsOptions::Development,
         kv_bytes: kv_tokens as usize * shape.kv_bytes_per_token,
         threads: 1,

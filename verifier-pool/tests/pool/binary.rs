@@ -106,6 +106,16 @@ fn sigterm_ends_it_in_order() {
     assert_eq!(running.0.wait().expect("it ends").code(), Some(143));
 }
 
+#[test]
+fn host_names_and_bare_ports_are_taken() {
+    for listen in ["localhost:0", ":0", "0"] {
+        let (_running, line) = start(&["--listen", listen, "--metrics", "localhost:0", "--verifiers", "1"]);
+        assert!(line.starts_with("listening on 127.0.0.1:"), "{listen}: {line}");
+    }
+    let (_running, line) = start(&["--set", "pool.listen=localhost:0", "--verifiers", "1"]);
+    assert!(line.starts_with("listening on 127.0.0.1:"), "{line}");
+}
+
 /// Scrapes until all of these lines are there: the gauges follow a quarter of a second behind.
 fn await_metrics(port: &str, wanted: &[&str]) {
     let began = Instant::now();
@@ -134,12 +144,18 @@ fn bad_input_is_one_line_and_exit_code_2() {
     let scraped = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let metrics = scraped.local_addr().expect("bound").to_string();
     let nowhere = format!("{empty}/missing/pool.pem");
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["--listen", &port], &port),
         (&["--metrics", &metrics], "--metrics"),
-        (&["--metrics", "nowhere"], "--metrics nowhere"),
+        (&["--metrics", "nowhere"], "--metrics"),
+        (
+            &["--metrics", "no-such-host.invalid:80"],
+            "--metrics: no-such-host.invalid: the host name cannot be resolved",
+        ),
         (&["--log", "loud"], "--log"),
         (&["--listen", "nowhere"], "--listen"),
+        (&["--listen", "no-such-host.invalid:80"], "no-such-host.invalid: the host name cannot be resolved"),
+        (&["--listen", "::1"], "\"::1\" is no address"),
         (&["--verifiers", "0"], "--verifiers"),
         (&["--set", "pool.batch_tokens=0"], "batch_tokens"),
         (&["--set", "pool.nonsense=1"], "nonsense"),

@@ -97,7 +97,7 @@ fn what_keeps_a_pool_from_starting_is_named() {
     run(async {
         let world = World::start(tiny(), |_| {}).await;
         let address = world.pool.local_addr();
-        let text = refusal(|options| options.listen = address).await;
+        let text = refusal(|options| options.listen = address.into()).await;
         assert!(text.contains(&address.to_string()) && text.contains("in use"), "{text}");
 
         let folder = tempfile::tempdir().expect("a folder");

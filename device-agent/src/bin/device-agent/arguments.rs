@@ -1,22 +1,22 @@
 //! The command line, and what it means together with the scenario.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use device_agent::{Identity, Trust};
-use specfleet_config::{Scenario, Settings};
+use specfleet_config::{HostPort, Scenario, Settings};
 use specfleet_logs::LogArgs;
 
 /// One device: drafts here, asks the pool where it is in doubt, and prints the text as it comes.
 #[derive(Debug, Parser)]
 #[command(name = "device-agent", version)]
 pub(crate) struct Arguments {
-    /// Address of the verifier pool.
+    /// Address of the verifier pool; a port alone means this machine's loopback.
     #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) connect: String,
+    pub(crate) connect: HostPort,
     /// The question; it is wrapped as `Question: …`, `Answer:` unless --raw-prompt is given.
     #[arg(long)]
     pub(crate) prompt: String,
@@ -119,11 +119,8 @@ impl Arguments {
 
     /// Where the pool listens, and its name.
     pub(crate) fn server(&self) -> Result<(SocketAddr, String)> {
-        let wrong = || format!("--connect {}: must be HOST:PORT of a host that can be found", self.connect);
-        let address = self.connect.to_socket_addrs().with_context(wrong)?.next().with_context(wrong)?;
-        let host = self.connect.rsplit_once(':').map_or(self.connect.as_str(), |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Ok((address, self.server_name.clone().unwrap_or_else(|| host.to_owned())))
+        let address = self.connect.resolve().context("--connect")?;
+        Ok((address, self.server_name.clone().unwrap_or_else(|| self.connect.host())))
     }
 
     /// Which certificate the pool may have.
