@@ -1,8 +1,10 @@
 //! What the programs say about themselves: the flags `--log` and `--log-format` of `specfleet`, `verifier-pool` and
 //! `device-agent`, and where it goes.
 //!
-//! Everything goes to standard error; standard output is for results. Without a flag only warnings of our own crates are
+//! Everything goes to standard error; standard output is for results ([`print_line`], [`Printer`]). Without a flag only warnings of our own crates are
 //! shown: what is not shown costs a comparison of two numbers, and nothing is formatted or allocated for it.
+
+mod output;
 
 use std::env;
 use std::io::Write;
@@ -14,6 +16,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use output::{Printer, print_help, print_line};
 
 /// Names the filter where no flag does.
 pub const VARIABLE: &str = "SPECFLEET_LOG";

@@ -210,7 +210,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are no mistakes.
-        Err(asked) if !asked.use_stderr() => asked.exit(),
+        Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("specfleet", &asked),
         Err(mistake) => {
             specfleet_logs::say!("specfleet: {}", one_line(&mistake));
             return ExitCode::from(2);
@@ -286,19 +286,24 @@ fn run_command(LiveArgs { run: args, page, metrics }: &LiveArgs) -> anyhow::Resu
     if let Some(page) = page {
         page.stop();
     }
-    let Finished { summary, comparisons, folder, notes, aborted } = finished?;
-    show(args, &summary, &comparisons, &notes)?;
+    let printed = finish(args, &checks, &finished?);
+    if let Some(served) = served {
+        served.linger();
+    }
+    printed
+}
+
+/// Prints what a live run found and where it is stored.
+fn finish(args: &RunArgs, checks: &[Threshold], finished: &Finished) -> anyhow::Result<ExitCode> {
+    let Finished { summary, comparisons, folder, notes, aborted } = finished;
+    show(args, summary, comparisons, notes)?;
     if !args.json {
         print(format!("run {} in {}", summary.run, folder.display()))?;
         if let Some(out) = &args.out {
             print(format!("generations.jsonl, summary.json, paired.json and run.json in {}", out.display()))?;
         }
     }
-    let code = verdict(args, &checks, &summary, aborted.as_deref())?;
-    if let Some(served) = served {
-        served.linger();
-    }
-    Ok(code)
+    verdict(args, checks, summary, aborted.as_deref())
 }
 
 /// The figures of a run.

@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import shutil
+import subprocess
 
 from conftest import BINARY
 
@@ -37,3 +38,22 @@ def test_a_run_is_deleted_only_when_told_so(real_run, tmp_path):
     code, screen = answered(command, b"y\n")
     assert code == 0 and f"deleted {real_run.name}: 12 generations" in screen, screen
     assert not (ledger / real_run.name).exists()
+
+
+def test_a_question_that_nobody_sees_deletes_nothing(real_run, tmp_path):
+    ledger = tmp_path / "ledger"
+    shutil.copytree(real_run.ledger, ledger)
+    command = [BINARY, "rm", real_run.name, "--ledger", str(ledger)]
+    reader, closed = os.pipe()
+    os.close(reader)
+    # Its answers come from a terminal, what it prints goes nowhere.
+    leader, terminal = pty.openpty()
+    os.write(leader, b"y\n")
+    for output in (closed, os.open("/dev/full", os.O_WRONLY)):
+        done = subprocess.run(command, stdin=terminal, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(("specfleet: cannot ask: ", "specfleet: cannot print: ")), done.stderr
+        assert (ledger / real_run.name).is_dir()
+        os.close(output)
+    os.close(terminal)
+    os.close(leader)

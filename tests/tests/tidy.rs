@@ -389,6 +389,17 @@ fn only_the_ledger_knows_sled_and_only_the_model_knows_candle() {
 }
 
 #[test]
+fn programs_print_where_a_failure_is_handled() {
+    let programs = ["orchestrator/src", "device-agent/src", "verifier-pool/src", "logs/src"];
+    ban(
+        &sources(&programs),
+        &["println!", "print!", "eprintln!", "eprint!"],
+        "These macros panic where the disk is full or the reader has gone. Use print_line or Printer of specfleet_logs for \
+         standard output and say! for standard error.",
+    );
+}
+
+#[test]
 fn unsafe_code_lives_in_the_model_alone() {
     let metadata = metadata();
     let members = members(&metadata);

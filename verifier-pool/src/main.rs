@@ -53,11 +53,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) if !error.use_stderr() => {
-            // Help and version; a closed pipe is the reader's choice.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("error", &asked),
         Err(error) => {
             // clap goes on about usage behind an empty line: what is wrong stands before it.
             let message = error.to_string();
@@ -120,7 +116,12 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     if let Some(server) = &server {
         specfleet_logs::say!("metrics at http://{}/metrics", server.local_addr());
     }
-    println!("{}", greeting(&pool, pem));
+    let greeting = greeting(&pool, pem);
+    if let Err(error) = specfleet_logs::print_line(&greeting) {
+        // The pool is there all the same, and somebody needs its address and fingerprint.
+        specfleet_logs::say!("cannot print: {error}");
+        specfleet_logs::say!("{greeting}");
+    }
     if let Some(metrics) = metrics {
         actix::spawn(show(pool.clone(), metrics));
     }

@@ -1,13 +1,22 @@
 //! The binary, as a user calls it.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use sha2::{Digest, Sha256};
 
 use crate::common::*;
 
 async fn call(arguments: Vec<String>) -> Output {
-    let run = || Command::new(env!("CARGO_BIN_EXE_device-agent")).args(arguments).output().expect("it can be run");
+    call_into(Stdio::piped(), arguments).await
+}
+
+/// With another standard output.
+async fn call_into(output: impl Into<Stdio>, arguments: Vec<String>) -> Output {
+    let output = output.into();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_device-agent"));
+        command.args(arguments).stdout(output).output().expect("it can be run")
+    };
     tokio::task::spawn_blocking(run).await.expect("no panic")
 }
 
@@ -52,6 +61,31 @@ fn one_device_prints_the_verifiers_text_and_its_account() {
             assert!(text.status.success(), "{named:?}: {}", message(&text));
             let text = String::from_utf8(text.stdout).expect("text");
             assert!(text.contains("uploads: ") && text.contains("energy, device: "), "{text}");
+        }
+    });
+}
+
+/// A generation goes on where its text cannot be printed: on a full disk the agent says so at the end, and a reader that has
+/// gone has seen what it wanted.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_printed_ends_no_generation() {
+    system(async {
+        let pool = FakePool::start(Behaviour::default());
+        let address = pool.address.to_string();
+        let fingerprint: String = Sha256::digest(&pool.certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+        let fixed = ["--connect", &address, "--fingerprint", &fingerprint, "--prompt", "2+2?", "--method", "hlm"];
+        let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        for more in [&[][..], &["--json"], &["--help"], &["--version"]] {
+            let output = call_into(full(), arguments(&[&fixed[..], more].concat())).await;
+            assert_eq!(output.status.code(), Some(1), "{more:?}: {}", message(&output));
+            assert!(message(&output).starts_with("error: cannot print: "), "{more:?}: {}", message(&output));
+            assert_eq!(message(&output).lines().count(), 1);
+
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            drop(reader);
+            let output = call_into(writer, arguments(&[&fixed[..], more].concat())).await;
+            assert!(output.status.success() && message(&output).is_empty(), "{more:?}: {}", message(&output));
         }
     });
 }

@@ -16,7 +16,6 @@ pub(crate) mod tag;
 pub(crate) mod verify;
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -28,10 +27,7 @@ pub(crate) const LEDGER: &str = "specfleet-runs";
 
 /// Prints a line. Nobody listening any more (`| head`) is no mistake.
 pub(crate) fn print(line: impl Display) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot print"),
-    }
+    specfleet_logs::print_line(line).context("cannot print")
 }
 
 /// The folders of several runs, each once.

@@ -58,8 +58,10 @@ fn description(folder: &Path) -> Result<String, Error> {
 }
 
 fn agreed(count: usize) -> anyhow::Result<bool> {
-    print!("delete {}? [y/N] ", if count == 1 { "it".to_owned() } else { format!("these {count} runs") });
-    std::io::stdout().flush().context("cannot ask")?;
+    let what = if count == 1 { "it".to_owned() } else { format!("these {count} runs") };
+    // A question that nobody sees has no answer: here a reader that has gone is a failure like any other.
+    let mut output = std::io::stdout().lock();
+    write!(output, "delete {what}? [y/N] ").and_then(|()| output.flush()).context("cannot ask")?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -253,16 +253,45 @@ fn odd_prompts() {
     }
 }
 
-/// A full disk behind standard output is said in one line.
+/// A full disk behind standard output is said in one line, whatever was to be printed; what was to be done is done.
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_printed() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
     let place = Place::new();
-    let output = place.command(&["check", "default"]).stdout(full).output().expect("the binary runs");
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.starts_with("specfleet: cannot print: ") && error.lines().count() == 1, "{error}");
+    let run = ["run", "--devices", "1", "--prompts", "1", "--max-new-tokens", "2", "--methods", "hlm", "--ui", "none"];
+    let print = |arguments: &[&str]| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        let output = place.command(arguments).stdout(full).output().expect("the binary runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.starts_with("specfleet: cannot print: ") && error.lines().count() == 1, "{arguments:?}: {error}");
+    };
+    print(&["--help"]);
+    print(&["runs", "--help"]);
+    print(&["--version"]);
+    print(&["check", "default"]);
+    print(&[&run[..], &["--ledger", "runs"]].concat());
+    assert_eq!(place.runs()[0]["state"], "completed");
+    print(&["report", "latest", "--ledger", "runs"]);
+    print(&["rm", "latest", "--ledger", "runs"]);
+    assert_eq!(place.runs().len(), 1);
+    print(&["rm", "latest", "--yes", "--ledger", "runs"]);
+    assert_eq!(place.runs().len(), 0);
+}
+
+/// A reader that has gone has seen what it wanted.
+#[test]
+fn output_that_nobody_reads() {
+    let place = Place::new();
+    place.run("out", &["--devices", "1", "--prompts", "1", "--max-new-tokens", "2", "--methods", "hlm"]);
+    let report = ["report", "latest", "--ledger", "runs"];
+    for arguments in [&["--help"][..], &["check", "default"], &report, &["rm", "latest", "--yes", "--ledger", "runs"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = place.command(arguments).stdout(writer).output().expect("the binary runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {}", said(&output));
+    }
+    assert_eq!(place.runs().len(), 0);
 }
 
 /// What is told on standard error is lost where it cannot be written; the run is not.

@@ -95,15 +95,9 @@ fn serves_until_it_is_interrupted() {
 /// The polite signal of a service manager: as Ctrl-C, and it says so with its exit code.
 #[test]
 fn sigterm_ends_it_in_order() {
-    let mut running = Running(pool().args(["--listen", "127.0.0.1:0"]).spawn().expect("it starts"));
-    let mut greeting = String::new();
-    let stdout = running.0.stdout.take().expect("it is piped");
-    BufReader::new(stdout).read_line(&mut greeting).expect("it speaks");
+    let (running, greeting) = start(&["--listen", "127.0.0.1:0"]);
     assert!(greeting.contains("listening on"), "{greeting}");
-    assert!(
-        Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().expect("kill is there").success()
-    );
-    assert_eq!(running.0.wait().expect("it ends").code(), Some(143));
+    end(running);
 }
 
 #[test]
@@ -114,6 +108,47 @@ fn host_names_and_bare_ports_are_taken() {
     }
     let (_running, line) = start(&["--set", "pool.listen=localhost:0", "--verifiers", "1"]);
     assert!(line.starts_with("listening on 127.0.0.1:"), "{line}");
+}
+
+/// A pool serves on where it cannot say that it does, and tells what its devices need on standard error.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_greeting_that_cannot_be_printed_costs_nothing() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+    let serve = ["--listen", "0", "--verifiers", "1"];
+    let mut running = Running(pool().args(serve).stdout(full).spawn().expect("it starts"));
+    let mut said = BufReader::new(running.0.stderr.take().expect("piped")).lines();
+    let mut line = || said.next().expect("a line").expect("text");
+    assert!(line().starts_with("cannot print: "));
+    assert!(line().starts_with("listening on 127.0.0.1:"));
+    end(running);
+
+    // A reader that has gone does not matter either; the metrics tell that the pool is there.
+    let port = TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("bound").port().to_string();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let running = Running(pool().args(serve).args(["--metrics", &port]).stdout(writer).spawn().expect("it starts"));
+    let began = Instant::now();
+    while TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not serve");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    await_metrics(&port, &["specfleet_verifiers{state=\"idle\"} 1"]);
+    end(running);
+
+    for asked in ["--help", "--version"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        let output = pool().arg(asked).stdout(full).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).starts_with("error: cannot print: "), "{}", text(&output.stderr));
+    }
+}
+
+/// Asks a pool to end, and sees that it does so in order.
+fn end(mut running: Running) {
+    let asked = Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status();
+    assert!(asked.expect("kill is there").success());
+    assert_eq!(running.0.wait().expect("it ends").code(), Some(143));
 }
 
 /// Scrapes until all of these lines are there: the gauges follow a quarter of a second behind.

@@ -4,7 +4,6 @@ mod arguments;
 mod method;
 mod report;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::Limits;
+use specfleet_logs::Printer;
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 use tokio::sync::mpsc;
 
@@ -41,11 +41,7 @@ enum Failure {
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) if !error.use_stderr() => {
-            // Help and version; a closed pipe is the reader's choice.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("error", &asked),
         Err(error) => {
             // clap goes on about usage behind an empty line: what is wrong stands before it.
             let message = error.to_string();
@@ -232,7 +228,8 @@ async fn answer(
     let mut meter = Meter::open();
     let generation = GenerationId { method: 0, prompt: 0, repetition: 0 };
     let finished = device.send(Generate { generation, data_set: 0, prompt, scheduled: None });
-    let printed = show(arguments, tokenizer, &mut events, &mut meter);
+    let mut printer = Printer::default();
+    let printed = show(arguments, tokenizer, &mut events, &mut meter, &mut printer);
     let (finished, printed) = tokio::join!(finished, printed);
     let finished: Result<GenerationRecord, AgentError> = finished.map_err(|gone| failed(gone.into()))?;
     let (rounds, text) = printed.map_err(failed)?;
@@ -240,22 +237,24 @@ async fn answer(
     meter.correct(&mut record);
     let report = Report { record: &record, rounds: &rounds, method: &settings.method.name, meter: &meter };
     if arguments.json {
-        println!("{}", report.json(&text));
+        printer.write(format_args!("{}\n", report.json(&text)));
     } else {
-        println!("\n\n{}", report.text());
+        printer.write(format_args!("\n\n{}\n", report.text()));
     }
     match record.finish {
         FinishReason::Failed => Err(failed(anyhow!("the generation failed: the pool went out of reach"))),
-        _ => Ok(()),
+        _ => printer.finish().context("cannot print").map_err(failed),
     }
 }
 
-/// Prints each committed token's text at once; returns the rounds and the whole text.
+/// Prints each committed token's text at once; returns the rounds and the whole text. The generation goes on where nothing
+/// can be printed: the pool has its session, and what was lost is said at the end.
 async fn show(
     arguments: &Arguments,
     tokenizer: &Tokenizer,
     events: &mut mpsc::Receiver<DeviceEvent>,
     meter: &mut Meter,
+    printer: &mut Printer,
 ) -> Result<(Vec<RoundRecord>, String)> {
     let (mut rounds, mut text) = (Vec::new(), String::new());
     let mut stream = tokenizer.stream();
@@ -263,8 +262,7 @@ async fn show(
         let new = stream.push(record.token)?;
         meter.read();
         if !arguments.json {
-            print!("{new}");
-            std::io::stdout().flush().context("cannot write to the terminal")?;
+            printer.write(&new);
         }
         text.push_str(&new);
         rounds.push(record);
