@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Value;
 
 use crate::presets::Preset;
-use crate::read::Document;
+use crate::read::{Document, path_to_text};
 use crate::{ConfigError, Settings};
 
 /// A scenario file with the command line's overrides on top.
@@ -67,6 +67,11 @@ impl Scenario {
     /// Applies another flag, such as `--devices`, in whose name mistakes are reported.
     pub fn set_flag(&mut self, flag: &str, key: &str, value: impl Into<Value>) -> Result<(), ConfigError> {
         self.document.put(flag, key, value.into())
+    }
+
+    /// Applies a flag that names a file or a folder, whatever bytes its path has.
+    pub fn set_path_flag(&mut self, flag: &str, key: &str, path: &Path) -> Result<(), ConfigError> {
+        self.set_flag(flag, key, path_to_text(path).as_ref())
     }
 
     /// The tree with its overrides, as TOML, to be read again anywhere: the paths in it that [`Scenario::settings`] has read

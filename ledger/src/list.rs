@@ -44,12 +44,18 @@ impl ListedState {
     }
 }
 
+/// A folder for people to read: text holds no path that is no Unicode, and a listing must not fail because of one.
+fn folder_as_text<S: serde::Serializer>(folder: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&folder.to_string_lossy())
+}
+
 /// One run of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunListing {
     /// Its name.
     pub run: String,
     /// Its folder.
+    #[serde(serialize_with = "folder_as_text")]
     pub dir: PathBuf,
     /// Where it stands.
     #[serde(flatten)]

@@ -503,20 +503,21 @@ impl RunArgs {
 
     /// A scenario with the flags on top; flags are keys like any other and obey the same ranges.
     fn over(&self, mut scenario: Scenario) -> Result<Scenario, ConfigError> {
-        let text = |path: &PathBuf| path.display().to_string();
         let mut flags: Vec<(&str, &str, Option<toml::Value>)> = vec![
             ("--devices", "run.devices", self.devices.map(Into::into)),
             ("--verifiers", "run.verifiers", self.verifiers.map(Into::into)),
             ("--methods", "run.methods", self.methods.clone().map(Into::into)),
-            ("--workload", "run.workload", self.workload.as_ref().map(|path| text(path).into())),
             ("--prompts", "run.prompts", self.prompts.map(Into::into)),
             ("--max-new-tokens", "run.max_new_tokens", self.max_new_tokens.map(Into::into)),
             ("--temperature", "run.temperature", self.temperature.map(Into::into)),
             ("--seed", "run.seed", self.seed.map(Into::into)),
             ("--precision", "model.drafter_precision", self.precision.clone().map(Into::into)),
             ("--precision", "model.verifier_precision", self.precision.clone().map(Into::into)),
-            ("--drafter", "model.drafter", self.drafter.as_ref().map(|path| text(path).into())),
-            ("--verifier", "model.verifier", self.verifier.as_ref().map(|path| text(path).into())),
+        ];
+        let paths = [
+            ("--workload", "run.workload", &self.workload),
+            ("--drafter", "model.drafter", &self.drafter),
+            ("--verifier", "model.verifier", &self.verifier),
         ];
         if !self.fault.is_empty() {
             flags.push(("--fault", "faults.inject", Some(self.fault.clone().into())));
@@ -524,6 +525,11 @@ impl RunArgs {
         for (flag, key, value) in flags {
             if let Some(value) = value {
                 scenario.set_flag(flag, key, value)?;
+            }
+        }
+        for (flag, key, path) in paths {
+            if let Some(path) = path {
+                scenario.set_path_flag(flag, key, path)?;
             }
         }
         for assignment in &self.set {

@@ -153,7 +153,7 @@ impl Arguments {
             scenario.set_flag("--verifiers", "run.verifiers", i64::from(count))?;
         }
         if let Some(folder) = &self.verifier {
-            scenario.set_flag("--verifier", "model.verifier", folder.to_string_lossy().into_owned())?;
+            scenario.set_path_flag("--verifier", "model.verifier", folder)?;
         }
         Ok(scenario.settings()?)
     }

@@ -18,7 +18,7 @@ use toml::Value;
 
 use crate::ConfigError;
 use crate::presets::Preset;
-use crate::read::{Document, Section, split_commas, without_mark};
+use crate::read::{Document, Section, is_url, split_commas, without_mark};
 
 type Reader<T> = fn(&Section<'_>) -> Result<T, ConfigError>;
 
@@ -135,7 +135,7 @@ fn named<T>(
 
 /// Whether a text is meant as a path rather than as the name of a preset.
 pub(crate) fn is_path(text: &str, extension: &str) -> bool {
-    text.contains(['/', '\\']) || Path::new(text).extension().is_some_and(|found| found == extension)
+    is_url(text) || text.contains(['/', '\\']) || Path::new(text).extension().is_some_and(|found| found == extension)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Document, join, split_commas};
+use super::{Document, join, path_to_text, split_commas, text_to_path};
 
 /// A file that a scenario names, as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +35,10 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
 impl Document {
     /// A path at `key`: relative to the document's folder, or to the working folder if it came from a flag.
     pub(super) fn resolve(&self, key: &str, text: &str) -> PathBuf {
+        let path = text_to_path(text);
         let path = match (&self.folder, self.override_of(key)) {
-            (Some(folder), None) => folder.join(text),
-            _ => PathBuf::from(text),
+            (Some(folder), None) => folder.join(path),
+            _ => path,
         };
         let mut paths = self.paths.borrow_mut();
         // A flag may have put the same text there since.
@@ -102,11 +103,11 @@ impl Document {
         Value::Array(parts.iter().map(part).collect())
     }
 
-    /// What `text` at `key` was resolved to, if it was read as a path. TOML cannot hold a path that is no Unicode.
+    /// What `text` at `key` was resolved to, if it was read as a path.
     fn absolute_path(&self, key: &str, text: &str) -> Option<String> {
         let paths = self.paths.borrow();
         let named = paths.iter().find(|named| named.key == key && named.text == text)?;
-        named.path.to_str().map(str::to_owned)
+        Some(path_to_text(&named.path).into_owned())
     }
 }
 

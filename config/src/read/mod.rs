@@ -5,6 +5,7 @@
 
 mod inputs;
 mod nearest;
+mod path_text;
 mod section;
 
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ pub use inputs::InputFile;
 use inputs::NamedPath;
 pub(crate) use inputs::absolute;
 pub(crate) use nearest::nearest_of;
+pub(crate) use path_text::{is_url, path_to_text, text_to_path};
 pub(crate) use section::{Section, split_commas};
 
 use crate::ConfigError;

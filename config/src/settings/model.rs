@@ -1,6 +1,6 @@
 //! `[model]`: the pair of models.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +15,24 @@ pub enum ModelChoice {
     /// The one in the binary.
     Embedded,
     /// A Hugging Face folder. Its path stands for it in the canonical text; digests of the weights are the loader's.
-    Folder(#[serde(serialize_with = "as_text")] PathBuf),
+    Folder(#[serde(with = "path_as_text")] PathBuf),
 }
 
-/// A path as text. What is no Unicode is replaced, because TOML cannot hold it.
-pub(super) fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
+/// A path in the canonical text: as in a scenario.
+pub(super) mod path_as_text {
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::read::{path_to_text, text_to_path};
+
+    pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&path_to_text(path))
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        String::deserialize(deserializer).map(|text| text_to_path(&text))
+    }
 }
 
 /// Most KV memory of a verifier.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CostChoice, PoolOptions};
 use crate::ConfigError;
-use crate::read::Section;
+use crate::read::{Section, is_url};
 
 /// How a simulation runs. A live run leaves it aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub enum RunPlace {
     /// Its name in the ledger.
     Name(String),
     /// Its folder.
-    Folder(#[serde(serialize_with = "super::model::as_text")] PathBuf),
+    Folder(#[serde(with = "super::model::path_as_text")] PathBuf),
 }
 
 impl SimulateOptions {
@@ -87,7 +87,7 @@ fn fidelity(section: &Section<'_>) -> Result<Fidelity, ConfigError> {
         Name::Trace => {
             let expected = "the name of a recorded run, or the path of its folder";
             let text = section.opt_text("trace")?.ok_or_else(|| section.missing("trace", expected.into()))?;
-            let is_path = text.contains(['/', '\\']);
+            let is_path = is_url(text) || text.contains(['/', '\\']);
             let run =
                 if is_path { RunPlace::Folder(section.resolve("trace", text)) } else { RunPlace::Name(text.into()) };
             Ok(Fidelity::Trace { run })

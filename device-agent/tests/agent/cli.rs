@@ -1,17 +1,18 @@
 //! The binary, as a user calls it.
 
+use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 
 use sha2::{Digest, Sha256};
 
 use crate::common::*;
 
-async fn call(arguments: Vec<String>) -> Output {
+async fn call(arguments: Vec<OsString>) -> Output {
     call_into(Stdio::piped(), arguments).await
 }
 
 /// With another standard output.
-async fn call_into(output: impl Into<Stdio>, arguments: Vec<String>) -> Output {
+async fn call_into(output: impl Into<Stdio>, arguments: Vec<OsString>) -> Output {
     let output = output.into();
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_device-agent"));
@@ -20,8 +21,8 @@ async fn call_into(output: impl Into<Stdio>, arguments: Vec<String>) -> Output {
     tokio::task::spawn_blocking(run).await.expect("no panic")
 }
 
-fn arguments(given: &[&str]) -> Vec<String> {
-    given.iter().map(|&argument| argument.to_owned()).collect()
+fn arguments(given: &[&str]) -> Vec<OsString> {
+    given.iter().map(OsString::from).collect()
 }
 
 fn message(output: &Output) -> String {
@@ -86,6 +87,51 @@ fn output_that_cannot_be_printed_ends_no_generation() {
             drop(reader);
             let output = call_into(writer, arguments(&[&fixed[..], more].concat())).await;
             assert!(output.status.success() && message(&output).is_empty(), "{more:?}: {}", message(&output));
+        }
+    });
+}
+
+/// Paths on Linux are bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_that_are_no_unicode_are_taken_as_they_are() {
+    use std::os::unix::ffi::OsStringExt;
+
+    system(async {
+        let pool = FakePool::start(Behaviour::default());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let odd = |name: &str| folder.path().join(OsString::from_vec([name.as_bytes(), b"\xff"].concat()));
+        let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/assets");
+        let (drafter, scenario, certificate) = (odd("drafter"), odd("scenario"), odd("pool.pem"));
+        std::fs::create_dir(&drafter).expect("a folder");
+        for file in ["drafter/config.json", "drafter/model.safetensors", "tokenizer.json"] {
+            let name = file.rsplit('/').next().expect("a name");
+            std::fs::copy(assets.join(file), drafter.join(name)).expect("copied");
+        }
+        std::fs::write(&scenario, "[run]\nmax_new_tokens = 4\n[device]\nprofile = \"host\"\nlink = \"real\"\n")
+            .expect("writable");
+        std::fs::write(&certificate, &pool.pem).expect("writable");
+        let calibration = odd("calibration");
+        std::fs::copy(assets.join("../../config/calibration/greedy.json"), &calibration).expect("copied");
+        let address = format!("localhost:{}", pool.address.port());
+        let texts = ["--connect", &address, "--prompt", "2+2?", "--temperature", "0", "--json"].map(OsString::from);
+        let paths = [
+            ("--scenario", &scenario),
+            ("--drafter", &drafter),
+            ("--certificate", &certificate),
+            ("--calibration", &calibration),
+        ];
+        let paths = paths.into_iter().flat_map(|(flag, path)| [flag.into(), path.clone().into_os_string()]);
+        let output = call(texts.into_iter().chain(paths).collect()).await;
+        assert!(output.status.success(), "{}", message(&output));
+
+        let missing = odd("missing");
+        let flags = ["--connect", "1", "--prompt", "2+2?", "--fingerprint", &"ab".repeat(32)].map(OsString::from);
+        for flag in ["--drafter", "--calibration", "--scenario"] {
+            let path = [flag.into(), missing.clone().into_os_string()];
+            let output = call(flags.iter().cloned().chain(path).collect()).await;
+            assert_eq!(output.status.code(), Some(2), "{flag}: {}", message(&output));
+            assert!(message(&output).contains("missing\u{fffd}"), "{flag}: {}", message(&output));
         }
     });
 }

@@ -16,6 +16,8 @@ mod interruption;
 mod load;
 mod outputs;
 mod page;
+#[cfg(target_os = "linux")]
+mod paths;
 mod questions;
 mod recorded;
 mod rows;

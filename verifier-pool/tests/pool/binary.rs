@@ -144,6 +144,33 @@ fn a_greeting_that_cannot_be_printed_costs_nothing() {
     }
 }
 
+/// Paths on Linux are bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_that_are_no_unicode_are_taken_as_they_are() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let odd = |name: &str| folder.path().join(std::ffi::OsString::from_vec([name.as_bytes(), b"\xff"].concat()));
+    let (verifier, scenario, certificate) = (odd("verifier"), odd("scenario"), odd("pool.pem"));
+    std::fs::create_dir(&verifier).expect("a folder");
+    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/assets");
+    for file in ["verifier/config.json", "verifier/model.safetensors", "tokenizer.json"] {
+        let name = file.rsplit('/').next().expect("a name");
+        std::fs::copy(assets.join(file), verifier.join(name)).expect("copied");
+    }
+    std::fs::write(&scenario, "[pool]\nlisten = 0\n").expect("writable");
+    let mut command = pool();
+    command.arg(&scenario).arg("--verifier").arg(&verifier).arg("--certificate-out").arg(&certificate);
+    let mut running = Running(command.spawn().expect("it starts"));
+    let mut line = String::new();
+    let stdout = running.0.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("listening on 127.0.0.1:"), "{line}");
+    assert!(CertificateDer::from_pem_file(&certificate).is_ok());
+    end(running);
+}
+
 /// Asks a pool to end, and sees that it does so in order.
 fn end(mut running: Running) {
     let asked = Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status();

@@ -102,10 +102,10 @@ impl Arguments {
             scenario.set_flag("--precision", "model.drafter_precision", precision.as_str())?;
         }
         if let Some(folder) = &self.drafter {
-            scenario.set_flag("--drafter", "model.drafter", text(folder, "--drafter")?)?;
+            scenario.set_path_flag("--drafter", "model.drafter", folder)?;
         }
         if let Some(file) = &self.calibration {
-            scenario.set_flag("--calibration", "calibration.file", text(file, "--calibration")?)?;
+            scenario.set_path_flag("--calibration", "calibration.file", file)?;
         }
         for assignment in &self.set {
             scenario.set(assignment)?;
@@ -148,11 +148,6 @@ impl Arguments {
         Duration::try_from_secs_f64(self.connect_timeout)
             .with_context(|| format!("--connect-timeout {}: must be a number of seconds", self.connect_timeout))
     }
-}
-
-fn text(path: &std::path::Path, flag: &str) -> Result<String> {
-    let path = std::path::absolute(path).with_context(|| format!("{flag} {}", path.display()))?;
-    Ok(path.to_str().with_context(|| format!("{flag} {}: must be Unicode", path.display()))?.to_owned())
 }
 
 fn parse_digest(digits: &str) -> Option<[u8; 32]> {
