@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput};
 use specfleet_analysis::{RunHeader, Scores, StreamSummary};
 use specfleet_engine::device::gate::GateReason;
-use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::id::{DeviceId, GenerationId, PhaseId};
 use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Writer};
 use specfleet_engine::record::{
     DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
@@ -29,7 +29,9 @@ fn main() {
         bencher.iter_batched_ref(
             || {
                 let summary = summary();
-                let tally = summary.start(0, 0, Time::ZERO, Span::from_millis(50)).expect("method and data set exist");
+                let tally = summary
+                    .start(PhaseId::default(), 0, Time::ZERO, Span::from_millis(50))
+                    .expect("method and data set exist");
                 (summary, tally)
             },
             |(summary, tally)| rounds.iter().for_each(|round| tally.round(black_box(round), summary)),
@@ -43,8 +45,9 @@ fn main() {
             |summary| {
                 for rounds in rounds.chunks_exact(TOKENS as usize) {
                     device = (device + 1) % DEVICES;
-                    let mut tally =
-                        summary.start(0, 0, Time::ZERO, Span::from_millis(50)).expect("method and data set exist");
+                    let mut tally = summary
+                        .start(PhaseId::default(), 0, Time::ZERO, Span::from_millis(50))
+                        .expect("method and data set exist");
                     rounds.iter().for_each(|round| tally.round(black_box(round), summary));
                     summary.generation(black_box(&generation(device, rounds)), &tally, Scores::default());
                 }
@@ -64,6 +67,9 @@ fn summary() -> StreamSummary {
         faults_injected: 0,
         accounting: 2,
         pool_cost: "fixed".to_owned(),
+        repeat: 1,
+        seeds: 1,
+        noise: Vec::new(),
     };
     let method = Method {
         name: "u-hlm".to_owned(),
@@ -115,7 +121,7 @@ fn round(number: u32) -> RoundRecord {
 fn generation(device: u32, rounds: &[RoundRecord]) -> GenerationRecord {
     let ended = rounds.last().map_or(Time::ZERO, |round| round.committed_at);
     GenerationRecord {
-        id: GenerationId { method: 0, prompt: device, repetition: 0 },
+        id: GenerationId { method: 0, prompt: device, repetition: 0, pass: 0 },
         device: DeviceId(device),
         data_set: 0,
         prompt_tokens: 10,

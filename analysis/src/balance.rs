@@ -1,6 +1,6 @@
 //! Do the books close? What a generation says as a whole must follow from its rows (ARCHITECTURE.md has how).
 
-use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
+use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord, Source};
 use specfleet_engine::time::Span;
 use thiserror::Error;
 
@@ -77,12 +77,14 @@ pub(crate) struct RoundSums {
     cloud: u64,
     cloud_paper: u64,
     waiting: Span,
+    /// Whether the device committed a draft by itself because the pool did not answer: when that happens is chance.
+    pub(crate) local: bool,
 }
 
 impl RoundSums {
     /// Nothing yet; the next round is the generation's `first`.
     pub(crate) fn starting_at(first: u32) -> RoundSums {
-        RoundSums { first, rounds: 0, agreeing: 0, cloud: 0, cloud_paper: 0, waiting: Span::ZERO }
+        RoundSums { first, rounds: 0, agreeing: 0, cloud: 0, cloud_paper: 0, waiting: Span::ZERO, local: false }
     }
 
     /// Adds the next round of a generation of these tokens.
@@ -95,6 +97,7 @@ impl RoundSums {
         self.cloud += round.cloud_nanojoules;
         self.cloud_paper += round.cloud_paper_nanojoules;
         self.waiting += round.waiting;
+        self.local |= matches!(round.source, Source::Fallback | Source::Refused);
     }
 
     /// Adds the part that follows.
@@ -105,6 +108,7 @@ impl RoundSums {
         self.cloud += later.cloud;
         self.cloud_paper += later.cloud_paper;
         self.waiting += later.waiting;
+        self.local |= later.local;
     }
 
     /// Whether they are what the generation says: cloud energy with and without catch-up, charged waiting, tokens.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::passes::MeanInterval;
+
 /// One metric: its unit and the distribution of its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
@@ -26,6 +28,9 @@ pub struct Metric {
     pub p95: f64,
     /// 99th percentile.
     pub p99: f64,
+    /// The mean's 95 % interval, in a run with several passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<MeanInterval>,
 }
 
 /// Samples of one metric, collected in any order: the resulting [`Metric`] depends on the samples alone.
@@ -114,6 +119,7 @@ impl Samples {
             p90: percentile(90),
             p95: percentile(95),
             p99: percentile(99),
+            interval: None,
         })
     }
 }

@@ -13,8 +13,10 @@ mod effect;
 mod figures;
 mod fit;
 mod frontier;
+mod host_timed;
 mod number;
 mod pareto;
+mod passes;
 mod rate;
 mod sketch;
 mod statistic;
@@ -36,7 +38,9 @@ pub use frontier::{
     Candidate, FrontierError, FrontierLog, FrontierPoint, ImportanceChoice, LoggedGeneration, LoggedRound,
     SUPPORTED_ABOVE,
 };
+pub use host_timed::is_host_timed;
 pub use pareto::pareto;
+pub use passes::{Crossed, CrossedDifference, MeanInterval, Over};
 pub use rate::{Rate, RateBuilder};
 pub use sketch::{RELATIVE_ERROR, Sketch};
 pub use statistic::{Statistic, UnknownStatistic, full_metric_name, nearest_metrics, value_of};

@@ -129,6 +129,7 @@ impl Sketch {
                 p90: self.percentile(90),
                 p95: self.percentile(95),
                 p99: self.percentile(99),
+                interval: None,
             }
         })
     }

@@ -54,6 +54,21 @@ impl Statistic {
         }
     }
 
+    /// How many samples it needs to say anything: a percentile by nearest rank is the largest sample of any fewer.
+    pub fn least_samples(self) -> u64 {
+        match self {
+            Statistic::Mean | Statistic::Min | Statistic::P50 | Statistic::Max => 1,
+            Statistic::P90 => 10,
+            Statistic::P95 => 20,
+            Statistic::P99 => 100,
+        }
+    }
+
+    /// Whether a metric has as many samples.
+    pub fn is_supported(self, metric: &Metric) -> bool {
+        metric.count >= self.least_samples()
+    }
+
     /// The figure itself.
     pub fn of(self, metric: &Metric) -> f64 {
         match self {
@@ -141,6 +156,19 @@ mod tests {
         assert_eq!(value_of(&metrics, "speed", Statistic::P95), None, "it does not exist");
         assert_eq!("p95".parse(), Ok(Statistic::P95));
         assert_eq!("p96".parse::<Statistic>(), Err(UnknownStatistic("p96".to_owned())));
+    }
+
+    #[test]
+    fn a_percentile_of_too_few_samples_is_their_largest() {
+        for (statistic, least) in [(Statistic::P90, 10), (Statistic::P95, 20), (Statistic::P99, 100)] {
+            for count in [least - 1, least] {
+                let mut samples = Samples::default();
+                (0..count).for_each(|value| samples.push(value as f64));
+                let metric = samples.metric("s").expect("there are samples");
+                let is_largest = statistic.of(&metric) == metric.max;
+                assert_eq!((is_largest, statistic.is_supported(&metric)), (count < least, count >= least));
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn streamed(run: &Run) -> Summary {
     let mut summary = StreamSummary::new(header(), &methods(), &["words".to_owned()]);
     for (record, rounds, audit) in &run.generations {
         let mut tally = summary
-            .start(record.id.method, record.data_set, record.scheduled, record.latency_target)
+            .start(record.id.phase(), record.data_set, record.scheduled, record.latency_target)
             .expect("method and data set exist");
         rounds.iter().for_each(|round| tally.round(round, &mut summary));
         let audited = audit.iter().flat_map(|audit| &audit.accept_probabilities);
@@ -50,6 +50,7 @@ fn streamed(run: &Run) -> Summary {
 fn batch(sequences: u32, work: u32, compute: Span) -> BatchRecord {
     BatchRecord {
         method: U_HLM,
+        pass: 0,
         batch: 0,
         verifier: VerifierId(0),
         started: Time::ZERO,
@@ -72,7 +73,7 @@ fn batch(sequences: u32, work: u32, compute: Span) -> BatchRecord {
 
 fn verifier(method: u16, busy: u64, idle: u64, off: u64) -> VerifierRecord {
     let (busy, idle, off) = (Span(busy), Span(idle), Span(off));
-    VerifierRecord { method, verifier: VerifierId(0), busy, idle, off, idle_nanojoules: 0, restarts: 0 }
+    VerifierRecord { method, pass: 0, verifier: VerifierId(0), busy, idle, off, idle_nanojoules: 0, restarts: 0 }
 }
 
 /// Device 0: four tokens at 0.5, 1, 1.5 and 2 s, due at 0. Device 1: two tokens at 3 and 6 s, due at 2, started at 2.5.

@@ -67,6 +67,7 @@ fn batches(cost: &MeasuredCost, count: u64, seed: u64, mut noise: impl FnMut(&mu
         free[verifier] = started + compute;
         batches.push(BatchRecord {
             method: 0,
+            pass: 0,
             batch,
             verifier: VerifierId(verifier as u16),
             started,

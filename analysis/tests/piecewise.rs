@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use common::*;
 use proptest::prelude::*;
 use specfleet_analysis::{
-    GenerationView, MethodFigures, PiecewiseSummary, Quantiles, RoundPlace, Scores, Summary, SummaryBuilder, Validity,
+    GenerationView, MethodFigures, PiecewiseSummary, Quantiles, RoundPlace, Scores, Stretches, Summary, SummaryBuilder,
+    Validity,
 };
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, Source};
@@ -98,7 +99,7 @@ fn piecewise(generations: &[Whole], pieces: &[Piece], per_part: usize, quantiles
             let record = &generations[*index].0;
             summary
                 .piece(record, *first, rounds.iter().copied(), |round, RoundPlace { gap, draft }| {
-                    seen.0[usize::from(record.id.method)].round(round, gap, draft, None);
+                    seen.0[usize::from(record.id.method)].round(0, round, gap, draft, None);
                 })
                 .expect("methods and data sets of the run");
         }
@@ -122,7 +123,12 @@ struct Figures(Vec<MethodFigures>);
 
 impl Figures {
     fn new() -> Figures {
-        Figures(methods().iter().map(|method| MethodFigures::new(method, Time::ZERO, Time(60 * SECOND), 7)).collect())
+        Figures(
+            methods()
+                .iter()
+                .map(|method| MethodFigures::new(method, vec![Stretches::new(Time::ZERO, Time(60 * SECOND), 7)]))
+                .collect(),
+        )
     }
 
     fn text(&self) -> String {

@@ -61,6 +61,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     let batch = (0u16..5, 1u64..SECOND, 1u32..9, 1u32..99, any::<bool>()).prop_map(|(method, compute, s, work, ok)| {
         Entry::Batch(BatchRecord {
             method,
+            pass: 0,
             batch: 0,
             verifier: VerifierId(0),
             started: Time::ZERO,
@@ -83,7 +84,16 @@ fn entry() -> impl Strategy<Value = Entry> {
     let verifier = (0u16..5, 0u64..SECOND, 1u64..SECOND).prop_map(|(method, busy, idle)| {
         let (busy, idle) = (Span(busy), Span(idle));
         let verifier = VerifierId(0);
-        Entry::Verifier(VerifierRecord { method, verifier, busy, idle, off: idle, idle_nanojoules: 0, restarts: 0 })
+        Entry::Verifier(VerifierRecord {
+            method,
+            pass: 0,
+            verifier,
+            busy,
+            idle,
+            off: idle,
+            idle_nanojoules: 0,
+            restarts: 0,
+        })
     });
     prop_oneof![6 => generation, 2 => batch, 1 => verifier]
 }
@@ -96,7 +106,7 @@ fn enter(summary: &mut StreamSummary, entry: &Entry) {
     match entry {
         Entry::Generation(record, rounds, audit) => {
             let mut tally = summary
-                .start(record.id.method, record.data_set, record.scheduled, record.latency_target)
+                .start(record.id.phase(), record.data_set, record.scheduled, record.latency_target)
                 .expect("method and data set exist");
             rounds.iter().for_each(|round| tally.round(round, summary));
             audit.iter().for_each(|probability| tally.audit(*probability));

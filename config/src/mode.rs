@@ -11,8 +11,8 @@ pub enum Mode {
     Simulate,
 }
 
-/// Keys, and tables, that belong to real connections and threads: a simulation has neither.
-const LIVE_ONLY: [&str; 7] = [
+/// Keys, and tables, that belong to real connections, threads and clocks: a simulation has none of them.
+const LIVE_ONLY: [&str; 9] = [
     "model.drafter_threads",
     "model.verifier_threads",
     "pool.endpoints",
@@ -20,6 +20,8 @@ const LIVE_ONLY: [&str; 7] = [
     "pool.listen",
     "pool.shutdown_timeout_seconds",
     "pool.tls",
+    "run.repeat",
+    "run.warmup",
 ];
 
 /// The table that a live run leaves aside.

@@ -1,7 +1,7 @@
 //! What a device logs: one span per round, and in it what became of its upload; connections come and go outside.
 //!
 //! A round is a draft that the gate keeps, or an upload with all that follows from it: resends, verdicts, commits. Its span
-//! has the numbers that the ledger's row has (method, prompt, repetition, position, epoch). Everything here is at level
+//! has the numbers that the ledger's row has (method, prompt, repetition, pass, position, epoch). Everything here is at level
 //! `debug`; while that is not asked for nothing is formatted, allocated or compared but the level.
 
 use specfleet_engine::device::UploadPlan;
@@ -90,9 +90,9 @@ impl RoundSpan {
 }
 
 fn round(device: DeviceId, method: &str, generation: GenerationId, position: u32, epoch: u32) -> Span {
-    let GenerationId { method: index, prompt, repetition } = generation;
+    let GenerationId { method: index, prompt, repetition, pass } = generation;
     let device = device.0;
-    debug_span!("round", device, method, method_index = index, prompt, repetition, position, epoch)
+    debug_span!("round", device, method, method_index = index, prompt, repetition, pass, position, epoch)
 }
 
 /// The pool has welcomed the device.

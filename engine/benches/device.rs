@@ -99,7 +99,7 @@ impl Bench {
     /// One generation, of whose tokens this share is uploaded; returns its length.
     fn generate(&mut self, share: f32) -> usize {
         self.prompt += 1;
-        let generation = GenerationId { method: 0, prompt: self.prompt, repetition: 0 };
+        let generation = GenerationId { method: 0, prompt: self.prompt, repetition: 0, pass: 0 };
         let (scheduled, mut credit) = (self.now, 0.0);
         let mut input = Input::Start(Start { generation, data_set: 0, prompt_tokens: 50, scheduled });
         let mut records = 0;

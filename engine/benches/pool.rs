@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use specfleet_engine::device::energy::VerifierProfile;
-use specfleet_engine::id::{ConnectionId, UploadId};
+use specfleet_engine::id::{ConnectionId, PhaseId, UploadId};
 use specfleet_engine::pool::{
     Batch, Breaker, Input, ItemOutcome, JobKind, JobRequest, Output, PoolMachine, PoolSettings, PriceUpdate,
     QueueOrder, SessionKey,
@@ -30,7 +30,7 @@ const OUTCOME: ItemOutcome = ItemOutcome { accepted: 1, next: None, malformed: f
 impl Fleet {
     fn new(sessions: u32, verifiers: u16, order: QueueOrder, price_step: f32) -> Fleet {
         let settings = PoolSettings {
-            method: 0,
+            phase: PhaseId::default(),
             verifiers,
             batch_tokens: 4096,
             batch_sequences: 64,

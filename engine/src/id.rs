@@ -24,6 +24,20 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadId(pub u32);
 
+/// Whose turn it is: a run lets its methods follow each other, and may do so several times over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PhaseId {
+    /// Index of the method in the run's list, or [`crate::record::BETWEEN_METHODS`].
+    pub method: u16,
+    /// Pass over all methods, from 0.
+    pub pass: u16,
+}
+
+impl PhaseId {
+    /// While no method runs.
+    pub const BETWEEN: PhaseId = PhaseId { method: crate::record::BETWEEN_METHODS, pass: 0 };
+}
+
 /// One generation: a prompt, answered under one method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GenerationId {
@@ -33,4 +47,13 @@ pub struct GenerationId {
     pub prompt: u32,
     /// Repetition of the same prompt, from 0.
     pub repetition: u16,
+    /// Pass of the run over all its methods, from 0. No draw depends on it: with one seed every pass gives the same tokens.
+    pub pass: u16,
+}
+
+impl GenerationId {
+    /// Whose turn it was.
+    pub fn phase(self) -> PhaseId {
+        PhaseId { method: self.method, pass: self.pass }
+    }
 }

@@ -17,6 +17,7 @@ mod chacha;
 pub mod cost;
 pub mod device;
 pub mod distribution;
+pub mod disturbance;
 pub mod id;
 pub mod kv;
 pub mod load;

@@ -348,8 +348,10 @@ impl GenerationRecord {
 /// One verification batch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchRecord {
-    /// Index of the method in the run's list.
+    /// Index of the method in the run's list, or [`BETWEEN_METHODS`].
     pub method: u16,
+    /// Pass of the run over all its methods, from 0.
+    pub pass: u16,
     /// Number of the batch, from 0, over all verifiers.
     pub batch: u64,
     /// Who computed it.
@@ -394,6 +396,8 @@ pub const BETWEEN_METHODS: u16 = u16::MAX;
 pub struct VerifierRecord {
     /// Index of the method in the run's list, or [`BETWEEN_METHODS`].
     pub method: u16,
+    /// Pass of the run over all its methods, from 0.
+    pub pass: u16,
     /// Which verifier.
     pub verifier: VerifierId,
     /// Time in batches.

@@ -67,6 +67,10 @@ fn store(ledger: &Path) -> RunReader {
         data_sets: vec!["word-problems".to_owned()],
         accounting: 2,
         pool_cost: "calibrated".to_owned(),
+        repeat: 1,
+        seeds: 1,
+        disturbance: None,
+        noise: None,
         devices: 16,
         verifiers: 1,
         calibration: None,
@@ -81,7 +85,7 @@ fn store(ledger: &Path) -> RunReader {
     let mut writer = RunWriter::create(ledger, meta).expect("a fresh folder");
     for generation in 0..GENERATIONS {
         let rounds: Vec<RoundRecord> = (0..ROUNDS).map(|position| round(generation, position)).collect();
-        let id = GenerationId { method: 0, prompt: generation, repetition: 0 };
+        let id = GenerationId { method: 0, prompt: generation, repetition: 0, pass: 0 };
         writer.append_rounds(id, DeviceId(generation % 16), &rounds).expect("space on the disk");
     }
     let folder = writer.run_dir().to_path_buf();

@@ -170,8 +170,8 @@ fn verifiers(reader: &RunReader, damage: &mut Damage<'_>) -> Vec<VerifierRow> {
     for row in reader.energy() {
         match row {
             Ok(row) => {
-                if let EnergyOwner::Verifier { method, verifier } = row.owner {
-                    known.entry((method, verifier)).or_default().push_back(row.provenance);
+                if let EnergyOwner::Verifier { method, pass, verifier } = row.owner {
+                    known.entry((method, pass, verifier)).or_default().push_back(row.provenance);
                 }
             }
             Err(error) => damage.tell(&error),
@@ -181,7 +181,8 @@ fn verifiers(reader: &RunReader, damage: &mut Damage<'_>) -> Vec<VerifierRow> {
     for record in reader.verifiers() {
         match record {
             Ok(record) => {
-                let provenance = known.get_mut(&(record.method, record.verifier)).and_then(VecDeque::pop_front);
+                let provenance =
+                    known.get_mut(&(record.method, record.pass, record.verifier)).and_then(VecDeque::pop_front);
                 let provenance = provenance.unwrap_or(VerifierRow::blank().provenance);
                 rows.push(VerifierRow { record, provenance });
             }

@@ -129,8 +129,8 @@ fn add_scores(source: &Source<'_>, run_dir: &Path) -> Result<(), ExportError> {
         }
         let ScoreRow { id, scorer, .. } = row;
         let why = if usize::from(scorer) < known {
-            let GenerationId { method, prompt, repetition } = id;
-            format!("scorer {scorer} has two values for method {method}, prompt {prompt}, repetition {repetition}")
+            let GenerationId { method, prompt, repetition, pass } = id;
+            format!("scorer {scorer} has two values for method {method}, prompt {prompt}, repetition {repetition}, pass {pass}")
         } else {
             format!("there is no scorer {scorer}: {RUN_FILE} names {known}")
         };

@@ -87,8 +87,11 @@ fn visit_method(method: &mut u16, names: &Names, v: &mut impl Visit) -> Result<(
 fn visit_id(id: &mut GenerationId, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
     visit_method(&mut id.method, names, v)?;
     v.whole(Spec("prompt", "", "Line of the prompt in its workload, from 0"), &mut id.prompt)?;
-    v.whole(Spec("repetition", "", "Repetition of the same prompt, from 0"), &mut id.repetition)
+    v.whole(Spec("repetition", "", "Repetition of the same prompt, from 0"), &mut id.repetition)?;
+    v.whole_since(PASS, &mut id.pass, 0)
 }
+
+const PASS: Spec = Spec("pass", "", "Pass of the run over all its methods, from 0");
 
 fn visit_data_set(code: &mut u32, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
     let spec = Spec("data_set", "", "Name of the prompt's data set; NULL if the run does not say");
@@ -216,6 +219,7 @@ pub(crate) fn append_rounds(
     pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.method));
     pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.prompt));
     pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.repetition));
+    pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.pass));
     pieces!(Values::Integers(values) => values, piece => piece.device.to_raw());
     pieces!(Values::Words { codes, .. } => codes, piece => match data_set(piece.id) {
         code if (code as usize) < names.data_sets.len() => code,
@@ -341,6 +345,7 @@ impl Row for BatchRecord {
     fn blank() -> BatchRecord {
         BatchRecord {
             method: 0,
+            pass: 0,
             batch: 0,
             verifier: VerifierId(0),
             started: Time::ZERO,
@@ -363,6 +368,7 @@ impl Row for BatchRecord {
 
     fn visit(&mut self, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
         visit_method(&mut self.method, names, v)?;
+        v.whole_since(PASS, &mut self.pass, 0)?;
         v.whole(Spec("batch", "", "Number of the batch, from 0, over all verifiers"), &mut self.batch)?;
         v.whole(Spec("verifier", "", "Number of the verifier, from 0"), &mut self.verifier)?;
         v.whole(
@@ -397,15 +403,15 @@ impl Row for EnergyRow {
     const TABLE: Table = Table::Energy;
 
     fn blank() -> EnergyRow {
-        let owner = EnergyOwner::Verifier { method: 0, verifier: VerifierId(0) };
+        let owner = EnergyOwner::Verifier { method: 0, pass: 0, verifier: VerifierId(0) };
         EnergyRow { owner, part: EnergyPart::Device, nanojoules: 0, provenance: Provenance::Modelled }
     }
 
     fn visit(&mut self, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
         // Written only: an import makes these rows from generations and verifiers.
-        let (mut owner, mut method, id, mut device, mut verifier) = match self.owner {
-            EnergyOwner::Generation { id, device } => (0, id.method, Some(id), Some(device), None),
-            EnergyOwner::Verifier { method, verifier } => (1, method, None, None, Some(verifier)),
+        let (mut owner, mut method, mut pass, id, mut device, mut verifier) = match self.owner {
+            EnergyOwner::Generation { id, device } => (0, id.method, id.pass, Some(id), Some(device), None),
+            EnergyOwner::Verifier { method, pass, verifier } => (1, method, pass, None, None, Some(verifier)),
         };
         v.word(Spec("owner", "", "Who spent it: a generation or a verifier"), false, OWNERS, &mut owner)?;
         visit_method(&mut method, names, v)?;
@@ -413,6 +419,7 @@ impl Row for EnergyRow {
         v.maybe(prompt, &mut id.map(|id| id.prompt))?;
         let repetition = Spec("repetition", "", "Repetition of the prompt; NULL for a verifier");
         v.maybe(repetition, &mut id.map(|id| id.repetition))?;
+        v.whole_since(PASS, &mut pass, 0)?;
         v.maybe(Spec("device", "", "Number of the device; NULL for a verifier"), &mut device)?;
         v.maybe(Spec("verifier", "", "Number of the verifier; NULL for a generation"), &mut verifier)?;
         let part = "On what; `cloud-paper` is another view of `cloud`, not a part of the sum";
@@ -453,13 +460,14 @@ impl Row for VerifierRow {
     fn blank() -> VerifierRow {
         let (busy, idle, off) = (Span::ZERO, Span::ZERO, Span::ZERO);
         let verifier = VerifierId(0);
-        let record = VerifierRecord { method: 0, verifier, busy, idle, off, idle_nanojoules: 0, restarts: 0 };
+        let record = VerifierRecord { method: 0, pass: 0, verifier, busy, idle, off, idle_nanojoules: 0, restarts: 0 };
         VerifierRow { record, provenance: Provenance::Modelled }
     }
 
     fn visit(&mut self, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
         let r = &mut self.record;
         visit_method(&mut r.method, names, v)?;
+        v.whole_since(PASS, &mut r.pass, 0)?;
         v.whole(Spec("verifier", "", "Number of the verifier, from 0"), &mut r.verifier)?;
         v.whole(Spec("busy_ns", NS, "Time in batches"), &mut r.busy)?;
         v.whole(Spec("idle_ns", NS, "Time without one"), &mut r.idle)?;

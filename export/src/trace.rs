@@ -92,10 +92,11 @@ impl Trace {
         let process = u64::from(piece.device.0) + 2;
         let name = format!("device {}", piece.device.0);
         let args = format!(
-            "\"method\":{},\"prompt\":{},\"repetition\":{},\"position\":{},\"source\":\"{}\",\"reason\":\"{}\"",
+            "\"method\":{},\"prompt\":{},\"repetition\":{},\"pass\":{},\"position\":{},\"source\":\"{}\",\"reason\":\"{}\"",
             self.method(piece.id.method),
             piece.id.prompt,
             piece.id.repetition,
+            piece.id.pass,
             round.position,
             word(round.source),
             word(round.reason),

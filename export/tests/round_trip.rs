@@ -216,7 +216,7 @@ fn what_cannot_be_imported_says_why_and_leaves_nothing() {
     let scores = dir.join("out/scores.jsonl");
     let known = fs::read_to_string(&scores).expect("a file");
     fs::write(&scores, known.repeat(2)).expect("a file");
-    let twice = "DIR/out/scores.jsonl: scorer 0 has two values for method 0, prompt 0, repetition 0";
+    let twice = "DIR/out/scores.jsonl: scorer 0 has two values for method 0, prompt 0, repetition 0, pass 0";
     assert_eq!(refusal(dir), twice);
     fs::write(&scores, known.replace("\"scorer_index\":2", "\"scorer_index\":7")).expect("a file");
     assert_eq!(refusal(dir), "DIR/out/scores.jsonl: there is no scorer 7: run.json names 3");

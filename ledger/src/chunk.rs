@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0 .. 3 | `SFC` |
-//! | 3 | version of the encoding: 1 up to schema 2, [`VERSION`] since schema 3 |
+//! | 3 | version of the encoding: 1 up to schema 2, 2 up to schema 4, [`VERSION`] since schema 5 |
 //! | 4 | tag of the table |
 //! | 5 .. 9 | number of rows, little-endian |
 //! | 9 .. 13 | CRC-32 of everything else |
@@ -21,10 +21,14 @@ pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 const MAX_BULK_CHUNK_BYTES: usize = 256 * 1024;
 
 const MAGIC: [u8; 3] = *b"SFC";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The schema that [`VERSION`] came with: its chunks have all the columns of that schema, whatever the store has. Scores
+/// may be added to a store of an older one.
+const VERSION_SINCE: u32 = 5;
 /// The version of schemas 1 and 2.
 const BLOCKS_VERSION: u8 = 1;
-/// The schema that [`VERSION`] came with: its chunks have all the columns of that schema, whatever the store has.
+/// The version of schemas 3 and 4, and the first of them.
+const COLUMNS_VERSION: u8 = 2;
 const COLUMNS_SINCE: u32 = 3;
 const CHECKSUM: std::ops::Range<usize> = 9..13;
 const HEADER: usize = 13;
@@ -149,7 +153,8 @@ pub(crate) fn open<R: Row>(chunk: &[u8], schema: u32) -> Result<Decoder<'_>, Mal
     // A chunk says itself how it is written: rows that are added to an older store are written as they are today.
     let (form, schema) = match chunk[3] {
         BLOCKS_VERSION => (Form::Blocks, schema),
-        VERSION => (Form::Columns, schema.max(COLUMNS_SINCE)),
+        COLUMNS_VERSION => (Form::Columns, schema.max(COLUMNS_SINCE)),
+        VERSION => (Form::Columns, schema.max(VERSION_SINCE)),
         _ => return Err(Malformed("its encoding is of an unknown version")),
     };
     if chunk[4] != R::TABLE.tag() {

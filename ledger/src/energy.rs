@@ -35,6 +35,8 @@ pub enum EnergyOwner {
     Verifier {
         /// Index of the method in the run's list.
         method: u16,
+        /// Pass of the run over all its methods, from 0.
+        pass: u16,
         /// Which verifier.
         verifier: VerifierId,
     },
@@ -69,7 +71,7 @@ impl EnergyRow {
     /// The idle row of a verifier.
     pub fn of_verifier(record: &VerifierRecord, provenance: Provenance) -> EnergyRow {
         EnergyRow {
-            owner: EnergyOwner::Verifier { method: record.method, verifier: record.verifier },
+            owner: EnergyOwner::Verifier { method: record.method, pass: record.pass, verifier: record.verifier },
             part: EnergyPart::CloudIdle,
             nanojoules: record.idle_nanojoules,
             provenance,

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use specfleet_engine::disturbance::{Disturbance, Noise};
 
 use crate::error::LedgerError;
 use crate::lock;
@@ -50,7 +51,7 @@ fn folder_as_text<S: serde::Serializer>(folder: &Path, serializer: S) -> Result<
 }
 
 /// One run of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunListing {
     /// Its name.
     pub run: String,
@@ -80,6 +81,8 @@ pub struct RunListing {
     pub progress: Progress,
     /// Words that somebody put on it.
     pub tags: Vec<String>,
+    /// What disturbed it too much.
+    pub noise: Vec<Noise>,
 }
 
 /// The part of `meta.json` that a listing needs; the long texts are skipped over.
@@ -104,6 +107,8 @@ struct Head {
     verifiers: u32,
     #[serde(default)]
     tags: Vec<String>,
+    #[serde(default)]
+    disturbance: Option<Disturbance>,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +162,7 @@ fn listing(dir: &Path) -> Result<RunListing, LedgerError> {
         verifiers: head.verifiers,
         progress: Progress::read(dir)?,
         tags: head.tags,
+        noise: head.disturbance.map_or_else(Vec::new, |disturbance| disturbance.noise()),
     })
 }
 
@@ -185,5 +191,6 @@ fn unreadable(dir: PathBuf, error: &LedgerError) -> RunListing {
         verifiers: 0,
         progress: Progress::default(),
         tags: Vec::new(),
+        noise: Vec::new(),
     }
 }

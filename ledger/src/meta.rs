@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use specfleet_engine::disturbance::{Disturbance, Noise};
 use specfleet_engine::method::Method;
 
 use crate::error::LedgerError;
@@ -23,8 +24,8 @@ use crate::scores::Scorer;
 /// may ignore does not change it.
 ///
 /// 1: the first. 2: prices, latency targets, estimates of batches. 3: columns with their lengths in front, costs of
-/// uploads for the rows that have them, the name of the store's folder in `meta.json`.
-pub const SCHEMA: u32 = 4;
+/// uploads for the rows that have them, the name of the store's folder in `meta.json`. 4: charged beside measured times. 5: passes.
+pub const SCHEMA: u32 = 5;
 
 /// Where a new run's rows lie.
 pub(crate) const FIRST_STORE: &str = "store";
@@ -149,8 +150,14 @@ pub struct Meta {
     pub scenario: String,
     /// Digest of the scenario.
     pub scenario_hash: String,
-    /// The run's seed.
+    /// The run's seed; that of its first pass where passes have seeds of their own.
     pub seed: u64,
+    /// Passes over all methods with the same seed.
+    #[serde(default = "one")]
+    pub repeat: u16,
+    /// Passes over all methods with the seeds `seed`, `seed` + 1, ….
+    #[serde(default = "one")]
+    pub seeds: u16,
     /// Name → version of the program and of what decides its results.
     #[serde(default)]
     pub versions: BTreeMap<String, String>,
@@ -181,6 +188,12 @@ pub struct Meta {
     /// Faults that the scenario injected so far.
     #[serde(default)]
     pub faults_injected: u32,
+    /// What the host did to a live run, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbance: Option<Disturbance>,
+    /// That in words, if it was too much: for who reads this file. Programs ask [`Disturbance::noise`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<String>,
     /// What a simulation took in real time, in seconds.
     #[serde(default)]
     pub wall_seconds: Option<f64>,
@@ -212,7 +225,22 @@ fn measured() -> String {
     "measured".to_owned()
 }
 
+/// Passes of runs whose file does not say.
+fn one() -> u16 {
+    1
+}
+
 impl Meta {
+    /// What disturbed the run too much.
+    pub fn noise(&self) -> Vec<Noise> {
+        self.disturbance.map_or_else(Vec::new, |disturbance| disturbance.noise())
+    }
+
+    /// Passes over all methods.
+    pub fn passes(&self) -> u16 {
+        self.repeat.max(self.seeds).max(1)
+    }
+
     /// Reads the run's `meta.json`. A newer schema is refused by its number alone, whatever else the file holds.
     pub fn read(run_dir: &Path) -> Result<Meta, LedgerError> {
         read_checked(run_dir)

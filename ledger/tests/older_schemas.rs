@@ -1,7 +1,8 @@
 //! Stores that earlier versions of the program wrote are still read, and compacting turns them into the newest schema.
 //!
 //! `schema-1/` and `schema-2/` each hold six generations of [`plausible_rounds`] with an audit and a batch each, and one
-//! verifier; version 2 also one generation that was never closed. `schema-3/` is a small simulation, compacted.
+//! verifier; version 2 also one generation that was never closed. `schema-3/` and `schema-4/` are small simulations,
+//! compacted.
 
 mod common;
 
@@ -105,6 +106,26 @@ fn is_of_schema_3(reader: &RunReader) {
     assert_eq!((meta.accounting, meta.pool_cost.as_str()), (1, "measured"));
 }
 
+/// The same simulation in schema 4, which had no passes.
+fn is_of_schema_4(reader: &RunReader) {
+    assert!(reader.damaged().is_empty());
+    let records: Vec<GenerationRecord> = reader.generations().collect::<Result<_, _>>().expect("generations");
+    let energy: u64 = records.iter().map(|record| record.energy.total()).sum();
+    let late: u64 = records.iter().map(|record| record.times.waiting_overrun.0).sum();
+    let rounds: Vec<RoundRecord> =
+        records.iter().flat_map(|record| reader.rounds(record.id).expect("its rounds")).collect();
+    let waiting: u64 = rounds.iter().map(|round| round.waiting.0).sum();
+    assert_eq!((records.len(), rounds.len(), energy, late), (6, 72, 5_282_584_984, 102_316_474));
+    assert_eq!(waiting, 1_303_639_239);
+    let batches: Vec<_> = reader.batches().collect::<Result<_, _>>().expect("batches");
+    let sums = batches.iter().fold((0, 0), |sums, batch| (sums.0 + batch.overrun.0, sums.1 + batch.measured.0));
+    assert_eq!((batches.len(), sums), (47, (38_599_961, 95_909_298)));
+    assert!(records.iter().all(|record| record.id.pass == 0) && batches.iter().all(|batch| batch.pass == 0));
+    let meta = reader.meta();
+    assert_eq!((meta.accounting, meta.pool_cost.as_str(), meta.passes()), (2, "calibrated", 1));
+    assert_eq!((meta.repeat, meta.seeds, meta.disturbance), (1, 1, None));
+}
+
 /// A scan of a few columns agrees with the rows.
 fn scans(reader: &RunReader) {
     let columns = [RoundColumn::Draft, RoundColumn::Price, RoundColumn::CommittedAt, RoundColumn::CloudPaperNanojoules];
@@ -157,15 +178,17 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn schema_3_is_read_and_compacting_migrates_it() {
-    let dir = tempdir().expect("a temporary folder");
-    let run_dir = dir.path().join("schema-3");
-    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schema-3"), &run_dir);
-    is_of_schema_3(&RunReader::open(&run_dir).expect("an older schema"));
-    assert!(verify(&run_dir).expect("a check").is_sound());
-    assert_eq!(compact(&run_dir).expect("a compaction").schema_before, 3);
-    assert_eq!(Meta::read(&run_dir).expect("meta.json").schema, SCHEMA);
-    is_of_schema_3(&RunReader::open(&run_dir).expect("the newest schema"));
+fn compacted_runs_are_read_and_compacting_migrates_them() {
+    for (schema, is_as_written) in [(3, is_of_schema_3 as fn(&RunReader)), (4, is_of_schema_4)] {
+        let dir = tempdir().expect("a temporary folder");
+        let run_dir = dir.path().join(format!("schema-{schema}"));
+        copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/schema-{schema}")), &run_dir);
+        is_as_written(&RunReader::open(&run_dir).expect("an older schema"));
+        assert!(verify(&run_dir).expect("a check").is_sound());
+        assert_eq!(compact(&run_dir).expect("a compaction").schema_before, schema);
+        assert_eq!(Meta::read(&run_dir).expect("meta.json").schema, SCHEMA);
+        is_as_written(&RunReader::open(&run_dir).expect("the newest schema"));
+    }
 }
 
 #[test]

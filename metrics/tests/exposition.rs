@@ -142,7 +142,7 @@ fn rounds_and_generations_count_where_they_belong() {
         round(4, Source::Accepted, GateReason::Uncertain, 1, 44),
     ];
     rounds.iter().for_each(|record| fleet.round(0, &mut course, record));
-    let id = GenerationId { method: 0, prompt: 0, repetition: 0 };
+    let id = GenerationId { method: 0, prompt: 0, repetition: 0, pass: 0 };
     fleet.generation(&GenerationRecord {
         id,
         device: DeviceId(3),
@@ -203,6 +203,7 @@ fn rounds_and_generations_count_where_they_belong() {
 fn batch_record(batch: u64, completed: bool) -> BatchRecord {
     BatchRecord {
         method: 0,
+        pass: 0,
         batch,
         verifier: VerifierId(0),
         started: Time::ZERO,

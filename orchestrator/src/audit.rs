@@ -1,6 +1,8 @@
 //! The audit of method.md §8: after a method's phase the verifier scores every token that the filter let through. It is
 //! charged to no account and runs outside all timings.
 
+use std::collections::BTreeMap;
+
 use specfleet_engine::acceptance::audit_outcome;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::method::Sampling;
@@ -21,6 +23,48 @@ pub struct Case {
     pub prompt_tokens: usize,
     /// Skipped positions among the generated tokens, with x_d of each.
     pub skipped: Vec<(u32, f32)>,
+}
+
+/// What the verifier says of skipped tokens, computed once for each text: a pass with the same seed has the same.
+#[derive(Debug, Default)]
+pub struct Audited {
+    known: BTreeMap<GenerationId, (Case, AuditRecord)>,
+}
+
+impl Audited {
+    /// The audits of these cases. `repeats`: whether later passes have the same texts.
+    pub fn audit(
+        &mut self,
+        verifier: &Model,
+        sampling: &Sampling,
+        repeats: bool,
+        cases: Vec<Case>,
+    ) -> Result<Vec<AuditRecord>, ModelError> {
+        let first = |id: GenerationId| GenerationId { pass: 0, ..id };
+        let same = |case: &Case, known: &Case| (&case.tokens, &case.skipped) == (&known.tokens, &known.skipped);
+        let mut audits = Vec::new();
+        let fresh: Vec<Case> = cases
+            .into_iter()
+            .filter(|case| match self.known.get(&first(case.id)) {
+                Some((known, audit)) if same(case, known) => {
+                    audits.push(AuditRecord { id: case.id, ..audit.clone() });
+                    false
+                }
+                _ => true,
+            })
+            .collect();
+        let new = audit(verifier, sampling, &fresh)?;
+        if repeats {
+            let new = new.iter().map(|audit| (audit.id, audit)).collect::<BTreeMap<_, _>>();
+            for case in fresh {
+                if let Some(audit) = new.get(&case.id) {
+                    self.known.entry(first(case.id)).or_insert((case, (*audit).clone()));
+                }
+            }
+        }
+        audits.extend(new);
+        Ok(audits)
+    }
 }
 
 /// Scores the skipped tokens of all cases.

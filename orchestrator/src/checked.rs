@@ -59,7 +59,8 @@ pub fn check(run_dir: &Path) -> Result<Checked, Error> {
         if let Err(imbalance) = check_energy_closes(&record, &rounds, reader.meta().accounting) {
             let id = record.id;
             let method = reader.meta().methods.get(usize::from(id.method)).map_or("?", |method| &method.name);
-            books.push(format!("{method}, prompt {}, repetition {}: {imbalance}", id.prompt, id.repetition));
+            let pass = if reader.meta().passes() > 1 { format!(", pass {}", id.pass) } else { String::new() };
+            books.push(format!("{method}, prompt {}, repetition {}{pass}: {imbalance}", id.prompt, id.repetition));
         }
     }
     Ok(Checked { stored, books, generations })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
-use specfleet_analysis::{PairedTest, holm, paired_test};
+use specfleet_analysis::{Crossed, Over, holm, paired_test};
 use specfleet_config::{ModelChoice, Precision, Settings, short};
 use specfleet_engine::method::Writer;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
@@ -55,11 +55,29 @@ pub struct ComparedMetric {
     pub metric: String,
     /// Its unit.
     pub unit: String,
-    /// Means, difference, interval, effect size (Cohen's d_z), p-value.
-    #[serde(flatten)]
-    pub test: PairedTest,
-    /// p-value after Holm's adjustment over the metrics of this pair of methods.
-    pub adjusted_p_value: f64,
+    /// Prompts that both answered.
+    pub pairs: u64,
+    /// The first run's mean over prompts.
+    pub mean_a: f64,
+    /// The second's.
+    pub mean_b: f64,
+    /// The first minus the second.
+    pub difference: f64,
+    /// Lower end of the difference's 95 % interval; absent of one prompt in single runs.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// What the interval was taken over.
+    pub over: Over,
+    /// Cohen's d_z over prompts; absent where the differences never vary.
+    pub effect: Option<f64>,
+    /// Whether the figure depends on when things happened on the host, so that two runs of one scenario differ in it.
+    pub host_timed: bool,
+    /// Two-sided p-value. Absent for host-timed figures unless both runs were repeated: prompts say nothing about how runs
+    /// differ.
+    pub p_value: Option<f64>,
+    /// The same after Holm's adjustment over the metrics of this pair of methods.
+    pub adjusted_p_value: Option<f64>,
     /// Whether that is at most 0.05.
     pub significant: bool,
 }
@@ -322,10 +340,11 @@ fn flatten(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, St
     }
 }
 
-/// Every metric of one pair of methods.
-fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<Vec<ComparedMetric>, Error> {
-    // By data set and prompt, then repetition: prompts are independent, repetitions of one are not.
-    let mut prompts: BTreeMap<(&str, u32), Vec<(usize, usize)>> = BTreeMap::new();
+/// The answers of both runs to one prompt: indices among their generations, by repetition.
+type Answers = Vec<(Vec<usize>, Vec<usize>)>;
+
+/// The prompts that both runs answered, by data set and prompt.
+fn common_prompts<'a>(a: &'a StoredRun, b: &StoredRun, methods: (u16, u16)) -> BTreeMap<(&'a str, u32), Answers> {
     let usable = |record: &GenerationRecord| record.finish != FinishReason::Dropped;
     // The same prompt truncated to another length is another prompt.
     let kept = |run: &StoredRun| -> BTreeMap<u32, u32> {
@@ -333,33 +352,69 @@ fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<
         too_long.map(|prompt| (prompt.prompt, prompt.kept)).collect()
     };
     let (kept_a, kept_b) = (kept(a), kept(b));
+    let mut others: BTreeMap<(&str, u32, u16), Vec<usize>> = BTreeMap::new();
+    for (index, record) in b.generations.iter().enumerate().filter(|(_, r)| r.id.method == methods.1 && usable(r)) {
+        let place = (b.data_set_name(record.data_set), record.id.prompt, record.id.repetition);
+        others.entry(place).or_default().push(index);
+    }
+    let mut mine: BTreeMap<(&str, u32, u16), Vec<usize>> = BTreeMap::new();
     for (index, record) in a.generations.iter().enumerate().filter(|(_, r)| r.id.method == methods.0 && usable(r)) {
-        let id = specfleet_engine::id::GenerationId { method: methods.1, ..record.id };
-        let Some(other) = b.find(id).filter(|other| usable(&b.generations[*other])) else { continue };
-        let set = a.data_set_name(record.data_set);
-        let prompt = record.id.prompt;
-        if set == b.data_set_name(b.generations[other].data_set) && kept_a.get(&prompt) == kept_b.get(&prompt) {
-            prompts.entry((set, record.id.prompt)).or_default().push((index, other));
+        let place = (a.data_set_name(record.data_set), record.id.prompt, record.id.repetition);
+        mine.entry(place).or_default().push(index);
+    }
+    // Prompts are independent, repetitions of one are not.
+    let mut prompts: BTreeMap<(&str, u32), Answers> = BTreeMap::new();
+    for ((set, prompt, repetition), indices) in mine {
+        let theirs = others.get(&(set, prompt, repetition));
+        if let Some(theirs) = theirs.filter(|_| kept_a.get(&prompt) == kept_b.get(&prompt)) {
+            prompts.entry((set, prompt)).or_default().push((indices, theirs.clone()));
         }
     }
+    prompts
+}
+
+/// One metric on both sides, by prompt and then pass; a pass without it is NaN.
+struct Sides {
+    metric: String,
+    unit: String,
+    a: Vec<Vec<f64>>,
+    b: Vec<Vec<f64>>,
+}
+
+/// Every metric of one pair of methods.
+fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<Vec<ComparedMetric>, Error> {
+    let prompts = common_prompts(a, b, methods);
     if prompts.is_empty() {
         return Err(refuse(a, b, "they have no prompt in common that both answered"));
     }
-    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let mut figures: Vec<(String, String, Vec<f64>, Vec<f64>)> = Vec::new();
-    let mut take = |name: &str, unit: &str, of: &dyn Fn(usize, usize) -> Option<(f64, f64)>| {
-        let pairs = prompts.values().filter_map(|places| {
-            let known: Vec<(f64, f64)> = places.iter().filter_map(|&(x, y)| of(x, y)).collect();
-            let (x, y): (Vec<f64>, Vec<f64>) = known.into_iter().unzip();
-            (!x.is_empty()).then(|| (mean(x), mean(y)))
-        });
-        let (x, y): (Vec<f64>, Vec<f64>) = pairs.unzip();
-        figures.push((name.to_owned(), unit.to_owned(), x, y));
-    };
+    let passes = [a, b].map(|run| usize::from(run.meta().passes()));
+    let mut figures: Vec<Sides> = Vec::new();
+    let mut take =
+        |name: &str, unit: &str, of_a: &dyn Fn(usize) -> Option<f64>, of_b: &dyn Fn(usize) -> Option<f64>| {
+            let mut sides = Sides { metric: name.to_owned(), unit: unit.to_owned(), a: Vec::new(), b: Vec::new() };
+            for answers in prompts.values() {
+                let (mut mine, mut theirs) = (Means::new(passes[0]), Means::new(passes[1]));
+                for (ours, others) in answers {
+                    let known = |run: &StoredRun, indices: &[usize], of: &dyn Fn(usize) -> Option<f64>| {
+                        let figure = |&index: &usize| Some((run.generations[index].id.pass, of(index)?));
+                        indices.iter().filter_map(figure).collect::<Vec<_>>()
+                    };
+                    let (ours, others) = (known(a, ours, of_a), known(b, others, of_b));
+                    if !ours.is_empty() && !others.is_empty() {
+                        mine.add(&ours);
+                        theirs.add(&others);
+                    }
+                }
+                if mine.any() {
+                    sides.a.push(mine.by_pass());
+                    sides.b.push(theirs.by_pass());
+                }
+            }
+            figures.push(sides);
+        };
     for (name, unit, figure) in METRICS {
-        take(name, unit, &|x, y| {
-            Some((figure(a, &a.generations[x], &a.texts[x])?, figure(b, &b.generations[y], &b.texts[y])?))
-        });
+        let of = |run: &StoredRun, index: usize| figure(run, &run.generations[index], &run.texts[index]);
+        take(name, unit, &|index| of(a, index), &|index| of(b, index));
     }
     for score in &a.scores.columns {
         let same = |other: &&ScoreColumn| {
@@ -367,32 +422,108 @@ fn compare_methods(a: &StoredRun, b: &StoredRun, methods: (u16, u16)) -> Result<
         };
         // Figures of two encoders are no pair.
         let Some(other) = b.scores.columns.iter().find(same) else { continue };
-        take(&score.scorer.name, &score.scorer.unit, &|x, y| {
-            Some((*score.values.get(&a.generations[x].id)?, *other.values.get(&b.generations[y].id)?))
-        });
+        let of = |run: &StoredRun, column: &ScoreColumn, index: usize| {
+            column.values.get(&run.generations[index].id).copied()
+        };
+        take(&score.scorer.name, &score.scorer.unit, &|index| of(a, score, index), &|index| of(b, other, index));
     }
-    let seed = a.meta().seed ^ b.meta().seed.rotate_left(32);
-    let mut rows: Vec<ComparedMetric> = figures
-        .into_iter()
-        .filter_map(|(metric, unit, x, y)| {
-            let test = paired_test(&x, &y, seed).ok()?;
-            Some(ComparedMetric {
-                method_a: a.method_name(methods.0).to_owned(),
-                method_b: b.method_name(methods.1).to_owned(),
-                metric,
-                unit,
-                test,
-                adjusted_p_value: 1.0,
-                significant: false,
-            })
-        })
-        .collect();
-    let adjusted = holm(&rows.iter().map(|row| row.test.p_value).collect::<Vec<_>>());
-    for (row, p) in rows.iter_mut().zip(adjusted) {
-        row.adjusted_p_value = p;
+    let mut rows: Vec<ComparedMetric> =
+        figures.into_iter().filter_map(|sides| compare_metric(a, b, methods, sides)).collect();
+    let adjusted = holm(&rows.iter().filter_map(|row| row.p_value).collect::<Vec<_>>());
+    for (row, p) in rows.iter_mut().filter(|row| row.p_value.is_some()).zip(adjusted) {
+        row.adjusted_p_value = Some(p);
         row.significant = p <= 0.05;
     }
     Ok(rows)
+}
+
+/// Sums of one prompt's figures by pass.
+struct Means(Vec<(f64, f64)>);
+
+impl Means {
+    fn new(passes: usize) -> Means {
+        Means(vec![(0.0, 0.0); passes])
+    }
+
+    fn add(&mut self, figures: &[(u16, f64)]) {
+        for (pass, figure) in figures {
+            if let Some((sum, count)) = self.0.get_mut(usize::from(*pass)) {
+                *sum += figure;
+                *count += 1.0;
+            }
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.0.iter().any(|(_, count)| *count > 0.0)
+    }
+
+    fn by_pass(&self) -> Vec<f64> {
+        self.0.iter().map(|(sum, count)| sum / count).collect()
+    }
+}
+
+/// Means, difference, interval and p-value of one metric.
+fn compare_metric(a: &StoredRun, b: &StoredRun, methods: (u16, u16), sides: Sides) -> Option<ComparedMetric> {
+    let seed = a.meta().seed ^ b.meta().seed.rotate_left(32);
+    let mean = |passes: &Vec<f64>| {
+        let known: Vec<f64> = passes.iter().copied().filter(|figure| figure.is_finite()).collect();
+        known.iter().sum::<f64>() / known.len() as f64
+    };
+    let by_prompt = |side: &[Vec<f64>]| side.iter().map(mean).collect::<Vec<f64>>();
+    let test = paired_test(&by_prompt(&sides.a), &by_prompt(&sides.b), seed).ok()?;
+    let host_timed = a.is_host_timed(methods.0, &sides.metric) || b.is_host_timed(methods.1, &sides.metric);
+    let varies = host_timed || a.meta().seeds > 1 || b.meta().seeds > 1;
+    let crossed = |side: &[Vec<f64>], passes: u16| {
+        let cell = |figure: f64| if figure.is_finite() { (figure, 1.0) } else { (0.0, 0.0) };
+        Crossed::new((0..usize::from(passes)).map(|pass| side.iter().map(move |prompt| cell(prompt[pass]))))
+    };
+    let repeated = if varies {
+        crossed(&sides.a, a.meta().passes()).minus(&crossed(&sides.b, b.meta().passes()), seed)
+    } else {
+        None
+    };
+    Some(ComparedMetric {
+        method_a: a.method_name(methods.0).to_owned(),
+        method_b: b.method_name(methods.1).to_owned(),
+        metric: sides.metric,
+        unit: sides.unit,
+        pairs: test.pairs,
+        mean_a: test.mean_a,
+        mean_b: test.mean_b,
+        difference: test.difference,
+        low: repeated.map(|repeated| repeated.low).or(test.low),
+        high: repeated.map(|repeated| repeated.high).or(test.high),
+        over: if repeated.is_some() { Over::PassesAndPrompts } else { Over::Prompts },
+        effect: test.effect,
+        host_timed,
+        p_value: match repeated {
+            Some(repeated) => Some(repeated.p_value),
+            None if varies => None,
+            None => Some(test.p_value),
+        },
+        adjusted_p_value: None,
+        significant: false,
+    })
+}
+
+/// How to read the intervals and p-values.
+fn legend(rows: &[ComparedMetric]) -> String {
+    let repeated = rows.iter().any(|row| row.over == Over::PassesAndPrompts);
+    let single = rows.iter().any(|row| row.p_value.is_none());
+    let mut legend =
+        "* p <= 0.05, ** 0.01, *** 0.001 after Holm over the metrics; intervals by bootstrap, p by sign flips over prompts"
+            .to_owned();
+    if repeated {
+        legend.push_str("; of what differs from pass to pass both by bootstrap over passes and prompts");
+    }
+    if single {
+        legend.push_str(
+            "\none run each: the figure follows the host or the seed, and its interval is over prompts, within these runs: \
+             how far runs differ shows when both are repeated (run --repeat 5)",
+        );
+    }
+    legend
 }
 
 /// The comparison for a terminal.
@@ -408,30 +539,31 @@ pub fn text(comparison: &RunComparison) -> String {
         } else {
             format!("{} : {}", row.method_a, row.method_b)
         };
-        let test = &row.test;
-        let stars = match row.adjusted_p_value {
-            p if p <= 0.001 => "***",
-            p if p <= 0.01 => "**",
-            p if p <= 0.05 => "*",
-            _ => "",
+        let verdict = match row.adjusted_p_value {
+            None => "one run each",
+            Some(p) if p <= 0.001 => "***",
+            Some(p) if p <= 0.01 => "**",
+            Some(p) if p <= 0.05 => "*",
+            Some(_) => "",
         };
+        let p_value = |p: Option<f64>| p.map_or(String::new(), |p| format!("{p:.4}"));
         table.add_row([
             Cell::new(if name == named { "" } else { &name }),
             Cell::new(&row.metric),
             Cell::new(&row.unit),
-            right(test.pairs.to_string()),
-            right(significant(test.mean_a)),
-            right(significant(test.mean_b)),
-            right(match test.low.zip(test.high) {
+            right(row.pairs.to_string()),
+            right(significant(row.mean_a)),
+            right(significant(row.mean_b)),
+            right(match row.low.zip(row.high) {
                 Some((low, high)) => {
-                    format!("{} [{}, {}]", significant(test.difference), significant(low), significant(high))
+                    format!("{} [{}, {}]", significant(row.difference), significant(low), significant(high))
                 }
-                None => format!("{} [one prompt]", significant(test.difference)),
+                None => format!("{} [one prompt]", significant(row.difference)),
             }),
-            right(test.effect.map_or(String::new(), |effect| format!("{effect:+.2}"))),
-            right(format!("{:.4}", test.p_value)),
-            right(format!("{:.4}", row.adjusted_p_value)),
-            Cell::new(stars),
+            right(row.effect.map_or(String::new(), |effect| format!("{effect:+.2}"))),
+            right(p_value(row.p_value)),
+            right(p_value(row.adjusted_p_value)),
+            Cell::new(verdict),
         ]);
         named = name;
     }
@@ -445,10 +577,7 @@ pub fn text(comparison: &RunComparison) -> String {
     lines.push(String::new());
     lines.push(table.to_string());
     lines.push(String::new());
-    lines.push(
-        "* p <= 0.05, ** 0.01, *** 0.001 after Holm over the metrics; intervals by bootstrap, p by sign flips over prompts"
-            .to_owned(),
-    );
+    lines.push(legend(&comparison.rows));
     lines.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
     lines.join("\n")
 }

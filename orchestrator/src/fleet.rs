@@ -11,7 +11,7 @@ use device_agent::{
 };
 use specfleet_config::Settings;
 use specfleet_engine::device::DeviceSettings;
-use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::id::{DeviceId, GenerationId, PhaseId};
 use specfleet_engine::load::{self, Dispatch, Event, Jobs, Order, Shard};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
@@ -35,8 +35,6 @@ const EVENTS: usize = 1024;
 
 /// What all fleets of a run share.
 pub struct Shared {
-    /// The scenario.
-    pub settings: Settings,
     /// The pair.
     pub pair: Pair,
     /// Where drafts are computed.
@@ -45,37 +43,37 @@ pub struct Shared {
     pub connector: Connector,
     /// What wakes devices.
     pub timer: Timer,
-    /// Where they report.
-    pub events: mpsc::Sender<DeviceEvent>,
     /// Time zero.
     pub origin: Instant,
 }
 
-/// The devices of one method's phase.
-pub struct Fleet<'a> {
-    shared: &'a Shared,
-    work: &'a Work,
-    method: u16,
-    /// What each part of the fleet runs under.
-    parts: Vec<Arc<DeviceSettings>>,
-    tasks: Tasks,
-    /// Those that have been switched on.
-    devices: BTreeMap<DeviceId, Addr<Device>>,
+/// One method's turn in a pass.
+pub struct Turn<'a> {
+    /// The scenario, with the seed of the pass.
+    pub settings: &'a Settings,
+    /// Whose turn it is.
+    pub phase: PhaseId,
+    /// The method.
+    pub method: &'a Method,
+    /// The prompts.
+    pub work: &'a Work,
+    /// Where the devices report.
+    pub events: mpsc::Sender<DeviceEvent>,
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> Turn<'a> {
     /// Starts the devices that are there from the beginning and waits until every one is ready. Only devices that have
     /// something to do are started.
-    pub async fn assemble(shared: &'a Shared, index: u16, method: &Method, work: &'a Work) -> Result<Fleet<'a>, Error> {
-        let sizes = Sizes::of_pair(&shared.settings, &shared.pair);
-        let parts = device_settings(&shared.settings, &sizes, method);
-        let count = shared.settings.run.devices;
-        let tasks = Tasks(shared.settings.assignment());
-        let mut fleet = Fleet { shared, work, method: index, parts, tasks, devices: BTreeMap::new() };
-        let jobs = &fleet.tasks;
+    pub async fn assemble(self, shared: &'a Shared) -> Result<Fleet<'a>, Error> {
+        let sizes = Sizes::of_pair(self.settings, &shared.pair);
+        let parts = device_settings(self.settings, &sizes, self.method);
+        let count = self.settings.run.devices;
+        let tasks = Tasks(self.settings.assignment());
+        let churn = self.settings.churn;
+        let mut fleet = Fleet { shared, turn: self, parts, tasks, devices: BTreeMap::new() };
         let present: Vec<DeviceId> = (0..count)
             .map(DeviceId)
-            .filter(|&device| jobs.nth(device, 0).is_some() && shared.settings.churn.joins(device, count) == Time::ZERO)
+            .filter(|&device| fleet.tasks.nth(device, 0).is_some() && churn.joins(device, count) == Time::ZERO)
             .collect();
         for wave in present.chunks(WAVE) {
             let started = wave.iter().map(|&device| fleet.switch_on(device)).collect::<Result<Vec<_>, Error>>()?;
@@ -86,9 +84,34 @@ impl<'a> Fleet<'a> {
         Ok(fleet)
     }
 
+    /// The whole turn.
+    pub async fn run(self, shared: &'a Shared, progress: Phase) -> Result<(), Error> {
+        self.assemble(shared).await?.serve(progress).await
+    }
+}
+
+/// The devices of one method's phase.
+pub struct Fleet<'a> {
+    shared: &'a Shared,
+    turn: Turn<'a>,
+    /// What each part of the fleet runs under.
+    parts: Vec<Arc<DeviceSettings>>,
+    tasks: Tasks,
+    /// Those that have been switched on.
+    devices: BTreeMap<DeviceId, Addr<Device>>,
+}
+
+impl<'a> Fleet<'a> {
+    /// Sends the jobs through the fleet and lets the devices go, whatever came of it.
+    pub async fn serve(mut self, progress: Phase) -> Result<(), Error> {
+        let outcome = self.answer(progress).await;
+        self.dismiss().await;
+        outcome
+    }
+
     /// Sends the jobs through the fleet as the load says; ends when all are done, or with the first failure.
-    pub async fn run(&mut self, progress: Phase) -> Result<(), Error> {
-        let settings = &self.shared.settings;
+    async fn answer(&mut self, progress: Phase) -> Result<(), Error> {
+        let settings = self.turn.settings;
         let phase = load::Phase {
             load: &settings.load,
             churn: settings.churn,
@@ -150,10 +173,10 @@ impl<'a> Fleet<'a> {
             Order::Drop { device, job: number, scheduled } => {
                 let job = self.job(number);
                 let (id, prompt_tokens) = (self.generation(number), job.tokens.len() as u32);
-                let settings = &self.parts[self.shared.settings.device.part_index(device)];
+                let settings = &self.parts[self.turn.settings.device.part_index(device)];
                 let record = GenerationRecord::dropped(id, device, job.data_set, prompt_tokens, scheduled, settings);
                 let event = DeviceEvent::Finished(Box::new(record));
-                self.shared.events.send(event).await.map_err(|_| Error::Stopped("the recorder"))?;
+                self.turn.events.send(event).await.map_err(|_| Error::Stopped("the recorder"))?;
             }
             Order::Leave(device) => {
                 if let Some(device) = self.devices.get(&device) {
@@ -173,12 +196,12 @@ impl<'a> Fleet<'a> {
         let shared = self.shared;
         let options = AgentOptions {
             device: number,
-            settings: self.parts[shared.settings.device.part_index(number)].clone(),
+            settings: self.parts[self.turn.settings.device.part_index(number)].clone(),
             drafter: shared.drafter.clone(),
             connector: shared.connector.clone(),
             timer: shared.timer.clone(),
             tokenizer_digest: shared.pair.tokenizer.digest(),
-            events: shared.events.clone(),
+            events: self.turn.events.clone(),
             origin: shared.origin,
             journal: None,
         };
@@ -188,12 +211,13 @@ impl<'a> Fleet<'a> {
     }
 
     fn job(&self, number: u64) -> &'a Job {
-        &self.work.jobs[number as usize]
+        &self.turn.work.jobs[number as usize]
     }
 
     fn generation(&self, number: u64) -> GenerationId {
         let Job { prompt_id, repetition, .. } = *self.job(number);
-        GenerationId { method: self.method, prompt: prompt_id, repetition }
+        let PhaseId { method, pass } = self.turn.phase;
+        GenerationId { method, prompt: prompt_id, repetition, pass }
     }
 
     /// Nanoseconds since the start of the run.
@@ -202,7 +226,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Lets the devices go.
-    pub async fn dismiss(self) {
+    async fn dismiss(self) {
         for device in self.devices.values() {
             let _ = device.send(Leave).await;
         }

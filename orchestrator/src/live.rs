@@ -196,6 +196,7 @@ mod tests {
     fn batch(verifier: u16, sequences: u32, compute: Span) -> BatchRecord {
         BatchRecord {
             method: 0,
+            pass: 0,
             batch: 0,
             verifier: VerifierId(verifier),
             started: Time::ZERO,

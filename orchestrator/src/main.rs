@@ -93,6 +93,12 @@ enum Command {
 struct LiveArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// Passes over all methods with the same seed: figures get intervals over passes and prompts
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    repeat: Option<i64>,
+    /// Passes before them that no figure counts
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    warmup: Option<i64>,
     #[command(flatten)]
     page: commands::dashboard::PageArgs,
     #[command(flatten)]
@@ -124,6 +130,9 @@ struct RunArgs {
     /// Seed of all draws
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seed: Option<i64>,
+    /// Passes over all methods with this many seeds, from --seed on
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seeds: Option<i64>,
     /// How both models' weights are stored: f32, q8_0 or q4_k
     #[arg(long, value_name = "P")]
     precision: Option<String>,
@@ -265,8 +274,13 @@ fn one_line(mistake: &clap::Error) -> String {
     said.join("; ").replace(":; ", ": ").trim_start_matches("error: ").to_owned()
 }
 
-fn run_command(LiveArgs { run: args, page, metrics }: &LiveArgs) -> anyhow::Result<ExitCode> {
-    let scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
+fn run_command(LiveArgs { run: args, repeat, warmup, page, metrics }: &LiveArgs) -> anyhow::Result<ExitCode> {
+    let mut scenario = args.scenario(Scenario::shipped_default).map_err(Error::from)?;
+    for (flag, key, value) in [("--repeat", "run.repeat", repeat), ("--warmup", "run.warmup", warmup)] {
+        if let Some(value) = value {
+            scenario.set_flag(flag, key, *value).map_err(Error::from)?;
+        }
+    }
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
     thresholds::check_all(&settings)?;
@@ -313,6 +327,7 @@ fn show(args: &RunArgs, summary: &Summary, comparisons: &[Comparison], notes: &[
     }
     print(report::method_table(summary))?;
     print(report::pool_table(summary))?;
+    report::interval_table(summary).map_or(Ok(()), print)?;
     if !comparisons.is_empty() {
         print(paired::table(comparisons))?;
     }
@@ -511,6 +526,7 @@ impl RunArgs {
             ("--max-new-tokens", "run.max_new_tokens", self.max_new_tokens.map(Into::into)),
             ("--temperature", "run.temperature", self.temperature.map(Into::into)),
             ("--seed", "run.seed", self.seed.map(Into::into)),
+            ("--seeds", "run.seeds", self.seeds.map(Into::into)),
             ("--precision", "model.drafter_precision", self.precision.clone().map(Into::into)),
             ("--precision", "model.verifier_precision", self.precision.clone().map(Into::into)),
         ];

@@ -1,11 +1,12 @@
 //! Methods against each other, prompt by prompt: the comparison that the random numbers of a run are keyed for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
-use specfleet_analysis::{PairedDifference, paired_difference};
+use specfleet_analysis::{Crossed, PairedDifference, paired_difference};
 use specfleet_engine::record::GenerationRecord;
+use specfleet_ledger::{Meta, RunKind};
 
 /// The method that the others are held against.
 const SUBJECT: &str = "ui-hlm";
@@ -19,11 +20,31 @@ struct Figures {
     exact: Option<f64>,
 }
 
+/// A prompt, its repetition, and the pass.
+type Place = (u32, u16, u16);
+
 /// Collects the generations of a run.
 #[derive(Debug, Default)]
 pub struct Pairing {
-    /// By method index, then prompt and repetition.
-    figures: BTreeMap<u16, BTreeMap<(u32, u16), Figures>>,
+    /// By method index.
+    figures: BTreeMap<u16, BTreeMap<Place, Figures>>,
+}
+
+/// What decides how sure the differences within a run are.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    seed: u64,
+    passes: u16,
+    seeds: bool,
+    live: bool,
+}
+
+impl Runs {
+    /// Of this run.
+    pub fn of(meta: &Meta) -> Runs {
+        let live = matches!(meta.kind, RunKind::Live);
+        Runs { seed: meta.seed, passes: meta.passes(), seeds: meta.seeds > 1, live }
+    }
 }
 
 /// `ui-hlm` minus another method on the same prompts, with a 95 % bootstrap interval.
@@ -41,7 +62,7 @@ pub struct Comparison {
     pub exact_match: Option<Interval>,
 }
 
-/// A mean difference and its interval, which one prompt does not have.
+/// A mean difference and its interval, which one prompt of one run does not have.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Interval {
     /// Mean difference.
@@ -50,13 +71,12 @@ pub struct Interval {
     pub low: Option<f64>,
     /// 97.5 % point; absent of one prompt.
     pub high: Option<f64>,
+    /// What the interval was taken over, in words.
+    pub over: &'static str,
 }
 
-impl From<PairedDifference> for Interval {
-    fn from(difference: PairedDifference) -> Interval {
-        Interval { mean: difference.mean, low: difference.low, high: difference.high }
-    }
-}
+/// Of figures that follow the host, in a run that was not repeated.
+const WITHIN: &str = "prompts, within this run";
 
 impl Pairing {
     /// Adds a generation.
@@ -66,42 +86,71 @@ impl Pairing {
             joules_per_token: record.energy.total() as f64 * 1e-9 / tokens,
             exact: exact_match.map(|right| f64::from(u8::from(right))),
         };
-        self.figures.entry(record.id.method).or_default().insert((record.id.prompt, record.id.repetition), figures);
+        let place = (record.id.prompt, record.id.repetition, record.id.pass);
+        self.figures.entry(record.id.method).or_default().insert(place, figures);
     }
 
     /// `ui-hlm` against every other method of the run, in run order; empty without `ui-hlm`.
-    pub fn compare(&self, methods: &[&str], seed: u64) -> Vec<Comparison> {
+    pub fn compare(&self, methods: &[&str], runs: &Runs) -> Vec<Comparison> {
         let index = |name: &str| methods.iter().position(|method| *method == name).map(|index| index as u16);
         let Some(subject) = index(SUBJECT).and_then(|index| self.figures.get(&index)) else { return Vec::new() };
         methods
             .iter()
             .filter(|&&name| name != SUBJECT)
-            .filter_map(|&name| Some(against(name, subject, self.figures.get(&index(name)?)?, seed)))
+            .filter_map(|&name| Some(against(name, subject, self.figures.get(&index(name)?)?, runs)))
             .collect()
     }
 }
 
 fn against(
     name: &str,
-    subject: &BTreeMap<(u32, u16), Figures>,
-    other: &BTreeMap<(u32, u16), Figures>,
-    seed: u64,
+    subject: &BTreeMap<Place, Figures>,
+    other: &BTreeMap<Place, Figures>,
+    runs: &Runs,
 ) -> Comparison {
-    let pairs: Vec<(Figures, Figures)> =
-        subject.iter().filter_map(|(prompt, &ours)| Some((ours, *other.get(prompt)?))).collect();
-    let interval = |figures: Vec<(f64, f64)>| -> Option<Interval> {
-        let (a, b): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
-        paired_difference(&a, &b, seed).ok().map(Interval::from)
-    };
-    let joules_per_token = interval(pairs.iter().map(|(a, b)| (a.joules_per_token, b.joules_per_token)).collect());
-    let mean = pairs.iter().map(|(_, b)| b.joules_per_token).sum::<f64>() / pairs.len().max(1) as f64;
+    let pairs: Vec<(Place, Figures, Figures)> =
+        subject.iter().filter_map(|(place, &ours)| Some((*place, ours, *other.get(place)?))).collect();
+    let joules = |figures: Figures| Some(figures.joules_per_token);
+    let joules_per_token = difference(&pairs, joules, runs, if runs.live { WITHIN } else { "prompts" });
+    let mean = pairs.iter().map(|(.., b)| b.joules_per_token).sum::<f64>() / pairs.len().max(1) as f64;
+    let prompts: BTreeSet<(u32, u16)> =
+        pairs.iter().map(|((prompt, repetition, _), ..)| (*prompt, *repetition)).collect();
     Comparison {
         against: name.to_owned(),
-        prompts: pairs.len(),
+        prompts: prompts.len(),
         joules_per_token,
         energy_share: joules_per_token.map(|difference| difference.mean / mean).filter(|share| share.is_finite()),
-        exact_match: interval(pairs.iter().filter_map(|(a, b)| Some((a.exact?, b.exact?))).collect()),
+        exact_match: difference(&pairs, |figures| figures.exact, runs, "prompts"),
     }
+}
+
+/// The mean difference of one figure over the pairs that have it. `single`: what its interval is over in a single pass.
+fn difference(
+    pairs: &[(Place, Figures, Figures)],
+    figure: impl Fn(Figures) -> Option<f64>,
+    runs: &Runs,
+    single: &'static str,
+) -> Option<Interval> {
+    let known: BTreeMap<Place, (f64, f64)> =
+        pairs.iter().filter_map(|&(place, a, b)| Some((place, (figure(a)?, figure(b)?)))).collect();
+    if runs.passes < 2 {
+        let (a, b): (Vec<f64>, Vec<f64>) = known.into_values().unzip();
+        let PairedDifference { mean, low, high, .. } = paired_difference(&a, &b, runs.seed).ok()?;
+        return Some(Interval { mean, low, high, over: single });
+    }
+    let prompts: BTreeSet<(u32, u16)> = known.keys().map(|(prompt, repetition, _)| (*prompt, *repetition)).collect();
+    let crossed = Crossed::new((0..runs.passes).map(|pass| {
+        prompts
+            .iter()
+            .map(|&(prompt, repetition)| {
+                known.get(&(prompt, repetition, pass)).map_or((0.0, 0.0), |(a, b)| (a - b, 1.0))
+            })
+            .collect::<Vec<_>>()
+    }));
+    let interval = crossed.interval(runs.seed);
+    let over = if runs.seeds { "seeds and prompts" } else { "passes and prompts" };
+    let (low, high) = (interval.map(|interval| interval.low), interval.map(|interval| interval.high));
+    Some(Interval { mean: crossed.mean()?, low, high, over })
 }
 
 /// The comparisons as a table.
@@ -134,5 +183,10 @@ pub fn table(comparisons: &[Comparison]) -> String {
             cell(interval(comparison.exact_match, 100.0)),
         ]);
     }
-    table.to_string()
+    let over: BTreeSet<&str> =
+        comparisons.iter().filter_map(|comparison| comparison.joules_per_token).map(|interval| interval.over).collect();
+    let words = over.into_iter().collect::<Vec<_>>().join(", ");
+    let more =
+        if words == WITHIN { ": the next run may lie outside of them (run --repeat 5 shows how far)" } else { "" };
+    format!("{table}\nintervals of energy are over {words}{more}")
 }

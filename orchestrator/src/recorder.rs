@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use device_agent::DeviceEvent;
 use specfleet_analysis::{Scores, StreamSummary};
 use specfleet_config::Threshold;
+use specfleet_engine::disturbance::{self, Disturbance};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord, Provenance, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use verifier_pool::{PoolEvent, PoolStatus};
 
 use crate::error::Error;
+use crate::host::HostWatch;
 use crate::live::{Batches, Figures, Seen};
 use crate::thresholds::Watch;
 
@@ -44,7 +46,7 @@ pub struct Finished {
 enum Command {
     Audits(Vec<AuditRecord>),
     TakeFinished(oneshot::Sender<Vec<Finished>>),
-    Ended(u32, f64),
+    Ended { injected: u32, wall_seconds: f64, host: HostWatch },
     Close(RunState, oneshot::Sender<Meta>),
 }
 
@@ -72,7 +74,15 @@ impl Recorder {
             figures: Figures::new(methods, generations),
             status,
         };
-        let worker = Worker { writer, open: BTreeMap::new(), finished: Vec::new(), held, watched, metrics };
+        let worker = Worker {
+            writer,
+            open: BTreeMap::new(),
+            finished: Vec::new(),
+            held,
+            watched,
+            metrics,
+            disturbance: Disturbance::default(),
+        };
         let thread = thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
@@ -114,9 +124,9 @@ impl Recorder {
         self.order(Command::Audits(audits)).await
     }
 
-    /// Notes how many faults were injected, and how many seconds the run took.
-    pub async fn ended(&self, injected: u32, wall_seconds: f64) -> Result<(), Error> {
-        self.order(Command::Ended(injected, wall_seconds)).await
+    /// Notes how many faults were injected, how many seconds the run took, and what its host did.
+    pub async fn ended(&self, injected: u32, wall_seconds: f64, host: HostWatch) -> Result<(), Error> {
+        self.order(Command::Ended { injected, wall_seconds, host }).await
     }
 
     /// Stores what is left and ends the run.
@@ -149,6 +159,8 @@ struct Worker {
     held: Option<Held>,
     watched: Watched,
     metrics: Option<FleetMetrics>,
+    /// How late devices and verifiers were.
+    disturbance: Disturbance,
 }
 
 /// Who looks on while a run is recorded.
@@ -223,7 +235,7 @@ impl Held {
         let id = record.id;
         let rounds = self.rounds.remove(&id).unwrap_or_default();
         // Methods and data sets are those of the run's own lists.
-        let Ok(mut tally) = self.summary.start(id.method, record.data_set, record.scheduled, record.latency_target)
+        let Ok(mut tally) = self.summary.start(id.phase(), record.data_set, record.scheduled, record.latency_target)
         else {
             return;
         };
@@ -280,10 +292,16 @@ impl Worker {
                         // Nobody waiting is not the recorder's business.
                         let _ = answer.send(std::mem::take(&mut self.finished));
                     }
-                    Some(Command::Ended(injected, wall_seconds)) => self.writer.update_meta(|meta| {
-                        meta.faults_injected = injected;
-                        meta.wall_seconds = Some(wall_seconds);
-                    })?,
+                    Some(Command::Ended { injected, wall_seconds, host }) => {
+                        let mut disturbance = self.disturbance;
+                        host.finish(&mut disturbance);
+                        self.writer.update_meta(|meta| {
+                            meta.faults_injected = injected;
+                            meta.wall_seconds = Some(wall_seconds);
+                            meta.noise = disturbance::verdict(&disturbance.noise());
+                            meta.disturbance = Some(disturbance);
+                        })?;
+                    }
                     Some(Command::Close(state, answer)) => {
                         self.flush()?;
                         let _ = answer.send(self.writer.finish(state)?);
@@ -316,6 +334,7 @@ impl Worker {
             DeviceEvent::Finished(record) => {
                 self.watched.method = record.id.method;
                 self.watched.seen.generation(&record);
+                self.disturbance.generation(&record);
                 if let Some(metrics) = &self.metrics {
                     metrics.generation(&record);
                 }
@@ -334,6 +353,7 @@ impl Worker {
         match event {
             PoolEvent::Batch(record) => {
                 self.watched.batches.batch(&record);
+                self.disturbance.batch(&record);
                 if let Some(metrics) = &self.metrics {
                     metrics.batch(&record);
                 }

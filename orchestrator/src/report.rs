@@ -1,8 +1,9 @@
 //! The table at the end of a run, and the listing of runs.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use specfleet_analysis::{Metrics, Statistic, Summary, Validity};
+use specfleet_analysis::{Metric, Metrics, Statistic, Summary, Validity};
 use specfleet_config::Settings;
+use specfleet_engine::disturbance;
 use specfleet_ledger::RunListing;
 
 use crate::report_data::Counts;
@@ -62,13 +63,22 @@ pub fn headline(settings: &Settings) -> String {
     let names: Vec<&str> = settings.methods.iter().map(|method| method.name.as_str()).collect();
     let prompts: u32 = settings.workload.iter().map(|part| part.prompts).sum();
     format!(
-        "{} devices, {} verifiers, {prompts} prompts, T = {}, seed {}; methods: {}",
+        "{} devices, {} verifiers, {prompts} prompts, T = {}, {}; methods: {}",
         settings.run.devices,
         settings.run.verifiers,
         settings.run.sampling.temperature,
-        settings.run.seed,
+        seeds(settings.run.seed, settings.run.repeat, settings.run.seeds),
         names.join(", ")
     )
+}
+
+/// The seed of a run and how often it passes over its methods.
+pub(crate) fn seeds(seed: u64, repeat: u16, seeds: u16) -> String {
+    match (repeat, seeds) {
+        (2.., _) => format!("seed {seed}, {repeat} passes"),
+        (_, 2..) => format!("seeds {seed} to {}", seed.saturating_add(u64::from(seeds) - 1)),
+        _ => format!("seed {seed}"),
+    }
 }
 
 /// One row per method: latency, uploads, energy, accuracy. A metric that does not apply stays empty.
@@ -89,18 +99,82 @@ fn table_of(summary: &Summary, columns: &[Column]) -> String {
     table.set_header(std::iter::once("method").chain(columns.iter().map(|column| column.0)));
     for (name, metrics) in summary.methods.iter() {
         let cells = columns.iter().map(|&&(_, metric, statistic, factor, decimals)| {
-            let text =
-                metrics.get(metric).map_or(String::new(), |m| format!("{:.decimals$}", statistic.of(m) * factor));
+            let text = metrics.get(metric).map_or(String::new(), |m| figure(m, statistic, factor, decimals));
             Cell::new(text).set_alignment(CellAlignment::Right)
         });
         table.add_row(std::iter::once(Cell::new(name)).chain(cells));
     }
-    table.to_string()
+    with_footnote(table.to_string())
 }
 
-/// The line below the table: whether the figures can be trusted, and what became of the uploads.
+/// Marks a percentile of fewer samples than it needs.
+const TOO_FEW: &str = "*";
+
+/// A figure of a table, marked where it has too few samples.
+pub(crate) fn figure(metric: &Metric, statistic: Statistic, factor: f64, decimals: usize) -> String {
+    let mark = if statistic.is_supported(metric) { "" } else { TOO_FEW };
+    format!("{:.decimals$}{mark}", statistic.of(metric) * factor)
+}
+
+/// Says under a table what its marks mean.
+pub(crate) fn with_footnote(table: String) -> String {
+    if table.contains(TOO_FEW) {
+        format!("{table}\n* the largest sample: a p95 needs 20 samples, a p90 10, a p99 100")
+    } else {
+        table
+    }
+}
+
+/// Figures whose intervals a table shows, where a run has any.
+const INTERVAL_COLUMNS: [(&str, &str, f64, usize); 7] = [
+    ("tok/s", "tokens_per_second", 1.0, 1),
+    ("fleet tok/s", "fleet_tokens_per_second", 1.0, 1),
+    ("upload %", "upload_rate", 1e2, 1),
+    ("total mJ/tok", "energy_per_token_joules_total", 1e3, 1),
+    ("saved %", "energy_saved_vs_hlm", 1e2, 1),
+    ("exact %", "exact_match", 1e2, 1),
+    ("agree %", "token_agreement", 1e2, 1),
+];
+
+/// Means with their 95 % intervals, of a run with several passes; `None` for any other.
+pub fn interval_table(summary: &Summary) -> Option<String> {
+    let methods: Vec<(&str, &Metrics)> = summary.methods.iter().collect();
+    intervals(&methods, summary.repeat, summary.seeds)
+}
+
+/// The same from its parts.
+pub(crate) fn intervals(methods: &[(&str, &Metrics)], repeat: u16, seeds: u16) -> Option<String> {
+    let of = |metrics: &Metrics, key: &str| metrics.get(key).and_then(|metric| Some((metric.mean, metric.interval?)));
+    let columns: Vec<_> = INTERVAL_COLUMNS
+        .iter()
+        .filter(|(_, key, ..)| methods.iter().any(|(_, metrics)| of(metrics, key).is_some()))
+        .collect();
+    if columns.is_empty() {
+        return None;
+    }
+    let passes = if seeds > 1 { format!("{seeds} seeds") } else { format!("{repeat} passes") };
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let title = format!("mean [95 %], {passes}");
+    table.set_header(std::iter::once(title).chain(columns.iter().map(|(heading, ..)| (*heading).to_owned())));
+    for (name, metrics) in methods {
+        let cells = columns.iter().map(|&&(_, key, factor, decimals)| {
+            let text = of(metrics, key).map_or(String::new(), |(mean, interval)| {
+                let [mean, low, high] = [mean, interval.low, interval.high].map(|value| value * factor);
+                format!("{mean:.decimals$} [{low:.decimals$}, {high:.decimals$}]")
+            });
+            Cell::new(text).set_alignment(CellAlignment::Right)
+        });
+        table.add_row(std::iter::once(Cell::new(name)).chain(cells));
+    }
+    Some(table.to_string())
+}
+
+/// The lines below the table: whether the figures can be trusted, what became of the uploads, what batches were charged,
+/// and what disturbed the run.
 pub fn verdict_line(summary: &Summary) -> String {
-    format!("{}\n{}", verdict(summary.state, &summary.problems, &Counts::of(summary)), charged(&summary.pool_cost))
+    let lines = [verdict(summary.state, &summary.problems, &Counts::of(summary)), charged(&summary.pool_cost)];
+    lines.into_iter().chain(disturbance::verdict(&summary.noise)).collect::<Vec<_>>().join("\n")
 }
 
 /// What batches were charged, and so how far energy and waiting depend on the host.
@@ -144,8 +218,9 @@ pub fn run_table(runs: &[RunListing]) -> String {
     table.load_style(presets::NOTHING);
     // A column that nobody has anything in says nothing.
     let tagged = runs.iter().any(|run| !run.tags.is_empty());
+    let noisy = runs.iter().any(|run| !run.noise.is_empty());
     let header = ["run", "state", "devices", "verifiers", "generations", "rounds", "batches", "methods"];
-    table.set_header(header.into_iter().chain(tagged.then_some("tags")));
+    table.set_header(header.into_iter().chain(tagged.then_some("tags")).chain(noisy.then_some("noise")));
     for run in runs {
         let tags = tagged.then(|| run.tags.join(","));
         let row = [
@@ -158,7 +233,8 @@ pub fn run_table(runs: &[RunListing]) -> String {
             run.progress.batches.to_string(),
             run.methods.join(","),
         ];
-        table.add_row(row.into_iter().chain(tags));
+        let noise = noisy.then(|| disturbance::short_verdict(&run.noise).unwrap_or_default());
+        table.add_row(row.into_iter().chain(tags).chain(noise));
     }
     table.to_string()
 }

@@ -13,7 +13,7 @@ use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState};
 use specfleet_model::Tokenizer;
 
 use crate::error::Error;
-use crate::paired::{Comparison, Pairing};
+use crate::paired::{Comparison, Pairing, Runs};
 use crate::work::{Job, Work};
 
 /// One line of `generations.jsonl`.
@@ -22,6 +22,7 @@ struct Line<'a> {
     method: &'a str,
     prompt_id: u32,
     repetition: u16,
+    pass: u16,
     data_set: &'a str,
     device: u32,
     prompt: &'a str,
@@ -62,6 +63,9 @@ pub(crate) fn header(meta: &Meta) -> RunHeader {
         faults_injected: meta.faults_injected,
         accounting: meta.accounting,
         pool_cost: meta.pool_cost.clone(),
+        repeat: meta.repeat,
+        seeds: meta.seeds,
+        noise: meta.noise(),
     }
 }
 
@@ -126,7 +130,7 @@ pub fn results(
         }
     }
     let missing = if work.all_asked {
-        (work.jobs.len() * meta.methods.len()).saturating_sub(reader.closed_generations())
+        (work.jobs.len() * meta.methods.len() * usize::from(meta.passes())).saturating_sub(reader.closed_generations())
     } else {
         0
     };
@@ -144,7 +148,7 @@ pub fn results(
     }
     let summary = summary.finish();
     let names: Vec<&str> = meta.methods.iter().map(|method| method.name.as_str()).collect();
-    let comparisons = pairing.compare(&names, meta.seed);
+    let comparisons = pairing.compare(&names, &Runs::of(meta));
     if let Some(lines) = lines {
         lines.finish(meta, &summary, &comparisons)?;
     }
@@ -165,6 +169,7 @@ fn line<'a>(
         method: meta.methods.get(usize::from(record.id.method)).map_or("", |method| &method.name),
         prompt_id: record.id.prompt,
         repetition: record.id.repetition,
+        pass: record.id.pass,
         data_set: name(&meta.data_sets, record.data_set),
         device: record.device.0,
         prompt: &job.prompt,

@@ -1,28 +1,31 @@
 //! A live run from beginning to end.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
+use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, Timer, Trust};
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Fault, Settings, Threshold};
 use specfleet_engine::cost::BatchCost;
-use specfleet_engine::id::VerifierId;
-use specfleet_engine::record::{ACCOUNTING, BETWEEN_METHODS, VerifierRecord};
+use specfleet_engine::id::{PhaseId, VerifierId};
+use specfleet_engine::record::{ACCOUNTING, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 
-use crate::audit::{self, Case};
+use crate::audit::{Audited, Case};
 use crate::error::Error;
-use crate::fleet::{Fleet, Shared};
+use crate::fleet::{Shared, Turn};
+use crate::host::HostWatch;
 use crate::inputs::inputs;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
 use crate::paired::Comparison;
+use crate::passes;
 use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
@@ -104,7 +107,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let writer = RunWriter::create(ledger, meta)?;
     let folder = writer.run_dir().to_path_buf();
     let (told, status) = watch::channel(None);
-    let generations = (resolved.methods.len() * work.jobs.len()) as u64;
+    let generations = (resolved.methods.len() * work.jobs.len()) as u64 * u64::from(settings.run.passes());
     let names: Vec<String> = resolved.methods.iter().map(|method| method.name.clone()).collect();
     let metrics = registry.map(|registry| {
         let Meta { run, scenario_hash, .. } = writer.meta();
@@ -112,6 +115,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     });
     let beside = metrics.as_ref().map(|metrics| metrics.pool().clone());
     let recorder = Recorder::start(writer, Watching { held, generations, status, metrics })?;
+    let watched_host = HostWatch::start();
     let (outcome, injected) =
         drive(&settings, &pair, &work, &resolved, cost, &recorder, progress, &mut watched, told, beside).await;
     let state = match &outcome {
@@ -121,7 +125,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
     // A recorder that stopped says why when it is closed: a full disk, mostly.
-    let noted = recorder.ended(injected, began.elapsed().as_secs_f64()).await;
+    let noted = recorder.ended(injected, began.elapsed().as_secs_f64(), watched_host).await;
     recorder.close(state).await?;
     noted?;
     let (idle, aborted) = match outcome {
@@ -199,7 +203,7 @@ async fn drive(
         recorder.pool_events(),
         origin,
     );
-    options.settings.method = BETWEEN_METHODS;
+    options.settings.phase = PhaseId::BETWEEN;
     options.settings.cost = cost;
     options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
@@ -253,36 +257,55 @@ async fn phases(
         limits: Limits::for_pair(shape.vocab, shape.context),
     })?;
     let shared = Shared {
-        settings: settings.clone(),
         pair: pair.clone(),
         drafter,
         connector,
         timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
-        events: recorder.device_events(),
         origin,
     };
-    let mut idle = (0.0, 0.0);
-    for (index, method) in resolved.methods.iter().enumerate() {
-        let index = index as u16;
-        let mut fleet = Fleet::assemble(&shared, index, method, work).await?;
-        // The account of the phase starts when the fleet stands.
-        pool.next_phase(index).await?;
-        let outcome = fleet.run(progress.phase(&method.name, work.jobs.len())).await;
-        fleet.dismiss().await;
-        outcome?;
-        for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(BETWEEN_METHODS).await? {
-            idle.0 += span.seconds();
-            idle.1 += idle_nanojoules as f64 * 1e-9;
+    let methods = &resolved.methods;
+    for pass in 0..settings.run.warmup {
+        let unheard = unheard();
+        for phase in passes::of_pass(pass, methods.len()) {
+            let method = &methods[usize::from(phase.method)];
+            let turn = Turn { settings, phase, method, work, events: unheard.clone() };
+            let label = format!("{} (warm-up)", method.name);
+            // The pool goes on counting as between the methods.
+            turn.run(&shared, progress.phase(&label, work.jobs.len())).await?;
         }
-        let finished = recorder.take_finished().await?;
-        if settings.audit {
-            let cases = cases(work, finished);
-            let audits = audit::audit(&pair.verifier, &settings.run.sampling, &cases)?;
-            recorder.audits(audits).await?;
+    }
+    let (mut idle, mut audited) = ((0.0, 0.0), Audited::default());
+    for pass in 0..settings.run.passes() {
+        let settings = &settings.of_pass(pass);
+        for phase in passes::of_pass(pass, methods.len()) {
+            let method = &methods[usize::from(phase.method)];
+            let turn = Turn { settings, phase, method, work, events: recorder.device_events() };
+            let label = passes::label(&method.name, pass, settings.run.passes());
+            let fleet = turn.assemble(&shared).await?;
+            // The account of the phase starts when the fleet stands.
+            pool.next_phase(phase).await?;
+            fleet.serve(progress.phase(&label, work.jobs.len())).await?;
+            for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(PhaseId::BETWEEN).await? {
+                idle.0 += span.seconds();
+                idle.1 += idle_nanojoules as f64 * 1e-9;
+            }
+            let finished = recorder.take_finished().await?;
+            if settings.audit {
+                let cases = cases(work, finished);
+                let audits = audited.audit(&pair.verifier, &settings.run.sampling, settings.run.repeat > 1, cases)?;
+                recorder.audits(audits).await?;
+            }
         }
     }
     shared.drafter.stop().await;
     Ok(idle)
+}
+
+/// Somewhere to report to where nobody keeps a record.
+fn unheard() -> mpsc::Sender<DeviceEvent> {
+    let (events, mut heard) = mpsc::channel(64);
+    actix::spawn(async move { while heard.recv().await.is_some() {} });
+    events
 }
 
 /// Where the fleet finds a pool that listens here: one that listens everywhere is reached by the loopback.
@@ -322,8 +345,7 @@ async fn inject(
 
 /// The finished generations with their prompts, for the audit.
 fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
-    let jobs: std::collections::BTreeMap<_, _> =
-        work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
+    let jobs: BTreeMap<_, _> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
     finished
         .into_iter()
         .filter_map(|generation| {
@@ -352,6 +374,8 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         scenario,
         scenario_hash: settings.scenario_hash(),
         seed: settings.run.seed,
+        repeat: settings.run.repeat,
+        seeds: settings.run.seeds,
         versions: [("specfleet", env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         machine: Machine::detect(),
         methods: resolved.methods.clone(),
@@ -362,6 +386,8 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         verifiers: u32::from(settings.run.verifiers),
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),
         faults_injected: 0,
+        disturbance: None,
+        noise: None,
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),

@@ -1,6 +1,6 @@
 //! What a run is held to: checks on its figures, during the run and at its end.
 
-use specfleet_analysis::{Statistic, Summary, full_metric_name, metric_names, nearest_metrics, value_of};
+use specfleet_analysis::{Statistic, Summary, full_metric_name, metric_names, nearest_metrics};
 use specfleet_config::{self as config, Check, Quantity, Settings, Threshold};
 use specfleet_engine::names::did_you_mean;
 use specfleet_engine::time::{Span, Time};
@@ -59,14 +59,18 @@ pub struct Held {
     pub value: Option<f64>,
     /// Whether it holds.
     pub holds: bool,
+    /// How many samples it is the largest of, where it is a percentile that needs more.
+    pub too_few: Option<u64>,
 }
 
 /// Holds a check against a method's figures.
 pub fn hold(check: &Check, method: &str, summary: &Summary) -> Held {
-    let value =
-        summary.methods.get(method).and_then(|metrics| value_of(metrics, &check.metric, statistic(check.statistic)));
+    let statistic = statistic(check.statistic);
+    let metric = summary.methods.get(method).and_then(|metrics| metrics.get(full_metric_name(&check.metric)?));
+    let value = metric.map(|metric| statistic.of(metric));
     let holds = value.is_some_and(|value| check.holds(value));
-    Held { method: method.to_owned(), check: check.to_string(), value, holds }
+    let too_few = metric.filter(|metric| !statistic.is_supported(metric)).map(|metric| metric.count);
+    Held { method: method.to_owned(), check: check.to_string(), value, holds, too_few }
 }
 
 /// Holds every threshold of a scenario against the figures of a run, method by method.
@@ -88,7 +92,8 @@ pub fn lines(held: &[Held]) -> Vec<String> {
         .map(|held| {
             let mark = if held.holds { "met" } else { "MISSED" };
             let value = held.value.map_or("no figure".to_owned(), |value| format!("{value:.6}"));
-            format!("threshold {mark:<6} {}: {} ({value})", held.method, held.check)
+            let few = held.too_few.map_or(String::new(), |count| format!(", the largest of {count} samples"));
+            format!("threshold {mark:<6} {}: {} ({value}{few})", held.method, held.check)
         })
         .collect()
 }

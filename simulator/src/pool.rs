@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use specfleet_engine::cost::{BatchCost, BatchWork};
 use specfleet_engine::device::Refusal;
-use specfleet_engine::id::VerifierId;
+use specfleet_engine::id::{PhaseId, VerifierId};
 use specfleet_engine::pool::{Batch, Input, ItemOutcome, Output, PoolMachine, PoolSettings, SessionKey};
 use specfleet_engine::random::{DrawKey, Purpose};
 use specfleet_engine::time::{Span, Time};
@@ -138,12 +138,12 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         }
     }
 
-    /// The account of the phase that ends at `now`; the next one writes under `method`.
-    pub(crate) fn next_phase(&mut self, now: Time, method: u16) {
+    /// The account of the phase that ends at `now`; `phase` is the next one.
+    pub(crate) fn next_phase(&mut self, now: Time, phase: PhaseId) {
         let mut out = std::mem::take(&mut self.out);
-        self.machine.next_phase(now, method, &mut out);
+        self.machine.next_phase(now, phase, &mut out);
         self.out = out;
-        self.timing = usize::from(method).min(self.timings.len() - 1);
+        self.timing = usize::from(phase.method).min(self.timings.len() - 1);
         self.carry_out(now);
     }
 

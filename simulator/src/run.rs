@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::{PoolMachine, PoolSettings};
-use specfleet_engine::record::BETWEEN_METHODS;
 use specfleet_engine::time::{Span, Time};
 
 use crate::answers::{DeviceAnswers, PoolAnswers};
@@ -90,7 +90,7 @@ pub struct Simulation<A: PoolAnswers, K> {
 impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
     /// A pool at time zero. `threads`: at least 1; changes no result.
     pub fn new(setup: PoolSetup, threads: usize, answers: A, sink: K) -> Simulation<A, K> {
-        let settings = PoolSettings { method: BETWEEN_METHODS, ..setup.settings };
+        let settings = PoolSettings { phase: PhaseId::BETWEEN, ..setup.settings };
         let pool = Pool::new(PoolSetup { settings, ..setup }, answers, sink);
         Simulation { pool: Mutex::new(pool), now: Time::ZERO, threads: threads.max(1) }
     }
@@ -119,7 +119,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
     /// its answers and its sink, which come back. `observe` is called between windows, on this thread.
     pub fn phase<D, S>(
         &mut self,
-        method: u16,
+        phase: PhaseId,
         fleet: &Fleet,
         sides: Vec<(D, S)>,
         mut observe: impl FnMut(&Progress, Sinks<'_, S, K>) -> ControlFlow<()>,
@@ -130,7 +130,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
     {
         let window = window_of(fleet)?;
         let start = fleet.start;
-        lock(&self.pool).next_phase(start, method);
+        lock(&self.pool).next_phase(start, phase);
         let mut index = 0;
         let shards: Vec<Mutex<Shard<'_, D, S>>> = sides
             .into_iter()
@@ -162,7 +162,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
             let mut pool = lock(&self.pool);
             // It is one window behind: a fault or a restart may be due before the end.
             pool.window(end);
-            pool.next_phase(end, BETWEEN_METHODS);
+            pool.next_phase(end, PhaseId::BETWEEN);
         }
         self.now = end;
         let sinks =

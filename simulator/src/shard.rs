@@ -143,7 +143,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 Device {
                     machine: fleet.machine(device),
                     now: fleet.start,
-                    generation: GenerationId { method: 0, prompt: 0, repetition: 0 },
+                    generation: GenerationId { method: 0, prompt: 0, repetition: 0, pass: 0 },
                     finish: FinishReason::Length,
                     wake: Time(u64::MAX),
                     timer: Time(u64::MAX),

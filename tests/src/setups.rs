@@ -3,6 +3,7 @@
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, VerifierProfile};
 use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::method::{
     Estimator, Gate, ImportanceRule, ImportanceStatistic, Join, Keep, Method, PayloadForm, PriceRule, ProbabilityBits,
     Sampling, Writer,
@@ -140,7 +141,7 @@ pub fn small(method: Method, prompts: u32, max_new_tokens: u32) -> Setup {
             outages: None,
         },
         pool: PoolSettings {
-            method: 0,
+            phase: PhaseId::default(),
             verifiers: 2,
             batch_tokens: 32,
             batch_sequences: 4,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::device::payload::downlink_bits;
 use specfleet_engine::device::{DeviceSettings, Step, StepResult, UploadPlan};
-use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
+use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, UploadId};
 use specfleet_engine::load::{Churn, Load, Turns};
 use specfleet_engine::pool::{Batch, ItemOutcome, PoolSettings, SessionKey};
 use specfleet_engine::random::DrawKey;
@@ -100,7 +100,7 @@ pub fn simulate(setup: &Setup, extras: &Extras) -> Outcome {
     let mut phases = Vec::new();
     for method in 0..extras.phases {
         let jobs = 0..setup.prompts.len() as u32;
-        let generation = |prompt| GenerationId { method, prompt, repetition: 0 };
+        let generation = |prompt| GenerationId { method, prompt, repetition: 0, pass: 0 };
         let fleet = Fleet::new(Phase {
             devices: setup.devices,
             start: simulation.now(),
@@ -115,7 +115,7 @@ pub fn simulate(setup: &Setup, extras: &Extras) -> Outcome {
         });
         let sides = (0..SHARDS).map(|_| (ToyDevices::new(setup), Rows::default())).collect();
         let (totals, sinks) = simulation
-            .phase(method, &fleet.expect("valid settings"), sides, |progress, _| {
+            .phase(PhaseId { method, pass: 0 }, &fleet.expect("valid settings"), sides, |progress, _| {
                 assert!(progress.windows < 20_000_000, "the simulation does not come to rest");
                 ControlFlow::Continue(())
             })

@@ -352,7 +352,7 @@ impl World {
         let Some(prompt) = simulated.queue.pop() else { return };
         simulated.tokens = self.setup.prompts[prompt as usize].clone();
         simulated.laws.clear();
-        let generation = GenerationId { method: 0, prompt, repetition: 0 };
+        let generation = GenerationId { method: 0, prompt, repetition: 0, pass: 0 };
         let prompt_tokens = simulated.tokens.len() as u32;
         self.device(
             device,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use specfleet_engine::device::{
     self, DeviceMachine, Lookback, NextToken, OnRefused, Outages, Refusal, Signals, Start, Step, StepResult, Verdict,
 };
-use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, UploadId, VerifierId};
+use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, PhaseId, UploadId, VerifierId};
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::pool::{
     self, Autoscale, Breaker, ItemOutcome, JobKind, JobRequest, PoolMachine, PoolSettings, PriceUpdate, QueueOrder,
@@ -118,7 +118,7 @@ fn device_input() -> impl Strategy<Value = Feed> {
     });
     prop_oneof![
         2 => (0u32..20, 1u32..70).prop_map(|(prompt, tokens)| Feed::Say(device::Input::Start(Start {
-            generation: GenerationId { method: 0, prompt, repetition: 0 },
+            generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 },
             data_set: 0,
             prompt_tokens: tokens,
             scheduled: Time(0),
@@ -260,7 +260,7 @@ proptest! {
             prop_assert!(ended <= counts.sent && counts.sent <= ended + u64::from(jobs) + running as u64);
         }
         let mut out = Vec::new();
-        machine.next_phase(now, 1, &mut out);
+        machine.next_phase(now, PhaseId { method: 1, pass: 0 }, &mut out);
         for output in &out {
             if let pool::Output::VerifierRecord(account) = output {
                 // A batch may be said to have computed for longer than the time that has passed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
 use quinn::{AsyncUdpSocket, Endpoint, VarInt};
-use specfleet_engine::id::VerifierId;
+use specfleet_engine::id::{PhaseId, VerifierId};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::VerifierRecord;
 use specfleet_engine::wire::{Goodbye, Hello, Limits, PROTOCOL_VERSION};
@@ -165,8 +165,8 @@ impl PoolHandle {
 
     /// Ends the phase of one method and goes on with the method of this index. The accounts of the phase also come as
     /// events, behind all batches of the phase: record one or the other.
-    pub async fn next_phase(&self, method: u16) -> Result<Vec<VerifierRecord>, PoolError> {
-        self.ask(NextPhase(method)).await
+    pub async fn next_phase(&self, phase: PhaseId) -> Result<Vec<VerifierRecord>, PoolError> {
+        self.ask(NextPhase(phase)).await
     }
 
     /// What the pool is doing.

@@ -1,7 +1,7 @@
 //! What the pool actor is told and asked, and what it answers.
 
 use actix::Message;
-use specfleet_engine::id::{ConnectionId, UploadId, VerifierId};
+use specfleet_engine::id::{ConnectionId, PhaseId, UploadId, VerifierId};
 use specfleet_engine::pool::JobKind;
 use specfleet_engine::record::VerifierRecord;
 use specfleet_engine::wire::{Goodbye, ServerFrame, Upload};
@@ -48,7 +48,7 @@ pub(crate) struct Kill(pub(crate) VerifierId);
 /// End the phase and go on under the method with this index.
 #[derive(Message)]
 #[rtype(result = "Vec<VerifierRecord>")]
-pub(crate) struct NextPhase(pub(crate) u16);
+pub(crate) struct NextPhase(pub(crate) PhaseId);
 
 /// Asks for the status.
 #[derive(Message)]

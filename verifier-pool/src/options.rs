@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use specfleet_config::HostPort;
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::{Input, Output, PoolSettings};
 use specfleet_engine::record::{BatchRecord, VerifierRecord};
 use specfleet_engine::time::Time;
@@ -49,8 +50,8 @@ pub enum Call<'a> {
     New,
     /// [`PoolMachine::handle`](specfleet_engine::pool::PoolMachine::handle).
     Handle(&'a Input),
-    /// [`PoolMachine::next_phase`](specfleet_engine::pool::PoolMachine::next_phase) under the method with this index.
-    NextPhase(u16),
+    /// [`PoolMachine::next_phase`](specfleet_engine::pool::PoolMachine::next_phase) to this phase.
+    NextPhase(PhaseId),
 }
 
 /// Where the pool's certificate comes from.

@@ -436,12 +436,12 @@ impl Handler<Kill> for Pool {
 impl Handler<NextPhase> for Pool {
     type Result = MessageResult<NextPhase>;
 
-    fn handle(&mut self, NextPhase(method): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, NextPhase(phase): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
         let mut outputs = Vec::new();
         let now = time_since(self.origin);
-        self.machine.next_phase(now, method, &mut outputs);
+        self.machine.next_phase(now, phase, &mut outputs);
         if let Some(journal) = &mut self.journal {
-            journal(now, Call::NextPhase(method), &outputs);
+            journal(now, Call::NextPhase(phase), &outputs);
         }
         let mut records = Vec::new();
         for output in outputs {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use specfleet_engine::method::{Gate, Method};
 use specfleet_engine::record::{BatchRecord, RoundRecord, Source};
-use specfleet_engine::time::{Span, Time};
+use specfleet_engine::time::Span;
 
 /// Tokens of one bin of [`MethodFigures::answer`].
 pub const ANSWER_BIN: u32 = 8;
@@ -59,13 +59,13 @@ pub struct MethodFigures {
     pub answer: Vec<Judged>,
     /// Completed batches by their number of sequences, which a stored run may say is anything.
     pub batch_sizes: BTreeMap<u32, u64>,
-    /// Over time.
-    pub stretches: Stretches,
+    /// Over time, by pass.
+    pub passes: Vec<Stretches>,
 }
 
 impl MethodFigures {
-    /// Nothing collected. The method's phase lasts from `from` to `to` and is shown in `bins` stretches.
-    pub fn new(method: &Method, from: Time, to: Time, bins: usize) -> MethodFigures {
+    /// Nothing collected. `passes`: the stretches of the method's phase in each pass of the run.
+    pub fn new(method: &Method, passes: Vec<Stretches>) -> MethodFigures {
         MethodFigures {
             measures_uncertainty: measures_uncertainty(&method.gate),
             gaps: LogBins::default(),
@@ -75,14 +75,21 @@ impl MethodFigures {
             places: Vec::new(),
             answer: Vec::new(),
             batch_sizes: BTreeMap::new(),
-            stretches: Stretches::new(from, to, bins),
+            passes,
         }
     }
 
-    /// Takes in the next round of a generation. `gap`: since its previous commit, where there is one; `place`: of its draft
+    /// Takes in the next round of a generation in this pass. `gap`: since its previous commit, where there is one; `place`: of its draft
     /// in the upload, where that is known; `audited`: min(1, y_d/x_d), where the verifier only said so afterwards.
     #[inline]
-    pub fn round(&mut self, round: &RoundRecord, gap: Option<Span>, place: Option<u32>, audited: Option<f32>) {
+    pub fn round(
+        &mut self,
+        pass: u16,
+        round: &RoundRecord,
+        gap: Option<Span>,
+        place: Option<u32>,
+        audited: Option<f32>,
+    ) {
         if let Some(gap) = gap {
             self.gap(gap);
         }
@@ -113,7 +120,9 @@ impl MethodFigures {
         if answered {
             self.queue.push(queue);
         }
-        self.stretches.round(round.committed_at, answered.then_some(queue));
+        if let Some(stretches) = self.passes.get_mut(usize::from(pass)) {
+            stretches.round(round.committed_at, answered.then_some(queue));
+        }
     }
 
     /// A gap between two commits that lie in two parts of the store.
@@ -136,7 +145,9 @@ impl MethodFigures {
     pub fn batch(&mut self, batch: &BatchRecord) {
         if batch.completed {
             *self.batch_sizes.entry(batch.sequences).or_default() += 1;
-            self.stretches.batch(batch.started, batch.sequences);
+            if let Some(stretches) = self.passes.get_mut(usize::from(batch.pass)) {
+                stretches.batch(batch.started, batch.sequences);
+            }
         }
     }
 
@@ -151,7 +162,7 @@ impl MethodFigures {
         for (sequences, batches) in &other.batch_sizes {
             *self.batch_sizes.entry(*sequences).or_default() += batches;
         }
-        self.stretches.merge(&other.stretches);
+        self.passes.iter_mut().zip(&other.passes).for_each(|(mine, others)| mine.merge(others));
     }
 }
 
@@ -177,6 +188,7 @@ mod tests {
     use super::*;
     use specfleet_engine::id::VerifierId;
     use specfleet_engine::method::{PayloadForm, ProbabilityBits, Writer};
+    use specfleet_engine::time::Time;
 
     #[test]
     fn a_batch_of_any_size_takes_no_more_memory() {
@@ -191,6 +203,7 @@ mod tests {
         };
         let batch = |sequences, completed| BatchRecord {
             method: 0,
+            pass: 0,
             batch: 0,
             verifier: VerifierId(0),
             started: Time::ZERO,
@@ -209,7 +222,7 @@ mod tests {
             unclaimed_nanojoules: 0,
             completed,
         };
-        let mut figures = MethodFigures::new(&method, Time::ZERO, Time(1), 1);
+        let mut figures = MethodFigures::new(&method, vec![Stretches::new(Time::ZERO, Time(1), 1)]);
         for sequences in [3, u32::MAX, 3] {
             figures.batch(&batch(sequences, true));
         }

@@ -1,17 +1,20 @@
 //! What both builders of a summary share: a run's samples by data set and method, its phases, its counts.
 
-use specfleet_engine::id::GenerationId;
+use specfleet_engine::id::{GenerationId, PhaseId};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{
     BETWEEN_METHODS, BatchRecord, FinishReason, GenerationRecord, UploadCounts, VerifierRecord,
 };
 use specfleet_engine::time::{Span, Time};
 
-use super::collector::Collector;
+use super::cells::Cells;
+use super::collector::{Collector, Distribution};
+use super::kind::Kind;
 use super::phase::Phase;
 use super::samples::MethodSamples;
 use super::tally::GenerationTally;
 use super::{DataSet, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Scores, Summary, SummaryError, Validity};
+use crate::passes::Crossed;
 
 /// Problems that a summary lists in words; it counts the others.
 const LISTED_PROBLEMS: usize = 20;
@@ -22,10 +25,12 @@ pub(super) struct Books<C: Collector> {
     header: RunHeader,
     methods: Vec<Method>,
     data_sets: Vec<String>,
-    /// By data set, then method.
+    /// By data set, then phase: pass by pass, in each the methods in their order.
     samples: Vec<Vec<MethodSamples<C>>>,
-    /// By method.
+    /// By phase.
     phases: Vec<Phase<C>>,
+    /// Of a run with several passes, for the intervals of its means.
+    cells: Option<Cells>,
     counts: Counts,
     problems: Problems,
 }
@@ -41,14 +46,16 @@ struct Counts {
     uploads: UploadCounts,
 }
 
-impl<C: Collector> Books<C> {
+impl<C: Distribution> Books<C> {
     pub(super) fn new(header: RunHeader, methods: &[Method], data_sets: &[String]) -> Books<C> {
+        let phases = methods.len() * usize::from(header.passes());
         Books {
-            header,
             methods: methods.to_vec(),
             data_sets: data_sets.to_vec(),
-            samples: vec![vec![MethodSamples::default(); methods.len()]; data_sets.len()],
-            phases: vec![Phase::default(); methods.len()],
+            samples: vec![vec![MethodSamples::default(); phases]; data_sets.len()],
+            phases: vec![Phase::default(); phases],
+            cells: (header.passes() > 1).then(Cells::default),
+            header,
             counts: Counts::default(),
             problems: Problems::default(),
         }
@@ -56,6 +63,11 @@ impl<C: Collector> Books<C> {
 
     pub(super) fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    /// Whether every pass must give the same tokens.
+    pub(super) fn repeats(&self) -> bool {
+        self.header.repeat > 1
     }
 
     /// The run's accounting.
@@ -66,49 +78,70 @@ impl<C: Collector> Books<C> {
     /// A tally for a generation of this run.
     pub(super) fn start(
         &self,
-        method: u16,
+        phase: PhaseId,
         data_set: u16,
         scheduled: Time,
         latency_target: Span,
     ) -> Result<GenerationTally, SummaryError> {
-        self.known_method(method)?;
+        let phase = self.place(phase)?;
         if usize::from(data_set) >= self.data_sets.len() {
             return Err(SummaryError::UnknownDataSet { index: data_set, data_sets: self.data_sets.len() });
         }
-        Ok(GenerationTally::new(method, data_set, scheduled, latency_target))
+        Ok(GenerationTally::new(phase, data_set, scheduled, latency_target))
     }
 
     /// The samples that a tally's rounds go to.
     #[inline]
     pub(super) fn samples_of(&mut self, tally: &GenerationTally) -> &mut MethodSamples<C> {
-        self.samples_at(tally.data_set, tally.method)
+        &mut self.samples[usize::from(tally.data_set)][usize::from(tally.phase)]
     }
 
-    #[inline]
-    pub(super) fn samples_at(&mut self, data_set: u16, method: u16) -> &mut MethodSamples<C> {
-        &mut self.samples[usize::from(data_set)][usize::from(method)]
+    /// Adds a ratio to a generation that was added before.
+    pub(super) fn paired_ratio(&mut self, id: GenerationId, data_set: u16, kind: Kind, numerator: i64, of: u64) {
+        // It was in the run's lists when it was added.
+        let Ok(place) = self.place(id.phase()) else { return };
+        self.samples[usize::from(data_set)][usize::from(place)].signed_ratio(kind, numerator, of);
+        if let Some(cells) = &mut self.cells {
+            cells.of(id.phase(), data_set, id.prompt).signed_ratio(kind, numerator, of);
+        }
+    }
+
+    /// The same with a plain sample.
+    pub(super) fn paired_sample(&mut self, id: GenerationId, data_set: u16, kind: Kind, value: f64) {
+        let Ok(place) = self.place(id.phase()) else { return };
+        self.samples[usize::from(data_set)][usize::from(place)].sample(kind, value);
+        if let Some(cells) = &mut self.cells {
+            cells.of(id.phase(), data_set, id.prompt).sample(kind, value);
+        }
     }
 
     /// Adds a generation whose rounds were tallied.
     pub(super) fn generation(&mut self, record: &GenerationRecord, tally: &GenerationTally, scores: Scores) {
-        let (data_set, method) = (usize::from(tally.data_set), usize::from(tally.method));
-        self.samples[data_set][method].add(&self.methods[method], record, tally, scores);
-        self.phases[method].generation(record, tally);
+        let (data_set, phase) = (usize::from(tally.data_set), usize::from(tally.phase));
+        let method = &self.methods[phase % self.methods.len()];
+        self.samples[data_set][phase].add(method, record, tally, scores);
+        self.phases[phase].generation(record, tally);
         self.counts.generation(record);
+        if let Some(cells) = &mut self.cells {
+            let cell = cells.of(record.id.phase(), tally.data_set, record.id.prompt);
+            cell.add(method, record, tally, scores);
+            let gaps = record.first_token.map_or(Span::ZERO, |first| tally.last.since(first));
+            cell.ratio(Kind::InterTokenLatency, gaps.0, u64::from(tally.tokens.saturating_sub(1)));
+        }
     }
 
     pub(super) fn batch(&mut self, batch: &BatchRecord) -> Result<(), SummaryError> {
         if batch.method != BETWEEN_METHODS {
-            self.known_method(batch.method)?;
-            self.phases[usize::from(batch.method)].batch(batch);
+            let phase = self.place(PhaseId { method: batch.method, pass: batch.pass })?;
+            self.phases[usize::from(phase)].batch(batch);
         }
         Ok(())
     }
 
     pub(super) fn verifier(&mut self, verifier: &VerifierRecord) -> Result<(), SummaryError> {
         if verifier.method != BETWEEN_METHODS {
-            self.known_method(verifier.method)?;
-            self.phases[usize::from(verifier.method)].verifier(verifier);
+            let phase = self.place(PhaseId { method: verifier.method, pass: verifier.pass })?;
+            self.phases[usize::from(phase)].verifier(verifier);
         }
         Ok(())
     }
@@ -120,7 +153,8 @@ impl<C: Collector> Books<C> {
     /// A generation whose books do not close.
     pub(super) fn imbalance(&mut self, id: GenerationId, imbalance: &impl std::fmt::Display) {
         let name = &self.methods[usize::from(id.method)].name;
-        let reason = format!("{name}, prompt {}, repetition {}: {imbalance}", id.prompt, id.repetition);
+        let pass = if self.header.passes() > 1 { format!(", pass {}", id.pass) } else { String::new() };
+        let reason = format!("{name}, prompt {}, repetition {}{pass}: {imbalance}", id.prompt, id.repetition);
         self.problems.add(reason);
     }
 
@@ -135,40 +169,42 @@ impl<C: Collector> Books<C> {
         for (mine, others) in self.phases.iter_mut().zip(&other.phases) {
             mine.merge(others);
         }
+        if let (Some(mine), Some(others)) = (&mut self.cells, &other.cells) {
+            mine.merge(others);
+        }
         self.counts.merge(&other.counts);
         self.problems.merge(&other.problems);
         Ok(())
     }
 
     pub(super) fn finish(self) -> Summary {
-        let mut overall: Vec<MethodSamples<C>> = self.phases.into_iter().map(Phase::finish).collect();
-        for data_set in &self.samples {
+        let Books { header, methods, data_sets, samples, phases, cells, .. } = self;
+        let mut overall: Vec<MethodSamples<C>> = phases.into_iter().map(Phase::finish).collect();
+        for data_set in &samples {
             for (sum, samples) in overall.iter_mut().zip(data_set) {
                 sum.merge(samples);
             }
         }
-        let metrics = |samples: Vec<MethodSamples<C>>| -> Ordered<Metrics> {
-            let named = self.methods.iter().zip(samples);
-            named
-                .filter(|(_, samples)| samples.any())
-                .map(|(method, samples)| (method.name.clone(), samples.metrics()))
-                .collect()
-        };
-        let methods = metrics(overall);
-        let data_sets = self.data_sets.into_iter().zip(self.samples);
-        let data_sets = data_sets.map(|(name, samples)| (name, DataSet { methods: metrics(samples) }));
+        let passes = Passes { methods: &methods, count: header.passes(), cells: cells.as_ref(), seed: header.seed };
+        let whole = passes.metrics(overall, None);
+        let by_data_set = data_sets.into_iter().zip(samples).enumerate();
+        let data_sets = by_data_set
+            .map(|(index, (name, samples))| (name, DataSet { methods: passes.metrics(samples, Some(index as u16)) }));
         let data_sets = data_sets.filter(|(_, data_set)| !data_set.methods.is_empty()).collect();
         let Counts { generations, failed, dropped, left, battery, uploads } = self.counts;
         Summary {
             schema: SUMMARY_SCHEMA,
-            run: self.header.run,
-            seed: self.header.seed,
-            scenario_hash: self.header.scenario_hash,
-            accounting: self.header.accounting,
-            pool_cost: self.header.pool_cost,
+            run: header.run,
+            seed: header.seed,
+            repeat: header.repeat,
+            seeds: header.seeds,
+            scenario_hash: header.scenario_hash,
+            accounting: header.accounting,
+            pool_cost: header.pool_cost,
+            noise: header.noise,
             state: if self.problems.count == 0 { Validity::Valid } else { Validity::Invalid },
             problems: self.problems.listed(),
-            faults_injected: self.header.faults_injected,
+            faults_injected: header.faults_injected,
             quantiles: C::QUANTILES.to_owned(),
             generations,
             failed,
@@ -176,14 +212,60 @@ impl<C: Collector> Books<C> {
             left,
             battery,
             uploads,
-            methods,
+            methods: whole,
             data_sets,
         }
     }
 
-    fn known_method(&self, index: u16) -> Result<(), SummaryError> {
-        let methods = self.methods.len();
-        if usize::from(index) < methods { Ok(()) } else { Err(SummaryError::UnknownMethod { index, methods }) }
+    /// Where a phase stands among the others.
+    fn place(&self, PhaseId { method, pass }: PhaseId) -> Result<u16, SummaryError> {
+        let (methods, passes) = (self.methods.len(), self.header.passes());
+        if usize::from(method) >= methods {
+            return Err(SummaryError::UnknownMethod { index: method, methods });
+        }
+        let place = usize::from(pass) * methods + usize::from(method);
+        u16::try_from(place).ok().filter(|_| pass < passes).ok_or(SummaryError::UnknownPass { index: pass, passes })
+    }
+}
+
+/// What turns the samples of phases into metrics of methods.
+struct Passes<'a> {
+    methods: &'a [Method],
+    count: u16,
+    cells: Option<&'a Cells>,
+    seed: u64,
+}
+
+impl Passes<'_> {
+    /// Metrics by method, over all passes, from the samples by phase; of one data set or of all.
+    fn metrics<C: Distribution>(&self, samples: Vec<MethodSamples<C>>, data_set: Option<u16>) -> Ordered<Metrics> {
+        let named = self.methods.iter().enumerate().map(|(index, method)| {
+            let of_method = samples.iter().skip(index).step_by(self.methods.len());
+            let mut sum = MethodSamples::default();
+            of_method.clone().for_each(|pass| sum.merge(pass));
+            (index as u16, &method.name, of_method, sum)
+        });
+        named
+            .filter(|(.., sum)| sum.any())
+            .map(|(index, name, of_method, sum)| {
+                let mut metrics = sum.metrics();
+                if let Some(cells) = self.cells {
+                    let by_pass: Vec<Metrics> = of_method.map(|pass| pass.clone().metrics()).collect();
+                    for (kind, name) in Kind::all() {
+                        let Some(metric) = metrics.get_mut(name) else { continue };
+                        let crossed = cells.crossed(index, data_set, kind, self.count);
+                        // Batches and phases have no prompts.
+                        let crossed = if crossed.mean().is_some() {
+                            crossed
+                        } else {
+                            Crossed::of_passes(by_pass.iter().filter_map(|pass| Some(pass.get(name)?.mean)))
+                        };
+                        metric.interval = crossed.interval(self.seed).map(|found| found.around(metric.mean, &crossed));
+                    }
+                }
+                (name.clone(), metrics)
+            })
+            .collect()
     }
 }
 

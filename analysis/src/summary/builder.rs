@@ -1,7 +1,7 @@
 //! The exact summary: every sample is kept until the end.
 
 use specfleet_engine::method::Method;
-use specfleet_engine::record::{BatchRecord, FinishReason, VerifierRecord};
+use specfleet_engine::record::{BatchRecord, FinishReason, Source, VerifierRecord};
 
 use super::books::Books;
 use super::pairs::{Outcome, Pairs};
@@ -29,7 +29,8 @@ impl SummaryBuilder {
     /// Adds a generation. If its books do not close, the summary is invalid and says why.
     pub fn add(&mut self, view: GenerationView<'_>) -> Result<(), SummaryError> {
         let record = view.record;
-        let mut tally = self.books.start(record.id.method, record.data_set, record.scheduled, record.latency_target)?;
+        let mut tally =
+            self.books.start(record.id.phase(), record.data_set, record.scheduled, record.latency_target)?;
         if let Err(imbalance) = check_energy_closes(record, view.rounds, self.books.accounting()) {
             self.books.imbalance(record.id, &imbalance);
         }
@@ -43,7 +44,8 @@ impl SummaryBuilder {
         self.books.generation(record, &tally, Scores { exact_match: view.exact_match, rouge_l: view.rouge_l });
         // What was never started has no text to compare.
         if record.finish != FinishReason::Dropped {
-            self.pairs.add(record, Outcome { tokens: record.tokens.clone(), nanojoules: record.energy.total() });
+            let local = view.rounds.iter().any(|round| matches!(round.source, Source::Fallback | Source::Refused));
+            self.pairs.add(record, Outcome::of(record, local));
         }
         Ok(())
     }

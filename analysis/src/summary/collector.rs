@@ -7,8 +7,6 @@ use crate::sketch::Sketch;
 
 /// A collection of one metric's samples.
 pub(super) trait Collector: Clone + Default + fmt::Debug {
-    /// What its percentiles are, for the summary.
-    const QUANTILES: &'static str;
     /// Adds a sample; NaN is left out.
     fn sample(&mut self, value: f64);
     /// Adds `count` samples of `nanoseconds` each, in seconds.
@@ -17,13 +15,17 @@ pub(super) trait Collector: Clone + Default + fmt::Debug {
     fn ratio(&mut self, numerator: i64, denominator: u64, scale: f64);
     /// Adds another collection's samples.
     fn merge(&mut self, other: &Self);
+}
+
+/// A collection that a summary's figures come from.
+pub(super) trait Distribution: Collector {
+    /// What its percentiles are, for the summary.
+    const QUANTILES: &'static str;
     /// The metric; `None` without samples.
     fn metric(self, unit: &str, scale: f64) -> Option<Metric>;
 }
 
 impl Collector for Samples {
-    const QUANTILES: &'static str = "exact";
-
     fn sample(&mut self, value: f64) {
         self.push(value);
     }
@@ -39,6 +41,10 @@ impl Collector for Samples {
     fn merge(&mut self, other: &Samples) {
         Samples::merge(self, other);
     }
+}
+
+impl Distribution for Samples {
+    const QUANTILES: &'static str = "exact";
 
     fn metric(self, unit: &str, _scale: f64) -> Option<Metric> {
         Samples::metric(self, unit)
@@ -46,8 +52,6 @@ impl Collector for Samples {
 }
 
 impl Collector for Sketch {
-    const QUANTILES: &'static str = "sketch, relative error 0.01";
-
     fn sample(&mut self, value: f64) {
         self.push(value);
     }
@@ -64,6 +68,10 @@ impl Collector for Sketch {
     fn merge(&mut self, other: &Sketch) {
         Sketch::merge(self, other);
     }
+}
+
+impl Distribution for Sketch {
+    const QUANTILES: &'static str = "sketch, relative error 0.01";
 
     fn metric(self, unit: &str, scale: f64) -> Option<Metric> {
         Sketch::metric(self, unit, scale)

@@ -43,7 +43,7 @@
 //! latency says nothing without `dropped_share` beside it, which is why that one is always there.
 
 /// A metric; as a number, its place in the tables.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     TokensPerSecond,
     TimeToFirstToken,
@@ -85,6 +85,52 @@ pub(super) enum Kind {
     FirstDivergence,
     RougeL,
 }
+
+/// Every [`Kind`], in order.
+const ALL: [Kind; 39] = {
+    use Kind::*;
+    [
+        TokensPerSecond,
+        TimeToFirstToken,
+        InterTokenLatency,
+        RequestLatency,
+        Dropped,
+        DroppedShare,
+        Failed,
+        FailedShare,
+        Queue,
+        Verify,
+        BatchSequences,
+        BatchTokens,
+        BusyShare,
+        FleetTokens,
+        Goodput,
+        GoodputShare,
+        Fairness,
+        WorstDecile,
+        UploadRate,
+        TrueSkipRate,
+        DeviationRate,
+        RejectionRate,
+        VerifierAgreement,
+        AcceptanceLength,
+        WastedDrafts,
+        StaleResults,
+        WastedJoulesDrafts,
+        WastedJoulesUnclaimed,
+        UplinkBytes,
+        EnergyDevice,
+        EnergyRadio,
+        EnergyCloud,
+        EnergyCloudPaper,
+        EnergyTotal,
+        EnergySaved,
+        ExactMatch,
+        TokenAgreement,
+        FirstDivergence,
+        RougeL,
+    ]
+};
 
 /// Ratios whose numerator counts billionths of the unit (nanojoules, nanoseconds, rounded shares), and plain samples.
 const NANO: f64 = 1e-9;
@@ -134,6 +180,13 @@ pub(super) const KINDS: [(&str, &str, f64); 39] = [
     ("first_divergence_tokens", "tokens", NANO),
     ("rouge_l", "ratio", NANO),
 ];
+
+impl Kind {
+    /// All of them in their order, with their names.
+    pub(super) fn all() -> impl Iterator<Item = (Kind, &'static str)> {
+        ALL.into_iter().zip(KINDS.iter().map(|(name, ..)| *name))
+    }
+}
 
 /// Names and units of all metrics that a summary can have, in the order of its tables.
 pub fn metric_names() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -3,6 +3,7 @@
 
 mod books;
 mod builder;
+mod cells;
 mod collector;
 mod kind;
 mod ordered;
@@ -14,6 +15,7 @@ mod stream;
 mod tally;
 
 use serde::{Deserialize, Serialize};
+use specfleet_engine::disturbance::Noise;
 use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, UploadCounts};
 use thiserror::Error;
 
@@ -41,8 +43,14 @@ pub struct Summary {
     /// The run's name; empty in a file that two equal runs share byte for byte.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub run: String,
-    /// Its seed.
+    /// Its seed; that of its first pass where passes have seeds of their own.
     pub seed: u64,
+    /// Passes with the same seed.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub repeat: u16,
+    /// Passes with seeds of their own.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub seeds: u16,
     /// Digest of its scenario.
     pub scenario_hash: String,
     /// How joules and waiting are accounted ([`specfleet_engine::record::ACCOUNTING`]).
@@ -53,6 +61,9 @@ pub struct Summary {
     pub pool_cost: String,
     /// Whether its figures can be trusted.
     pub state: Validity,
+    /// What disturbed a live run too much; empty for a quiet one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noise: Vec<Noise>,
     /// Why it is invalid: the first twenty reasons, and how many more there are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -88,6 +99,16 @@ fn measured() -> String {
     "measured".to_owned()
 }
 
+/// Passes of summaries that do not say.
+fn one() -> u16 {
+    1
+}
+
+/// Serde asks by reference.
+fn is_one(passes: &u16) -> bool {
+    *passes == 1
+}
+
 /// Results on one data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataSet {
@@ -106,7 +127,7 @@ pub enum Validity {
 }
 
 /// What names a run in its summary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RunHeader {
     /// The run's name.
     pub run: String,
@@ -120,6 +141,19 @@ pub struct RunHeader {
     pub accounting: u32,
     /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
     pub pool_cost: String,
+    /// Passes with the same seed, at least 1.
+    pub repeat: u16,
+    /// Passes with seeds of their own, at least 1.
+    pub seeds: u16,
+    /// What disturbed it too much.
+    pub noise: Vec<Noise>,
+}
+
+impl RunHeader {
+    /// Passes over all methods.
+    pub fn passes(&self) -> u16 {
+        self.repeat.max(self.seeds).max(1)
+    }
 }
 
 /// Everything known about one generation. Its method, prompt, repetition and data set stand in the record.
@@ -156,6 +190,14 @@ pub enum SummaryError {
         index: u16,
         /// Methods of the run.
         methods: usize,
+    },
+    /// Its pass is beyond those of the run.
+    #[error("a record names pass {index}, the run has {passes}")]
+    UnknownPass {
+        /// The pass, from 0.
+        index: u16,
+        /// Passes of the run.
+        passes: u16,
     },
     /// Its data set is not in the run's list.
     #[error("a generation names data set {index}, the run has {data_sets}")]

@@ -122,9 +122,9 @@ impl PiecewiseSummary {
         let fragment = match self.fragments.get_mut(&record.id) {
             Some(fragment) => fragment,
             None => {
-                let (method, data_set) = (record.id.method, record.data_set);
+                let (phase, data_set) = (record.id.phase(), record.data_set);
                 let tally = either!(&self.books, books => {
-                    books.start(method, data_set, record.scheduled, record.latency_target)?
+                    books.start(phase, data_set, record.scheduled, record.latency_target)?
                 });
                 self.fragments.entry(record.id).or_insert(Fragment::new(tally, first))
             }
@@ -185,9 +185,9 @@ impl PiecewiseSummary {
         let fragment = match self.fragments.remove(&record.id) {
             Some(fragment) => fragment,
             None => {
-                let (method, data_set) = (record.id.method, record.data_set);
+                let (phase, data_set) = (record.id.phase(), record.data_set);
                 let tally = either!(&self.books, books => {
-                    books.start(method, data_set, record.scheduled, record.latency_target)?
+                    books.start(phase, data_set, record.scheduled, record.latency_target)?
                 });
                 Fragment::new(tally, 0)
             }
@@ -203,7 +203,7 @@ impl PiecewiseSummary {
             books.generation(record, &tally, scores);
         });
         if record.finish != FinishReason::Dropped {
-            self.pairs.add(record, Outcome { tokens: record.tokens.clone(), nanojoules: record.energy.total() });
+            self.pairs.add(record, Outcome::of(record, sums.local));
         }
         let gap_time = if tally.tokens > 0 { tally.last.since(first_commit) } else { Span::ZERO };
         Ok(GenerationTotals { tokens: tally.tokens, uploads: tally.uploads, gap_time })

@@ -5,7 +5,7 @@ use specfleet_engine::method::{Gate, Method, Writer};
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_engine::time::Span;
 
-use super::collector::Collector;
+use super::collector::{Collector, Distribution};
 use super::kind::{KINDS, Kind};
 use super::tally::{GenerationTally, SHARE_STEPS};
 use super::{Metrics, Scores};
@@ -140,6 +140,13 @@ impl<C: Collector> MethodSamples<C> {
         }
     }
 
+    /// What was collected of one metric.
+    pub(super) fn of(&self, kind: Kind) -> &C {
+        &self.samples[kind as usize]
+    }
+}
+
+impl<C: Distribution> MethodSamples<C> {
     /// The metrics that apply.
     pub(super) fn metrics(self) -> Metrics {
         let metrics = KINDS.into_iter().zip(self.samples);

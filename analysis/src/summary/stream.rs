@@ -1,5 +1,6 @@
 //! The summary of runs that are too big to keep: counters, sums and sketches.
 
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{BatchRecord, GenerationRecord, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
@@ -34,12 +35,12 @@ impl StreamSummary {
     /// token, zero for none.
     pub fn start(
         &self,
-        method: u16,
+        phase: PhaseId,
         data_set: u16,
         scheduled: Time,
         latency_target: Span,
     ) -> Result<GenerationTally, SummaryError> {
-        self.books.start(method, data_set, scheduled, latency_target)
+        self.books.start(phase, data_set, scheduled, latency_target)
     }
 
     /// Adds a generation that ended, with what its rounds left in `tally`. The record's tokens are not looked at. If its

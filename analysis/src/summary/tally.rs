@@ -35,12 +35,13 @@ pub struct GenerationTally {
     pub(super) added: u32,
     /// Tokens that came within the latency target.
     pub(super) in_time: u32,
-    pub(super) method: u16,
+    /// Place of the generation's phase among the summary's.
+    pub(super) phase: u16,
     pub(super) data_set: u16,
 }
 
 impl GenerationTally {
-    pub(super) fn new(method: u16, data_set: u16, scheduled: Time, latency_target: Span) -> GenerationTally {
+    pub(super) fn new(phase: u16, data_set: u16, scheduled: Time, latency_target: Span) -> GenerationTally {
         GenerationTally {
             last: scheduled,
             latency_target,
@@ -53,7 +54,7 @@ impl GenerationTally {
             replaced: 0,
             added: 0,
             in_time: 0,
-            method,
+            phase,
             data_set,
         }
     }

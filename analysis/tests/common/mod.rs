@@ -73,7 +73,7 @@ pub(crate) fn generation(method: u16, prompt: u32, data_set: u16, rounds: &[Roun
     let verdicts = rounds.iter().filter(|round| round.attempts > 0).count() as u64;
     let ended = rounds.last().map_or(Time(SECOND), |round| round.committed_at);
     GenerationRecord {
-        id: GenerationId { method, prompt, repetition: 0 },
+        id: GenerationId { method, prompt, repetition: 0, pass: 0 },
         device: DeviceId(0),
         data_set,
         prompt_tokens: 7,
@@ -109,5 +109,8 @@ pub(crate) fn header() -> RunHeader {
         faults_injected: 2,
         accounting: 2,
         pool_cost: "fixed".to_owned(),
+        repeat: 1,
+        seeds: 1,
+        noise: Vec::new(),
     }
 }

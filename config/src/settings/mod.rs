@@ -117,6 +117,13 @@ impl Settings {
         })
     }
 
+    /// The settings of one pass over all methods.
+    pub fn of_pass(&self, pass: u16) -> Settings {
+        let mut settings = self.clone();
+        settings.run.seed = self.run.seed_of(pass);
+        settings
+    }
+
     /// KV memory of each verifier beside weights of this size, in bytes: what the scenario gives it, as far as the memory in
     /// the pool's profile holds that; 0 if the weights leave none.
     pub fn verifier_kv_bytes(&self, weight_bytes: f64) -> u64 {

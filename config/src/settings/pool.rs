@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use specfleet_engine::device::energy::VerifierProfile;
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use specfleet_engine::sizing::VerifierMemory;
 use specfleet_engine::time::Span;
@@ -149,7 +150,7 @@ impl PoolOptions {
     /// those that end a text.
     pub fn machine(&self, run: &RunOptions, kv_tokens: u64, context: u32, end_tokens: Vec<u32>) -> PoolSettings {
         PoolSettings {
-            method: 0,
+            phase: PhaseId::default(),
             verifiers: run.verifiers,
             batch_tokens: self.batch_tokens,
             batch_sequences: self.batch_sequences,

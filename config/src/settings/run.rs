@@ -12,11 +12,23 @@ use crate::read::Section;
 /// Most verifier replicas of a pool.
 pub(super) const MOST_VERIFIERS: u64 = 4_096;
 
+/// Most passes of a run.
+const MOST_PASSES: u64 = 1_000;
+
 /// Sizes and sampling of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunOptions {
     /// Every random draw of the run comes from it.
     pub seed: u64,
+    /// Passes over all methods with the same seed, 1 to 1,000. Their tokens are equal; what differs is what the host adds.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub repeat: u16,
+    /// Passes over all methods with seeds of their own, `seed`, `seed` + 1, …; 1 to 1,000. Not together with `repeat`.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub seeds: u16,
+    /// Passes before all others that no figure counts, 0 to 100.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warmup: u16,
     /// Devices of the fleet, 1 to 1,000,000.
     pub devices: u32,
     /// Verifier replicas of the pool, 1 to 4,096. A live run has a bound of its own.
@@ -39,9 +51,24 @@ pub struct RunOptions {
 
 impl RunOptions {
     pub(super) fn read(section: &Section<'_>) -> Result<RunOptions, ConfigError> {
+        // TOML's integers end here.
+        let last = i64::MAX as u64;
+        let seed = section.integer("seed", 0..=last, 1)?;
+        let (repeat, seeds) =
+            (section.integer("repeat", 1..=MOST_PASSES, 1)?, section.integer("seeds", 1..=MOST_PASSES, 1)?);
+        if repeat > 1 && seeds > 1 {
+            return Err(
+                section.conflict("seeds", "has no use with repeat: passes have one seed, or each its own".to_owned())
+            );
+        }
+        if seed > last - u64::from(seeds - 1) {
+            return Err(section.conflict("seeds", format!("seed {seed} and those behind it would pass {last}")));
+        }
         Ok(RunOptions {
-            // TOML's integers end here.
-            seed: section.integer("seed", 0..=i64::MAX as u64, 1)?,
+            seed,
+            repeat,
+            seeds,
+            warmup: section.integer("warmup", 0..=100, 0)?,
             devices: section.integer("devices", 1..=1_000_000, 16)?,
             verifiers: section.integer("verifiers", 1..=MOST_VERIFIERS, 2)?,
             max_new_tokens: section.integer("max_new_tokens", 1..=1_000_000, 96)?,
@@ -71,6 +98,29 @@ impl RunOptions {
                 .unwrap_or_default(),
         })
     }
+
+    /// Passes over all methods that figures count.
+    pub fn passes(&self) -> u16 {
+        self.repeat.max(self.seeds)
+    }
+
+    /// The seed of a pass.
+    pub fn seed_of(&self, pass: u16) -> u64 {
+        if self.seeds > 1 { self.seed + u64::from(pass) } else { self.seed }
+    }
+}
+
+/// Serde wants functions for defaults and for what is left out, so that older scenarios keep their digests.
+fn one() -> u16 {
+    1
+}
+
+fn is_one(passes: &u16) -> bool {
+    *passes == 1
+}
+
+fn is_zero(passes: &u16) -> bool {
+    *passes == 0
 }
 
 fn temperature(section: &Section<'_>) -> Result<f32, ConfigError> {

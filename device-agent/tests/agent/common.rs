@@ -392,7 +392,7 @@ impl Rig {
 
     /// Runs one generation and checks what holds for every one.
     pub(crate) async fn generate(&mut self, number: u32) -> (Result<GenerationRecord, AgentError>, Vec<RoundRecord>) {
-        let generation = GenerationId { method: 0, prompt: number, repetition: 0 };
+        let generation = GenerationId { method: 0, prompt: number, repetition: 0, pass: 0 };
         let device = self.device.clone();
         let answer = tokio::spawn(async move {
             device

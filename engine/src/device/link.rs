@@ -97,6 +97,11 @@ impl LinkProfile {
         LinkProfile { rate, round_trip, ..self.clone() }
     }
 
+    /// Whether the rate follows the clock: a recorded trace of more than one step does, whatever is sent.
+    pub fn follows_clock(&self) -> bool {
+        matches!(&self.rate, Rate::Trace { uplink, .. } if uplink.len() > 1)
+    }
+
     /// Bits per second of the uplink at its mean: without fading, or over the whole trace.
     pub fn mean_uplink(&self) -> f64 {
         match &self.rate {

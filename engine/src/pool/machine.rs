@@ -23,7 +23,7 @@ use super::scale::Scaling;
 use super::sessions::Sessions;
 use super::settings::PoolSettings;
 use super::verifier::{Activity, Stage, Verifier};
-use crate::id::VerifierId;
+use crate::id::{PhaseId, VerifierId};
 use crate::kv::KvBook;
 use crate::record::{UploadCounts, VerifierRecord};
 use crate::time::{Span, Time};
@@ -129,8 +129,8 @@ impl PoolMachine {
     }
 
     /// The account of the phase that ends at `now`, one record per verifier; the next phase starts from zero and
-    /// writes its batch records under `method`. With `autoscale`, what was due by `now` comes before the records.
-    pub fn next_phase(&mut self, now: Time, method: u16, out: &mut Vec<Output>) {
+    /// writes its batch records under `phase`. With `autoscale`, what was due by `now` comes before the records.
+    pub fn next_phase(&mut self, now: Time, phase: PhaseId, out: &mut Vec<Output>) {
         self.catch_up(now, out);
         let span = now.since(self.started);
         for (index, verifier) in self.verifiers.iter_mut().enumerate() {
@@ -141,7 +141,8 @@ impl PoolMachine {
             }
             let idle = span - verifier.busy - off;
             out.push(Output::VerifierRecord(VerifierRecord {
-                method: self.settings.method,
+                method: self.settings.phase.method,
+                pass: self.settings.phase.pass,
                 verifier: VerifierId(index as u16),
                 busy: verifier.busy,
                 idle,
@@ -154,7 +155,7 @@ impl PoolMachine {
             verifier.restarts = 0;
         }
         self.started = now;
-        self.settings.method = method;
+        self.settings.phase = phase;
         self.start_batches(now, out);
     }
 

@@ -3,6 +3,8 @@
 mod admission;
 mod batching;
 mod breaker;
+#[cfg(test)]
+mod emulated_tests;
 mod endings;
 mod estimate;
 mod failures;

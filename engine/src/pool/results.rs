@@ -182,7 +182,8 @@ impl PoolMachine {
         let items = &running.items;
         let work = items.iter().map(|i| i.work).sum::<u32>();
         BatchRecord {
-            method: self.settings.method,
+            method: self.settings.phase.method,
+            pass: self.settings.phase.pass,
             batch: running.batch,
             verifier,
             started: running.started,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cost::BatchCost;
 use crate::device::energy::VerifierProfile;
+use crate::id::PhaseId;
 use crate::time::Span;
 
 /// In which order jobs leave a verifier's queue. None of them changes a token.
@@ -59,8 +60,8 @@ pub struct Autoscale {
 /// Bounds and prices of the pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSettings {
-    /// Index of the running method in the run's list; goes into the batch records.
-    pub method: u16,
+    /// Whose turn it is; goes into the records of batches.
+    pub phase: PhaseId,
     /// Verifier replicas, at least 1. With `autoscale` those that are up at the start; the driver has `max` of them.
     pub verifiers: u16,
     /// Most tokens fed in one batch; a single job beyond it runs alone.

@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use super::message::{Batch, Input, ItemOutcome, JobKind, JobRequest, Output, RefuseReason, SessionKey};
 use super::settings::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};
 use super::{BatchItem, PoolMachine};
-use crate::cost::BatchCost;
 use crate::device::energy::VerifierProfile;
-use crate::id::{ConnectionId, UploadId, VerifierId};
+use crate::id::{ConnectionId, PhaseId, UploadId, VerifierId};
 use crate::record::{BatchRecord, VerifierRecord};
 use crate::time::{Span, Time};
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 
-fn settings(verifiers: u16) -> PoolSettings {
+pub(super) fn settings(verifiers: u16) -> PoolSettings {
     PoolSettings {
-        method: 0,
+        phase: PhaseId::default(),
         verifiers,
         batch_tokens: 1_000,
         batch_sequences: 16,
@@ -157,7 +156,7 @@ impl Rig {
 
     fn accounts(&mut self) -> Vec<VerifierRecord> {
         let mut out = Vec::new();
-        self.machine.next_phase(self.now, 1, &mut out);
+        self.machine.next_phase(self.now, PhaseId { method: 1, pass: 0 }, &mut out);
         out.into_iter().filter_map(|o| if let Output::VerifierRecord(r) = o { Some(r) } else { None }).collect()
     }
 }
@@ -409,57 +408,4 @@ fn a_verifier_that_goes_leaves_nothing_behind() {
     rig.feed(Input::VerifierFailed(gone));
     rig.feed(Input::VerifierReady(gone));
     assert_eq!((rig.machine.up, rig.restarts), (1, 1));
-}
-
-/// Whatever a verifier takes, an emulated pool charges what the batch's work costs; a job's time in the queue ends when its
-/// batch was due, however late it was started.
-#[test]
-fn an_emulated_pool_charges_its_cost() {
-    let cost = BatchCost::Fixed { span: Span(5 * MS) };
-    let settings = PoolSettings { cost: Some(cost), max_wait: Span(MS), ..settings(1) };
-    let kind = JobKind::Judge { drafts: 1, bonus: false };
-    let charged = |lateness: u64, measured: u64| {
-        let mut machine = PoolMachine::new(Time::ZERO, settings.clone());
-        let mut out = Vec::new();
-        let request = JobRequest {
-            session: SessionKey { connection: ConnectionId(1), session: 1 },
-            upload: UploadId(1),
-            base: 0,
-            catch_up: 9,
-            kind,
-            risk: 0.5,
-            deadline: Time(1_000 * MS),
-            wanted: None,
-        };
-        machine.handle(Time(10 * MS), Input::Upload(request), &mut out);
-        let started = Time(11 * MS + lateness);
-        machine.handle(started, Input::Timeout, &mut out);
-        let batch = out.iter().find_map(|output| match output {
-            Output::Start(batch) => Some(batch.clone()),
-            _ => None,
-        });
-        let batch = batch.expect("it starts after its wait");
-        assert_eq!(batch.release, started + Span(5 * MS));
-        let done = batch.release.max(started + Span(measured));
-        let outcomes = vec![ItemOutcome { accepted: 1, next: None, malformed: false }];
-        let (verifier, waited, compute) = (batch.verifier, Span(lateness), Span(measured));
-        machine.handle(done, Input::BatchDone { verifier, batch: batch.batch, waited, compute, outcomes }, &mut out);
-        let cost = out.iter().find_map(|output| match output {
-            Output::Verdict { cost, .. } => Some(*cost),
-            _ => None,
-        });
-        let record = out.iter().find_map(|output| match output {
-            Output::Record(record) => Some(*record),
-            _ => None,
-        });
-        (cost.expect("a verdict"), record.expect("a record"))
-    };
-    let (quiet, record) = charged(0, 2 * MS);
-    assert_eq!((quiet.queue_wait, quiet.batch_wait, quiet.compute), (Span(MS), Span::ZERO, Span(5 * MS)));
-    assert_eq!((record.compute, record.measured, record.overrun), (Span(5 * MS), Span(2 * MS), Span::ZERO));
-    assert_eq!((record.nanojoules, record.measured_nanojoules), (15 * MS, 6 * MS));
-    let (loaded, record) = charged(7 * MS, 9 * MS);
-    assert_eq!(loaded, quiet);
-    assert_eq!((record.compute, record.measured, record.overrun), (Span(5 * MS), Span(9 * MS), Span(4 * MS)));
-    assert_eq!((record.nanojoules, record.measured_nanojoules), (15 * MS, 27 * MS));
 }

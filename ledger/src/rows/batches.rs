@@ -31,6 +31,7 @@ impl Row for BatchRecord {
         columns.integers(rows.iter().map(|row| row.measured));
         columns.integers(rows.iter().map(|row| row.measured_nanojoules));
         columns.integers(rows.iter().map(|row| row.overrun));
+        columns.integers(rows.iter().map(|row| row.pass));
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<BatchRecord>, Malformed> {
@@ -54,8 +55,10 @@ impl Row for BatchRecord {
         let measured = if old { compute.clone() } else { columns.integers()? };
         let measured_nanojoules = if old { nanojoules.clone() } else { columns.integers()? };
         let overrun = columns.integers_since(4, Span::ZERO)?;
+        let pass = columns.integers_since(5, 0)?;
         let batch = |i: usize| BatchRecord {
             method: method[i],
+            pass: pass[i],
             batch: batch[i],
             verifier: VerifierId(verifier[i]),
             started: started[i],
@@ -90,6 +93,7 @@ impl Row for VerifierRecord {
         columns.integers(rows.iter().map(|row| row.off));
         columns.integers(rows.iter().map(|row| row.idle_nanojoules));
         columns.integers(rows.iter().map(|row| row.restarts));
+        columns.integers(rows.iter().map(|row| row.pass));
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<VerifierRecord>, Malformed> {
@@ -100,8 +104,10 @@ impl Row for VerifierRecord {
         let off = columns.integers_since(2, Span::ZERO)?;
         let idle_nanojoules = columns.integers()?;
         let restarts = columns.integers()?;
+        let pass = columns.integers_since(5, 0)?;
         let verifier = |i: usize| VerifierRecord {
             method: method[i],
+            pass: pass[i],
             verifier: VerifierId(verifier[i]),
             busy: busy[i],
             idle: idle[i],

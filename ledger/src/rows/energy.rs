@@ -16,8 +16,8 @@ impl Row for EnergyRow {
         // A verifier's row has a method, no prompt, and its number where a generation has its device's.
         let flat = |row: &EnergyRow| match row.owner {
             EnergyOwner::Generation { id, device } => (false, id, device.0),
-            EnergyOwner::Verifier { method, verifier } => {
-                (true, GenerationId { method, prompt: 0, repetition: 0 }, u32::from(verifier.0))
+            EnergyOwner::Verifier { method, pass, verifier } => {
+                (true, GenerationId { method, prompt: 0, repetition: 0, pass }, u32::from(verifier.0))
             }
         };
         let ids: Vec<GenerationId> = rows.iter().map(|row| flat(row).1).collect();
@@ -41,7 +41,7 @@ impl Row for EnergyRow {
                 return Ok(EnergyOwner::Generation { id: ids[i], device: DeviceId(numbers[i]) });
             }
             let verifier = u16::try_from(numbers[i]).map_err(|_| Malformed("a verifier's number is out of range"))?;
-            Ok(EnergyOwner::Verifier { method: ids[i].method, verifier: VerifierId(verifier) })
+            Ok(EnergyOwner::Verifier { method: ids[i].method, pass: ids[i].pass, verifier: VerifierId(verifier) })
         };
         let row = |i: usize| {
             Ok(EnergyRow { owner: owner(i)?, part: part[i], nanojoules: nanojoules[i], provenance: provenance[i] })

@@ -14,17 +14,19 @@ use specfleet_engine::id::GenerationId;
 
 use crate::codec::{Decoder, Encoder, Malformed};
 
-/// The three columns of generation ids.
+/// The four columns of generation ids.
 fn encode_ids<'a>(ids: impl Iterator<Item = &'a GenerationId> + Clone, columns: &mut Encoder) {
     columns.integers(ids.clone().map(|id| id.method));
     columns.integers(ids.clone().map(|id| id.prompt));
-    columns.integers(ids.map(|id| id.repetition));
+    columns.integers(ids.clone().map(|id| id.repetition));
+    columns.integers(ids.map(|id| id.pass));
 }
 
 pub(crate) fn decode_ids(columns: &mut Decoder<'_>) -> Result<Vec<GenerationId>, Malformed> {
     let methods = columns.integers()?;
     let prompts: Vec<u32> = columns.integers()?;
     let repetitions: Vec<u16> = columns.integers()?;
-    let ids = methods.into_iter().zip(prompts).zip(repetitions);
-    Ok(ids.map(|((method, prompt), repetition)| GenerationId { method, prompt, repetition }).collect())
+    let passes: Vec<u16> = columns.integers_since(5, 0)?;
+    let ids = methods.into_iter().zip(prompts).zip(repetitions.into_iter().zip(passes));
+    Ok(ids.map(|((method, prompt), (repetition, pass))| GenerationId { method, prompt, repetition, pass }).collect())
 }

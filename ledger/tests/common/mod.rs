@@ -29,6 +29,10 @@ pub(crate) fn meta(run: &str) -> Meta {
         data_sets: vec!["word-problems".to_owned()],
         accounting: 2,
         pool_cost: "calibrated".to_owned(),
+        repeat: 1,
+        seeds: 1,
+        disturbance: None,
+        noise: None,
         devices: 16,
         verifiers: 2,
         calibration: Some(serde_json::json!({ "a": 0.82 })),
@@ -54,7 +58,7 @@ pub(crate) fn open_store(store: &std::path::Path) -> sled::Db {
 }
 
 pub(crate) fn id(method: u16, prompt: u32) -> GenerationId {
-    GenerationId { method, prompt, repetition: 0 }
+    GenerationId { method, prompt, repetition: 0, pass: 0 }
 }
 
 /// Any float, all kinds of NaN included.
@@ -85,11 +89,8 @@ fn provenance() -> impl Strategy<Value = Provenance> {
 }
 
 pub(crate) fn any_id() -> impl Strategy<Value = GenerationId> {
-    (any::<u16>(), short(), any::<u16>()).prop_map(|(method, prompt, repetition)| GenerationId {
-        method,
-        prompt,
-        repetition,
-    })
+    (any::<u16>(), short(), any::<u16>(), prop_oneof![Just(0), any::<u16>()])
+        .prop_map(|(method, prompt, repetition, pass)| GenerationId { method, prompt, repetition, pass })
 }
 
 pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
@@ -187,9 +188,10 @@ pub(crate) fn any_generation() -> impl Strategy<Value = GenerationRecord> {
 
 pub(crate) fn any_batch() -> impl Strategy<Value = BatchRecord> {
     let counts = (short(), short(), short(), short(), long(), long(), long(), any::<bool>(), any_float());
-    (any::<u16>(), long(), any::<u16>(), long(), long(), counts).prop_map(
-        |(method, batch, verifier, started, compute, counts)| BatchRecord {
+    (any::<(u16, u16)>(), long(), any::<u16>(), long(), long(), counts).prop_map(
+        |((method, pass), batch, verifier, started, compute, counts)| BatchRecord {
             method,
+            pass,
             batch,
             verifier: VerifierId(verifier),
             started: Time(started),
@@ -212,9 +214,10 @@ pub(crate) fn any_batch() -> impl Strategy<Value = BatchRecord> {
 }
 
 pub(crate) fn any_verifier() -> impl Strategy<Value = VerifierRecord> {
-    (any::<u16>(), any::<u16>(), long(), long(), long(), short()).prop_map(
-        |(method, verifier, busy, idle, idle_nanojoules, restarts)| VerifierRecord {
+    (any::<(u16, u16)>(), any::<u16>(), long(), long(), long(), short()).prop_map(
+        |((method, pass), verifier, busy, idle, idle_nanojoules, restarts)| VerifierRecord {
             method,
+            pass,
             verifier: VerifierId(verifier),
             busy: Span(busy),
             idle: Span(idle),
@@ -341,6 +344,7 @@ pub(crate) fn usual_batch(noise: &mut Noise, number: u64) -> BatchRecord {
     let compute = Span(3_000_000 + noise.below(2_000_000));
     BatchRecord {
         method: 0,
+        pass: 0,
         batch: number,
         verifier: VerifierId(noise.below(2) as u16),
         started: Time(number * 15_000_000 + noise.below(9_000_000)),

@@ -41,8 +41,8 @@
         ? `${significant(-row.difference)} [one prompt]`
         : `${significant(-row.difference)} [${significant(-row.high)}, ${significant(-row.low)}]`,
       row.effect === null ? "" : fixed(-row.effect, 2),
-      row.adjusted_p_value < 0.001 ? "< 0.001" : fixed(row.adjusted_p_value, 3),
-      row.significant ? "yes" : "no",
+      row.adjusted_p_value === null ? "" : row.adjusted_p_value < 0.001 ? "< 0.001" : fixed(row.adjusted_p_value, 3),
+      row.adjusted_p_value === null ? "one run each" : row.significant ? "yes" : "no",
     ]);
   }
 
@@ -56,7 +56,7 @@
     const pairs = () => paired.refused !== undefined
       ? [element("p", { class: "soft" }, `No pairs: ${paired.refused}.`)]
       : [
-          element("p", { class: "soft small" }, "Means over the prompts that both answered. Difference: second minus first, with its 95 % interval by bootstrap; p by sign flips over prompts, after Holm."),
+          element("p", { class: "soft small" }, "Means over the prompts that both answered. Difference: second minus first, with its 95 % interval by bootstrap; p by sign flips over prompts, after Holm. One run each: the figure follows the host or the seed, and its interval is over prompts, within these runs; repeated runs (run --repeat 5) show how far runs differ."),
           scrolling("Differences paired by prompt", table({
             caption: `Differences of ${select.value}, paired by prompt`,
             columns: ["metric", "prompts", "first", "second", ["difference", "95 % interval"], ["effect", "d_z"], "p", ["differs", "at 5 %"]],

@@ -3,10 +3,11 @@
 {
   const { element, count, duration, moment, fixed, table, scrolling, methodTable, fresh } = specfleet;
 
-  /** VALID or INVALID, with the reasons. */
-  function validity({ state, problems }) {
+  /** VALID or INVALID with the reasons, and what disturbed the run too much. */
+  function validity({ state, problems }, noise) {
     const good = state === "VALID";
     return [
+      noise ? element("p", {}, element("span", { class: "badge bad" }, "NOISY"), noise.replace(/^NOISY:/, "")) : null,
       element("p", {}, element("span", { class: `badge ${good ? "good" : "bad"}` }, state), good ? " Every account of the run closes." : " Do not use these figures:"),
       problems.length > 0 ? element("ul", { class: "problems" }, problems.map((problem) => element("li", {}, problem))) : null,
     ];
@@ -25,7 +26,8 @@
       ["Devices", count(run.devices)],
       ["Verifiers", count(run.verifiers)],
       ["Stored", `${count(run.rounds)} rounds, ${count(run.batches)} batches`],
-      ["Seed", String(run.seed)],
+      [run.seeds > 1 ? "Seeds" : "Seed", run.seeds > 1 ? `${run.seed} to ${run.seed + run.seeds - 1}` : String(run.seed)],
+      ["Passes", run.repeat > 1 ? `${count(run.repeat)} with the same seed` : ""],
       ["Scenario", `${run.scenario_hash.slice(0, 16)}…`],
       ["Batches are charged", `${run.pool_cost} times`],
       ["Versions", Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
@@ -52,10 +54,39 @@
     };
     const share = (value) => (Number.isFinite(value) ? `${value > 0 ? "+" : ""}${fixed(100 * value, 1)}` : "");
     const what = "Difference of ui-hlm to each other method on the same prompts and random numbers, with 95 % bootstrap intervals.";
-    return [element("p", { class: "soft small" }, what), scrolling("ui-hlm against the other methods", table({
+    const over = [...new Set(comparisons.map((row) => row.joules_per_token?.over).filter(Boolean))];
+    const sure = over.length > 0 ? ` Intervals of energy are over ${over.join(", ")}.` : "";
+    return [element("p", { class: "soft small" }, what + sure), scrolling("ui-hlm against the other methods", table({
       caption: what,
       columns: ["ui-hlm against", "prompts", ["energy", "mJ per token [95 %]"], ["energy", "%"], ["exact match", "points [95 %]"]],
       rows: comparisons.map((row) => [row.against, count(row.prompts), interval(row.joules_per_token, 1e3, 1), share(row.energy_share), interval(row.exact_match, 100, 1)]),
+    }))];
+  }
+
+  /** What each method uploads, with the numbers that calibration resolved. */
+  function rules(report) {
+    return scrolling("What each method uploads", table({
+      caption: "What each method uploads, with its thresholds as numbers",
+      words: true,
+      columns: ["method", "uploads", "as", "drafts per upload"],
+      rows: report.rules.map((rule) => [rule.method, rule.uploads, rule.payload, count(rule.block)]),
+    }));
+  }
+
+  /** Means with their intervals over passes, where the run has several. */
+  function intervals(report) {
+    const shown = report.table.filter(({ key, statistic }) => statistic === "mean" && report.methods.some(({ metrics }) => metrics[key]?.interval));
+    if (shown.length === 0) return null;
+    const passes = report.run.seeds > 1 ? `${report.run.seeds} seeds` : `${report.run.repeat} passes`;
+    const cell = (metric, factor, decimals) => {
+      if (!metric?.interval) return "";
+      const [mean, low, high] = [metric.mean, metric.interval.low, metric.interval.high].map((value) => fixed(value * factor, decimals));
+      return `${mean} [${low}, ${high}]`;
+    };
+    return [element("h3", { class: "apart" }, `Means over ${passes} with their 95 % intervals`), scrolling("Means with intervals", table({
+      caption: `Means over ${passes} and all prompts, with 95 % bootstrap intervals`,
+      columns: ["method", ...shown.map(({ title, unit }) => (unit ? [title, unit] : title))],
+      rows: report.methods.map(({ name, metrics }) => [name, ...shown.map(({ key, factor, decimals }) => cell(metrics[key], factor, decimals))]),
     }))];
   }
 
@@ -81,7 +112,7 @@
       "section",
       { "aria-labelledby": heading.id, class: "report", "data-run": report.run.name },
       heading,
-      validity(report.validity),
+      validity(report.validity, report.run.noise),
       element("p", { class: "soft small" }, counts(report.counts)),
       element("div", { class: "card" },
         facts(report.run),
@@ -91,7 +122,7 @@
         ? element("div", { class: "card" }, element("h2", {}, "Notes"), element("ul", { class: "notes" }, report.notes.map((note) => element("li", {}, note))))
         : null,
       element("h2", {}, "Methods"),
-      element("div", { class: "card" }, methodTable(report, report.table, "Figures of the methods"), pool),
+      element("div", { class: "card" }, rules(report), methodTable(report, report.table, "Figures of the methods"), intervals(report), pool),
       report.paired.length > 0 ? [element("h2", {}, "Paired by prompt"), element("div", { class: "card" }, paired(report.paired))] : null,
       charts(report),
     );

@@ -40,7 +40,7 @@
         { "data-run": run.run },
         element("td", { class: "pick" }, readable && run.state !== "running" ? box : null),
         element("th", { scope: "row" }, name, reason),
-        cell("", badge(run.state)),
+        cell("", badge(run.state), run.noise ? element("div", { class: "small error" }, run.noise) : null),
         cell("kind", run.kind),
         cell("started", moment(run.started)),
         cell("devices", count(run.devices)),

@@ -34,20 +34,24 @@
     );
   }
 
+  /** Samples that a percentile needs: by nearest rank it is the largest of any fewer. */
+  const LEAST = { p90: 10, p95: 20, p99: 100 };
+
   /** One row per method, one column of `columns` for each figure that any method has. */
   function methodTable(report, columns, name) {
     if (report.methods.length === 0) return element("p", { class: "soft" }, "No method has figures: the run has no closed generation.");
     const shown = columns.filter((column) => report.methods.some((method) => method.metrics[column.key]));
     const value = (method, { key, statistic, factor, decimals }) => {
       const metric = method.metrics[key];
-      return metric && Number.isFinite(metric[statistic]) ? fixed(metric[statistic] * factor, decimals) : "";
+      if (!metric || !Number.isFinite(metric[statistic])) return "";
+      return `${fixed(metric[statistic] * factor, decimals)}${metric.count < (LEAST[statistic] ?? 1) ? "*" : ""}`;
     };
     const made = table({
       caption: name,
       columns: ["method", ...shown.map((column) => [column.title, column.unit])],
       rows: report.methods.map((method) => [method.name, ...shown.map((column) => value(method, column))]),
     });
-    return [element("p", { class: "soft small" }, "One row per method; – where a figure does not apply."), scrolling(name, made)];
+    return [element("p", { class: "soft small" }, "One row per method; – where a figure does not apply; * the largest sample, where a p95 has fewer than 20, a p90 than 10, a p99 than 100."), scrolling(name, made)];
   }
 
   Object.assign(specfleet, { scrolling, table, methodTable });

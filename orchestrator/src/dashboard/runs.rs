@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use specfleet_engine::disturbance;
 use specfleet_engine::names::{did_you_mean, nearest};
 use specfleet_ledger::{ListedState, Live, Machine, Meta, RunListing, list};
 
@@ -78,6 +79,8 @@ struct Row {
     batches: u64,
     methods: Vec<String>,
     tags: Vec<String>,
+    /// `NOISY` with every cause in one word.
+    noise: Option<String>,
 }
 
 impl From<&RunListing> for Row {
@@ -102,6 +105,7 @@ impl From<&RunListing> for Row {
             batches: run.progress.batches,
             methods: run.methods.clone(),
             tags: run.tags.clone(),
+            noise: disturbance::short_verdict(&run.noise),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What can be asked for: metrics with their units, and the columns to group by.
 
+use specfleet_engine::method::Writer;
 use specfleet_engine::record::{BatchRecord, FinishReason, RoundRecord, Source};
 use specfleet_engine::time::Span;
 use specfleet_ledger::RoundColumn;
@@ -40,6 +41,7 @@ pub(super) struct Row<'a> {
     pub(super) device: u32,
     pub(super) prompt: u32,
     pub(super) repetition: u16,
+    pub(super) pass: u16,
 }
 
 /// What only rounds have.
@@ -138,7 +140,12 @@ static ROUNDS: &[MetricColumn] = rounds! {
     "importance_threshold" "" 1.0, [ImportanceThreshold], |row| real(row.record.importance_threshold);
     "draft_probability" "ratio" 1.0, [DraftProbability], |row| real(row.record.draft_probability);
     "price" "" 1.0, [Price], |row| real(row.record.price);
-    "uploaded" "ratio" 1.0, [Source, Attempts], |row| flag(row.record.attempts > 0 && matches!(row.record.source, Source::Accepted | Source::Replaced | Source::Bonus));
+    "uploaded" "ratio" 1.0, [Source, Attempts], |row| match row.record.source {
+        Source::Accepted | Source::Replaced | Source::Bonus => flag(row.record.attempts > 0),
+        // Nothing was drafted that could have been uploaded.
+        Source::Verifier => None,
+        Source::Skipped | Source::Fallback | Source::Refused => flag(false),
+    };
     "rejected" "ratio" 1.0, [Source], |row| match row.record.source {
         Source::Accepted => whole(0),
         Source::Replaced => whole(1),
@@ -185,7 +192,12 @@ static GENERATIONS: &[MetricColumn] = generations! {
     "energy_cloud" "J" NANO, of_record!(record, whole(record.energy.cloud));
     "energy_cloud_paper" "J" NANO, of_record!(record, whole(record.energy.cloud_paper));
     "energy_per_token" "J/token" 1.0, of_record!(record, per_token(record.energy.total(), record.tokens.len(), NANO));
-    "upload_rate" "uploads/token" 1.0, of_record!(record, per_token(record.uploads.verdicts, record.tokens.len(), 1.0));
+    "upload_rate" "uploads/token" 1.0, |row| {
+        let record = &row.run.generations[row.generation?];
+        // As in the report: a method whose text the verifier writes uploads no draft.
+        let writer = row.run.meta().methods.get(usize::from(record.id.method))?.writer;
+        per_token(record.uploads.verdicts, record.tokens.len(), 1.0).filter(|_| writer == Writer::Drafter)
+    };
     "uploads_sent" "uploads" 1.0, of_record!(record, whole(record.uploads.sent));
     "uploads_answered" "uploads" 1.0, of_record!(record, whole(record.uploads.verdicts));
     "uploads_refused" "uploads" 1.0, of_record!(record, whole(record.uploads.refused));
@@ -346,6 +358,7 @@ pub static GROUPS: &[GroupColumn] = &[
     },
     GroupColumn { name: "prompt", levels: TEXTS, needs: &[], of: |row| Key::Number(u64::from(row.prompt)) },
     GroupColumn { name: "repetition", levels: TEXTS, needs: &[], of: |row| Key::Number(u64::from(row.repetition)) },
+    GroupColumn { name: "pass", levels: ALL, needs: &[], of: |row| Key::Number(u64::from(row.pass)) },
     GroupColumn {
         name: "finish",
         levels: TEXTS,

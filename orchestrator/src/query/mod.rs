@@ -190,6 +190,7 @@ impl Query {
                             device: record.device.0,
                             prompt: record.id.prompt,
                             repetition: record.id.repetition,
+                            pass: record.id.pass,
                         },
                     )?;
                 }
@@ -211,6 +212,7 @@ impl Query {
                                 device: 0,
                                 prompt: 0,
                                 repetition: 0,
+                                pass: batch.pass,
                             },
                         )?,
                         Err(error) => notes.push(error.to_string()),
@@ -283,6 +285,7 @@ impl Query {
                             device: piece.device.0,
                             prompt: piece.id.prompt,
                             repetition: piece.id.repetition,
+                            pass: piece.id.pass,
                         },
                     )?;
                 }
@@ -437,6 +440,19 @@ impl Groups<'_> {
             notes.push(format!(
                 "percentiles of groups with more than {EXACT_UP_TO} samples are from sketches, relative error 0.01"
             ));
+        }
+        // By nearest rank a percentile is the largest of any fewer.
+        let too_few = |samples: &Samples, statistic: &Statistic| match statistic {
+            Statistic::Percentile(percent @ 51..) => (1..100).contains(&(samples.count * (100 - u64::from(*percent)))),
+            _ => false,
+        };
+        let any_too_few = |samples: &Vec<Samples>| {
+            samples.iter().zip(&query.metrics).any(|(samples, (.., statistic))| too_few(samples, statistic))
+        };
+        if self.groups.values().any(any_too_few) {
+            notes.push(
+                "a percentile of fewer samples than it needs (p90 10, p95 20, p99 100) is the largest one".to_owned(),
+            );
         }
         let mut rows = Vec::with_capacity(keys.len());
         for key in keys {

@@ -1,25 +1,27 @@
 //! From a stored run to its report, in one pass over its rounds.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use specfleet_analysis::{
     ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
-    Samples, Scores, Summary, SummaryError, pareto,
+    Samples, Scores, Stretches, Summary, SummaryError, pareto,
 };
 use specfleet_engine::calibration::Calibration;
+use specfleet_engine::disturbance;
 use specfleet_engine::method::{Gate, Writer};
-use specfleet_engine::record::{FinishReason, GenerationRecord, Provenance};
-use specfleet_engine::time::{Span, Time};
-use specfleet_ledger::{EnergyPart, RoundChunk};
+use specfleet_engine::record::Provenance;
+use specfleet_engine::time::Time;
+use specfleet_ledger::{EnergyPart, RoundChunk, RunState};
 
+use super::rules;
+use super::spread::Spread;
 use super::{
     AnswerPositionAcceptance, BatchSize, Counts, Damage, DeviceSpread, EnergyFigure, LatencyBin, LatencyHistogram,
     Line, MethodFigures, ParetoPoint, PositionAcceptance, REPORT_SCHEMA, ReportData, ReportValidity, Risk, RiskBin,
     RiskThresholds, RunIdentity, TableColumn, TimelineBin,
 };
 use crate::error::Error;
-use crate::paired::Pairing;
+use crate::paired::{Pairing, Runs};
 use crate::report::{COLUMNS, Column, POOL_COLUMNS, is_shown};
 use crate::results::{header, shortfalls};
 use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun};
@@ -100,7 +102,10 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
             scenario: meta.scenario.clone(),
             scenario_hash: meta.scenario_hash.clone(),
             pool_cost: meta.pool_cost.clone(),
+            noise: disturbance::verdict(&meta.noise()),
             seed: meta.seed,
+            repeat: meta.repeat,
+            seeds: meta.seeds,
             devices: meta.devices,
             verifiers: meta.verifiers,
             versions: meta.versions.clone(),
@@ -112,6 +117,7 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
         validity: ReportValidity { state: of_rows.state, problems: of_rows.problems.clone() },
         quantiles: of_rows.quantiles.clone(),
         counts: Counts::of(&of_rows),
+        rules: meta.methods.iter().map(rules::of).collect(),
         table: columns(&COLUMNS, &methods),
         pool_table: columns(&POOL_COLUMNS, &methods),
         energy: energy(run)?,
@@ -208,7 +214,7 @@ impl Part {
             let mut audit = AuditCursor::new(run.audit(piece.id), piece.first);
             let rows = piece.range.clone().map(|index| chunk.rows.partial_record(index));
             let taken = self.summary.piece(record, piece.first, rows, |round, RoundPlace { gap, draft }| {
-                figures.round(round, gap, draft, audit.at(round.position));
+                figures.round(piece.id.pass, round, gap, draft, audit.at(round.position));
             });
             self.error = self.error.take().or(taken.err());
         }
@@ -217,25 +223,25 @@ impl Part {
 
 /// Empty figures per method. The timeline's stretches are shared out by the length of the phases.
 fn empty_figures(run: &StoredRun) -> Vec<Collected> {
-    let methods = &run.meta().methods;
-    let mut phases = vec![(Time(u64::MAX), Time::ZERO); methods.len()];
+    let (methods, passes) = (&run.meta().methods, usize::from(run.meta().passes()));
+    // By method and then pass.
+    let mut phases = vec![(Time(u64::MAX), Time::ZERO); methods.len() * passes];
     for record in &run.generations {
-        if let Some((from, to)) = phases.get_mut(usize::from(record.id.method)) {
+        let (method, pass) = (usize::from(record.id.method), usize::from(record.id.pass));
+        if let Some((from, to)) = phases.get_mut(method * passes + pass).filter(|_| pass < passes) {
             *from = (*from).min(record.scheduled);
             *to = (*to).max(record.ended);
         }
     }
     let length = |(from, to): &(Time, Time)| to.since(*from).seconds();
     let total: f64 = phases.iter().map(length).sum();
-    let spare = TIMELINE.saturating_sub(methods.len()) as f64;
-    methods
-        .iter()
-        .zip(&phases)
-        .map(|(method, phase)| {
-            let share = if total > 0.0 { length(phase) / total } else { 0.0 };
-            Collected::new(method, phase.0.min(phase.1), phase.1, 1 + (share * spare) as usize)
-        })
-        .collect()
+    let spare = TIMELINE.saturating_sub(phases.len()) as f64;
+    let stretches = |phase: &(Time, Time)| {
+        let share = if total > 0.0 { length(phase) / total } else { 0.0 };
+        Stretches::new(phase.0.min(phase.1), phase.1, 1 + (share * spare) as usize)
+    };
+    let of_methods = methods.iter().zip(phases.chunks(passes));
+    of_methods.map(|(method, phases)| Collected::new(method, phases.iter().map(stretches).collect())).collect()
 }
 
 /// Why the run's figures cannot be trusted, beside books that do not close.
@@ -247,7 +253,8 @@ fn problems(run: &StoredRun, damage: &[String]) -> Vec<String> {
     // Rows that are kept only in part say nothing about what is missing.
     let whole = run.keep_every() == 1;
     let asked = run.settings.as_ref().filter(|settings| whole && all_asked(settings));
-    let asked = asked.and(run.requests()).map_or(0, |requests| requests as usize * run.meta().methods.len());
+    let phases = run.meta().methods.len() * usize::from(run.meta().passes());
+    let asked = asked.and(run.requests()).map_or(0, |requests| requests as usize * phases);
     let open = if whole { run.reader.open_generations().len() } else { 0 };
     problems.extend(shortfalls(asked.saturating_sub(run.generations.len()), open, &run.meta().state));
     problems
@@ -277,15 +284,30 @@ fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) 
     } else {
         notes.extend(run.scores.notes(&run.meta().run));
     }
-    if run.audits.is_empty() && methods.iter().any(|method| method.metrics.get("upload_rate").is_some()) {
-        notes.push("nothing was audited (audit.enabled = false): the filter's damage is not known".to_owned());
-    }
+    notes.extend(unaudited(run, methods));
     if run.has_text() && !run.meta().methods.iter().any(|method| method.name == "llm-only") {
         notes.push(
             "the run has no llm-only: token agreement and first divergence are missing; add it to run.methods"
                 .to_owned(),
         );
     }
+}
+
+/// Says of which methods the filter's damage is not known, and why.
+fn unaudited(run: &StoredRun, methods: &[MethodFigures]) -> Option<String> {
+    let skips = |method: &&MethodFigures| method.metrics.get("upload_rate").is_some_and(|rate| rate.mean < 1.0);
+    let audited = |name: &str| run.audits.iter().any(|audit| run.method_name(audit.id.method) == name);
+    let missing: Vec<&str> = methods.iter().filter(skips).map(|method| method.name.as_str()).collect();
+    let missing: Vec<&str> = missing.into_iter().filter(|name| !audited(name)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let why = match run.settings.as_ref().map(|settings| settings.audit) {
+        Some(false) => "audit.enabled = false".to_owned(),
+        _ if run.meta().state == RunState::Completed => "its rows do not say why".to_owned(),
+        _ => "a method is audited at the end of its phase, and the run ended before".to_owned(),
+    };
+    Some(format!("not audited: {} ({why}): their filters' damage is not known", missing.join(", ")))
 }
 
 fn columns(columns: &[Column], methods: &[MethodFigures]) -> Vec<TableColumn> {
@@ -462,7 +484,7 @@ fn timeline(run: &StoredRun, figures: &[Collected]) -> Vec<TimelineBin> {
         if figures.answer.is_empty() {
             continue;
         }
-        for (seconds, width_seconds, stretch) in figures.stretches.iter() {
+        for (seconds, width_seconds, stretch) in figures.passes.iter().flat_map(Stretches::iter) {
             let mean = |sum: u64, count: u64, factor: f64| (count > 0).then(|| sum as f64 * factor / count as f64);
             bins.push(TimelineBin {
                 seconds,
@@ -475,6 +497,8 @@ fn timeline(run: &StoredRun, figures: &[Collected]) -> Vec<TimelineBin> {
             });
         }
     }
+    // Passes of several methods take turns.
+    bins.sort_by(|one: &TimelineBin, other| one.seconds.total_cmp(&other.seconds));
     bins
 }
 
@@ -518,7 +542,7 @@ fn paired(run: &StoredRun) -> Vec<crate::paired::Comparison> {
         pairing.add(record, text.exact_match);
     }
     let names: Vec<&str> = run.meta().methods.iter().map(|method| method.name.as_str()).collect();
-    pairing.compare(&names, run.meta().seed)
+    pairing.compare(&names, &Runs::of(run.meta()))
 }
 
 /// Deviation among skipped tokens, by method.
@@ -544,90 +568,4 @@ fn damage_of(run: &StoredRun) -> Vec<Damage> {
             })
         })
         .collect()
-}
-
-/// Sums per method and device.
-#[derive(Default)]
-struct Spread {
-    devices: BTreeMap<(u16, u32), DeviceSums>,
-}
-
-#[derive(Clone, Copy)]
-struct DeviceSums {
-    tokens: u64,
-    gaps: u64,
-    gap_time: Span,
-    uploads: u64,
-    nanojoules: u64,
-    first: Time,
-    last: Time,
-}
-
-impl Spread {
-    fn add(&mut self, run: &StoredRun, record: &GenerationRecord, uploads: u32, gap_time: Span) {
-        if record.finish == FinishReason::Dropped || usize::from(record.id.method) >= run.meta().methods.len() {
-            return;
-        }
-        let sums = self.devices.entry((record.id.method, record.device.0)).or_insert(DeviceSums {
-            tokens: 0,
-            gaps: 0,
-            gap_time: Span::ZERO,
-            uploads: 0,
-            nanojoules: 0,
-            first: record.scheduled,
-            last: record.ended,
-        });
-        let tokens = record.tokens.len() as u64;
-        sums.tokens += tokens;
-        sums.gaps += tokens.saturating_sub(1);
-        sums.gap_time += gap_time;
-        sums.uploads += u64::from(uploads);
-        sums.nanojoules += record.energy.total();
-        sums.first = sums.first.min(record.scheduled);
-        sums.last = sums.last.max(record.ended);
-    }
-
-    fn finish(self, run: &StoredRun) -> Vec<DeviceSpread> {
-        const METRICS: [&str; 4] =
-            ["inter_token_mean_seconds", "energy_per_token_joules", "upload_rate", "tokens_per_second"];
-        let mut groups: BTreeMap<(u16, &str), [Vec<f64>; 4]> = BTreeMap::new();
-        for ((method, device), sums) in &self.devices {
-            let profile = run.profile_name(specfleet_engine::id::DeviceId(*device));
-            let group = groups.entry((*method, profile)).or_default();
-            let ratio = |a: f64, b: f64| (b > 0.0).then(|| a / b);
-            let tokens = sums.tokens as f64;
-            let drafts = run.meta().methods[usize::from(*method)].writer == Writer::Drafter;
-            let figures = [
-                ratio(sums.gap_time.seconds(), sums.gaps as f64),
-                ratio(sums.nanojoules as f64 * 1e-9, tokens),
-                ratio(sums.uploads as f64, tokens).filter(|_| drafts),
-                ratio(tokens, sums.last.since(sums.first).seconds()),
-            ];
-            for (values, figure) in group.iter_mut().zip(figures) {
-                values.extend(figure);
-            }
-        }
-        let mut rows = Vec::new();
-        for ((method, profile), figures) in groups {
-            for (metric, mut values) in METRICS.into_iter().zip(figures) {
-                values.sort_by(f64::total_cmp);
-                let at = |percent: usize| values[(percent * values.len()).div_ceil(100).max(1) - 1];
-                if values.is_empty() {
-                    continue;
-                }
-                rows.push(DeviceSpread {
-                    method: run.method_name(method).to_owned(),
-                    profile: profile.to_owned(),
-                    metric,
-                    devices: values.len() as u64,
-                    min: values[0],
-                    p10: at(10),
-                    p50: at(50),
-                    p90: at(90),
-                    max: values[values.len() - 1],
-                });
-            }
-        }
-        rows
-    }
 }

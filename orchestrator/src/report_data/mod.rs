@@ -3,6 +3,8 @@
 //! Numbers are SI units, or have their unit in the name. What does not apply is absent or an empty list, never zero.
 
 mod build;
+mod rules;
+mod spread;
 mod text;
 
 use std::collections::BTreeMap;
@@ -60,10 +62,25 @@ pub struct ReportData {
     pub positions: Vec<PositionAcceptance>,
     /// Acceptance by the place of a draft in its answer, in bins of several tokens.
     pub answer_positions: Vec<AnswerPositionAcceptance>,
+    /// What each method uploads, its thresholds as numbers.
+    pub rules: Vec<Rule>,
     /// `ui-hlm` against each other method, paired by prompt.
     pub paired: Vec<Comparison>,
     /// What the filter let through that the verifier would have rejected, by method.
     pub damage: Vec<Damage>,
+}
+
+/// What a method does, every parameter a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// The method.
+    pub method: String,
+    /// Which drafts it uploads.
+    pub uploads: String,
+    /// In which form.
+    pub payload: String,
+    /// Drafts per upload.
+    pub block: u8,
 }
 
 /// What a run is.
@@ -90,8 +107,14 @@ pub struct RunIdentity {
     pub scenario_hash: String,
     /// What batches were charged: `measured`, `calibrated`, `roofline` or `fixed`.
     pub pool_cost: String,
-    /// Its seed.
+    /// `NOISY` with what disturbed it too much, in words; absent for a quiet run.
+    pub noise: Option<String>,
+    /// Its seed; that of its first pass where passes have seeds of their own.
     pub seed: u64,
+    /// Passes with the same seed.
+    pub repeat: u16,
+    /// Passes with seeds of their own.
+    pub seeds: u16,
     /// Devices of the fleet.
     pub devices: u32,
     /// Verifiers of the pool.

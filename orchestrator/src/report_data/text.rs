@@ -9,18 +9,21 @@ use crate::{paired, report};
 pub fn text(report: &ReportData) -> String {
     let run = &report.run;
     let mut parts = vec![format!(
-        "run {} · {} · {} devices, {} verifiers, seed {} · {} rounds, {} batches · scenario {}",
+        "run {} · {} · {} devices, {} verifiers, {} · {} rounds, {} batches · scenario {}",
         run.name,
         run.kind_name,
         run.devices,
         run.verifiers,
-        run.seed,
+        report::seeds(run.seed, run.repeat, run.seeds),
         run.rounds,
         run.batches,
         run.scenario_hash.get(..12).unwrap_or(&run.scenario_hash)
     )];
+    parts.push(rules(report));
     parts.push(methods(report, &report.table));
     parts.push(methods(report, &report.pool_table));
+    let metrics: Vec<_> = report.methods.iter().map(|method| (method.name.as_str(), &method.metrics)).collect();
+    parts.extend(report::intervals(&metrics, run.repeat, run.seeds));
     parts.push(energy(report));
     if let Some(accuracy) = accuracy(report) {
         parts.push(accuracy);
@@ -49,6 +52,21 @@ fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
+/// What each method uploads, with the numbers that calibration resolved.
+fn rules(report: &ReportData) -> String {
+    let mut table = empty_table();
+    table.set_header(["method", "uploads", "as", "drafts per upload"]);
+    for rule in &report.rules {
+        table.add_row([
+            Cell::new(&rule.method),
+            Cell::new(&rule.uploads),
+            Cell::new(&rule.payload),
+            right(rule.block.to_string()),
+        ]);
+    }
+    table.to_string()
+}
+
 fn methods(report: &ReportData, columns: &[TableColumn]) -> String {
     let mut table = empty_table();
     let heading = |column: &TableColumn| match column.unit {
@@ -58,12 +76,12 @@ fn methods(report: &ReportData, columns: &[TableColumn]) -> String {
     table.set_header(std::iter::once("method".to_owned()).chain(columns.iter().map(heading)));
     for method in &report.methods {
         let cells = columns.iter().map(|column| {
-            let figure = method.metrics.get(column.key).map(|metric| column.statistic.of(metric) * column.factor);
-            right(figure.map_or(String::new(), |figure| format!("{figure:.*}", column.decimals)))
+            let figure = |metric| report::figure(metric, column.statistic, column.factor, column.decimals);
+            right(method.metrics.get(column.key).map_or(String::new(), figure))
         });
         table.add_row(std::iter::once(Cell::new(&method.name)).chain(cells));
     }
-    table.to_string()
+    report::with_footnote(table.to_string())
 }
 
 /// Joules per token by part, each with where it comes from.
@@ -155,5 +173,6 @@ fn damage(report: &ReportData) -> String {
 fn verdict(report: &ReportData) -> String {
     let validity = &report.validity;
     let line = report::verdict(validity.state, &validity.problems, &report.counts);
-    format!("{line} · percentiles: {}\n{}", report.quantiles, report::charged(&report.run.pool_cost))
+    let lines = [format!("{line} · percentiles: {}", report.quantiles), report::charged(&report.run.pool_cost)];
+    lines.into_iter().chain(report.run.noise.clone()).collect::<Vec<_>>().join("\n")
 }

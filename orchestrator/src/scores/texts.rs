@@ -44,8 +44,13 @@ pub(super) struct Texts {
     pub(super) llm_only: Option<u16>,
     /// What could not be read.
     pub(super) damage: Vec<String>,
-    /// By prompt and repetition: index among `generations` of `llm-only`'s answer.
-    verifiers: BTreeMap<(u32, u16), usize>,
+    /// By prompt, repetition and pass: index among `generations` of `llm-only`'s answer.
+    verifiers: BTreeMap<(u32, u16, u16), usize>,
+}
+
+/// What makes two answers comparable.
+fn task(id: GenerationId) -> (u32, u16, u16) {
+    (id.prompt, id.repetition, id.pass)
 }
 
 impl Texts {
@@ -104,10 +109,10 @@ impl Texts {
         if texts.generations.is_empty() {
             return Err(cannot("it has no finished generation to score".to_owned()));
         }
-        texts.generations.sort_by_key(|g| (g.prompt, g.id.method));
+        texts.generations.sort_by_key(|g| (g.prompt, g.id.pass, g.id.method));
         for (index, generation) in texts.generations.iter().enumerate() {
             if Some(generation.id.method) == texts.llm_only {
-                texts.verifiers.insert((generation.id.prompt, generation.id.repetition), index);
+                texts.verifiers.insert(task(generation.id), index);
             }
         }
         Ok(texts)
@@ -118,7 +123,7 @@ impl Texts {
         if Some(generation.id.method) == self.llm_only {
             return None;
         }
-        let index = self.verifiers.get(&(generation.id.prompt, generation.id.repetition))?;
+        let index = self.verifiers.get(&task(generation.id))?;
         self.generations.get(*index)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Assignment, Fault, Fidelity, Settings};
-use specfleet_engine::id::{GenerationId, VerifierId};
+use specfleet_engine::id::{GenerationId, PhaseId, VerifierId};
 use specfleet_engine::method::{MAX_BLOCK, Method};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::{AuditRecord, Source as Origin};
@@ -29,6 +29,7 @@ use crate::audit::{self, Case};
 use crate::error::Error;
 use crate::live::{Figures, Seen};
 use crate::parts::device_settings;
+use crate::passes;
 use crate::progress::Progress;
 use crate::run;
 use crate::tasks::Tasks;
@@ -108,7 +109,7 @@ impl<'a> Phases<'a> {
         });
         let jobs: Vec<JobHead> = jobs.collect();
         let methods: Vec<String> = source.resolved.methods.iter().map(|method| method.name.clone()).collect();
-        let generations = (methods.len() * jobs.len()) as u64;
+        let generations = (methods.len() * jobs.len()) as u64 * u64::from(settings.run.passes());
         Phases {
             jobs,
             seen: Seen::default(),
@@ -151,7 +152,7 @@ impl<'a> Phases<'a> {
                 let session =
                     (longest + settings.run.max_new_tokens as usize + AHEAD).min(pair.drafter.shape().context);
                 let session_bytes = KvArena::bytes_of(&pair.drafter, session);
-                self.run(pool, |method, _, count| {
+                self.run(pool, |settings, method, _, count| {
                     ModelDevices::new(
                         Arc::new(ModelPhase {
                             drafter: pair.drafter.clone(),
@@ -183,11 +184,11 @@ impl<'a> Phases<'a> {
                         })
                     })
                     .collect();
-                self.run(DrawnPool::new(devices), |_, index, count| {
+                self.run(DrawnPool::new(devices), |_, _, index, count| {
                     TraceDevices::new(phases[usize::from(index)].clone(), count)
                 })
             }
-            Fidelity::Fitted => self.run(DrawnPool::new(devices), |method, _, count| {
+            Fidelity::Fitted => self.run(DrawnPool::new(devices), |settings, method, _, count| {
                 let Some(fitted) = self_fitted(settings, source, method) else {
                     unreachable!("a source for fitted answers has distributions")
                 };
@@ -196,7 +197,7 @@ impl<'a> Phases<'a> {
         }
     }
 
-    fn run<P, D>(&mut self, answers: P, devices: impl Fn(&Method, u16, usize) -> D) -> Result<(), Error>
+    fn run<P, D>(&mut self, answers: P, devices: impl Fn(&Settings, &Method, u16, usize) -> D) -> Result<(), Error>
     where
         P: PoolAnswers,
         D: DeviceAnswers<Upload = P::Upload, Verdict = P::Verdict>,
@@ -220,24 +221,29 @@ impl<'a> Phases<'a> {
         let rows = PoolRows::new(self.empty.clone(), settings.simulate.keep_every);
         let mut simulation = Simulation::new(setup, self.threads, answers, rows);
         let mut outcome = Ok(());
-        for (index, method) in source.resolved.methods.iter().enumerate() {
-            let index = index as u16;
-            let fitted = match settings.simulate.fidelity {
-                Fidelity::Fitted => self_fitted(settings, source, method),
-                _ => None,
-            };
-            let phase = self.phase_of(simulation.now(), index, method);
-            let fleet = Fleet::new(phase).map_err(|error| Error::Simulation(error.to_string()))?;
-            let sides = (0..SHARDS)
-                .map(|shard| {
-                    let count = settings.run.devices.saturating_sub(shard).div_ceil(SHARDS) as usize;
-                    let sink = ShardSink::new(self.empty.clone(), count, settings.simulate.keep_every, fitted.clone());
-                    (devices(method, index, count), sink)
-                })
-                .collect();
-            outcome = self.one(&mut simulation, index, method, &fleet, sides, fitted.as_deref());
-            if outcome.is_err() || self.aborted.is_some() {
-                break;
+        let methods = &source.resolved.methods;
+        'passes: for pass in 0..settings.run.passes() {
+            let settings = settings.of_pass(pass);
+            for phase in passes::of_pass(pass, methods.len()) {
+                let method = &methods[usize::from(phase.method)];
+                let fitted = match settings.simulate.fidelity {
+                    Fidelity::Fitted => self_fitted(&settings, source, method),
+                    _ => None,
+                };
+                let fleet = self.phase_of(simulation.now(), &settings, phase, method);
+                let fleet = Fleet::new(fleet).map_err(|error| Error::Simulation(error.to_string()))?;
+                let sides = (0..SHARDS)
+                    .map(|shard| {
+                        let count = settings.run.devices.saturating_sub(shard).div_ceil(SHARDS) as usize;
+                        let keep_every = settings.simulate.keep_every;
+                        let sink = ShardSink::new(self.empty.clone(), count, keep_every, fitted.clone());
+                        (devices(&settings, method, phase.method, count), sink)
+                    })
+                    .collect();
+                outcome = self.one(&mut simulation, phase, method, &fleet, sides, fitted.as_deref());
+                if outcome.is_err() || self.aborted.is_some() {
+                    break 'passes;
+                }
             }
         }
         self.faults = simulation.killed();
@@ -254,7 +260,7 @@ impl<'a> Phases<'a> {
     fn one<P, D>(
         &mut self,
         simulation: &mut Simulation<P, PoolRows>,
-        index: u16,
+        phase: PhaseId,
         method: &Method,
         fleet: &Fleet,
         sides: Vec<(D, ShardSink)>,
@@ -265,7 +271,8 @@ impl<'a> Phases<'a> {
         D: DeviceAnswers<Upload = P::Upload, Verdict = P::Verdict>,
     {
         let start = simulation.now();
-        let bar = self.progress.phase(&method.name, self.jobs.len());
+        let label = passes::label(&method.name, phase.pass, self.settings.run.passes());
+        let bar = self.progress.phase(&label, self.jobs.len());
         let mut watch = Watch::new(&self.settings.thresholds, &method.name, start);
         let audits = self.settings.audit && matches!(self.settings.simulate.fidelity, Fidelity::Model);
         let mut cases: Vec<Case> = Vec::new();
@@ -275,7 +282,7 @@ impl<'a> Phases<'a> {
         let (source, empty) = (self.source, &self.empty);
         let interrupted = self.interrupted;
         let mut flushed = Instant::now();
-        let outcome = simulation.phase(index, fleet, sides, |progress, mut sinks| {
+        let outcome = simulation.phase(phase, fleet, sides, |progress, mut sinks| {
             if interrupted.load(Ordering::Relaxed) {
                 broken_off = true;
                 return ControlFlow::Break(());
@@ -298,7 +305,7 @@ impl<'a> Phases<'a> {
                     failure = failure.take().or(writer.flush().err());
                     let mut seen = seen;
                     sinks.each(|sink| seen.add(&sink.seen));
-                    let live = figures.look(progress.now, index, &seen, &sinks.pool.done, None);
+                    let live = figures.look(progress.now, phase.method, &seen, &sinks.pool.done, None);
                     failure = failure.take().or(writer.put_live(&live).err());
                     flushed = Instant::now();
                 }
@@ -335,14 +342,14 @@ impl<'a> Phases<'a> {
         if broken_off {
             return Err(Error::Interrupted(PathBuf::new()));
         }
-        self.audit(index, &cases)
+        self.audit(phase, &cases)
     }
 
     /// After a method's phase: what the verifier would have said of the tokens that it has not seen.
-    fn audit(&mut self, index: u16, cases: &[Case]) -> Result<(), Error> {
+    fn audit(&mut self, phase: PhaseId, cases: &[Case]) -> Result<(), Error> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let audits: Vec<AuditRecord> = match (&self.source.pair, &self.source.trace) {
-            (_, Some(trace)) => trace.audits.iter().filter(|audit| audit.id.method == index).cloned().collect(),
+            (_, Some(trace)) => trace.audits.iter().filter(|audit| audit.id.phase() == phase).cloned().collect(),
             (Some(pair), None) if !cases.is_empty() => {
                 audit::audit(&pair.verifier, &self.settings.run.sampling, cases)?
             }
@@ -394,21 +401,22 @@ impl<'a> Phases<'a> {
         }
     }
 
-    fn phase_of(&self, start: Time, index: u16, method: &Method) -> Phase {
+    fn phase_of(&self, start: Time, settings: &Settings, phase: PhaseId, method: &Method) -> Phase {
+        let PhaseId { method: index, pass } = phase;
         let jobs = self.jobs.iter().map(|head| Job {
-            generation: GenerationId { method: index, prompt: head.prompt, repetition: head.repetition },
+            generation: GenerationId { method: index, prompt: head.prompt, repetition: head.repetition, pass },
             data_set: head.data_set,
         });
         Phase {
-            devices: self.settings.run.devices,
+            devices: settings.run.devices,
             start,
-            seed: self.settings.run.seed,
-            parts: device_settings(self.settings, &self.source.sizes, method),
-            pattern: self.settings.device.pattern.clone(),
+            seed: settings.run.seed,
+            parts: device_settings(settings, &self.source.sizes, method),
+            pattern: settings.device.pattern.clone(),
             jobs: jobs.collect(),
             assignment: Arc::new(Tasks(self.assignment.clone())),
-            load: self.settings.load.clone(),
-            churn: self.settings.churn,
+            load: settings.load.clone(),
+            churn: settings.churn,
             host: self.timings[usize::from(index)].host.clone(),
         }
     }

@@ -80,7 +80,7 @@ fn is_unseen(source: Source) -> bool {
 impl DeviceSink for ShardSink {
     fn started(&mut self, device: DeviceId, id: GenerationId, data_set: u16, scheduled: Time, target: Span) {
         // Methods and data sets are those of the run's own lists.
-        self.tallies[(device.0 / SHARDS) as usize] = self.summary.start(id.method, data_set, scheduled, target).ok();
+        self.tallies[(device.0 / SHARDS) as usize] = self.summary.start(id.phase(), data_set, scheduled, target).ok();
     }
 
     fn round(&mut self, device: DeviceId, _: GenerationId, record: &RoundRecord) {
@@ -102,7 +102,7 @@ impl DeviceSink for ShardSink {
         // A dropped request never started: what is under way on its device is another generation's.
         let dropped = record.finish == FinishReason::Dropped;
         let tally = if dropped {
-            self.summary.start(record.id.method, record.data_set, record.scheduled, record.latency_target).ok()
+            self.summary.start(record.id.phase(), record.data_set, record.scheduled, record.latency_target).ok()
         } else {
             self.tallies[(device.0 / SHARDS) as usize].take()
         };

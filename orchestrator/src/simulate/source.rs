@@ -56,8 +56,8 @@ pub struct Source {
 
 /// A recorded run.
 pub struct Trace {
-    /// By method, then prompt and repetition.
-    pub generations: Vec<BTreeMap<(u32, u16), Recorded>>,
+    /// By method, then prompt, repetition and pass.
+    pub generations: Vec<BTreeMap<(u32, u16, u16), Recorded>>,
     /// All of them.
     pub audits: Vec<AuditRecord>,
 }
@@ -255,6 +255,9 @@ fn recorded(settings: &Settings, runs: &Path, place: &RunPlace) -> Result<RunRea
     if recorded.run.seed != settings.run.seed {
         return Err(wrong("seed"));
     }
+    if recorded.run.seeds != settings.run.seeds {
+        return Err(wrong("number of seeds"));
+    }
     if recorded.run.sampling != settings.run.sampling || recorded.run.max_new_tokens != settings.run.max_new_tokens {
         return Err(wrong("sampling or max_new_tokens"));
     }
@@ -294,16 +297,19 @@ fn open_trace(settings: &Settings, reader: &RunReader, resolved: &Resolved) -> R
         let mut by_prompt = BTreeMap::new();
         for record in reader.generations() {
             let record: GenerationRecord = record?;
-            if record.id.method == place && !record.tokens.is_empty() {
+            // Passes beyond these repeat them.
+            let asked = record.id.method == place && record.id.pass < settings.run.passes();
+            if asked && !record.tokens.is_empty() {
                 let rounds = reader.rounds(record.id)?;
                 by_prompt.insert(
-                    (record.id.prompt, record.id.repetition),
+                    (record.id.prompt, record.id.repetition, record.id.pass),
                     Recorded { prompt_tokens: record.prompt_tokens, rounds },
                 );
             }
         }
-        for task in settings.tasks() {
-            if !by_prompt.contains_key(&(task.prompt_id, task.repetition)) {
+        let passes = 0..settings.run.passes();
+        for (task, pass) in settings.tasks().flat_map(|task| passes.clone().map(move |pass| (task, pass))) {
+            if !by_prompt.contains_key(&(task.prompt_id, task.repetition, pass)) {
                 return Err(wrong(&format!(
                     "set of finished generations ({} of prompt {})",
                     method.name, task.prompt_id

@@ -29,10 +29,10 @@ pub struct Recorded {
     pub rounds: Vec<RoundRecord>,
 }
 
-/// One method's recorded generations, by prompt and repetition.
+/// One method's recorded generations, by prompt, repetition and pass.
 pub(super) struct TracePhase {
     /// The generations.
-    pub generations: BTreeMap<(u32, u16), Recorded>,
+    pub generations: BTreeMap<(u32, u16, u16), Recorded>,
     /// The method.
     pub method: Method,
     /// How tokens were drawn.
@@ -65,7 +65,7 @@ impl TraceDevices {
     }
 
     fn recorded(&self, generation: GenerationId) -> Option<&Recorded> {
-        self.phase.generations.get(&(generation.prompt, generation.repetition))
+        self.phase.generations.get(&(generation.prompt, generation.repetition, generation.pass))
     }
 
     fn lookahead(&self) -> bool {

@@ -6,6 +6,7 @@ mod texts;
 
 use std::path::Path;
 
+use specfleet_analysis::is_host_timed;
 use specfleet_config::Settings;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
@@ -109,6 +110,18 @@ impl StoredRun {
     /// A generation's audit.
     pub fn audit(&self, id: GenerationId) -> Option<&AuditRecord> {
         self.audits.binary_search_by_key(&id, |audit| audit.id).ok().map(|index| &self.audits[index])
+    }
+
+    /// Whether a figure of this method depends on when things happened on the host.
+    pub fn is_host_timed(&self, method: u16, metric: &str) -> bool {
+        // Whose scenario cannot be read may have had any link.
+        let rate_trace = self
+            .settings
+            .as_ref()
+            .is_none_or(|settings| settings.device.parts.iter().any(|part| part.link.follows_clock()));
+        let live = matches!(self.meta().kind, RunKind::Live);
+        let method = self.meta().methods.get(usize::from(method));
+        live && method.is_some_and(|method| is_host_timed(metric, method, rate_trace))
     }
 
     /// The name of a method.

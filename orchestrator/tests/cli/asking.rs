@@ -329,3 +329,58 @@ fn one_prompt_has_no_interval() {
         assert!(point["upload_rate"]["low"].is_null() && point["upload_rate"]["high"].is_null(), "{point}");
     }
 }
+
+/// A p95 of three samples is the largest of them, and says so wherever it stands.
+#[test]
+fn percentiles_of_few_samples_say_so() {
+    let place = Place::new();
+    let few = ["--set", "run.prompts=1", "--set", "run.max_new_tokens=4", "--methods", "hlm"];
+    let check = ["--set", "thresholds.checks=inter_token_p95 < 100s"];
+    let output = place.quick("simulate", "few", &[&FIXED[..], &["--devices", "1"], &few, &check].concat());
+    let name = place.name_of("few");
+    let footnote = "* the largest sample: a p95 needs 20 samples, a p90 10, a p99 100";
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let page = place.path("few.html");
+    let report = asked(&place, &["report", &name, "--html", page.to_str().expect("Unicode")]);
+    assert!(report.is_empty() || report.contains("few.html"), "{report}");
+    for text in [printed.clone(), asked(&place, &["report", &name])] {
+        assert!(text.contains(footnote), "{text}");
+    }
+    let held = printed.lines().find(|line| line.starts_with("threshold met")).expect("a verdict");
+    assert!(held.ends_with(", the largest of 3 samples)"), "{held}");
+    let note = "a percentile of fewer samples than it needs (p90 10, p95 20, p99 100) is the largest one";
+    let query = |run: &str, metric: &str| {
+        let arguments = ["query", run, "--ledger", "runs", "--metric", metric];
+        said(&place.command(&arguments).output().expect("the binary runs"))
+    };
+    assert!(query(&name, "inter_token:p95").contains(note));
+    assert!(!query(&name, "inter_token:p50,inter_token:max").contains(note));
+    let many = simulated(&place, "many", &["--methods", "hlm"]);
+    assert!(!asked(&place, &["report", &many]).contains(footnote) && !query(&many, "inter_token:p95").contains(note));
+}
+
+/// What the report says of the uploads of `llm-only`, which has no drafts to upload, the query says too.
+#[test]
+fn llm_only_has_no_upload_rate_anywhere() {
+    let place = Place::new();
+    let name = simulated(&place, "out", &["--methods", "llm-only,hlm"]);
+    let report = json(&place, &["report", &name, "--json"]);
+    assert!(report["methods"][0]["metrics"]["upload_rate"].is_null(), "{}", report["methods"][0]);
+    let metrics = ["--metric", "upload_rate:mean,uploaded:mean", "--group-by", "method", "--format", "csv"];
+    let csv = asked(&place, &[&["query", name.as_str()][..], &metrics].concat());
+    assert_eq!(csv.trim_end(), "method,upload_rate:mean,uploaded:mean\nllm-only,,\nhlm,1,1");
+}
+
+/// The numbers that calibration resolved stand in the report and on the page, not in `meta.json` alone.
+#[test]
+fn thresholds_are_in_view() {
+    let place = Place::new();
+    let arguments = ["--methods", "ui-hlm,entropy", "--set", "method.uncertainty_threshold=0.125"];
+    let name = simulated(&place, "out", &arguments);
+    let text = asked(&place, &["report", &name]);
+    assert!(text.contains("u > 0.1250 (expected) and I >= mean "), "{text}");
+    let report = json(&place, &["report", &name, "--json"]);
+    assert_eq!(report["rules"][1]["method"], "entropy");
+    let entropy = report["rules"][1]["uploads"].as_str().expect("words");
+    assert!(entropy.starts_with("entropy > ") && text.contains(entropy), "{entropy}");
+}

@@ -64,6 +64,11 @@ fn ctrl_c() {
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(error.contains("interrupted") && error.contains("runs/"), "{error}");
     assert_readable(&place, &place.runs()[0], 2);
+    // One truth about what is missing: the audit is on, and its turn never came.
+    let name = place.runs()[0]["run"].as_str().expect("a name").to_owned();
+    let report = printed(&place, &["report", &name]);
+    let why = "not audited: ui-hlm (a method is audited at the end of its phase, and the run ended before)";
+    assert!(report.contains(why) && !report.contains("audit.enabled"), "{report}");
     assert_a_new_run_works(&place);
 }
 

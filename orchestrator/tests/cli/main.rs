@@ -16,6 +16,7 @@ mod interruption;
 mod load;
 mod outputs;
 mod page;
+mod passes;
 #[cfg(target_os = "linux")]
 mod paths;
 mod questions;

@@ -78,7 +78,7 @@ fn a_scored_run_has_the_figures_of_its_own_texts() {
     for line in &lines {
         let method = methods.iter().position(|name| line["method"] == **name).expect("a method") as u16;
         let prompt = line["prompt_id"].as_u64().expect("a number") as u32;
-        let id = GenerationId { method, prompt, repetition: 0 };
+        let id = GenerationId { method, prompt, repetition: 0, pass: 0 };
         let (own, reference) = (of(line, "text"), of(line, "reference"));
         let raw = bertscore(&encoder, &[(&own, &reference)], Some(&idf)).expect("a score")[0];
         for (name, value) in [("precision", raw.precision), ("recall", raw.recall), ("f1", raw.f1)] {

@@ -8,7 +8,7 @@ use specfleet_engine::cost::{BatchCost, MeasuredCost};
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, VerifierProfile};
 use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
-use specfleet_engine::id::GenerationId;
+use specfleet_engine::id::{GenerationId, PhaseId};
 use specfleet_engine::load::{Churn, Load, Turns};
 use specfleet_engine::method::{Estimator, Gate, Method, PayloadForm, ProbabilityBits, Sampling, Writer};
 use specfleet_engine::pool::{Breaker, PoolSettings, PriceUpdate, QueueOrder};
@@ -117,7 +117,7 @@ impl Scene {
         pool_sink: K,
     ) -> (Totals, Vec<S>, K) {
         let jobs: Arc<[Job]> = (0..self.requests)
-            .map(|prompt| Job { generation: GenerationId { method: 0, prompt, repetition: 0 }, data_set: 0 })
+            .map(|prompt| Job { generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 }, data_set: 0 })
             .collect();
         let fleet = Fleet::new(Phase {
             devices: self.devices,
@@ -142,8 +142,9 @@ impl Scene {
         let setup = PoolSetup { settings: self.pool(), timings, seed: SEED, kills: vec![] };
         let answers = DrawnPool::new(self.devices as usize);
         let mut simulation = Simulation::new(setup, threads, answers, pool_sink);
-        let (totals, sinks) =
-            simulation.phase(0, &fleet, sides, |_, _| ControlFlow::Continue(())).expect("the link is emulated");
+        let (totals, sinks) = simulation
+            .phase(PhaseId::default(), &fleet, sides, |_, _| ControlFlow::Continue(()))
+            .expect("the link is emulated");
         (totals, sinks, simulation.into_sink())
     }
 
@@ -197,7 +198,7 @@ impl Scene {
 
     fn pool(&self) -> PoolSettings {
         PoolSettings {
-            method: 0,
+            phase: PhaseId::default(),
             verifiers: self.verifiers,
             batch_tokens: self.batch.0,
             batch_sequences: self.batch.1,

@@ -95,13 +95,16 @@ fn empty(method: &Method) -> StreamSummary {
         faults_injected: 0,
         accounting: 2,
         pool_cost: "fixed".to_owned(),
+        repeat: 1,
+        seeds: 1,
+        noise: Vec::new(),
     };
     StreamSummary::new(header, std::slice::from_ref(method), &["words".to_owned()])
 }
 
 impl DeviceSink for Figures {
     fn started(&mut self, device: DeviceId, id: GenerationId, data_set: u16, scheduled: Time, target: Span) {
-        self.tallies[(device.0 / SHARDS) as usize] = self.summary.start(id.method, data_set, scheduled, target).ok();
+        self.tallies[(device.0 / SHARDS) as usize] = self.summary.start(id.phase(), data_set, scheduled, target).ok();
     }
 
     fn round(&mut self, device: DeviceId, _: GenerationId, record: &RoundRecord) {

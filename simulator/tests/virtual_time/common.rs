@@ -10,7 +10,7 @@ use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
 use specfleet_engine::device::{
     DeviceSettings, NextToken, OnRefused, OnUnreachable, Retry, Signals, Step, StepResult, UploadPlan,
 };
-use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
+use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, UploadId};
 use specfleet_engine::load::{Churn, Jobs, Load};
 use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Sampling, Writer};
 use specfleet_engine::pool::{Batch, Breaker, ItemOutcome, JobKind, PoolSettings, PriceUpdate, QueueOrder, SessionKey};
@@ -119,7 +119,7 @@ pub(crate) fn exact() -> Setup {
         },
         idle_link: None,
         pool: PoolSettings {
-            method: 0,
+            phase: PhaseId::default(),
             verifiers: 1,
             batch_tokens: 64,
             batch_sequences: 8,
@@ -215,7 +215,7 @@ pub(crate) fn run_until(setup: &Setup, stop: impl Fn(u64) -> ControlFlow<()>) ->
         pattern[setup.devices as usize - 1] = 1;
     }
     let jobs = (0..active.count() as u32)
-        .map(|prompt| Job { generation: GenerationId { method: 0, prompt, repetition: 0 }, data_set: 0 });
+        .map(|prompt| Job { generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 }, data_set: 0 });
     let fleet = Fleet::new(Phase {
         devices: setup.devices,
         start: Time::ZERO,
@@ -243,7 +243,7 @@ pub(crate) fn run_until(setup: &Setup, stop: impl Fn(u64) -> ControlFlow<()>) ->
         assert!(progress.windows < 10_000_000, "it does not come to rest");
         stop(progress.windows)
     };
-    let (totals, sinks) = simulation.phase(0, &fleet, sides, observe).expect("the links have delays");
+    let (totals, sinks) = simulation.phase(PhaseId::default(), &fleet, sides, observe).expect("the links have delays");
     let (killed, end) = (simulation.killed(), simulation.now());
     let PoolRows { batches, verifiers } = simulation.into_sink();
     let mut outcome = Outcome {

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use device_agent::DeviceEvent;
-use specfleet::fleet::{Fleet, Shared};
+use specfleet::fleet::{Shared, Turn};
 use specfleet::progress::{Progress, Ui};
 use specfleet::simulate::{SimulateOptions, Source, simulate};
 use specfleet_config::Settings;
-use specfleet_engine::id::GenerationId;
+use specfleet_engine::id::{GenerationId, PhaseId};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{GenerationRecord, RoundRecord, Source as Origin};
 use specfleet_ledger::RunReader;
@@ -110,19 +110,17 @@ async fn live(settings: &Settings, source: &Source) -> Records {
     let (pair, work) = (source.pair.as_ref().expect("models"), source.work.as_ref().expect("prompts"));
     let live = Live::start(Carrier::Memory, settings, pair, |_| {}).await;
     let shared = Shared {
-        settings: settings.clone(),
         pair: pair.clone(),
         drafter: live.drafter.clone(),
         connector: live.connector.clone(),
         timer: live.timer.clone(),
-        events: live.events.clone(),
         origin: live.origin,
     };
     let progress = Progress::new(Ui::None);
     for (index, method) in source.resolved.methods.iter().enumerate() {
-        let mut fleet = Fleet::assemble(&shared, index as u16, method, work).await.expect("the fleet stands");
-        fleet.run(progress.phase(&method.name, work.jobs.len())).await.expect("it runs");
-        fleet.dismiss().await;
+        let phase = PhaseId { method: index as u16, pass: 0 };
+        let turn = Turn { settings, phase, method, work, events: live.events.clone() };
+        turn.run(&shared, progress.phase(&method.name, work.jobs.len())).await.expect("it runs");
     }
     drop(shared);
     let status = live.pool.status().await.expect("the pool runs");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use device_agent::{AgentOptions, Call, Device, Generate, Leave};
 use specfleet::parts::device_settings;
 use specfleet_engine::device::{self, DeviceMachine, DeviceSettings, OnRefused, Outages};
-use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
+use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, VerifierId};
 use specfleet_engine::pool::{self, PoolMachine};
 use specfleet_engine::time::{Span, Time};
 
@@ -27,7 +27,7 @@ type ToldDevices = BTreeMap<DeviceId, Vec<(Time, ToldDevice)>>;
 enum ToldPool {
     New,
     Handle(pool::Input),
-    NextPhase(u16),
+    NextPhase(PhaseId),
 }
 
 /// What happened: the names of inputs and outputs.
@@ -154,7 +154,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
             let told = match call {
                 verifier_pool::Call::New => ToldPool::New,
                 verifier_pool::Call::Handle(input) => ToldPool::Handle(input.clone()),
-                verifier_pool::Call::NextPhase(method) => ToldPool::NextPhase(method),
+                verifier_pool::Call::NextPhase(phase) => ToldPool::NextPhase(phase),
             };
             writing.lock().expect("no panic").push((now, told, outputs.to_vec()));
         }));
@@ -189,7 +189,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
             let work = work.clone();
             actix::spawn(async move {
                 for job in work.jobs.iter().filter(|job| job.prompt_id % 8 == number) {
-                    let generation = GenerationId { method: 0, prompt: job.prompt_id, repetition: 0 };
+                    let generation = GenerationId { method: 0, prompt: job.prompt_id, repetition: 0, pass: 0 };
                     let message = Generate { generation, data_set: 0, prompt: job.tokens.clone(), scheduled: None };
                     // Who has left runs nothing any more.
                     if !matches!(device.send(message).await, Ok(Ok(_))) {
@@ -204,7 +204,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
         live.pool.kill_verifier(VerifierId(verifier)).await.expect("it is there");
     }
     actors[7].send(Leave).await.expect("it lives");
-    live.pool.next_phase(1).await.expect("the pool runs");
+    live.pool.next_phase(PhaseId { method: 1, pass: 0 }).await.expect("the pool runs");
     for generations in running {
         generations.await.expect("no panic");
     }
@@ -248,9 +248,9 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
                 note(pool_saw, &format!("{input:?}"));
                 machine.handle(*now, input.clone(), &mut outputs);
             }
-            ToldPool::NextPhase(method) => {
+            ToldPool::NextPhase(phase) => {
                 note(pool_saw, "phase");
-                machine.next_phase(*now, *method, &mut outputs);
+                machine.next_phase(*now, *phase, &mut outputs);
             }
         }
         assert_eq!(&outputs, expected, "call {index} of the pool");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use specfleet_config::HostPort;
 use specfleet_engine::device::energy::VerifierProfile;
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
 use specfleet_model::Model;
@@ -81,7 +82,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
     let kv_tokens = 4096;
     PoolOptions {
         settings: PoolSettings {
-            method: 0,
+            phase: PhaseId::default(),
             verifiers: 1,
             batch_tokens: 512,
             batch_sequences: 16,

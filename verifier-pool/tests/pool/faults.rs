@@ -1,6 +1,6 @@
 //! Verifiers that die lose nothing but time.
 
-use specfleet_engine::id::{UploadId, VerifierId};
+use specfleet_engine::id::{PhaseId, UploadId, VerifierId};
 use specfleet_engine::record::UploadCounts;
 use verifier_pool::PoolError;
 
@@ -52,7 +52,7 @@ fn kills_while_idle_and_in_a_row_work_too() {
         for _ in 0..3 {
             generation.round(&world, &mut client).await;
         }
-        let accounts = world.pool.next_phase(1).await.expect("the pool runs");
+        let accounts = world.pool.next_phase(PhaseId { method: 1, pass: 0 }).await.expect("the pool runs");
         assert_eq!(accounts.iter().map(|a| a.restarts).collect::<Vec<_>>(), [2, 1]);
         assert!(matches!(
             world.pool.kill_verifier(VerifierId(2)).await,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use specfleet_engine::id::{UploadId, VerifierId};
+use specfleet_engine::id::{PhaseId, UploadId, VerifierId};
 use specfleet_engine::pool::{Autoscale, Breaker, Input, Output, PoolMachine, PriceUpdate, QueueOrder};
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::ClientFrame;
@@ -16,7 +16,7 @@ use crate::common::world::{World, run};
 enum Told {
     New,
     Handle(Input),
-    NextPhase(u16),
+    NextPhase(PhaseId),
 }
 
 type Entries = Vec<(Time, Told, Vec<Output>)>;
@@ -66,7 +66,7 @@ async fn replay(order: QueueOrder) -> Vec<String> {
             let told = match call {
                 Call::New => Told::New,
                 Call::Handle(input) => Told::Handle(input.clone()),
-                Call::NextPhase(method) => Told::NextPhase(method),
+                Call::NextPhase(phase) => Told::NextPhase(phase),
             };
             keep.lock().expect("no panic").push((now, told, outputs.to_vec()));
         }));
@@ -84,7 +84,7 @@ async fn replay(order: QueueOrder) -> Vec<String> {
         match told {
             Told::New => assert_eq!(index, 0),
             Told::Handle(input) => machine.handle(*now, input.clone(), &mut outputs),
-            Told::NextPhase(method) => machine.next_phase(*now, *method, &mut outputs),
+            Told::NextPhase(phase) => machine.next_phase(*now, *phase, &mut outputs),
         }
         assert_eq!(&outputs, expected, "call {index} under {order:?}");
         seen.extend(match told {
@@ -122,7 +122,7 @@ async fn live(world: &World) {
             world.pool.kill_verifier(VerifierId(0)).await.expect("it is there");
         }
         if round == 4 {
-            world.pool.next_phase(1).await.expect("the pool runs");
+            world.pool.next_phase(PhaseId { method: 1, pass: 0 }).await.expect("the pool runs");
         }
         for (number, client) in clients.iter_mut().enumerate() {
             // A cancelled upload has no answer, or one that comes instead of a later one's.

@@ -2,7 +2,7 @@
 
 use specfleet_engine::acceptance::Next;
 use specfleet_engine::device::payload::{Payload, Values};
-use specfleet_engine::id::UploadId;
+use specfleet_engine::id::{PhaseId, UploadId};
 use specfleet_engine::pool::RefuseReason;
 use specfleet_engine::record::{BatchRecord, UploadCounts};
 use specfleet_engine::time::Span;
@@ -342,9 +342,9 @@ fn phases_end_with_an_account_of_each_verifier() {
         let mut client = Client::connect(&world).await;
         let mut generation = Generation::new(8, 1, 10);
         generation.round(&world, &mut client).await;
-        let first = world.pool.next_phase(1).await.expect("the pool runs");
+        let first = world.pool.next_phase(PhaseId { method: 1, pass: 0 }).await.expect("the pool runs");
         generation.round(&world, &mut client).await;
-        let second = world.pool.next_phase(2).await.expect("the pool runs");
+        let second = world.pool.next_phase(PhaseId { method: 2, pass: 0 }).await.expect("the pool runs");
         assert_eq!((first.len(), second.len()), (2, 2));
         world.until(|_| world.events().len() == 6).await;
         let of: Vec<(bool, u16)> = world

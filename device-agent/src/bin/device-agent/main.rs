@@ -226,7 +226,7 @@ async fn answer(
 ) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure::Run(error);
     let mut meter = Meter::open();
-    let generation = GenerationId { method: 0, prompt: 0, repetition: 0 };
+    let generation = GenerationId { method: 0, prompt: 0, repetition: 0, pass: 0 };
     let finished = device.send(Generate { generation, data_set: 0, prompt, scheduled: None });
     let mut printer = Printer::default();
     let printed = show(arguments, tokenizer, &mut events, &mut meter, &mut printer);

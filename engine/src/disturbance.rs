@@ -1,0 +1,233 @@
+//! What a live run's host did to it: how late emulated devices and verifiers were, how long nothing ran at all, and what
+//! others took of the processors. A pure function of what was recorded says whether that is too much.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{BETWEEN_METHODS, BatchRecord, GenerationRecord};
+use crate::time::Span;
+
+/// What a run recorded about its own disturbance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// Time that emulated devices were charged, over all generations.
+    pub emulated: Span,
+    /// How much longer it took.
+    pub overrun: Span,
+    /// Time that emulated batches were charged; zero where batches are charged as measured.
+    pub charged: Span,
+    /// How much later their verdicts left.
+    pub batch_overrun: Span,
+    /// Times that nothing ran for longer than [`STALL`].
+    pub stalls: u32,
+    /// How long in all.
+    pub stalled: Span,
+    /// How long the host was watched.
+    pub watched: Span,
+    /// Share of the processors that other processes took; absent where the system does not say.
+    pub others: Option<f64>,
+    /// Share of the processors that the machine below took from this one; absent where the system does not say.
+    pub stolen: Option<f64>,
+}
+
+/// From which length on a standstill counts.
+pub const STALL: Span = Span::from_millis(100);
+
+/// Something that disturbed a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Emulated devices took longer than charged.
+    Devices,
+    /// Emulated batches took longer than charged: verifiers contend for the processors, or the host is too slow for them.
+    Verifiers,
+    /// The host stood still.
+    Stalls,
+    /// Other processes took processors.
+    Others,
+    /// The machine below took processors.
+    Stolen,
+}
+
+impl Cause {
+    /// All of them, with the share beyond which a run is noisy.
+    pub const LIMITS: [(Cause, f64); 5] = [
+        (Cause::Devices, 0.05),
+        (Cause::Verifiers, 0.25),
+        (Cause::Stalls, 0.01),
+        (Cause::Others, 0.10),
+        (Cause::Stolen, 0.05),
+    ];
+
+    /// One word for lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Devices => "devices",
+            Cause::Verifiers => "verifiers",
+            Cause::Stalls => "stalls",
+            Cause::Others => "others",
+            Cause::Stolen => "stolen",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Cause::Devices => "devices were late by",
+            Cause::Verifiers => "verifiers were late by",
+            Cause::Stalls => "the host stood still for",
+            Cause::Others => "other processes took",
+            Cause::Stolen => "the machine below took",
+        }
+    }
+
+    fn of_what(self) -> &'static str {
+        match self {
+            Cause::Devices => "of their emulated time",
+            Cause::Verifiers => "of their charged time",
+            Cause::Stalls => "of the run",
+            Cause::Others | Cause::Stolen => "of the processors",
+        }
+    }
+}
+
+/// A cause beyond its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// What it was.
+    pub cause: Cause,
+    /// How much, as a share.
+    pub share: f64,
+    /// Beyond which share a run is noisy.
+    pub limit: f64,
+}
+
+impl fmt::Display for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (words, of_what) = (self.cause.words(), self.cause.of_what());
+        write!(f, "{words} {:.1} % {of_what} (limit {:.0} %)", self.share * 100.0, self.limit * 100.0)
+    }
+}
+
+impl Disturbance {
+    /// Takes in a generation that ended.
+    pub fn generation(&mut self, record: &GenerationRecord) {
+        let times = &record.times;
+        self.overrun += times.overrun + times.waiting_overrun;
+        self.emulated += times.draft + times.uncertainty + times.importance + times.waiting;
+    }
+
+    /// Takes in a batch of an emulated pool; those between the methods belong to no figure.
+    pub fn batch(&mut self, record: &BatchRecord) {
+        if record.method == BETWEEN_METHODS {
+            return;
+        }
+        self.charged += record.compute;
+        self.batch_overrun += record.overrun;
+    }
+
+    /// How much of a cause there was, as a share; `None` where nothing says.
+    pub fn share(&self, cause: Cause) -> Option<f64> {
+        let ratio = |part: Span, whole: Span| (whole > Span::ZERO).then(|| part.seconds() / whole.seconds());
+        match cause {
+            Cause::Devices => ratio(self.overrun, self.emulated),
+            Cause::Verifiers => ratio(self.batch_overrun, self.charged),
+            Cause::Stalls => ratio(self.stalled, self.watched),
+            Cause::Others => self.others,
+            Cause::Stolen => self.stolen,
+        }
+    }
+
+    /// What was too much; empty for a quiet run.
+    pub fn noise(&self) -> Vec<Noise> {
+        let beyond = |(cause, limit)| {
+            let share = self.share(cause).filter(|share| *share > limit)?;
+            Some(Noise { cause, share, limit })
+        };
+        Cause::LIMITS.into_iter().filter_map(beyond).collect()
+    }
+}
+
+/// `NOISY` with every share beyond its limit; `None` for a quiet run.
+pub fn verdict(noise: &[Noise]) -> Option<String> {
+    let words: Vec<String> = noise.iter().map(ToString::to_string).collect();
+    (!words.is_empty()).then(|| format!("NOISY: {}", words.join("; ")))
+}
+
+/// The same for a list of runs: every cause in one word.
+pub fn short_verdict(noise: &[Noise]) -> Option<String> {
+    let words: Vec<String> =
+        noise.iter().map(|noise| format!("{} {:.0} %", noise.cause.name(), noise.share * 100.0)).collect();
+    (!words.is_empty()).then(|| format!("NOISY: {}", words.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const QUIET: Disturbance = Disturbance {
+        emulated: Span::from_millis(100_000),
+        overrun: Span::from_millis(1_000),
+        charged: Span::from_millis(10_000),
+        batch_overrun: Span::from_millis(500),
+        stalls: 1,
+        stalled: Span::from_millis(150),
+        watched: Span::from_millis(60_000),
+        others: Some(0.02),
+        stolen: Some(0.0),
+    };
+
+    #[test]
+    fn a_quiet_run_says_nothing() {
+        assert_eq!(QUIET.noise(), []);
+        assert_eq!(Disturbance::default().noise(), [], "nothing recorded, nothing said");
+    }
+
+    #[test]
+    fn each_cause_is_named_with_its_share_and_its_limit() {
+        let loaded = Disturbance {
+            overrun: Span::from_millis(23_400),
+            batch_overrun: Span::from_millis(4_000),
+            stalled: Span::from_millis(3_000),
+            others: Some(0.497),
+            stolen: Some(0.061),
+            ..QUIET
+        };
+        expect!["NOISY: devices were late by 23.4 % of their emulated time (limit 5 %); verifiers were late by 40.0 % of their charged time (limit 25 %); the host stood still for 5.0 % of the run (limit 1 %); other processes took 49.7 % of the processors (limit 10 %); the machine below took 6.1 % of the processors (limit 5 %)"]
+            .assert_eq(&verdict(&loaded.noise()).expect("five causes"));
+        expect!["NOISY: devices 23 %, verifiers 40 %, stalls 5 %, others 50 %, stolen 6 %"]
+            .assert_eq(&short_verdict(&loaded.noise()).expect("five causes"));
+    }
+
+    #[test]
+    fn what_the_system_does_not_say_is_no_cause() {
+        let unknown = Disturbance { others: None, stolen: None, charged: Span::ZERO, ..QUIET };
+        assert_eq!(unknown.share(Cause::Others), None);
+        assert_eq!(unknown.share(Cause::Verifiers), None, "batches that are charged as measured are never late");
+        assert_eq!((unknown.noise(), verdict(&[]), short_verdict(&[])), (Vec::new(), None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn beyond_the_limit_and_only_then(permille in 0u64..1_000) {
+            for (cause, limit) in Cause::LIMITS {
+                let share = permille as f64 / 1_000.0;
+                let part = Span(permille * 1_000_000);
+                let whole = Span(1_000_000_000);
+                let seen = match cause {
+                    Cause::Devices => Disturbance { overrun: part, emulated: whole, ..Disturbance::default() },
+                    Cause::Verifiers => Disturbance { batch_overrun: part, charged: whole, ..Disturbance::default() },
+                    Cause::Stalls => Disturbance { stalled: part, watched: whole, ..Disturbance::default() },
+                    Cause::Others => Disturbance { others: Some(share), ..Disturbance::default() },
+                    Cause::Stolen => Disturbance { stolen: Some(share), ..Disturbance::default() },
+                };
+                let found = seen.noise();
+                prop_assert_eq!(found.len() == 1, share > limit);
+                prop_assert!(found.iter().all(|noise| noise.cause == cause && (noise.share - share).abs() < 1e-12));
+            }
+        }
+    }
+}
