@@ -8,6 +8,10 @@ use crate::cost::BatchWork;
 use crate::id::VerifierId;
 use crate::time::{Span, Time};
 
+/// How far an emulated verifier may lag behind what it was charged before its batches take whatever is there: a host that
+/// is so slow cannot emulate the pool, and smaller batches would only make it slower.
+const MOST_LATE: Span = Span::from_millis(1_000);
+
 impl PoolMachine {
     /// Starts a batch on `id` if it is idle and either its batch is full or its oldest job has waited long enough; else
     /// notes when that will be.
@@ -103,11 +107,23 @@ impl PoolMachine {
         Some(Charge { due: due.max(free).min(now), span: cost.charge(&work) })
     }
 
+    /// Jobs of the next batch of `id` have arrived by then. An emulated pool would have started it when it was free by what
+    /// it was charged and the oldest job had waited long enough; what arrived later, while the emulating machine was late,
+    /// is for the batch after.
+    fn cutoff(&self, now: Time, id: VerifierId) -> Time {
+        let verifier = &self.verifiers[usize::from(id.0)];
+        let oldest = verifier.ready.oldest().and_then(|(_, slot)| self.sessions[slot].queued);
+        let (Some(_), Some(oldest)) = (&self.settings.cost, oldest) else { return now };
+        let start = verifier.free.max(oldest.job.arrived + self.settings.max_wait);
+        if now.since(start) > MOST_LATE { now } else { start }
+    }
+
     /// Slots and work of the jobs of the next batch, in the order of the queue. Marks them.
     fn choose(&mut self, now: Time, id: VerifierId) -> Vec<(u32, u32)> {
         let mut chosen = std::mem::take(&mut self.chosen);
         chosen.clear();
         let (budget, most) = (self.token_budget(), self.most_sequences());
+        let cutoff = self.cutoff(now, id);
         let verifier = &self.verifiers[usize::from(id.0)];
         let horizon = match self.settings.order {
             QueueOrder::Deadline => {
@@ -121,7 +137,12 @@ impl PoolMachine {
         let sessions = &mut self.sessions;
         let mut tokens = 0;
         verifier.ready.scan(verifier.batches, horizon.0, |slot| {
-            let work = sessions[slot].queued?.tokens;
+            let queued = sessions[slot].queued?;
+            if queued.job.arrived > cutoff {
+                // Passed over, without a turn taken from its client.
+                return Some(0);
+            }
+            let work = queued.tokens;
             tokens += u64::from(work);
             if chosen.len() >= most || !chosen.is_empty() && tokens > budget {
                 return None;

@@ -69,9 +69,9 @@ pub(super) struct Charge {
 }
 
 impl Running {
-    /// When its verdicts leave at the earliest.
+    /// When its verdicts leave at the earliest: by what is charged, so that a machine that was late can catch up.
     pub(super) fn release(&self) -> Time {
-        self.charge.map_or(Time::ZERO, |charge| self.started + charge.span)
+        self.charge.map_or(Time::ZERO, |charge| charge.due + charge.span)
     }
 }
 
