@@ -8,7 +8,7 @@ const LONGEST_SETTINGS: usize = 1 << 20;
 
 /// What these settings were read from. The digests of the models are the caller's to add.
 pub(crate) fn inputs(settings: &Settings) -> Inputs {
-    let text = |file: &InputFile| file.path.to_string_lossy().into_owned();
+    let text = InputFile::path_text;
     let digest =
         |file: &InputFile| InputDigest { of: file.key.clone(), path: Some(text(file)), sha256: file.sha256.clone() };
     let workload = |part: &WorkloadPart| WorkloadInput {

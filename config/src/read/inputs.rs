@@ -18,6 +18,18 @@ pub struct InputFile {
     pub sha256: String,
 }
 
+impl InputFile {
+    /// The path as text, whatever bytes it has; [`InputFile::path_of`] reads it.
+    pub fn path_text(&self) -> String {
+        path_to_text(&self.path).into_owned()
+    }
+
+    /// The path that such a text stands for.
+    pub fn path_of(text: &str) -> PathBuf {
+        text_to_path(text)
+    }
+}
+
 /// A text that was read as a path.
 #[derive(Clone, Debug)]
 pub(super) struct NamedPath {

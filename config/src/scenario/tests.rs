@@ -456,13 +456,13 @@ fn paths_that_are_no_unicode_survive_their_text() {
     let with = |byte: u8| {
         let path = |name: &str| PathBuf::from(OsStr::from_bytes(&[name.as_bytes(), &[byte]].concat()));
         let mut scenario = Scenario::parse("my.toml", "[simulate]\nfidelity = \"trace\"", None).expect("valid");
-        for (key, name) in [("model.drafter", "/d"), ("model.verifier", "v"), ("simulate.trace", "t")] {
+        for (key, name) in [("model.drafter", "/d"), ("model.verifier", "/v"), ("simulate.trace", "/t")] {
             scenario.set_path_flag("--flag", key, &path(name)).expect("a key");
         }
         let settings = scenario.settings().expect("valid");
         assert_eq!(settings.model.drafter, ModelChoice::Folder(path("/d")));
-        assert_eq!(settings.model.verifier, ModelChoice::Folder(path("v")));
-        assert_eq!(settings.simulate.fidelity, Fidelity::Trace { run: RunPlace::Folder(path("t")) });
+        assert_eq!(settings.model.verifier, ModelChoice::Folder(path("/v")));
+        assert_eq!(settings.simulate.fidelity, Fidelity::Trace { run: RunPlace::Folder(path("/t")) });
         assert_eq!(read(&scenario.to_toml()).expect("valid"), settings);
         assert_eq!(Settings::from_canonical_toml(&settings.to_canonical_toml()).expect("valid").model, settings.model);
         settings.scenario_hash()

@@ -80,6 +80,7 @@ struct Row {
     methods: Vec<String>,
     tags: Vec<String>,
     /// `NOISY` with every cause in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
     noise: Option<String>,
 }
 

@@ -1,9 +1,7 @@
 //! What a stored run was made from, as far as it can still be had.
 
-use std::path::Path;
-
 use sha2::{Digest, Sha256};
-use specfleet_config::{ConfigError, Scenario, Settings, WorkloadPart, short};
+use specfleet_config::{ConfigError, InputFile, Scenario, Settings, WorkloadPart, short};
 use specfleet_ledger::{InputDigest, Meta};
 use specfleet_model::{ModelError, Tokenizer};
 
@@ -35,8 +33,8 @@ impl StoredInputs {
         for part in settings.workload.iter_mut().filter(|part| !part.is_loaded()) {
             let mut known = meta.inputs.workload.iter();
             let input = known.find(|input| input.data_set == part.data_set && input.sha256 == part.sha256);
-            let path = input.and_then(|input| input.path.as_deref()).map(Path::new);
-            if let Err(error) = part.reopen(path) {
+            let path = input.and_then(|input| input.path.as_deref()).map(InputFile::path_of);
+            if let Err(error) = part.reopen(path.as_deref()) {
                 problems.push(error.to_string());
             }
         }
@@ -90,7 +88,7 @@ pub(crate) fn unchanged(meta: &Meta) -> Result<Settings, String> {
 fn changes(meta: &Meta, settings: &Settings) -> Vec<String> {
     let mut changes = Vec::new();
     for file in &settings.files {
-        let path = file.path.to_string_lossy();
+        let path = file.path_text();
         let recorded =
             meta.inputs.digests.iter().find(|digest| digest.of == file.key && digest.path.as_deref() == Some(&path));
         if let Some(recorded) = recorded.filter(|recorded| recorded.sha256 != file.sha256) {
