@@ -13,7 +13,7 @@ use specfleet_engine::id::{DeviceId, GenerationId, PhaseId};
 use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Writer};
 use specfleet_engine::record::{
     DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCounts,
+    UploadCost, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 
@@ -87,7 +87,7 @@ fn summary() -> StreamSummary {
 fn round(number: u32) -> RoundRecord {
     let noise = u64::from(number.wrapping_mul(0x9e37_79b9) >> 8);
     let upload = noise % 10 < 3;
-    let span = |base: u64| Span(if upload { base + noise } else { 0 });
+    let span = |base: u64| Span(base + noise);
     RoundRecord {
         position: number % TOKENS,
         token: 1,
@@ -101,20 +101,24 @@ fn round(number: u32) -> RoundRecord {
         draft_probability: 0.5,
         price: f32::NAN,
         committed_at: Time(u64::from(number) * 40_000_000 + noise),
-        attempts: u32::from(upload),
-        uplink_bits: 0,
-        uplink_bytes: 100,
-        downlink_bytes: 50,
-        snr_db: 10.0,
-        uplink: span(1_000_000),
-        downlink: span(1_000_000),
         waiting: Span::ZERO,
-        queue: span(2_000_000),
-        batch: span(10_000),
-        compute: span(3_000_000),
-        work: 1,
-        cloud_nanojoules: 1000,
-        cloud_paper_nanojoules: 500,
+        upload: upload.then(|| UploadCost {
+            attempts: 1,
+            uplink_bits: 0,
+            uplink_bytes: 100,
+            downlink_bytes: 50,
+            snr_db: 10.0,
+            uplink: span(1_000_000),
+            downlink: span(1_000_000),
+            verify: VerifyCost {
+                queue_wait: span(2_000_000),
+                batch_wait: span(10_000),
+                compute: span(3_000_000),
+                fed_tokens: 1,
+                nanojoules: 1000,
+                paper_nanojoules: 500,
+            },
+        }),
     }
 }
 

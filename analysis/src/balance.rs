@@ -94,8 +94,10 @@ impl RoundSums {
         let agrees = round.position == index && tokens.get(index as usize) == Some(&round.token);
         self.agreeing += u32::from(agrees && self.agreeing == self.rounds);
         self.rounds += 1;
-        self.cloud += round.cloud_nanojoules;
-        self.cloud_paper += round.cloud_paper_nanojoules;
+        if let Some(cost) = &round.upload {
+            self.cloud += cost.verify.nanojoules;
+            self.cloud_paper += cost.verify.paper_nanojoules;
+        }
         self.waiting += round.waiting;
         self.local |= matches!(round.source, Source::Fallback | Source::Refused);
     }

@@ -5,13 +5,13 @@ mod common;
 use common::*;
 use specfleet_analysis::{GenerationView, Statistic, Summary, SummaryBuilder, compare_summaries};
 use specfleet_engine::record::Source;
-use specfleet_engine::time::{Span, Time};
+use specfleet_engine::time::Time;
 
 /// One generation of `method` with this long between its tokens.
 fn summary(method: u16, gap: u64) -> Summary {
     let mut rounds: Vec<_> = (0..5).map(|position| round(position, 1, Source::Accepted, 1, SECOND)).collect();
     for (position, round) in (1..).zip(&mut rounds) {
-        (round.committed_at, round.queue) = (Time(position * gap), Span::ZERO);
+        round.committed_at = Time(position * gap);
     }
     let record = generation(method, 0, 0, &rounds);
     let mut builder = SummaryBuilder::new(header(), &methods(), &["words".to_owned()]);

@@ -86,8 +86,9 @@ fn run() -> Run {
         round(2, 7, Fallback, 0, 0),
         round(3, 8, Replaced, 2, SECOND),
     ];
-    (rounds[1].queue, rounds[1].batch) = (Span(SECOND / 8), Span(SECOND / 8));
-    rounds[3].queue = Span(SECOND / 2);
+    let verify = &mut cost(&mut rounds[1]).verify;
+    (verify.queue_wait, verify.batch_wait) = (Span(SECOND / 8), Span(SECOND / 8));
+    cost(&mut rounds[3]).verify.queue_wait = Span(SECOND / 2);
     let mut first = generation(U_HLM, 0, 0, &rounds);
     first.counts.draft_steps = 8;
     first.counts.wasted_drafts = 2;

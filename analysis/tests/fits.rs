@@ -219,9 +219,11 @@ fn overheads_are_what_the_parts_do_not_explain() {
         let mut rounds = vec![round(0, 1, Source::Skipped, 0, 0)];
         rounds.extend((1..4).map(|position| round(position, 1, Source::Accepted, 1, 0)));
         for round in &mut rounds[1..] {
-            (round.uplink, round.queue, round.batch) = (Span(5_000_000), Span(300_000 * prompt), Span(40_000));
-            (round.compute, round.downlink) = (Span(3_000_000), Span(1_000_000));
-            (round.uplink_bits, round.uplink_bytes, round.downlink_bytes) = (8000, 1070, 66);
+            let cost = cost(round);
+            (cost.uplink, cost.downlink) = (Span(5_000_000), Span(1_000_000));
+            (cost.uplink_bits, cost.uplink_bytes, cost.downlink_bytes) = (8000, 1070, 66);
+            (cost.verify.queue_wait, cost.verify.batch_wait) = (Span(300_000 * prompt), Span(40_000));
+            cost.verify.compute = Span(3_000_000);
         }
         let mut record = generation(4, prompt as u32, 0, &rounds);
         record.counts.draft_steps = 4 + prompt;
@@ -260,7 +262,8 @@ fn what_a_method_does_not_say_is_said_by_all() {
     let accepted = |method: u16, prompt: u32, waited: u64| {
         let mut rounds: Vec<RoundRecord> = (0..4).map(|at| round(at, 1, Source::Accepted, 1, 0)).collect();
         for round in &mut rounds {
-            (round.batch, round.compute) = (Span(40_000), Span(3_000_000));
+            let verify = &mut cost(round).verify;
+            (verify.batch_wait, verify.compute) = (Span(40_000), Span(3_000_000));
         }
         let mut record = generation(method, prompt, 0, &rounds);
         (record.counts.draft_steps, record.times.overrun) = (4, Span(4 * 20_000));
@@ -359,13 +362,13 @@ fn what_was_not_audited_takes_the_nearest_known_share() {
     assert_eq!(refit_line(&rows, &measuring()).expect("judged").n as usize, uploads(&rounds));
     // A method that measures no u, and rounds that nobody judged, say nothing.
     assert!(fit_distributions(&rows, &methods()).is_none() && refit_line(&rows, &methods()).is_none());
-    let skipped: Vec<RoundRecord> = rounds.iter().copied().filter(|round| round.attempts == 0).collect();
+    let skipped: Vec<RoundRecord> = rounds.iter().copied().filter(|round| round.attempts() == 0).collect();
     let rows = [GenerationRows { record: &record, rounds: &skipped, audit: None }];
     assert!(fit_distributions(&rows, &measuring()).is_none() && refit_line(&rows, &measuring()).is_none());
 }
 
 fn uploads(rounds: &[RoundRecord]) -> usize {
-    rounds.iter().filter(|round| round.attempts > 0).count()
+    rounds.iter().filter(|round| round.attempts() > 0).count()
 }
 
 #[test]

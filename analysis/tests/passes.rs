@@ -96,7 +96,8 @@ fn other_tokens_with_the_same_seed_are_a_problem() {
     assert_eq!(seeds.state, Validity::Valid, "another seed gives other tokens: {:?}", seeds.problems);
     // A draft that was committed because the pool did not answer is a matter of time.
     let (_, rounds) = &mut answers[13];
-    rounds[1] = RoundRecord { cloud_nanojoules: SECOND, cloud_paper_nanojoules: SECOND / 2, ..rounds[1] };
+    let verify = &mut cost(&mut rounds[1]).verify;
+    (verify.nanojoules, verify.paper_nanojoules) = (SECOND, SECOND / 2);
     rounds[1].source = Source::Refused;
     assert_eq!(summary(header_of(2, 1), &answers).problems, [""; 0]);
 }

@@ -41,7 +41,10 @@ fn rounds() -> impl Strategy<Value = Vec<RoundRecord>> {
                 let position = rounds.len() as u32;
                 let cloud = if pays { cloud } else { 0 };
                 let mut round = round(position, position % 5, source, u32::from(pays), cloud);
-                (round.committed_at, round.queue) = (Time(now), Span(if pays { cloud / 7 } else { 0 }));
+                round.committed_at = Time(now);
+                if let Some(cost) = &mut round.upload {
+                    cost.verify.queue_wait = Span(cloud / 7);
+                }
                 rounds.push(round);
             }
         }

@@ -29,7 +29,10 @@ fn rounds() -> impl Strategy<Value = Vec<RoundRecord>> {
             now += gap;
             let attempts = u32::from(matches!(source, Accepted | Replaced | Refused));
             let mut round = round(position as u32, position as u32, source, attempts, cloud);
-            (round.committed_at, round.queue) = (Time(now), Span(queue));
+            round.committed_at = Time(now);
+            if let Some(cost) = &mut round.upload {
+                cost.verify.queue_wait = Span(queue);
+            }
             round
         };
         rounds.into_iter().enumerate().map(step).collect()

@@ -223,7 +223,7 @@ fn every_imbalance_has_its_name() {
     let span = record.ended.0;
     assert_eq!(check(|record, _| record.times.idle.0 += 5), Imbalance::Time { states: span + 5, span });
     assert!(matches!(
-        check(|_, rounds| rounds[0].cloud_paper_nanojoules -= 1),
+        check(|_, rounds| cost(&mut rounds[0]).verify.paper_nanojoules -= 1),
         Imbalance::Energy { account: "cloud_paper", .. }
     ));
     assert_eq!(check(|record, _| record.uploads.cancelled += 1), Imbalance::Uploads { sent: 3, ended: 4 });

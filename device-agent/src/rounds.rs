@@ -79,13 +79,13 @@ impl RoundSpan {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let RoundRecord { position, epoch, token, source, reason, attempts, .. } = *record;
+        let RoundRecord { position, epoch, token, source, reason, .. } = *record;
         let own = match source {
             Source::Skipped => Some(round(device, method, generation, position, epoch)),
             _ => None,
         };
         let span = own.as_ref().unwrap_or(&self.span);
-        debug!(parent: span, at = position, token, source = ?source, gate = ?reason, attempts, "commit");
+        debug!(parent: span, at = position, token, source = ?source, gate = ?reason, attempts = record.attempts(), "commit");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a run leaves behind: the record types that both drivers write and that the ledger stores as they are.
 //!
 //! Energies are integer **nanojoules** and times integer **nanoseconds**, so that sums over stored rows equal the totals
-//! exactly, in any order. Missing figures are `NaN` (statistics) or zero (costs of something that did not happen).
+//! exactly, in any order. Missing statistics are `NaN`.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +48,7 @@ pub enum Source {
     Refused,
 }
 
-/// One committed token: the decision that led to it and what it cost. Costs of an upload stand on the record of its
-/// first token; the others of the same block carry zeros.
+/// One committed token: the decision that led to it, and what its upload cost if it paid for one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundRecord {
     /// Position among the generated tokens, from 0.
@@ -76,38 +75,16 @@ pub struct RoundRecord {
     pub price: f32,
     /// When the token was committed.
     pub committed_at: Time,
-    /// Upload attempts this record pays for (resends included).
-    pub attempts: u32,
-    /// Nominal uplink bits that drove the channel.
-    pub uplink_bits: u64,
-    /// Bytes of the upload frames on the wire.
-    pub uplink_bytes: u32,
-    /// Bytes of the verdict frame on the wire.
-    pub downlink_bytes: u32,
-    /// Signal-to-noise ratio during the first coherence block of the upload, in dB; NaN without an upload.
-    pub snr_db: f32,
-    /// Time from the start of sending until the last bit had left, propagation included.
-    pub uplink: Span,
-    /// Time from the arrival of the verdict's first bit until it was usable, propagation included.
-    pub downlink: Span,
     /// Time charged as waiting since the token before.
     pub waiting: Span,
-    /// Time in the pool's queue.
-    pub queue: Span,
-    /// Time between being chosen for a batch and the start of its computation.
-    pub batch: Span,
-    /// Computation time of that batch.
-    pub compute: Span,
-    /// Tokens that the verifier fed for it.
-    pub work: u32,
-    /// This upload's share of the batch energy, in nanojoules.
-    pub cloud_nanojoules: u64,
-    /// The same in the papers' accounting: the judged drafts only, no catch-up.
-    pub cloud_paper_nanojoules: u64,
+    /// What getting it from the pool cost. An upload and its verdict are paid for by the first token that they led to; the
+    /// other tokens of the block, and those that needed no upload, have no cost. A verifier that writes alone answers one
+    /// upload with many verdicts: the first token pays for the upload too, the others for their verdicts only.
+    pub upload: Option<UploadCost>,
 }
 
 impl RoundRecord {
-    /// A round about which nothing is known: zeros, and NaN for the statistics.
+    /// A round about which nothing is known: zeros, NaN for the statistics, and no upload.
     pub const UNKNOWN: RoundRecord = RoundRecord {
         position: 0,
         token: 0,
@@ -121,6 +98,78 @@ impl RoundRecord {
         draft_probability: f32::NAN,
         price: f32::NAN,
         committed_at: Time::ZERO,
+        waiting: Span::ZERO,
+        upload: None,
+    };
+
+    /// What it paid for its upload; [`UploadCost::ZERO`] if it paid for none. For tables that have figures in every row.
+    #[inline]
+    pub fn upload_cost(&self) -> UploadCost {
+        self.upload.unwrap_or(UploadCost::ZERO)
+    }
+
+    /// The cost of an upload whose first token it is. Unlike `upload`, it leaves out the tokens that a verifier goes on to
+    /// write by itself, which pay for their verdicts but made no attempt.
+    #[inline]
+    pub fn started_upload(&self) -> Option<&UploadCost> {
+        self.upload.as_ref().filter(|cost| cost.attempts > 0)
+    }
+
+    /// Upload attempts that it paid for, resends included; 0 if it paid for none.
+    #[inline]
+    pub fn attempts(&self) -> u32 {
+        self.upload.map_or(0, |cost| cost.attempts)
+    }
+
+    /// Bytes of the upload frames that it paid for; 0 if it paid for no upload.
+    #[inline]
+    pub fn uplink_bytes(&self) -> u32 {
+        self.upload.map_or(0, |cost| cost.uplink_bytes)
+    }
+
+    /// What the pool charged for its verdict; zeros if it paid for no upload.
+    #[inline]
+    pub fn verify_cost(&self) -> VerifyCost {
+        self.upload.map_or(VerifyCost::ZERO, |cost| cost.verify)
+    }
+
+    /// Its share of the batch energy, in nanojoules; 0 if it paid for no upload.
+    #[inline]
+    pub fn cloud_nanojoules(&self) -> u64 {
+        self.upload.map_or(0, |cost| cost.verify.nanojoules)
+    }
+
+    /// The same in the papers' accounting: the judged drafts only, no catch-up.
+    #[inline]
+    pub fn cloud_paper_nanojoules(&self) -> u64 {
+        self.upload.map_or(0, |cost| cost.verify.paper_nanojoules)
+    }
+}
+
+/// What an upload and its verdict cost, resends included.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UploadCost {
+    /// Upload attempts, resends included; 0 if the verifier wrote on by itself, for which nothing was sent.
+    pub attempts: u32,
+    /// Nominal uplink bits that drove the channel.
+    pub uplink_bits: u64,
+    /// Bytes of the upload frames on the wire.
+    pub uplink_bytes: u32,
+    /// Bytes of the verdict frame on the wire; 0 if no verdict came.
+    pub downlink_bytes: u32,
+    /// Signal-to-noise ratio during the first coherence block of the upload, in dB; NaN if nothing was sent.
+    pub snr_db: f32,
+    /// Time from the start of sending until the last bit had left, propagation included.
+    pub uplink: Span,
+    /// Time from the arrival of the verdict's first bit until it was usable, propagation included.
+    pub downlink: Span,
+    /// What the pool charged; zeros if no verdict came.
+    pub verify: VerifyCost,
+}
+
+impl UploadCost {
+    /// No cost: zeros, and NaN for the signal-to-noise ratio.
+    pub const ZERO: UploadCost = UploadCost {
         attempts: 0,
         uplink_bits: 0,
         uplink_bytes: 0,
@@ -128,14 +177,15 @@ impl RoundRecord {
         snr_db: f32::NAN,
         uplink: Span::ZERO,
         downlink: Span::ZERO,
-        waiting: Span::ZERO,
-        queue: Span::ZERO,
-        batch: Span::ZERO,
-        compute: Span::ZERO,
-        work: 0,
-        cloud_nanojoules: 0,
-        cloud_paper_nanojoules: 0,
+        verify: VerifyCost::ZERO,
     };
+
+    /// Whether it is [`UploadCost::ZERO`]. That is how flat tables without an option say that no upload was paid for.
+    pub fn is_zero(&self) -> bool {
+        // The ratio is compared by its bits, because NaN equals nothing.
+        let without_ratio = |cost: &UploadCost| UploadCost { snr_db: 0.0, ..*cost };
+        self.snr_db.to_bits() == f32::NAN.to_bits() && without_ratio(self) == without_ratio(&UploadCost::ZERO)
+    }
 }
 
 /// What the pool charged for one verdict: what its upload waited for, and its share of the batch's energy. Pool, wire,
@@ -157,6 +207,16 @@ pub struct VerifyCost {
 }
 
 impl VerifyCost {
+    /// No cost.
+    pub const ZERO: VerifyCost = VerifyCost {
+        queue_wait: Span::ZERO,
+        batch_wait: Span::ZERO,
+        compute: Span::ZERO,
+        fed_tokens: 0,
+        nanojoules: 0,
+        paper_nanojoules: 0,
+    };
+
     /// How long the upload was in the pool.
     pub fn pool_time(&self) -> Span {
         self.queue_wait + self.batch_wait + self.compute

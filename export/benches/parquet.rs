@@ -6,7 +6,7 @@ use std::path::Path;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{RoundRecord, Source};
+use specfleet_engine::record::{RoundRecord, Source, UploadCost, VerifyCost};
 use specfleet_engine::time::{Span, Time};
 use specfleet_export::{Format, Options, Table, export};
 use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState, RunWriter, SCHEMA};
@@ -18,7 +18,6 @@ const ROUNDS: u32 = 256;
 fn round(generation: u32, position: u32) -> RoundRecord {
     let noise = (u64::from(generation) << 32 | u64::from(position)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let uploaded = noise % 10 < 3;
-    let cost = |most: u64| if uploaded { noise % most } else { 0 };
     RoundRecord {
         position,
         token: (noise % 50_000) as u32,
@@ -32,20 +31,24 @@ fn round(generation: u32, position: u32) -> RoundRecord {
         draft_probability: (noise % 7_919) as f32 / 7_919.0,
         price: f32::NAN,
         committed_at: Time(u64::from(generation) * 1_000_000 + u64::from(position) * 20_000_000 + noise % 1_000_000),
-        attempts: uploaded.into(),
-        uplink_bits: cost(1_000_000),
-        uplink_bytes: cost(500) as u32,
-        downlink_bytes: cost(40) as u32,
-        snr_db: if uploaded { (noise % 30_000) as f32 / 1_000.0 } else { f32::NAN },
-        uplink: Span(cost(30_000_000)),
-        downlink: Span(cost(2_000_000)),
         waiting: Span::ZERO,
-        queue: Span(cost(5_000_000)),
-        batch: Span(cost(1_000_000)),
-        compute: Span(cost(40_000_000)),
-        work: cost(8) as u32,
-        cloud_nanojoules: cost(3_000_000_000),
-        cloud_paper_nanojoules: cost(2_000_000_000),
+        upload: uploaded.then(|| UploadCost {
+            attempts: 1,
+            uplink_bits: noise % 1_000_000,
+            uplink_bytes: (noise % 500) as u32,
+            downlink_bytes: (noise % 40) as u32,
+            snr_db: (noise % 30_000) as f32 / 1_000.0,
+            uplink: Span(noise % 30_000_000),
+            downlink: Span(noise % 2_000_000),
+            verify: VerifyCost {
+                queue_wait: Span(noise % 5_000_000),
+                batch_wait: Span(noise % 1_000_000),
+                compute: Span(noise % 40_000_000),
+                fed_tokens: (noise % 8) as u32,
+                nanojoules: noise % 3_000_000_000,
+                paper_nanojoules: noise % 2_000_000_000,
+            },
+        }),
     }
 }
 

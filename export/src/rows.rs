@@ -158,23 +158,32 @@ impl Row for RoundRow {
             Spec("committed_at_ns", NS, "When the token was committed, since the start of the run"),
             &mut r.committed_at,
         )?;
-        v.whole(Spec("attempts", "", "Upload attempts that this row pays for, resends included"), &mut r.attempts)?;
-        v.whole(Spec("uplink_bits", "bit", "Nominal uplink bits that drove the channel"), &mut r.uplink_bits)?;
-        v.whole(Spec("uplink_bytes", "byte", "Bytes of the upload frames on the wire"), &mut r.uplink_bytes)?;
-        v.whole(Spec("downlink_bytes", "byte", "Bytes of the verdict frame on the wire"), &mut r.downlink_bytes)?;
+        // A table has no optional groups of columns: a row that paid for no upload holds the figures of no cost, and is
+        // known by them when it is read.
+        let mut cost = r.upload_cost();
+        let c = &mut cost;
+        v.whole(Spec("attempts", "", "Upload attempts that this row pays for, resends included"), &mut c.attempts)?;
+        v.whole(Spec("uplink_bits", "bit", "Nominal uplink bits that drove the channel"), &mut c.uplink_bits)?;
+        v.whole(Spec("uplink_bytes", "byte", "Bytes of the upload frames on the wire"), &mut c.uplink_bytes)?;
+        v.whole(Spec("downlink_bytes", "byte", "Bytes of the verdict frame on the wire"), &mut c.downlink_bytes)?;
         let snr = "Signal-to-noise ratio in the first coherence block of the upload; NULL without an upload";
-        v.float(Spec("snr_db", "dB", snr), &mut r.snr_db)?;
-        v.whole(Spec("uplink_ns", NS, "From the start of sending until the last bit had left"), &mut r.uplink)?;
-        v.whole(Spec("downlink_ns", NS, "From the verdict's first bit until it was usable"), &mut r.downlink)?;
+        v.float(Spec("snr_db", "dB", snr), &mut c.snr_db)?;
+        v.whole(Spec("uplink_ns", NS, "From the start of sending until the last bit had left"), &mut c.uplink)?;
+        v.whole(Spec("downlink_ns", NS, "From the verdict's first bit until it was usable"), &mut c.downlink)?;
         let waiting = Spec("waiting_ns", NS, "Time charged as waiting since the token before");
         v.whole_since(waiting, &mut r.waiting, Span::ZERO)?;
-        v.whole(Spec("queue_ns", NS, "Time in the pool's queue"), &mut r.queue)?;
-        v.whole(Spec("batch_ns", NS, "From being chosen for a batch to the start of its computation"), &mut r.batch)?;
-        v.whole(Spec("compute_ns", NS, "Computation time of that batch"), &mut r.compute)?;
-        v.whole(Spec("work", "token", "Tokens that the verifier fed for it"), &mut r.work)?;
-        v.whole(Spec("cloud_nanojoules", NJ, "This upload's share of the batch energy"), &mut r.cloud_nanojoules)?;
+        v.whole(Spec("queue_ns", NS, "Time in the pool's queue"), &mut c.verify.queue_wait)?;
+        v.whole(
+            Spec("batch_ns", NS, "From being chosen for a batch to the start of its computation"),
+            &mut c.verify.batch_wait,
+        )?;
+        v.whole(Spec("compute_ns", NS, "Computation time of that batch"), &mut c.verify.compute)?;
+        v.whole(Spec("work", "token", "Tokens that the verifier fed for it"), &mut c.verify.fed_tokens)?;
+        v.whole(Spec("cloud_nanojoules", NJ, "This upload's share of the batch energy"), &mut c.verify.nanojoules)?;
         let paper = "The same in the papers' accounting: the judged drafts only, no catch-up";
-        v.whole(Spec("cloud_paper_nanojoules", NJ, paper), &mut r.cloud_paper_nanojoules)
+        v.whole(Spec("cloud_paper_nanojoules", NJ, paper), &mut c.verify.paper_nanojoules)?;
+        r.upload = (!cost.is_zero()).then_some(cost);
+        Ok(())
     }
 }
 

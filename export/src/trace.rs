@@ -101,12 +101,13 @@ impl Trace {
             word(round.source),
             word(round.reason),
         );
+        let cost = round.upload_cost();
         let phases = [
-            ("uplink", round.uplink.0),
-            ("queue", round.queue.0),
-            ("batch", round.batch.0),
-            ("compute", round.compute.0),
-            ("downlink", round.downlink.0),
+            ("uplink", cost.uplink.0),
+            ("queue", cost.verify.queue_wait.0),
+            ("batch", cost.verify.batch_wait.0),
+            ("compute", cost.verify.compute.0),
+            ("downlink", cost.downlink.0),
         ];
         let length = phases.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(*length));
         let sent = round.committed_at.0.saturating_sub(length);
@@ -120,7 +121,7 @@ impl Trace {
             self.track(process, &name, UPLOADS, "uploads")?;
             let args = format!(
                 "{args},\"uplink_bytes\":{},\"attempts\":{},\"work\":{}",
-                round.uplink_bytes, round.attempts, round.work
+                cost.uplink_bytes, cost.attempts, cost.verify.fed_tokens
             );
             let mut start = sent;
             for (name, length) in phases {

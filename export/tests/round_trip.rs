@@ -11,7 +11,7 @@ use std::path::Path;
 use common::*;
 use proptest::prelude::*;
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{AuditRecord, BatchRecord, Provenance, RoundRecord};
+use specfleet_engine::record::{AuditRecord, BatchRecord, Provenance, RoundRecord, UploadCost};
 use specfleet_export::{ExportError, Format, Options, Table, export, import};
 use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer};
 use tempfile::tempdir;
@@ -24,7 +24,8 @@ fn one_nan(value: f32) -> f32 {
     if value.is_nan() { f32::NAN } else { value }
 }
 
-/// Rounds with the one NaN that an export knows.
+/// Rounds with the one NaN that an export knows, and no upload where its cost is nothing but zeros: an export has no
+/// column that would tell the two apart.
 fn plain(rounds: &[RoundRecord]) -> Vec<RoundRecord> {
     let plain = |round: &RoundRecord| RoundRecord {
         uncertainty: one_nan(round.uncertainty),
@@ -32,7 +33,10 @@ fn plain(rounds: &[RoundRecord]) -> Vec<RoundRecord> {
         importance_threshold: one_nan(round.importance_threshold),
         draft_probability: one_nan(round.draft_probability),
         price: one_nan(round.price),
-        snr_db: one_nan(round.snr_db),
+        upload: round
+            .upload
+            .map(|cost| UploadCost { snr_db: one_nan(cost.snr_db), ..cost })
+            .filter(|cost| !cost.is_zero()),
         ..*round
     };
     rounds.iter().map(plain).collect()

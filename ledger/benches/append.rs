@@ -91,7 +91,7 @@ fn measure(ledger: &Path, uploaded: u64, total: u64) {
             }
         }
         for (id, device, rounds) in generations {
-            let uploads = rounds.iter().filter(|round| round.attempts > 0).count() as u64;
+            let uploads = rounds.iter().filter(|round| round.upload.is_some()).count() as u64;
             writer.close_generation(plausible_generation(id, device, rounds), &[]).expect("a closing");
             for _ in 0..uploads / 2 {
                 let number = writer.progress().batches;

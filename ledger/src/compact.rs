@@ -15,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
+use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, UploadCost, VerifierRecord, VerifyCost};
 use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
@@ -287,14 +287,14 @@ fn same_rounds(old: &RunReader, new: &RunReader) -> Result<bool, LedgerError> {
 
 /// Every field, bit for bit.
 fn hash_round(round: &RoundRecord, hash: &mut DefaultHasher) {
-    let RoundRecord {
-        position, token, draft, epoch, source, reason, attempts, uplink_bytes, downlink_bytes, work, ..
-    } = *round;
-    (position, token, draft, epoch, source, reason, attempts, uplink_bytes, downlink_bytes, work).hash(hash);
-    let RoundRecord { uncertainty, importance, importance_threshold, draft_probability, price, snr_db, .. } = *round;
-    [uncertainty, importance, importance_threshold, draft_probability, price, snr_db].map(f32::to_bits).hash(hash);
-    let RoundRecord { uplink_bits, cloud_nanojoules, cloud_paper_nanojoules, .. } = *round;
-    [uplink_bits, cloud_nanojoules, cloud_paper_nanojoules].hash(hash);
-    let RoundRecord { committed_at, uplink, downlink, waiting, queue, batch, compute, .. } = *round;
-    [committed_at.0, uplink.0, downlink.0, waiting.0, queue.0, batch.0, compute.0].hash(hash);
+    let RoundRecord { position, token, draft, epoch, source, reason, committed_at, waiting, upload, .. } = *round;
+    (position, token, draft, epoch, source, reason, committed_at, waiting).hash(hash);
+    let RoundRecord { uncertainty, importance, importance_threshold, draft_probability, price, .. } = *round;
+    [uncertainty, importance, importance_threshold, draft_probability, price].map(f32::to_bits).hash(hash);
+    let Some(cost) = upload else { return hash.write_u8(0) };
+    hash.write_u8(1);
+    let UploadCost { attempts, uplink_bits, uplink_bytes, downlink_bytes, snr_db, uplink, downlink, verify } = cost;
+    (attempts, uplink_bits, uplink_bytes, downlink_bytes, snr_db.to_bits(), uplink, downlink).hash(hash);
+    let VerifyCost { queue_wait, batch_wait, compute, fed_tokens, nanojoules, paper_nanojoules } = verify;
+    (queue_wait, batch_wait, compute, fed_tokens, nanojoules, paper_nanojoules).hash(hash);
 }

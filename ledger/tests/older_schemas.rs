@@ -92,7 +92,7 @@ fn is_of_schema_3(reader: &RunReader) {
     let energy: u64 = records.iter().map(|record| record.energy.total()).sum();
     let rounds: Vec<RoundRecord> =
         records.iter().flat_map(|record| reader.rounds(record.id).expect("its rounds")).collect();
-    let bytes: u64 = rounds.iter().map(|round| u64::from(round.uplink_bytes)).sum();
+    let bytes: u64 = rounds.iter().map(|round| u64::from(round.uplink_bytes())).sum();
     assert_eq!((records.len(), rounds.len(), energy, bytes), (6, 72, 5_920_840_278, 387_393));
     // What schema 3 did not have.
     assert!(rounds.iter().all(|round| round.waiting == Span::ZERO));
@@ -138,7 +138,7 @@ fn scans(reader: &RunReader) {
                 let rows = &chunk.rows;
                 assert_eq!((rows.draft[row], rows.committed_at[row]), (round.draft, round.committed_at));
                 assert_eq!(rows.price[row].to_bits(), round.price.to_bits());
-                assert_eq!(rows.cloud_paper_nanojoules[row], round.cloud_paper_nanojoules);
+                assert_eq!(rows.cloud_paper_nanojoules[row], round.cloud_paper_nanojoules());
                 seen += 1;
             }
         }

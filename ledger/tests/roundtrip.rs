@@ -108,11 +108,12 @@ fn no_chunk_exceeds_the_limit_and_long_generations_span_chunks() {
     let mut noise = Noise(1);
     let mut rounds = plausible_rounds(&mut noise, 5000, 100);
     for round in &mut rounds {
-        round.uplink_bits = noise.next();
-        round.cloud_nanojoules = noise.next();
-        round.queue.0 = noise.next();
-        round.compute.0 = noise.next();
-        round.uplink.0 = noise.next();
+        let cost = round.upload.as_mut().expect("all of them are uploaded");
+        cost.uplink_bits = noise.next();
+        cost.verify.nanojoules = noise.next();
+        cost.verify.queue_wait.0 = noise.next();
+        cost.verify.compute.0 = noise.next();
+        cost.uplink.0 = noise.next();
     }
     writer.close_generation(plausible_generation(id(0, 0), DeviceId(0), &rounds), &rounds).expect("a closing");
     let run_dir = writer.run_dir().to_path_buf();

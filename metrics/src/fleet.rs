@@ -1,7 +1,9 @@
 //! What a fleet does: decisions, tokens, uploads, time and joules, by method.
 
 use prometheus::{Counter, Histogram, IntCounter};
-use specfleet_engine::record::{BatchRecord, FinishReason, GenerationRecord, RoundRecord, Source, VerifierRecord};
+use specfleet_engine::record::{
+    BatchRecord, FinishReason, GenerationRecord, RoundRecord, Source, VerifierRecord, VerifyCost,
+};
 use specfleet_engine::time::Time;
 
 use crate::family;
@@ -79,8 +81,10 @@ impl FleetMetrics {
         metrics.tokens.inc();
         metrics.decisions[place(&labels::REASONS, record.reason)].inc();
         metrics.sources[place(&labels::SOURCES, record.source)].inc();
-        metrics.uplink_bytes.inc_by(u64::from(record.uplink_bytes));
-        metrics.downlink_bytes.inc_by(u64::from(record.downlink_bytes));
+        if let Some(cost) = &record.upload {
+            metrics.uplink_bytes.inc_by(u64::from(cost.uplink_bytes));
+            metrics.downlink_bytes.inc_by(u64::from(cost.downlink_bytes));
+        }
         if let Some(last) = course.last.replace(record.committed_at) {
             metrics.inter_token.observe(record.committed_at.since(last).seconds());
         }
@@ -90,10 +94,11 @@ impl FleetMetrics {
             Source::Skipped | Source::Fallback | Source::Refused => return,
         };
         // The costs of an upload stand on the first token that it led to; a verifier that writes alone is asked per token.
-        if record.attempts > 0 || !of_draft {
-            self.pool.answered(record.queue, record.batch);
+        if record.started_upload().is_some() || !of_draft {
+            let VerifyCost { queue_wait, batch_wait, .. } = record.verify_cost();
+            self.pool.answered(queue_wait, batch_wait);
         }
-        if of_draft && record.attempts > 0 {
+        if of_draft && record.started_upload().is_some() {
             self.pool.judged();
             course.position = 0;
         }

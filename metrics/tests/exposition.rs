@@ -14,7 +14,7 @@ use specfleet_engine::pool::{
 };
 use specfleet_engine::record::{
     BatchRecord, DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord,
-    Source, UploadCounts, VerifyCost,
+    Source, UploadCost, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_metrics::family::{self, Kind};
@@ -112,20 +112,20 @@ fn round(position: u32, source: Source, reason: GateReason, attempts: u32, at: u
         draft_probability: 0.5,
         price: f32::NAN,
         committed_at: Time(at * 1_000_000),
-        attempts,
-        uplink_bits: 100,
-        uplink_bytes: 100 * attempts,
-        downlink_bytes: 10 * attempts,
-        snr_db: f32::NAN,
-        uplink: Span::ZERO,
-        downlink: Span::ZERO,
         waiting: Span::ZERO,
-        queue: Span::from_millis(3),
-        batch: Span::from_millis(1),
-        compute: Span::ZERO,
-        work: 1,
-        cloud_nanojoules: 0,
-        cloud_paper_nanojoules: 0,
+        upload: (attempts > 0).then(|| UploadCost {
+            attempts,
+            uplink_bits: 100,
+            uplink_bytes: 100 * attempts,
+            downlink_bytes: 10 * attempts,
+            verify: VerifyCost {
+                queue_wait: Span::from_millis(3),
+                batch_wait: Span::from_millis(1),
+                fed_tokens: 1,
+                ..VerifyCost::ZERO
+            },
+            ..UploadCost::ZERO
+        }),
     }
 }
 

@@ -214,6 +214,7 @@ fn log(run: &StoredRun, method: u16, notes: &mut Vec<String>) -> Vec<LoggedGener
             let mut audit = AuditCursor::new(run.audit(piece.id), piece.first);
             rounds[index].extend(piece.range.clone().map(|row| {
                 let round = chunk.rows.partial_record(row);
+                let cost = round.verify_cost();
                 LoggedRound {
                     uncertainty: round.uncertainty,
                     importance: round.importance,
@@ -221,8 +222,8 @@ fn log(run: &StoredRun, method: u16, notes: &mut Vec<String>) -> Vec<LoggedGener
                     source: round.source,
                     reason: round.reason,
                     audited: audit.at(round.position),
-                    work: round.work,
-                    cloud_nanojoules: round.cloud_nanojoules,
+                    work: cost.fed_tokens,
+                    cloud_nanojoules: cost.nanojoules,
                 }
             }));
         }

@@ -37,7 +37,7 @@ impl Seen {
     #[inline]
     pub fn round(&mut self, record: &RoundRecord) {
         self.tokens += 1;
-        self.uploads += u64::from(record.attempts);
+        self.uploads += u64::from(record.attempts());
         self.judged += u64::from(matches!(record.source, Source::Accepted | Source::Replaced));
         self.rejected += u64::from(record.source == Source::Replaced);
     }

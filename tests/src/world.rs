@@ -561,6 +561,6 @@ pub fn check_generation(record: &GenerationRecord, rounds: &[RoundRecord]) {
     for (at, (round, &token)) in rounds.iter().zip(&record.tokens).enumerate() {
         assert_eq!((round.position as usize, round.token), (at, token), "in order, once");
     }
-    let cloud: u64 = rounds.iter().map(|r| r.cloud_nanojoules).sum();
+    let cloud: u64 = rounds.iter().map(|r| r.cloud_nanojoules()).sum();
     assert_eq!(cloud, record.energy.cloud, "cloud energy is that of its rounds");
 }

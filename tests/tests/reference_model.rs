@@ -191,7 +191,7 @@ proptest! {
         let refused = outcome.generations.values().flat_map(|(_, r)| r).filter(|r| r.source == Source::Refused);
         for round in refused {
             prop_assert_eq!(setup.device.on_refused, OnRefused::Local);
-            prop_assert!(round.reason.uploads() && round.downlink_bytes == 0);
+            prop_assert!(round.reason.uploads() && round.upload_cost().downlink_bytes == 0);
         }
     }
 
@@ -280,7 +280,7 @@ fn refused_uploads_can_end_locally() {
     assert!(by(&local, Source::Refused) > 0 && by(&local, Source::Accepted) > 0);
     for (generation, rounds) in local.generations.values() {
         assert_eq!(generation.finish, FinishReason::Length);
-        let attempts: u64 = rounds.iter().map(|r| u64::from(r.attempts)).sum();
+        let attempts: u64 = rounds.iter().map(|r| u64::from(r.attempts())).sum();
         assert_eq!(attempts, generation.uploads.sent, "every attempt stands on a record");
         assert_eq!(generation.uploads.refused, rounds.iter().filter(|r| r.source == Source::Refused).count() as u64);
     }

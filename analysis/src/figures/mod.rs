@@ -115,13 +115,13 @@ impl MethodFigures {
         {
             self.risk.push(round.uncertainty, rejected);
         }
-        let answered = round.attempts > 0 && is_answered(round.source);
-        let queue = round.queue + round.batch;
-        if answered {
+        let answered = round.started_upload().filter(|_| is_answered(round.source));
+        let queue = answered.map(|cost| cost.verify.queue_wait + cost.verify.batch_wait);
+        if let Some(queue) = queue {
             self.queue.push(queue);
         }
         if let Some(stretches) = self.passes.get_mut(usize::from(pass)) {
-            stretches.round(round.committed_at, answered.then_some(queue));
+            stretches.round(round.committed_at, queue);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use specfleet_engine::calibration::{HostOverheads, percentiles};
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::method::{Method, Writer};
-use specfleet_engine::record::{FinishReason, RoundRecord, Source};
+use specfleet_engine::record::{FinishReason, RoundRecord, Source, UploadCost, VerifyCost};
 use specfleet_engine::time::Span;
 
 use super::GenerationRows;
@@ -75,16 +75,17 @@ impl Measured {
         self.generations += 1;
         self.steps.add(record.times.overrun.0 as f64, record.counts.draft_steps);
         let waited_alone = max_wait.0..=max_wait.0.saturating_mul(3) / 2;
-        let answered: Vec<&RoundRecord> = rounds.iter().filter(|round| is_answered(round)).collect();
-        for round in &answered {
-            self.batch.add(round.batch.0 as f64, 1);
-            if max_wait > Span::ZERO && waited_alone.contains(&round.queue.0) {
-                self.wake.add((round.queue - max_wait).0 as f64, 1);
+        let answered: Vec<&UploadCost> = rounds.iter().filter_map(answered_cost).collect();
+        for cost in &answered {
+            let VerifyCost { queue_wait, batch_wait, .. } = cost.verify;
+            self.batch.add(batch_wait.0 as f64, 1);
+            if max_wait > Span::ZERO && waited_alone.contains(&queue_wait.0) {
+                self.wake.add((queue_wait - max_wait).0 as f64, 1);
             }
-            self.downlink.add(f64::from(round.downlink_bytes), 1);
+            self.downlink.add(f64::from(cost.downlink_bytes), 1);
             // Both counts include what was sent again.
-            let beyond = f64::from(round.uplink_bytes) - round.uplink_bits as f64 / 8.0;
-            self.uplink.add(beyond, u64::from(round.attempts));
+            let beyond = f64::from(cost.uplink_bytes) - cost.uplink_bits as f64 / 8.0;
+            self.uplink.add(beyond, u64::from(cost.attempts));
         }
         if let Some(shortest) = shortest.filter(|_| !method.draft_ahead) {
             let usual = shortest + record.times.overrun.0 as f64 / record.counts.draft_steps as f64;
@@ -92,15 +93,18 @@ impl Measured {
                 let gap = pair[1].committed_at.since(pair[0].committed_at).0 as f64;
                 if pair.iter().all(is_skipped) {
                     self.late_steps.push((gap - shortest).max(0.0) as f32);
-                } else if is_answered(&pair[1]) && pair[1].attempts == 1 && method.block == 1 {
-                    self.late_uploads.push((gap - usual - time_of(&pair[1]).0 as f64).max(0.0) as f32);
+                } else if let Some(cost) = answered_cost(&pair[1])
+                    && cost.attempts == 1
+                    && method.block == 1
+                {
+                    self.late_uploads.push((gap - usual - time_of(cost).0 as f64).max(0.0) as f32);
                 }
             }
         }
         let ended = matches!(record.finish, FinishReason::Stop | FinishReason::Length);
         let all_answered = record.uploads.verdicts == record.uploads.sent && record.uploads.sent > 0;
         if ended && all_answered && !method.draft_ahead {
-            let explained: u64 = answered.iter().map(|round| time_of(round).0).sum();
+            let explained: u64 = answered.iter().map(|cost| time_of(cost).0).sum();
             self.uploads.add(record.times.waiting.0 as f64 - explained as f64, record.uploads.verdicts);
         }
     }
@@ -176,13 +180,15 @@ fn is_skipped(round: &RoundRecord) -> bool {
     round.source == Source::Skipped
 }
 
-fn is_answered(round: &RoundRecord) -> bool {
-    round.attempts > 0 && matches!(round.source, Source::Accepted | Source::Replaced | Source::Bonus)
+/// What the upload cost that this round paid for, if the verifier judged its drafts.
+fn answered_cost(round: &RoundRecord) -> Option<&UploadCost> {
+    let judged = matches!(round.source, Source::Accepted | Source::Replaced | Source::Bonus);
+    round.started_upload().filter(|_| judged)
 }
 
 /// What the parts of an upload say it took.
-fn time_of(round: &RoundRecord) -> Span {
-    round.uplink + round.queue + round.batch + round.compute + round.downlink
+fn time_of(cost: &UploadCost) -> Span {
+    cost.uplink + cost.verify.pool_time() + cost.downlink
 }
 
 /// A mean of sums, and how the means of the single sums spread.

@@ -254,7 +254,7 @@ impl Fragment {
 
     /// The place of a judged draft in its upload: the first one pays for it.
     fn place_of(&mut self, round: &RoundRecord) -> Option<u32> {
-        if round.attempts > 0 {
+        if round.started_upload().is_some() {
             self.place = Some(0);
         }
         let accepted = match round.source {

@@ -86,7 +86,7 @@ impl GenerationTally {
         self.last = round.committed_at;
         self.tokens += 1;
         self.in_time += u32::from(adjacent && gap <= self.latency_target);
-        self.uplink_bytes += u64::from(round.uplink_bytes);
+        self.uplink_bytes += u64::from(round.uplink_bytes());
         let of_drafts = match round.source {
             Source::Accepted => {
                 self.accepted += 1;
@@ -106,9 +106,9 @@ impl GenerationTally {
             }
             Source::Skipped | Source::Fallback | Source::Refused => return between,
         };
-        if round.attempts > 0 {
+        if let Some(cost) = round.started_upload() {
             self.uploads += u32::from(of_drafts);
-            samples.nanoseconds(Kind::Queue, round.queue + round.batch, 1);
+            samples.nanoseconds(Kind::Queue, cost.verify.queue_wait + cost.verify.batch_wait, 1);
         }
         between
     }

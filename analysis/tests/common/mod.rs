@@ -7,7 +7,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Writer};
 use specfleet_engine::record::{
     DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCounts,
+    UploadCost, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 
@@ -49,28 +49,26 @@ pub(crate) fn round(position: u32, token: u32, source: Source, attempts: u32, cl
         draft_probability: 0.5,
         price: f32::NAN,
         committed_at: Time(u64::from(position + 1) * SECOND / 2),
-        attempts,
-        uplink_bits: 0,
-        uplink_bytes: 100 * attempts,
-        downlink_bytes: 0,
-        snr_db: f32::NAN,
-        uplink: Span::ZERO,
-        downlink: Span::ZERO,
         waiting: Span::ZERO,
-        queue: Span::ZERO,
-        batch: Span::ZERO,
-        compute: Span::ZERO,
-        work: 0,
-        cloud_nanojoules: cloud,
-        cloud_paper_nanojoules: cloud / 2,
+        upload: (attempts > 0 || cloud > 0).then(|| UploadCost {
+            attempts,
+            uplink_bytes: 100 * attempts,
+            verify: VerifyCost { nanojoules: cloud, paper_nanojoules: cloud / 2, ..VerifyCost::ZERO },
+            ..UploadCost::ZERO
+        }),
     }
+}
+
+/// The cost of a round that pays for its upload.
+pub(crate) fn cost(round: &mut RoundRecord) -> &mut UploadCost {
+    round.upload.as_mut().expect("it pays")
 }
 
 /// A generation of these rounds that starts at 0, commits twice a second and ends with its last token; its device spends
 /// one joule, its radio two joules per upload.
 pub(crate) fn generation(method: u16, prompt: u32, data_set: u16, rounds: &[RoundRecord]) -> GenerationRecord {
-    let attempts: u64 = rounds.iter().map(|round| u64::from(round.attempts)).sum();
-    let verdicts = rounds.iter().filter(|round| round.attempts > 0).count() as u64;
+    let attempts: u64 = rounds.iter().map(|round| u64::from(round.attempts())).sum();
+    let verdicts = rounds.iter().filter(|round| round.attempts() > 0).count() as u64;
     let ended = rounds.last().map_or(Time(SECOND), |round| round.committed_at);
     GenerationRecord {
         id: GenerationId { method, prompt, repetition: 0, pass: 0 },
@@ -92,8 +90,8 @@ pub(crate) fn generation(method: u16, prompt: u32, data_set: u16, rounds: &[Roun
         energy: GenerationEnergy {
             device: SECOND,
             radio: 2 * SECOND * verdicts,
-            cloud: rounds.iter().map(|round| round.cloud_nanojoules).sum(),
-            cloud_paper: rounds.iter().map(|round| round.cloud_paper_nanojoules).sum(),
+            cloud: rounds.iter().map(|round| round.cloud_nanojoules()).sum(),
+            cloud_paper: rounds.iter().map(|round| round.cloud_paper_nanojoules()).sum(),
         },
         device_provenance: Provenance::Constant,
         radio_provenance: Provenance::Modelled,

@@ -84,7 +84,7 @@ fn ui_hlm_runs_with_both_statistics_and_in_emulated_time() {
             assert!(rounds.iter().any(|round| round.importance.is_finite()), "{statistic:?}");
             assert!(rounds.iter().any(|round| round.source == Source::Skipped), "{statistic:?}");
             assert!(slow.uploads.verdicts > 0 && slow.airtime_up > Span::ZERO, "{statistic:?}");
-            assert!(rounds.iter().filter(|round| round.attempts > 0).all(|round| round.downlink > Span::ZERO));
+            assert!(rounds.iter().filter_map(|round| round.upload).all(|cost| cost.downlink > Span::ZERO));
         }
     });
 }
@@ -176,7 +176,7 @@ fn a_refused_upload_can_end_locally() {
         let (record, rounds) = run_one(local, refusing, 4).await;
         let refused = rounds.iter().filter(|round| round.source == Source::Refused).count();
         assert!(refused > 0 && refused as u64 == record.uploads.refused);
-        assert!(rounds.iter().all(|round| round.attempts == 1));
+        assert!(rounds.iter().all(|round| round.attempts() == 1));
     });
 }
 
@@ -188,7 +188,7 @@ fn refusals_and_lost_verdicts_change_no_token() {
             let refusing = Behaviour { refuse_every: Some(3), ..Behaviour::default() };
             let (refused, rounds) = run_one(settings(method, &plain(), 1.0), refusing, 4).await;
             assert_eq!(refused.tokens, whole.tokens, "{method}");
-            assert!(refused.uploads.refused > 0 && rounds.iter().any(|round| round.attempts > 1));
+            assert!(refused.uploads.refused > 0 && rounds.iter().any(|round| round.attempts() > 1));
             let forgetful = Behaviour { drop_every: Some(4), ..Behaviour::default() };
             let mut impatient = settings(method, &plain(), 1.0);
             impatient.verdict_timeout = Span::from_millis(150);

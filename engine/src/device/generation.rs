@@ -12,7 +12,7 @@ use super::settings::{DeviceSettings, LOOKAHEAD};
 use crate::id::{DeviceId, GenerationId, UploadId};
 use crate::record::{
     DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCounts, VerifyCost,
+    UploadCost, UploadCounts, VerifyCost,
 };
 use crate::time::{Span, Time};
 
@@ -38,7 +38,7 @@ pub(super) struct Generation {
     pub(super) upload_reason: GateReason,
     /// λ_link + λ_pool of the last decision; NaN without a price.
     pub(super) price: f32,
-    pub(super) cost: UploadCost,
+    pub(super) cost: SendingCost,
     pub(super) attempt: Attempt,
     pub(super) ending: Option<FinishReason>,
     pub(super) scheduled: Time,
@@ -108,9 +108,9 @@ pub(super) enum Network {
     Backoff { drafts: u8, until: Time },
 }
 
-/// What the upload under way has cost so far, resends included.
+/// What sending the upload under way has cost so far, resends included.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct UploadCost {
+pub(super) struct SendingCost {
     pub(super) attempts: u32,
     pub(super) bits: u64,
     pub(super) bytes: u32,
@@ -118,9 +118,9 @@ pub(super) struct UploadCost {
     pub(super) uplink: Span,
 }
 
-impl UploadCost {
-    pub(super) const NONE: UploadCost =
-        UploadCost { attempts: 0, bits: 0, bytes: 0, snr_db: f32::NAN, uplink: Span::ZERO };
+impl SendingCost {
+    pub(super) const NONE: SendingCost =
+        SendingCost { attempts: 0, bits: 0, bytes: 0, snr_db: f32::NAN, uplink: Span::ZERO };
 }
 
 impl Computing {
@@ -183,10 +183,19 @@ impl Generation {
         reason: GateReason,
         bill: Option<&Verdict>,
     ) -> RoundRecord {
-        // An upload's costs stand on the first token that it led to; where none is under way there are none.
-        let cost = std::mem::replace(&mut self.cost, UploadCost::NONE);
+        // The first token that an upload led to pays for it. What a verifier writes after that pays for its verdict only.
+        let sent = std::mem::replace(&mut self.cost, SendingCost::NONE);
+        let upload = (sent.attempts > 0 || bill.is_some()).then(|| UploadCost {
+            attempts: sent.attempts,
+            uplink_bits: sent.bits,
+            uplink_bytes: sent.bytes,
+            downlink_bytes: bill.map_or(0, |bill| bill.bytes),
+            snr_db: sent.snr_db,
+            uplink: sent.uplink,
+            downlink: bill.map_or(Span::ZERO, |bill| bill.downlink),
+            verify: bill.map_or(VerifyCost::ZERO, |bill| bill.cost),
+        });
         let waiting = self.times.waiting - std::mem::replace(&mut self.told_waiting, self.times.waiting);
-        let verify = bill.map_or_else(VerifyCost::default, |bill| bill.cost);
         let drafted = self.pending.first();
         let signals = drafted.map(|d| &d.signals);
         RoundRecord {
@@ -202,20 +211,8 @@ impl Generation {
             draft_probability: signals.map_or(f32::NAN, |s| s.draft_probability),
             price: drafted.map_or(f32::NAN, |_| self.price),
             committed_at: now,
-            attempts: cost.attempts,
-            uplink_bits: cost.bits,
-            uplink_bytes: cost.bytes,
-            downlink_bytes: bill.map_or(0, |b| b.bytes),
-            snr_db: cost.snr_db,
-            uplink: cost.uplink,
-            downlink: bill.map_or(Span::ZERO, |b| b.downlink),
             waiting,
-            queue: verify.queue_wait,
-            batch: verify.batch_wait,
-            compute: verify.compute,
-            work: verify.fed_tokens,
-            cloud_nanojoules: verify.nanojoules,
-            cloud_paper_nanojoules: verify.paper_nanojoules,
+            upload,
         }
     }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use super::attempt::Attempt;
 use super::extras::Extras;
 use super::gate::{GateReason, RunningMoments};
-use super::generation::{Computing, Generation, Network, Pending, UploadCost};
+use super::generation::{Computing, Generation, Network, Pending, SendingCost};
 use super::link::{ChannelKey, Direction, LinkState};
 use super::message::{Input, Output, Start, WakeReason};
 use super::settings::{DeviceSettings, SettingsError};
@@ -225,7 +225,7 @@ impl DeviceMachine {
             network: Network::Quiet,
             upload_reason: GateReason::Always,
             price: f32::NAN,
-            cost: UploadCost::NONE,
+            cost: SendingCost::NONE,
             attempt: Attempt::NONE,
             ending,
             scheduled: start.scheduled,

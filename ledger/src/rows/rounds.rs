@@ -5,7 +5,7 @@
 //! ([`to_relative`]), the first row relative to what its [`Piece`] says.
 
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{RoundRecord, Source};
+use specfleet_engine::record::{RoundRecord, Source, UploadCost, VerifyCost};
 use specfleet_engine::time::{Span, Time};
 
 use super::{decode_ids, encode_ids};
@@ -112,31 +112,31 @@ impl Row for RoundRecord {
         columns.floats(rows.iter().map(|row| row.draft_probability));
         columns.floats(rows.iter().map(|row| row.price));
         columns.integers(rows.iter().map(|row| pays(row) != is_paid(row.source)));
-        let paying: Vec<&RoundRecord> = rows.iter().filter(|row| pays(row)).collect();
-        let paying = || paying.iter().copied();
-        columns.integers(paying().map(|row| row.attempts));
-        columns.integers(paying().map(|row| row.uplink_bits));
-        columns.integers(paying().map(|row| row.uplink_bytes));
-        columns.integers(paying().map(|row| row.downlink_bytes));
-        columns.floats(paying().map(|row| row.snr_db));
-        columns.integers(paying().map(|row| row.uplink));
-        columns.integers(paying().map(|row| row.downlink));
-        columns.integers(paying().map(|row| row.queue));
-        columns.integers(paying().map(|row| row.batch));
-        columns.integers(paying().map(|row| row.compute));
-        columns.integers(paying().map(|row| row.work));
-        columns.integers(paying().map(|row| row.cloud_nanojoules));
-        let shares = || paying().map(|row| Share::of(row.cloud_paper_nanojoules, row.cloud_nanojoules, row.work));
+        let costs: Vec<&UploadCost> = rows.iter().filter_map(|row| row.upload.as_ref()).collect();
+        let costs = || costs.iter().copied();
+        columns.integers(costs().map(|cost| cost.attempts));
+        columns.integers(costs().map(|cost| cost.uplink_bits));
+        columns.integers(costs().map(|cost| cost.uplink_bytes));
+        columns.integers(costs().map(|cost| cost.downlink_bytes));
+        columns.floats(costs().map(|cost| cost.snr_db));
+        columns.integers(costs().map(|cost| cost.uplink));
+        columns.integers(costs().map(|cost| cost.downlink));
+        columns.integers(costs().map(|cost| cost.verify.queue_wait));
+        columns.integers(costs().map(|cost| cost.verify.batch_wait));
+        columns.integers(costs().map(|cost| cost.verify.compute));
+        columns.integers(costs().map(|cost| cost.verify.fed_tokens));
+        columns.integers(costs().map(|cost| cost.verify.nanojoules));
+        let share = |cost: &VerifyCost| Share::of(cost.paper_nanojoules, cost.nanojoules, cost.fed_tokens);
+        let shares = || costs().map(|cost| share(&cost.verify));
         columns.integers(shares().map(|share| share.tokens));
         columns.integers(shares().map(|share| share.rest));
         columns.integers(rows.iter().map(|row| {
             let gap = unzigzag(row.committed_at.0) as u64;
-            zigzag(gap.wrapping_sub(round_trip([row.uplink, row.downlink, row.queue, row.batch, row.compute])) as i64)
+            zigzag(gap.wrapping_sub(row.upload.as_ref().map_or(0, cost_time)) as i64)
         }));
-        columns.integers(rows.iter().map(|row| {
-            let charged = round_trip([row.uplink, row.downlink, row.queue, row.batch, row.compute]);
-            zigzag(row.waiting.0.wrapping_sub(charged) as i64)
-        }));
+        columns.integers(
+            rows.iter().map(|row| zigzag(row.waiting.0.wrapping_sub(row.upload.as_ref().map_or(0, cost_time)) as i64)),
+        );
     }
 
     fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<RoundRecord>, Malformed> {
@@ -146,40 +146,10 @@ impl Row for RoundRecord {
     }
 }
 
-/// Whether a row pays for an upload: whether a column of costs holds anything.
+/// Whether a row pays for an upload. What is stored is the option and not the figures, so that a cost of nothing but zeros
+/// is read back as one.
 fn pays(row: &RoundRecord) -> bool {
-    let none = RoundRecord {
-        attempts: 0,
-        uplink_bits: 0,
-        uplink_bytes: 0,
-        downlink_bytes: 0,
-        uplink: Span::ZERO,
-        downlink: Span::ZERO,
-        queue: Span::ZERO,
-        batch: Span::ZERO,
-        compute: Span::ZERO,
-        work: 0,
-        cloud_nanojoules: 0,
-        cloud_paper_nanojoules: 0,
-        // These six can be NaN, which equals nothing.
-        uncertainty: 0.0,
-        importance: 0.0,
-        importance_threshold: 0.0,
-        draft_probability: 0.0,
-        price: 0.0,
-        snr_db: 0.0,
-        ..*row
-    };
-    let stripped = RoundRecord {
-        uncertainty: 0.0,
-        importance: 0.0,
-        importance_threshold: 0.0,
-        draft_probability: 0.0,
-        price: 0.0,
-        snr_db: 0.0,
-        ..*row
-    };
-    row.snr_db.to_bits() != f32::NAN.to_bits() || stripped != none
+    row.upload.is_some()
 }
 
 /// Whether a token of this source usually pays for an upload. A guess that misses costs a few bits.
@@ -190,6 +160,12 @@ fn is_paid(source: Source) -> bool {
 /// The part of a gap that an upload explains.
 fn round_trip(times: [Span; 5]) -> u64 {
     times.iter().fold(0, |sum, time| sum.wrapping_add(time.0))
+}
+
+/// The same of a cost.
+fn cost_time(cost: &UploadCost) -> u64 {
+    let verify = &cost.verify;
+    round_trip([cost.uplink, cost.downlink, verify.queue_wait, verify.batch_wait, verify.compute])
 }
 
 /// The papers' part of an upload's energy, as so many tokens' share of the whole and a rest.
@@ -289,22 +265,29 @@ fn decode_decisions(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut Ro
     Ok(())
 }
 
-/// Times and costs up to schema 2: a value in every row.
+/// Times and costs up to schema 2: a value in every row. A row pays for an upload if one of its costs is not zero.
 fn decode_old_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
+    let pays_wanted = wanted.has_any(RoundColumn::COSTS);
+    // Which rows pay must not depend on the columns asked for, so that all costs are looked at or none.
+    let needed = if pays_wanted { wanted.with_costs() } else { wanted };
     column!(columns, wanted, CommittedAt, integers, rows.committed_at);
-    column!(columns, wanted, Attempts, integers, rows.attempts);
-    column!(columns, wanted, UplinkBits, integers, rows.uplink_bits);
-    column!(columns, wanted, UplinkBytes, integers, rows.uplink_bytes);
-    column!(columns, wanted, DownlinkBytes, integers, rows.downlink_bytes);
-    column!(columns, wanted, SnrDb, floats, rows.snr_db);
-    column!(columns, wanted, Uplink, integers, rows.uplink);
-    column!(columns, wanted, Downlink, integers, rows.downlink);
-    column!(columns, wanted, Queue, integers, rows.queue);
-    column!(columns, wanted, Batch, integers, rows.batch);
-    column!(columns, wanted, Compute, integers, rows.compute);
-    column!(columns, wanted, Work, integers, rows.work);
-    column!(columns, wanted, CloudNanojoules, integers, rows.cloud_nanojoules);
-    column!(columns, wanted, CloudPaperNanojoules, integers, rows.cloud_paper_nanojoules);
+    column!(columns, needed, Attempts, integers, rows.attempts);
+    column!(columns, needed, UplinkBits, integers, rows.uplink_bits);
+    column!(columns, needed, UplinkBytes, integers, rows.uplink_bytes);
+    column!(columns, needed, DownlinkBytes, integers, rows.downlink_bytes);
+    column!(columns, needed, SnrDb, floats, rows.snr_db);
+    column!(columns, needed, Uplink, integers, rows.uplink);
+    column!(columns, needed, Downlink, integers, rows.downlink);
+    column!(columns, needed, Queue, integers, rows.queue);
+    column!(columns, needed, Batch, integers, rows.batch);
+    column!(columns, needed, Compute, integers, rows.compute);
+    column!(columns, needed, Work, integers, rows.work);
+    column!(columns, needed, CloudNanojoules, integers, rows.cloud_nanojoules);
+    column!(columns, needed, CloudPaperNanojoules, integers, rows.cloud_paper_nanojoules);
+    if pays_wanted {
+        rows.pays = (0..columns.rows()).map(|row| !rows.cost(row).is_zero()).collect();
+        rows.clear_costs_but(wanted);
+    }
     if wanted.has(RoundColumn::Waiting) {
         rows.waiting.resize(columns.rows(), Span::ZERO);
     }
@@ -314,24 +297,9 @@ fn decode_old_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut Ro
 /// Times and costs: values of the rows that pay for an upload.
 fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
     use RoundColumn::*;
-    const OF_PAYING: &[RoundColumn] = &[
-        Attempts,
-        UplinkBits,
-        UplinkBytes,
-        DownlinkBytes,
-        SnrDb,
-        Uplink,
-        Downlink,
-        Queue,
-        Batch,
-        Compute,
-        Work,
-        CloudNanojoules,
-        CloudPaperNanojoules,
-    ];
-    /// The surprises, the columns of `OF_PAYING` (the last is two), the gaps.
-    const COLUMNS: usize = OF_PAYING.len() + 3;
-    if !wanted.has_any(&[CommittedAt, Waiting]) && !wanted.has_any(OF_PAYING) {
+    /// The surprises, the costs (the last is two columns), the gaps.
+    const COLUMNS: usize = RoundColumn::COSTS.len() + 3;
+    if !wanted.has_any(&[CommittedAt, Waiting]) && !wanted.has_any(RoundColumn::COSTS) {
         // What follows them are the waits, since schema 4.
         return (0..COLUMNS + usize::from(columns.schema() >= 4)).try_for_each(|_| columns.skip());
     }
@@ -403,6 +371,9 @@ fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundR
         }
     } else {
         columns.skip()?;
+    }
+    if wanted.has_any(RoundColumn::COSTS) {
+        rows.pays = pays;
     }
     Ok(())
 }

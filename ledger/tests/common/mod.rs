@@ -6,7 +6,7 @@ use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
 use specfleet_engine::record::{
     AuditRecord, BatchRecord, DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance,
-    RoundRecord, Source, UploadCounts, VerifierRecord,
+    RoundRecord, Source, UploadCost, UploadCounts, VerifierRecord, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, SCHEMA};
@@ -107,8 +107,7 @@ pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
         any_float(),
         long(),
     );
-    let costs = (short(), long(), short(), short(), any_float(), long(), long(), long());
-    (decision, costs, (long(), long(), short(), long(), long(), any_float())).prop_map(|(a, b, c)| RoundRecord {
+    (decision, any_float(), long(), prop::option::of(any_cost())).prop_map(|(a, price, waiting, upload)| RoundRecord {
         position: a.0,
         token: a.1,
         draft: a.2,
@@ -119,23 +118,34 @@ pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
         importance: a.7,
         importance_threshold: a.8,
         draft_probability: a.9,
-        price: c.5,
+        price,
         committed_at: Time(a.10),
-        attempts: b.0,
-        uplink_bits: b.1,
-        uplink_bytes: b.2,
-        downlink_bytes: b.3,
-        snr_db: b.4,
-        uplink: Span(b.5),
-        waiting: Span(b.6 / 3),
-        downlink: Span(b.6),
-        queue: Span(b.7),
-        batch: Span(c.0),
-        compute: Span(c.1),
-        work: c.2,
-        cloud_nanojoules: c.3,
-        cloud_paper_nanojoules: c.4,
+        waiting: Span(waiting / 3),
+        upload,
     })
+}
+
+/// Any cost, that of nothing but zeros included: a ledger tells it from none.
+fn any_cost() -> impl Strategy<Value = UploadCost> {
+    let sent = (short(), long(), short(), short(), any_float(), long(), long());
+    let any = (sent, (long(), long(), long(), short(), long(), long())).prop_map(|(a, b)| UploadCost {
+        attempts: a.0,
+        uplink_bits: a.1,
+        uplink_bytes: a.2,
+        downlink_bytes: a.3,
+        snr_db: a.4,
+        uplink: Span(a.5),
+        downlink: Span(a.6),
+        verify: VerifyCost {
+            queue_wait: Span(b.0),
+            batch_wait: Span(b.1),
+            compute: Span(b.2),
+            fed_tokens: b.3,
+            nanojoules: b.4,
+            paper_nanojoules: b.5,
+        },
+    });
+    prop_oneof![8 => any, 1 => Just(UploadCost::ZERO)]
 }
 
 pub(crate) fn any_generation() -> impl Strategy<Value = GenerationRecord> {
@@ -267,7 +277,7 @@ pub(crate) fn plausible_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> 
             let (uplink, downlink) = (Span(cost(8_000_000, 4_000_000)), Span(cost(5_000_000, 1_000_000)));
             let (queue, batch) = (Span(cost(0, 4_000_000)), Span(cost(1_000, 50_000)));
             let compute = Span(cost(3_000_000, 2_000_000));
-            let (work, cloud) = (cost(1, 12) as u32, cost(100_000_000, 50_000_000));
+            let (fed_tokens, cloud) = (cost(1, 12) as u32, cost(100_000_000, 50_000_000));
             RoundRecord {
                 position,
                 token,
@@ -285,20 +295,24 @@ pub(crate) fn plausible_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> 
                 draft_probability: noise.share(),
                 price: f32::NAN,
                 committed_at: Time(now),
-                attempts: u32::from(upload),
-                uplink_bits: if upload { 65_536 } else { 0 },
-                uplink_bytes: if upload { 8_230 + work } else { 0 },
-                downlink_bytes: if upload { 74 } else { 0 },
-                snr_db: if upload { noise.share() * 20.0 } else { f32::NAN },
-                uplink,
-                downlink,
                 waiting: Span::ZERO,
-                queue,
-                batch,
-                compute,
-                work,
-                cloud_nanojoules: cloud,
-                cloud_paper_nanojoules: if upload { cloud / u64::from(work) } else { 0 },
+                upload: upload.then(|| UploadCost {
+                    attempts: 1,
+                    uplink_bits: 65_536,
+                    uplink_bytes: 8_230 + fed_tokens,
+                    downlink_bytes: 74,
+                    snr_db: noise.share() * 20.0,
+                    uplink,
+                    downlink,
+                    verify: VerifyCost {
+                        queue_wait: queue,
+                        batch_wait: batch,
+                        compute,
+                        fed_tokens,
+                        nanojoules: cloud,
+                        paper_nanojoules: cloud / u64::from(fed_tokens),
+                    },
+                }),
             }
         })
         .collect()
@@ -312,7 +326,7 @@ pub(crate) fn usual_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> Vec<
     let mut epoch = 0;
     let mut rounds = plausible_rounds(noise, count, uploaded);
     for round in &mut rounds {
-        let upload = round.attempts > 0;
+        let upload = round.upload.is_some();
         // Most drafts are nearly certain.
         let doubt = noise.share() * noise.share() * noise.share();
         round.draft_probability = 1.0 - doubt;
@@ -324,15 +338,16 @@ pub(crate) fn usual_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> Vec<
             epoch += 1;
         }
         now += 20_000_000 + noise.below(60_000) * noise.below(4);
-        if upload {
+        if let Some(cost) = &mut round.upload {
             // One of up to four sequences in a batch of 15 W.
             let work = 1 + noise.below(3 + u64::from(round.position % 8)) as u32;
-            round.work = work;
-            round.cloud_nanojoules = 15 * round.compute.0 * u64::from(work) / (u64::from(work) + 3 * noise.below(4));
-            round.cloud_paper_nanojoules = round.cloud_nanojoules / u64::from(work);
-            round.uplink_bytes = 8_230 + round.work;
-            round.queue.0 = if noise.below(3) == 0 { noise.below(4_000_000) } else { noise.below(30_000) };
-            now += round.uplink.0 + round.downlink.0 + round.queue.0 + round.batch.0 + round.compute.0;
+            let verify = &mut cost.verify;
+            verify.fed_tokens = work;
+            verify.nanojoules = 15 * verify.compute.0 * u64::from(work) / (u64::from(work) + 3 * noise.below(4));
+            verify.paper_nanojoules = verify.nanojoules / u64::from(work);
+            verify.queue_wait.0 = if noise.below(3) == 0 { noise.below(4_000_000) } else { noise.below(30_000) };
+            cost.uplink_bytes = 8_230 + work;
+            now += cost.uplink.0 + cost.downlink.0 + cost.verify.pool_time().0;
         }
         round.committed_at = Time(now);
     }
@@ -407,7 +422,7 @@ pub(crate) fn bits(rounds: &[RoundRecord]) -> Vec<impl PartialEq + std::fmt::Deb
             round.importance_threshold,
             round.draft_probability,
             round.price,
-            round.snr_db,
+            round.upload.map_or(0.0, |cost| cost.snr_db),
         ]
         .map(f32::to_bits);
         let rest = RoundRecord {
@@ -416,7 +431,7 @@ pub(crate) fn bits(rounds: &[RoundRecord]) -> Vec<impl PartialEq + std::fmt::Deb
             importance_threshold: 0.0,
             draft_probability: 0.0,
             price: 0.0,
-            snr_db: 0.0,
+            upload: round.upload.map(|cost| UploadCost { snr_db: 0.0, ..cost }),
             ..*round
         };
         (rest, floats)

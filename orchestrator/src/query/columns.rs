@@ -1,7 +1,7 @@
 //! What can be asked for: metrics with their units, and the columns to group by.
 
 use specfleet_engine::method::Writer;
-use specfleet_engine::record::{BatchRecord, FinishReason, RoundRecord, Source};
+use specfleet_engine::record::{BatchRecord, FinishReason, RoundRecord, Source, UploadCost};
 use specfleet_engine::time::Span;
 use specfleet_ledger::RoundColumn;
 
@@ -126,9 +126,14 @@ fn real(value: f32) -> Option<Figure> {
     value.is_finite().then_some(Figure::Real(f64::from(value)))
 }
 
-/// Of a round that pays for an upload.
-fn paid(round: &RoundRow<'_>, value: u64) -> Option<Figure> {
-    (round.record.attempts > 0).then_some(Figure::Whole(value))
+/// A figure of what an upload cost, of the rounds that start one.
+fn paid(round: &RoundRow<'_>, of: fn(&UploadCost) -> u64) -> Option<Figure> {
+    round.record.started_upload().map(|cost| Figure::Whole(of(cost)))
+}
+
+/// A figure of what an upload cost, 0 for the rounds that pay for none.
+fn paid_or_zero(round: &RoundRow<'_>, of: fn(&UploadCost) -> u64) -> Option<Figure> {
+    whole(round.record.upload.as_ref().map_or(0, of))
 }
 
 /// Metrics of rounds.
@@ -141,7 +146,7 @@ static ROUNDS: &[MetricColumn] = rounds! {
     "draft_probability" "ratio" 1.0, [DraftProbability], |row| real(row.record.draft_probability);
     "price" "" 1.0, [Price], |row| real(row.record.price);
     "uploaded" "ratio" 1.0, [Source, Attempts], |row| match row.record.source {
-        Source::Accepted | Source::Replaced | Source::Bonus => flag(row.record.attempts > 0),
+        Source::Accepted | Source::Replaced | Source::Bonus => flag(row.record.started_upload().is_some()),
         // Nothing was drafted that could have been uploaded.
         Source::Verifier => None,
         Source::Skipped | Source::Fallback | Source::Refused => flag(false),
@@ -152,19 +157,19 @@ static ROUNDS: &[MetricColumn] = rounds! {
         _ => None,
     };
     "accept_probability" "ratio" 1.0, [Position], |row| real(row.audited?);
-    "attempts" "attempts" 1.0, [Attempts], |row| whole(u64::from(row.record.attempts));
-    "uplink_bits" "bit" 1.0, [UplinkBits], |row| whole(row.record.uplink_bits);
-    "uplink_bytes" "B" 1.0, [UplinkBytes], |row| whole(u64::from(row.record.uplink_bytes));
-    "downlink_bytes" "B" 1.0, [DownlinkBytes], |row| whole(u64::from(row.record.downlink_bytes));
-    "snr_db" "dB" 1.0, [SnrDb], |row| real(row.record.snr_db);
-    "uplink" "s" NANO, [Uplink, Attempts], |row| paid(row, row.record.uplink.0);
-    "downlink" "s" NANO, [Downlink, Attempts], |row| paid(row, row.record.downlink.0);
+    "attempts" "attempts" 1.0, [Attempts], |row| paid_or_zero(row, |cost| u64::from(cost.attempts));
+    "uplink_bits" "bit" 1.0, [UplinkBits], |row| paid_or_zero(row, |cost| cost.uplink_bits);
+    "uplink_bytes" "B" 1.0, [UplinkBytes], |row| paid_or_zero(row, |cost| u64::from(cost.uplink_bytes));
+    "downlink_bytes" "B" 1.0, [DownlinkBytes], |row| paid_or_zero(row, |cost| u64::from(cost.downlink_bytes));
+    "snr_db" "dB" 1.0, [SnrDb], |row| real(row.record.upload?.snr_db);
+    "uplink" "s" NANO, [Uplink, Attempts], |row| paid(row, |cost| cost.uplink.0);
+    "downlink" "s" NANO, [Downlink, Attempts], |row| paid(row, |cost| cost.downlink.0);
     "waiting" "s" NANO, [Waiting], |row| whole(row.record.waiting.0);
-    "queue" "s" NANO, [Queue, Batch, Attempts], |row| paid(row, (row.record.queue + row.record.batch).0);
-    "verify" "s" NANO, [Compute, Attempts], |row| paid(row, row.record.compute.0);
-    "work" "tokens" 1.0, [Work, Attempts], |row| paid(row, u64::from(row.record.work));
-    "upload_energy_cloud" "J" NANO, [CloudNanojoules], |row| whole(row.record.cloud_nanojoules);
-    "upload_energy_cloud_paper" "J" NANO, [CloudPaperNanojoules], |row| whole(row.record.cloud_paper_nanojoules);
+    "queue" "s" NANO, [Queue, Batch, Attempts], |row| paid(row, |cost| (cost.verify.queue_wait + cost.verify.batch_wait).0);
+    "verify" "s" NANO, [Compute, Attempts], |row| paid(row, |cost| cost.verify.compute.0);
+    "work" "tokens" 1.0, [Work, Attempts], |row| paid(row, |cost| u64::from(cost.verify.fed_tokens));
+    "upload_energy_cloud" "J" NANO, [CloudNanojoules], |row| paid_or_zero(row, |cost| cost.verify.nanojoules);
+    "upload_energy_cloud_paper" "J" NANO, [CloudPaperNanojoules], |row| paid_or_zero(row, |cost| cost.verify.paper_nanojoules);
 };
 
 macro_rules! of_record {

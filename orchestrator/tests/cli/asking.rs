@@ -94,8 +94,8 @@ fn sums_are_the_ledgers() {
         sums[0] += record.energy.total();
         for round in reader.rounds(record.id).expect("rows") {
             sums[1] += 1;
-            sums[2] += u64::from(round.uplink_bytes);
-            sums[3] += if round.attempts > 0 { (round.queue + round.batch).0 } else { 0 };
+            sums[2] += u64::from(round.uplink_bytes());
+            sums[3] += round.started_upload().map_or(0, |cost| (cost.verify.queue_wait + cost.verify.batch_wait).0);
         }
     }
     drop(reader);

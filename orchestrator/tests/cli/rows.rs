@@ -54,7 +54,8 @@ impl Rows {
             let GenerationRecord { device, data_set, prompt_tokens, tokens, finish, uploads, .. } = record;
             let whole = format!("{device:?} {data_set} {prompt_tokens} {tokens:?} {finish:?} {uploads:?}");
             let round = |r: &RoundRecord| {
-                let committed = (r.position, r.token, r.source, r.epoch, r.attempts, r.uplink_bits);
+                let cost = r.upload_cost();
+                let committed = (r.position, r.token, r.source, r.epoch, cost.attempts, cost.uplink_bits);
                 let gate = (r.reason, r.uncertainty, r.importance, r.importance_threshold, r.price);
                 // A draft may or may not have been made ahead where the verifier then wrote by itself.
                 let drafted = (r.source != Source::Bonus).then_some((r.draft, r.draft_probability));

@@ -68,10 +68,10 @@ fn from_rows(rows: &Rows) -> BTreeMap<String, f64> {
             add(format!("upload_decisions_total{{decision=\"{decision}\",{m},reason=\"{reason}\"}}"), 1.0);
             add(format!("tokens_committed_total{{{m},source=\"{}\"}}", word(&round.source)), 1.0);
             add(format!("generation_tokens_total{{{m}}}"), 1.0);
-            add(format!("uplink_bytes_total{{{m}}}"), f64::from(round.uplink_bytes));
-            add(format!("downlink_bytes_total{{{m}}}"), f64::from(round.downlink_bytes));
+            add(format!("uplink_bytes_total{{{m}}}"), f64::from(round.uplink_bytes()));
+            add(format!("downlink_bytes_total{{{m}}}"), f64::from(round.upload_cost().downlink_bytes));
             let of_draft = matches!(round.source, Source::Accepted | Source::Replaced | Source::Bonus);
-            let answered = of_draft && round.attempts > 0;
+            let answered = of_draft && round.attempts() > 0;
             if answered {
                 position = 0;
                 add("spec_decode_num_drafts_total".to_owned(), 1.0);
@@ -288,7 +288,7 @@ fn logs_have_a_span_for_each_round_and_batch() {
     let (mut uploads, mut tokens) = (BTreeSet::new(), 0);
     for (record, rounds) in &rows.generations {
         tokens += rounds.len();
-        for row in rounds.iter().filter(|row| row.attempts > 0) {
+        for row in rounds.iter().filter(|row| row.attempts() > 0) {
             let id = record.id;
             let numbers = [u64::from(id.method), id.prompt.into(), id.repetition.into(), row.position.into()];
             uploads.insert((numbers, u64::from(row.epoch)));

@@ -42,8 +42,8 @@ impl DeviceSink for Count {
 
     fn round(&mut self, _: DeviceId, _: GenerationId, record: &RoundRecord) {
         self.rounds += 1;
-        self.uploads += u64::from(record.attempts > 0);
-        self.queue += record.queue;
+        self.uploads += u64::from(record.started_upload().is_some());
+        self.queue += record.verify_cost().queue_wait;
     }
 
     fn finished(&mut self, _: GenerationRecord) {

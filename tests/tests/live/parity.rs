@@ -74,11 +74,12 @@ fn decisions(method: &Method, (record, rounds): &(GenerationRecord, Vec<RoundRec
         lines.push(format!("{counts:?}"));
     }
     for round in rounds {
-        let RoundRecord { position, token, draft, epoch, source, reason, attempts, uplink_bits, work, .. } = round;
+        let RoundRecord { position, token, draft, epoch, source, reason, .. } = round;
         let signals =
             [round.uncertainty, round.importance, round.importance_threshold, round.draft_probability, round.price];
         lines.push(format!("{position} {token} {draft} {epoch} {source:?} {reason:?} {:?}", signals.map(f32::to_bits)));
-        lines.push(format!("{attempts} {uplink_bits} {work}"));
+        let cost = round.upload_cost();
+        lines.push(format!("{} {} {}", cost.attempts, cost.uplink_bits, cost.verify.fed_tokens));
     }
     lines
 }

@@ -62,7 +62,7 @@ impl Report<'_> {
 
     /// Uploads over committed tokens; an upload that had to be sent again counts once.
     fn upload_rate(&self) -> f64 {
-        let uploads = self.rounds.iter().filter(|round| round.attempts > 0).count();
+        let uploads = self.rounds.iter().filter(|round| round.started_upload().is_some()).count();
         uploads as f64 / self.rounds.len().max(1) as f64
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::attempt::Attempt;
 use super::super::gate::GateReason;
-use super::super::generation::{Generation, Network, UploadCost};
+use super::super::generation::{Generation, Network, SendingCost};
 use super::super::link::{Direction, Transfer};
 use super::super::message::{NextToken, Output, Refusal, UploadPlan, Verdict};
 use super::super::settings::{DeviceSettings, OnRefused, OnUnreachable};
@@ -209,7 +209,7 @@ impl DeviceMachine {
         generation.attempt.give_up(&mut generation.times);
         if self.settings.on_unreachable == OnUnreachable::Local && drafts > 0 {
             let reason = generation.upload_reason;
-            generation.cost = UploadCost::NONE;
+            generation.cost = SendingCost::NONE;
             for _ in 0..drafts {
                 self.commit_draft(now, Source::Fallback, reason, out);
             }
