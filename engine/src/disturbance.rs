@@ -51,10 +51,12 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them, with the share beyond which a run is noisy.
+    /// All of them, with the share beyond which a run is noisy. An idle machine of two cores shows 9 % for the devices of
+    /// the default scenario and 140 % for its verifiers, whose batches are charged a millisecond; one with a core taken away
+    /// 18 % and 280 %.
     pub const LIMITS: [(Cause, f64); 5] = [
-        (Cause::Devices, 0.05),
-        (Cause::Verifiers, 0.25),
+        (Cause::Devices, 0.15),
+        (Cause::Verifiers, 2.0),
         (Cause::Stalls, 0.01),
         (Cause::Others, 0.10),
         (Cause::Stolen, 0.05),
@@ -190,15 +192,15 @@ mod tests {
     fn each_cause_is_named_with_its_share_and_its_limit() {
         let loaded = Disturbance {
             overrun: Span::from_millis(23_400),
-            batch_overrun: Span::from_millis(4_000),
+            batch_overrun: Span::from_millis(24_000),
             stalled: Span::from_millis(3_000),
             others: Some(0.497),
             stolen: Some(0.061),
             ..QUIET
         };
-        expect!["NOISY: devices were late by 23.4 % of their emulated time (limit 5 %); verifiers were late by 40.0 % of their charged time (limit 25 %); the host stood still for 5.0 % of the run (limit 1 %); other processes took 49.7 % of the processors (limit 10 %); the machine below took 6.1 % of the processors (limit 5 %)"]
+        expect!["NOISY: devices were late by 23.4 % of their emulated time (limit 15 %); verifiers were late by 240.0 % of their charged time (limit 200 %); the host stood still for 5.0 % of the run (limit 1 %); other processes took 49.7 % of the processors (limit 10 %); the machine below took 6.1 % of the processors (limit 5 %)"]
             .assert_eq(&verdict(&loaded.noise()).expect("five causes"));
-        expect!["NOISY: devices 23 %, verifiers 40 %, stalls 5 %, others 50 %, stolen 6 %"]
+        expect!["NOISY: devices 23 %, verifiers 240 %, stalls 5 %, others 50 %, stolen 6 %"]
             .assert_eq(&short_verdict(&loaded.noise()).expect("five causes"));
     }
 
@@ -212,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn beyond_the_limit_and_only_then(permille in 0u64..1_000) {
+        fn beyond_the_limit_and_only_then(permille in 0u64..3_000) {
             for (cause, limit) in Cause::LIMITS {
                 let share = permille as f64 / 1_000.0;
                 let part = Span(permille * 1_000_000);

@@ -37,7 +37,7 @@ impl PoolMachine {
         if !verifier.takes_work() || verifier.running.is_some() {
             return None;
         }
-        let (_, oldest) = verifier.ready.oldest()?;
+        let oldest = verifier.ready.oldest()?;
         let full = verifier.ready.len() >= self.most_sequences() || verifier.ready.tokens() >= self.token_budget();
         if full || self.settings.max_wait == Span::ZERO {
             return Some(Time::ZERO);
@@ -112,7 +112,7 @@ impl PoolMachine {
     /// is for the batch after.
     fn cutoff(&self, now: Time, id: VerifierId) -> Time {
         let verifier = &self.verifiers[usize::from(id.0)];
-        let oldest = verifier.ready.oldest().and_then(|(_, slot)| self.sessions[slot].queued);
+        let oldest = verifier.ready.oldest().and_then(|slot| self.sessions[slot].queued);
         let (Some(_), Some(oldest)) = (&self.settings.cost, oldest) else { return now };
         let start = verifier.free.max(oldest.job.arrived + self.settings.max_wait);
         if now.since(start) > MOST_LATE { now } else { start }

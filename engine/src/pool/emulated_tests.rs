@@ -133,3 +133,57 @@ fn a_host_that_is_far_too_late_takes_what_is_there() {
     assert_eq!(emulated_batches(&arrivals, QueueOrder::Fifo, 0).len(), 40);
     assert!(emulated_batches(&arrivals, QueueOrder::Fifo, 1_500 * MS).len() < 8);
 }
+
+/// A text that the pool writes goes on by what is charged, however late the machine is: an upload that arrives meanwhile is
+/// later by that clock, and the text's next token waits no longer for it.
+#[test]
+fn a_text_is_charged_the_same_beside_a_later_arrival() {
+    let waits = |late: u64| {
+        let cost = BatchCost::Fixed { span: Span(5 * MS) };
+        let settings = PoolSettings { cost: Some(cost), max_wait: Span(MS), ..settings(1) };
+        let mut machine = PoolMachine::new(Time::ZERO, settings);
+        let request = |connection, kind, now: Time| JobRequest {
+            session: SessionKey { connection: ConnectionId(connection), session: 1 },
+            upload: UploadId(1),
+            base: 0,
+            catch_up: 9,
+            kind,
+            risk: 0.5,
+            deadline: now + Span(1_000 * MS),
+            wanted: None,
+        };
+        let mut out = Vec::new();
+        let text = request(1, JobKind::Write { left: 4 }, Time::ZERO);
+        machine.handle(Time::ZERO, Input::Upload(text), &mut out);
+        let (mut waits, mut running, mut other) = (Vec::new(), None::<(Time, Batch)>, Some(Time(8 * MS)));
+        loop {
+            for output in out.drain(..) {
+                match output {
+                    Output::Start(batch) => running = Some((batch.release + Span(late), batch)),
+                    Output::Verdict { session, cost, .. } if session.connection == ConnectionId(1) => {
+                        waits.push(cost.queue_wait);
+                    }
+                    _ => {}
+                }
+            }
+            let done = running.as_ref().map(|(at, _)| *at);
+            let Some(now) = [other, done, machine.poll_timeout()].into_iter().flatten().min() else { return waits };
+            if other == Some(now) {
+                other = None;
+                let upload = request(2, JobKind::Judge { drafts: 1, bonus: false }, now);
+                machine.handle(now, Input::Upload(upload), &mut out);
+            } else if done == Some(now) {
+                let (_, batch) = running.take().expect("just seen");
+                let outcomes = vec![ItemOutcome { accepted: 0, next: Some(7), malformed: false }; batch.items.len()];
+                let (verifier, waited, compute) = (batch.verifier, Span::ZERO, Span(5 * MS + late));
+                let input = Input::BatchDone { verifier, batch: batch.batch, waited, compute, outcomes };
+                machine.handle(now, input, &mut out);
+            } else {
+                machine.handle(now, Input::Timeout, &mut out);
+            }
+        }
+    };
+    // The other upload has waited long enough when the third token is due.
+    assert_eq!(waits(0), [Span(MS), Span(MS), Span::ZERO, Span(MS)]);
+    assert_eq!(waits(9 * MS), waits(0));
+}
