@@ -108,6 +108,15 @@ impl Place {
     /// A run or a simulation that goes on while the test does something else.
     pub(crate) fn start(&self, command: &str, arguments: &[&str]) -> Running {
         let mut command = self.command(&[command, "--ledger", "runs", "--ui", "none"]);
+        // Tests under nohup have SIGHUP ignored, and so would their children.
+        if cfg!(target_os = "linux") {
+            let mut hearing = Command::new("env");
+            hearing.current_dir(self.folder.path()).arg("--default-signal=HUP").arg(command.get_program());
+            command = {
+                hearing.args(command.get_args());
+                hearing
+            };
+        }
         let child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         Running { child: child.expect("the binary runs") }
     }
