@@ -15,9 +15,10 @@ pub struct Disturbance {
     pub emulated: Span,
     /// How much longer it took.
     pub overrun: Span,
-    /// Time that emulated batches were charged; zero where batches are charged as measured.
+    /// Time that batches were charged.
     pub charged: Span,
-    /// How much longer their computation took, each batch by itself: what a late one leaves to the next is not counted twice.
+    /// How much longer their computation took; nothing where batches are charged as measured. Each batch counts by itself,
+    /// so that what a late one leaves to the next is not counted twice.
     pub batch_overrun: Span,
     /// Times that nothing ran for longer than [`STALL`].
     pub stalls: u32,
@@ -118,7 +119,7 @@ impl Disturbance {
         self.emulated += times.draft + times.uncertainty + times.importance + times.waiting;
     }
 
-    /// Takes in a batch of an emulated pool; those between the methods belong to no figure.
+    /// Takes in a batch; those between the methods belong to no figure.
     pub fn batch(&mut self, record: &BatchRecord) {
         if record.method == BETWEEN_METHODS {
             return;

@@ -343,25 +343,27 @@ fn flatten(path: &str, value: &serde_json::Value, into: &mut BTreeMap<String, St
 /// The answers of both runs to one prompt: indices among their generations, by repetition.
 type Answers = Vec<(Vec<usize>, Vec<usize>)>;
 
+/// The answers under a method, by data set, prompt and repetition; requests that were never started are none.
+fn answers_of(run: &StoredRun, method: u16) -> BTreeMap<(&str, u32, u16), Vec<usize>> {
+    let mut answers: BTreeMap<(&str, u32, u16), Vec<usize>> = BTreeMap::new();
+    for (index, record) in run.generations.iter().enumerate() {
+        if record.id.method == method && record.finish != FinishReason::Dropped {
+            let place = (run.data_set_name(record.data_set), record.id.prompt, record.id.repetition);
+            answers.entry(place).or_default().push(index);
+        }
+    }
+    answers
+}
+
 /// The prompts that both runs answered, by data set and prompt.
 fn common_prompts<'a>(a: &'a StoredRun, b: &StoredRun, methods: (u16, u16)) -> BTreeMap<(&'a str, u32), Answers> {
-    let usable = |record: &GenerationRecord| record.finish != FinishReason::Dropped;
     // The same prompt truncated to another length is another prompt.
     let kept = |run: &StoredRun| -> BTreeMap<u32, u32> {
         let too_long = run.meta().inputs.workload.iter().flat_map(|input| &input.too_long);
         too_long.map(|prompt| (prompt.prompt, prompt.kept)).collect()
     };
     let (kept_a, kept_b) = (kept(a), kept(b));
-    let mut others: BTreeMap<(&str, u32, u16), Vec<usize>> = BTreeMap::new();
-    for (index, record) in b.generations.iter().enumerate().filter(|(_, r)| r.id.method == methods.1 && usable(r)) {
-        let place = (b.data_set_name(record.data_set), record.id.prompt, record.id.repetition);
-        others.entry(place).or_default().push(index);
-    }
-    let mut mine: BTreeMap<(&str, u32, u16), Vec<usize>> = BTreeMap::new();
-    for (index, record) in a.generations.iter().enumerate().filter(|(_, r)| r.id.method == methods.0 && usable(r)) {
-        let place = (a.data_set_name(record.data_set), record.id.prompt, record.id.repetition);
-        mine.entry(place).or_default().push(index);
-    }
+    let (mine, others) = (answers_of(a, methods.0), answers_of(b, methods.1));
     // Prompts are independent, repetitions of one are not.
     let mut prompts: BTreeMap<(&str, u32), Answers> = BTreeMap::new();
     for ((set, prompt, repetition), indices) in mine {

@@ -147,10 +147,10 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         self.carry_out(now);
     }
 
-    /// When something is due next, apart from faults, which alone keep nothing going.
+    /// When something is due next. Faults count: what a verifier that dies was computing is computed by another at once, and
+    /// may be answered before anything else is due.
     pub(crate) fn next(&self) -> Option<Time> {
-        let events = self.due.iter().filter(|Reverse((_, event))| !matches!(event, Event::Kill(_)));
-        let own = events.map(|Reverse((at, _))| *at).min();
+        let own = self.due.peek().map(|Reverse((at, _))| *at);
         let waiting = if self.machine.outstanding().0 > 0 { self.asked_wake() } else { None };
         own.into_iter().chain(waiting).min()
     }

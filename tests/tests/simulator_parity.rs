@@ -367,3 +367,32 @@ fn every_method_decides_alike_in_a_larger_fleet() {
         assert_same(&setup, &outcome);
     }
 }
+
+/// A verifier dies while its device waits for nothing but its own timeout: another one computes the upload again at once, and
+/// the verdict comes before the timeout. Windows in which nothing is due are skipped, but not the one with the fault.
+#[test]
+fn a_fault_is_due_like_anything_else() {
+    let mut setup = small(llm_only(), 10, 12);
+    setup.devices = 1;
+    setup.device.verdict_timeout = Span(9_213);
+    let pool = &mut setup.pool;
+    (pool.batch_tokens, pool.batch_sequences, pool.max_wait) = (1, 1, Span::ZERO);
+    let cost = BatchCost::Measured(MeasuredCost {
+        base: 4280.996153483017,
+        per_token: 540.3625208252535,
+        per_sequence: 50.0,
+        per_cached_token: 1.0,
+        contention: vec![1.0, 1.7],
+        methods: Default::default(),
+        spread: vec![0.5, 1.0, 2.0],
+        batches: 1,
+        relative_error: 0.0,
+        r2: 1.0,
+    });
+    let kills = vec![Kill { at: Time(5_296), verifier: VerifierId(0) }];
+    let outcome = simulate(&setup, &Extras { cost, kills, ..Extras::default() });
+    assert_eq!(outcome.killed, 1);
+    let mut calm = small(llm_only(), 10, 12);
+    calm.devices = 1;
+    assert_same(&calm, &outcome);
+}

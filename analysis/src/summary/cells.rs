@@ -69,7 +69,7 @@ impl Cells {
 
     /// One figure of a method, of one data set or of all.
     pub(super) fn crossed(&self, method: u16, data_set: Option<u16>, kind: Kind, passes: u16) -> Crossed {
-        let scale = KINDS[kind as usize].2;
+        let scale = KINDS[kind as usize].3;
         let all = || {
             let cells = self.cells.range((method, (0, 0), 0)..=(method, (u16::MAX, u32::MAX), u16::MAX));
             cells.filter(|((_, (set, _), _), _)| data_set.is_none_or(|wanted| wanted == *set))

@@ -86,109 +86,73 @@ pub(super) enum Kind {
     RougeL,
 }
 
-/// Every [`Kind`], in order.
-const ALL: [Kind; 39] = {
-    use Kind::*;
-    [
-        TokensPerSecond,
-        TimeToFirstToken,
-        InterTokenLatency,
-        RequestLatency,
-        Dropped,
-        DroppedShare,
-        Failed,
-        FailedShare,
-        Queue,
-        Verify,
-        BatchSequences,
-        BatchTokens,
-        BusyShare,
-        FleetTokens,
-        Goodput,
-        GoodputShare,
-        Fairness,
-        WorstDecile,
-        UploadRate,
-        TrueSkipRate,
-        DeviationRate,
-        RejectionRate,
-        VerifierAgreement,
-        AcceptanceLength,
-        WastedDrafts,
-        StaleResults,
-        WastedJoulesDrafts,
-        WastedJoulesUnclaimed,
-        UplinkBytes,
-        EnergyDevice,
-        EnergyRadio,
-        EnergyCloud,
-        EnergyCloudPaper,
-        EnergyTotal,
-        EnergySaved,
-        ExactMatch,
-        TokenAgreement,
-        FirstDivergence,
-        RougeL,
-    ]
-};
-
 /// Ratios whose numerator counts billionths of the unit (nanojoules, nanoseconds, rounded shares), and plain samples.
 const NANO: f64 = 1e-9;
 
 /// Ratios whose denominator counts nanoseconds.
 const PER_NANO: f64 = 1e9;
 
-/// Name, unit and the scale of the ratios of each [`Kind`], in its order.
-pub(super) const KINDS: [(&str, &str, f64); 39] = [
-    ("tokens_per_second", "tokens/s", PER_NANO),
-    ("time_to_first_token_seconds", "s", NANO),
-    ("inter_token_latency_seconds", "s", NANO),
-    ("request_latency_seconds", "s", NANO),
-    ("dropped", "requests", NANO),
-    ("dropped_share", "ratio", 1.0),
-    ("failed", "requests", NANO),
-    ("failed_share", "ratio", 1.0),
-    ("queue_seconds", "s", NANO),
-    ("verify_seconds", "s", NANO),
-    ("batch_sequences", "sequences", NANO),
-    ("batch_tokens", "tokens", NANO),
-    ("verifier_busy_share", "ratio", 1.0),
-    ("fleet_tokens_per_second", "tokens/s", NANO),
-    ("goodput_tokens_per_second", "tokens/s", NANO),
-    ("goodput_share", "ratio", 1.0),
-    ("fairness_jain", "ratio", NANO),
-    ("worst_decile_inter_token_mean_seconds", "s", NANO),
-    ("upload_rate", "uploads/token", 1.0),
-    ("true_skip_rate", "ratio", NANO),
-    ("deviation_rate", "ratio", NANO),
-    ("rejection_rate", "ratio", 1.0),
-    ("verifier_agreement", "ratio", NANO),
-    ("mean_acceptance_length", "tokens/upload", 1.0),
-    ("wasted_drafts_per_token", "drafts/token", 1.0),
-    ("stale_results_per_token", "results/token", 1.0),
-    ("wasted_joules_per_token_drafts", "J/token", NANO),
-    ("wasted_joules_per_token_unclaimed", "J/token", NANO),
-    ("uplink_bytes_per_token", "B/token", 1.0),
-    ("energy_per_token_joules_device", "J/token", NANO),
-    ("energy_per_token_joules_radio", "J/token", NANO),
-    ("energy_per_token_joules_cloud", "J/token", NANO),
-    ("energy_per_token_joules_cloud_paper", "J/token", NANO),
-    ("energy_per_token_joules_total", "J/token", NANO),
-    ("energy_saved_vs_hlm", "ratio", 1.0),
-    ("exact_match", "ratio", NANO),
-    ("token_agreement", "ratio", NANO),
-    ("first_divergence_tokens", "tokens", NANO),
-    ("rouge_l", "ratio", NANO),
+/// Each [`Kind`], in the order of their numbers: its name, its unit and the scale of its ratios.
+pub(super) const KINDS: [(Kind, &str, &str, f64); 39] = [
+    (Kind::TokensPerSecond, "tokens_per_second", "tokens/s", PER_NANO),
+    (Kind::TimeToFirstToken, "time_to_first_token_seconds", "s", NANO),
+    (Kind::InterTokenLatency, "inter_token_latency_seconds", "s", NANO),
+    (Kind::RequestLatency, "request_latency_seconds", "s", NANO),
+    (Kind::Dropped, "dropped", "requests", NANO),
+    (Kind::DroppedShare, "dropped_share", "ratio", 1.0),
+    (Kind::Failed, "failed", "requests", NANO),
+    (Kind::FailedShare, "failed_share", "ratio", 1.0),
+    (Kind::Queue, "queue_seconds", "s", NANO),
+    (Kind::Verify, "verify_seconds", "s", NANO),
+    (Kind::BatchSequences, "batch_sequences", "sequences", NANO),
+    (Kind::BatchTokens, "batch_tokens", "tokens", NANO),
+    (Kind::BusyShare, "verifier_busy_share", "ratio", 1.0),
+    (Kind::FleetTokens, "fleet_tokens_per_second", "tokens/s", NANO),
+    (Kind::Goodput, "goodput_tokens_per_second", "tokens/s", NANO),
+    (Kind::GoodputShare, "goodput_share", "ratio", 1.0),
+    (Kind::Fairness, "fairness_jain", "ratio", NANO),
+    (Kind::WorstDecile, "worst_decile_inter_token_mean_seconds", "s", NANO),
+    (Kind::UploadRate, "upload_rate", "uploads/token", 1.0),
+    (Kind::TrueSkipRate, "true_skip_rate", "ratio", NANO),
+    (Kind::DeviationRate, "deviation_rate", "ratio", NANO),
+    (Kind::RejectionRate, "rejection_rate", "ratio", 1.0),
+    (Kind::VerifierAgreement, "verifier_agreement", "ratio", NANO),
+    (Kind::AcceptanceLength, "mean_acceptance_length", "tokens/upload", 1.0),
+    (Kind::WastedDrafts, "wasted_drafts_per_token", "drafts/token", 1.0),
+    (Kind::StaleResults, "stale_results_per_token", "results/token", 1.0),
+    (Kind::WastedJoulesDrafts, "wasted_joules_per_token_drafts", "J/token", NANO),
+    (Kind::WastedJoulesUnclaimed, "wasted_joules_per_token_unclaimed", "J/token", NANO),
+    (Kind::UplinkBytes, "uplink_bytes_per_token", "B/token", 1.0),
+    (Kind::EnergyDevice, "energy_per_token_joules_device", "J/token", NANO),
+    (Kind::EnergyRadio, "energy_per_token_joules_radio", "J/token", NANO),
+    (Kind::EnergyCloud, "energy_per_token_joules_cloud", "J/token", NANO),
+    (Kind::EnergyCloudPaper, "energy_per_token_joules_cloud_paper", "J/token", NANO),
+    (Kind::EnergyTotal, "energy_per_token_joules_total", "J/token", NANO),
+    (Kind::EnergySaved, "energy_saved_vs_hlm", "ratio", 1.0),
+    (Kind::ExactMatch, "exact_match", "ratio", NANO),
+    (Kind::TokenAgreement, "token_agreement", "ratio", NANO),
+    (Kind::FirstDivergence, "first_divergence_tokens", "tokens", NANO),
+    (Kind::RougeL, "rouge_l", "ratio", NANO),
 ];
 
 impl Kind {
     /// All of them in their order, with their names.
     pub(super) fn all() -> impl Iterator<Item = (Kind, &'static str)> {
-        ALL.into_iter().zip(KINDS.iter().map(|(name, ..)| *name))
+        KINDS.iter().map(|(kind, name, ..)| (*kind, *name))
     }
 }
 
 /// Names and units of all metrics that a summary can have, in the order of its tables.
 pub fn metric_names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    KINDS.iter().map(|(name, unit, _)| (*name, *unit))
+    KINDS.iter().map(|(_, name, unit, _)| (*name, *unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_at_its_number() {
+        assert!(KINDS.iter().enumerate().all(|(number, (kind, ..))| *kind as usize == number));
+    }
 }

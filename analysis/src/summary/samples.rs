@@ -129,7 +129,7 @@ impl<C: Collector> MethodSamples<C> {
 
     /// The same where the numerator may lie below zero.
     pub(super) fn signed_ratio(&mut self, kind: Kind, numerator: i64, denominator: u64) {
-        self.samples[kind as usize].ratio(numerator, denominator, KINDS[kind as usize].2);
+        self.samples[kind as usize].ratio(numerator, denominator, KINDS[kind as usize].3);
     }
 
     /// Adds another collection's samples.
@@ -151,7 +151,7 @@ impl<C: Distribution> MethodSamples<C> {
     pub(super) fn metrics(self) -> Metrics {
         let metrics = KINDS.into_iter().zip(self.samples);
         metrics
-            .filter_map(|((name, unit, scale), samples)| Some((name.to_owned(), samples.metric(unit, scale)?)))
+            .filter_map(|((_, name, unit, scale), samples)| Some((name.to_owned(), samples.metric(unit, scale)?)))
             .collect()
     }
 }
