@@ -12,8 +12,8 @@ use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId, PhaseId};
 use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Writer};
 use specfleet_engine::record::{
-    DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCost, UploadCounts, VerifyCost,
+    DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, RunClock,
+    Source, UploadCost, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 
@@ -67,6 +67,7 @@ fn summary() -> StreamSummary {
         faults_injected: 0,
         accounting: 2,
         pool_cost: "fixed".to_owned(),
+        clock: RunClock::Emulated,
         repeat: 1,
         seeds: 1,
         noise: Vec::new(),

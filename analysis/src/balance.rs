@@ -60,7 +60,7 @@ pub fn check_energy_closes(
     rounds: &[RoundRecord],
     accounting: u32,
 ) -> Result<(), Imbalance> {
-    check_totals(generation)?;
+    check_totals(generation, accounting)?;
     let mut sums = RoundSums::starting_at(0);
     rounds.iter().for_each(|round| sums.add(round, &generation.tokens));
     sums.check(generation, accounting)
@@ -140,12 +140,12 @@ impl RoundSums {
 
 /// What a generation's record says about itself: its time and its uploads. One that was dropped was never started, so
 /// no device spent time on it, however long it had been due.
-pub(crate) fn check_totals(generation: &GenerationRecord) -> Result<(), Imbalance> {
+pub(crate) fn check_totals(generation: &GenerationRecord, accounting: u32) -> Result<(), Imbalance> {
     let span = match generation.finish {
         FinishReason::Dropped => 0,
         _ => generation.ended.since(generation.started).0,
     };
-    let states = generation.times.total().0;
+    let states = generation.times.total(accounting).0;
     if states != span {
         return Err(Imbalance::Time { states, span });
     }

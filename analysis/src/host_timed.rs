@@ -1,10 +1,10 @@
 //! Which figures of a live run depend on when things happened on its host, and so differ from run to run.
 
 use specfleet_engine::method::{Gate, Method};
+use specfleet_engine::record::RunClock;
 
 /// Metrics that follow the clock of a live run: latencies, rates over time, what batches hold and cost, and how long a
-/// device waits and drafts ahead meanwhile. On an emulated fleet with an emulated pool they follow it only as far as
-/// batches form when uploads arrive, but they do.
+/// device waits and drafts ahead meanwhile.
 const TIMED: [&str; 28] = [
     "tokens_per_second",
     "time_to_first_token_seconds",
@@ -40,10 +40,11 @@ const TIMED: [&str; 28] = [
 const RADIO: &str = "energy_per_token_joules_radio";
 
 /// Whether a metric of a live run depends on its host. `rate_trace`: whether links follow a recorded rate over time, which
-/// stays on the clock. Everything of `price` does, whose gate weighs what the pool asks at the moment. What this crate has
-/// no name for is a score of texts, which follow from the seed.
-pub fn is_host_timed(metric: &str, method: &Method, rate_trace: bool) -> bool {
-    matches!(method.gate, Gate::Price(_)) || TIMED.contains(&metric) || metric == RADIO && rate_trace
+/// stays on the host's clock. Everything of `price` does, whose gate weighs what the pool asked last, in periods that began
+/// with the run. What this crate has no name for is a score of texts, which follow from the seed.
+pub fn is_host_timed(metric: &str, method: &Method, clock: RunClock, rate_trace: bool) -> bool {
+    let timed = clock == RunClock::Host && TIMED.contains(&metric);
+    matches!(method.gate, Gate::Price(_)) || timed || metric == RADIO && rate_trace
 }
 
 #[cfg(test)]
@@ -63,8 +64,10 @@ mod tests {
     fn every_metric_is_on_one_side() {
         let hlm = method(Gate::Always);
         assert!(TIMED.iter().all(|timed| metric_names().any(|(name, _)| name == *timed)), "all of them are metrics");
-        let by_seed: Vec<&str> =
-            metric_names().map(|(name, _)| name).filter(|name| !is_host_timed(name, &hlm, false)).collect();
+        let by_seed: Vec<&str> = metric_names()
+            .map(|(name, _)| name)
+            .filter(|name| !is_host_timed(name, &hlm, RunClock::Host, false))
+            .collect();
         assert_eq!(
             by_seed,
             [
@@ -81,7 +84,9 @@ mod tests {
                 "rouge_l",
             ]
         );
-        assert!(is_host_timed("energy_per_token_joules_radio", &hlm, true), "a rate trace stays on the clock");
-        assert!(!is_host_timed("bertscore_f1", &hlm, true), "a score of texts");
+        let host = RunClock::Host;
+        assert!(is_host_timed("energy_per_token_joules_radio", &hlm, host, true), "a rate trace stays on the clock");
+        assert!(!is_host_timed("bertscore_f1", &hlm, host, true), "a score of texts");
+        assert!(metric_names().all(|(name, _)| !is_host_timed(name, &hlm, RunClock::Emulated, false)));
     }
 }

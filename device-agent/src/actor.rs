@@ -8,12 +8,13 @@ use actix::prelude::*;
 use specfleet_engine::acceptance::Next;
 use specfleet_engine::device::payload::{downlink_bits, token_bits};
 use specfleet_engine::device::{
-    DeviceMachine, DeviceSettings, Input, NextToken, Output, Refusal, Start, Step, UploadPlan, Verdict,
+    DeviceClock, DeviceMachine, DeviceSettings, Due, Input, NextToken, NextTurn, Output, Refusal, Start, Step,
+    UploadPlan, Verdict,
 };
-use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
-use specfleet_engine::wire::{ClientFrame, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
+use specfleet_engine::wire::{ClientFrame, ClockReading, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
 use specfleet_timer::Timer;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +25,9 @@ use crate::drafting::Draft;
 use crate::error::{AgentError, DraftError, LinkError};
 use crate::rounds::{self, RoundSpan};
 use crate::store::Store;
+
+/// What no promise is: each is later.
+const NO_PROMISE: Time = Time::ZERO;
 
 /// What a device is made of.
 #[derive(Clone)]
@@ -44,6 +48,10 @@ pub struct AgentOptions {
     pub events: mpsc::Sender<DeviceEvent>,
     /// The start of the run, which times count from.
     pub origin: Instant,
+    /// Whether the pool's times count from there too, by the same clock. An emulated device then tells it when things arrive.
+    pub shares_clock: bool,
+    /// How many generations it is given one after another, the first as soon as it is ready; 0 where that is not known.
+    pub in_a_row: u32,
     /// Sees every call of the machine, for replaying a live run; `None` outside tests.
     pub journal: Option<Journal>,
 }
@@ -61,8 +69,12 @@ pub enum Call<'a> {
         /// What the machine asked for.
         outputs: &'a [Output],
     },
-    /// [`DeviceMachine::receive`].
+    /// [`DeviceMachine::left_pool`] and [`DeviceMachine::receive`].
     Receive {
+        /// What the frame answers.
+        upload: UploadId,
+        /// How long that was in the pool.
+        pool: Span,
         /// Nominal bits of the frame.
         bits: u64,
         /// When the machine wants it handed over.
@@ -127,6 +139,11 @@ pub struct Leave;
 pub struct Device {
     device: DeviceId,
     machine: DeviceMachine,
+    clock: DeviceClock,
+    shares_clock: bool,
+    in_a_row: u32,
+    /// What the pool was last told of when something arrives.
+    promised: Time,
     drafter: Drafter,
     connector: Connector,
     timer: Timer,
@@ -184,12 +201,28 @@ impl Device {
     /// Starts a device on the current arbiter; it connects at once if its method ever uploads. It lives until it is told
     /// to [`Leave`] or its arbiter stops: dropping its address does not end an open connection.
     pub fn start(options: AgentOptions) -> Result<Addr<Device>, AgentError> {
-        let AgentOptions { device, settings, drafter, connector, timer, tokenizer_digest, events, origin, journal } =
-            options;
+        let AgentOptions {
+            device,
+            settings,
+            drafter,
+            connector,
+            timer,
+            tokenizer_digest,
+            events,
+            origin,
+            shares_clock,
+            in_a_row,
+            journal,
+        } = options;
         let hello = Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer_digest, vocab: settings.vocab };
+        let machine = DeviceMachine::new(device, settings)?;
         let device = Device {
             device,
-            machine: DeviceMachine::new(device, settings)?,
+            clock: DeviceClock::new(&machine),
+            shares_clock,
+            in_a_row,
+            promised: NO_PROMISE,
+            machine,
             drafter,
             connector,
             timer,
@@ -219,24 +252,34 @@ impl Device {
         Ok(Actor::start(device))
     }
 
-    /// Nanoseconds since the start of the run.
-    fn now(&self) -> Time {
+    /// Nanoseconds since the start of the run, by the host's clock.
+    fn host(&self) -> Time {
         Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// A time of the device's clock, for a pool that goes by the same one.
+    fn reading(&self, at: Time) -> Option<ClockReading> {
+        (self.shares_clock && self.machine.settings().is_emulated()).then(|| at.into())
     }
 
     // ---- the one way in ----------------------------------------------------------------------------------------
 
+    /// Something has happened at `at` by the device's clock: tells the machine, and then of all that is due.
+    fn tell(&mut self, at: Time, input: Input, ctx: &mut Context<Self>) {
+        self.feed(at, input, ctx);
+        self.wake(ctx);
+    }
+
     /// Tells the machine what happened and carries out what it asks for, in order.
-    fn tell(&mut self, input: Input, ctx: &mut Context<Self>) {
+    fn feed(&mut self, at: Time, input: Input, ctx: &mut Context<Self>) {
         self.inbox.push_back(input);
         while let Some(input) = self.inbox.pop_front() {
             let mut outputs = std::mem::take(&mut self.outputs);
-            let now = self.now();
             match &self.journal {
-                None => self.machine.handle(now, input, &mut outputs),
+                None => self.machine.handle(at, input, &mut outputs),
                 Some(journal) => {
-                    self.machine.handle(now, input.clone(), &mut outputs);
-                    journal(self.device, now, Call::Handle { input: &input, outputs: &outputs });
+                    self.machine.handle(at, input.clone(), &mut outputs);
+                    journal(self.device, at, Call::Handle { input: &input, outputs: &outputs });
                 }
             }
             for output in outputs.drain(..) {
@@ -244,8 +287,13 @@ impl Device {
             }
             self.outputs = outputs;
         }
-        self.set_alarm(ctx);
         self.hand_over(ctx);
+    }
+
+    /// Something has happened that is not emulated.
+    fn happened(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let at = self.clock.happened(self.host());
+        self.tell(at, input, ctx);
     }
 
     fn carry_out(&mut self, output: Output, ctx: &mut Context<Self>) {
@@ -266,7 +314,8 @@ impl Device {
             Output::Upload(plan) => self.upload(plan, ctx),
             Output::Cancel(upload) => {
                 self.round.cancelled(upload);
-                self.send(&ClientFrame::Cancel { session: self.machine.session(), upload }, ctx);
+                let at = self.reading(self.clock.arrival(&self.machine));
+                self.send(&ClientFrame::Cancel { session: self.machine.session(), upload, at }, ctx);
             }
             Output::Record(record) => {
                 if let Some(store) = &mut self.store {
@@ -293,14 +342,17 @@ impl Device {
 
     fn drafted(&mut self, step: &Step, draft: Result<Draft, DraftError>, ctx: &mut Context<Self>) {
         let Some(store) = self.store.as_mut().filter(|store| store.generation == step.generation) else { return };
-        let input = match draft {
-            Ok(draft) => Input::StepDone(store.drafted(step, draft)),
+        match draft {
+            Ok(draft) => {
+                let input = Input::StepDone(store.drafted(step, draft));
+                let at = self.clock.step_done(self.host());
+                self.tell(at, input, ctx);
+            }
             Err(error) => {
                 self.failure = Some(error.into());
-                Input::StepFailed
+                self.happened(Input::StepFailed, ctx);
             }
-        };
-        self.tell(input, ctx);
+        }
     }
 
     fn finish(&mut self, mut record: GenerationRecord, ctx: &mut Context<Self>) {
@@ -308,9 +360,11 @@ impl Device {
         if let Some(store) = self.store.take() {
             record.tokens = store.generated();
         }
+        record.times.waiting_overrun = self.clock.take_overrun();
         self.plan = None;
         self.round = RoundSpan::default();
-        self.send(&ClientFrame::Close { session: self.machine.session() }, ctx);
+        let at = self.reading(self.clock.arrival(&self.machine));
+        self.send(&ClientFrame::Close { session: self.machine.session(), at }, ctx);
         // A refusal that came too late for the machine to mind is no failure.
         let failure = self.failure.take().filter(|_| record.finish == FinishReason::Failed);
         let answer = match failure {
@@ -347,15 +401,16 @@ impl Device {
         let number = self.attempt;
         let listening = self.listen(number, incoming, ctx);
         self.link = Some(Link { number, outgoing, listening });
+        self.promised = NO_PROMISE;
         self.last_link_error = None;
         rounds::connected(self.device, number);
-        self.tell(Input::Connected, ctx);
+        self.happened(Input::Connected, ctx);
     }
 
     /// The connection, or the attempt to make one, has ended.
     fn lost(&mut self, error: LinkError, ctx: &mut Context<Self>) {
         self.hang_up(error, ctx);
-        self.tell(Input::Disconnected, ctx);
+        self.happened(Input::Disconnected, ctx);
     }
 
     /// Ends the connection, or the attempt to make one, without a word to the machine.
@@ -419,7 +474,7 @@ impl Device {
                 self.round.refused(upload, reason, retry_after);
                 // It goes down like a verdict of one token number.
                 let bits = token_bits(self.machine.settings().vocab as usize);
-                let (arrives, downlink) = self.receive(bits);
+                let (arrives, downlink) = self.receive(upload, Span::ZERO, bits);
                 let refusal = Refusal { upload, reason, retry_after, price, downlink };
                 self.downlink.push_back((arrives, Input::Refused(refusal)));
                 self.wake(ctx);
@@ -441,7 +496,7 @@ impl Device {
         self.round.verdict(&frame, bytes);
         let settings = self.machine.settings();
         let bits = downlink_bits(&settings.method.payload, settings.vocab as usize, resample);
-        let (arrives, downlink) = self.receive(bits);
+        let (arrives, downlink) = self.receive(frame.upload, frame.cost.pool_time(), bits);
         let verdict = Verdict {
             upload: frame.upload,
             accepted: frame.accepted,
@@ -458,11 +513,13 @@ impl Device {
     }
 
     /// A frame's first bit has arrived: when its last one has, and how long that takes.
-    fn receive(&mut self, bits: u64) -> (Time, Span) {
-        let now = self.now();
-        let (arrives, downlink) = self.machine.receive(now, bits);
+    fn receive(&mut self, upload: UploadId, pool: Span, bits: u64) -> (Time, Span) {
+        let now = self.host();
+        self.clock.heard(now);
+        let left = self.machine.left_pool(now, upload, pool);
+        let (arrives, downlink) = self.machine.receive(left, bits);
         if let Some(journal) = &self.journal {
-            journal(self.device, now, Call::Receive { bits, arrives });
+            journal(self.device, now, Call::Receive { upload, pool, bits, arrives });
         }
         (arrives, downlink)
     }
@@ -487,15 +544,19 @@ impl Device {
 
     fn upload(&mut self, plan: UploadPlan, ctx: &mut Context<Self>) {
         self.plan = Some(plan);
-        let now = self.now();
+        let now = self.clock.now();
+        let arrives = self.reading(now);
         let patience = plan.deadline.since(now);
         let wanted = plan.wanted.map(|wanted| wanted.since(now));
-        let Some(upload) = self.store.as_ref().and_then(|store| store.upload(&plan, patience, wanted)) else { return };
+        let upload = self.store.as_ref().and_then(|store| store.upload(&plan, patience, wanted, arrives));
+        let Some(upload) = upload else { return };
         if let Some(bytes) = self.send(&ClientFrame::Upload(Box::new(upload)), ctx) {
             if let Some(store) = &self.store {
                 let method = &self.machine.settings().method.name;
                 self.round.uploaded(self.device, method, store.prompt_tokens(), &plan, bytes);
             }
+            // It promises nothing until it is answered.
+            self.promised = NO_PROMISE;
             self.inbox.push_back(Input::Sent { upload: plan.upload, bytes });
         }
     }
@@ -514,11 +575,49 @@ impl Device {
 
     // ---- time --------------------------------------------------------------------------------------------------
 
-    /// Sets the one alarm to whatever comes first: the machine's timeout or the next verdict's arrival.
-    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
-        let timeout = self.machine.poll_timeout().map(|(at, _)| at);
+    /// What comes first: the machine's timeout or the next frame's arrival.
+    fn next(&self) -> NextTurn {
         let arrival = self.downlink.front().map(|(at, _)| *at);
-        let next = timeout.into_iter().chain(arrival).min();
+        self.clock.next(&self.machine, arrival, self.host())
+    }
+
+    /// Tells the machine of everything whose time has come, and sets the one alarm to what comes then.
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        let next = loop {
+            match self.next() {
+                NextTurn::Now(at, due) => {
+                    let input = match due {
+                        Due::Timeout => Some(Input::Timeout),
+                        Due::Arrival => self.downlink.pop_front().map(|(_, input)| input),
+                    };
+                    let at = self.clock.turn(at, self.host());
+                    if let Some(input) = input {
+                        self.feed(at, input, ctx);
+                    }
+                }
+                NextTurn::At(at) => break Some(at),
+                NextTurn::Nothing => break None,
+            }
+        };
+        self.set_alarm(next, ctx);
+        self.promise();
+    }
+
+    /// Tells a pool on the same clock until when nothing arrives.
+    fn promise(&mut self) {
+        let Some(link) = self.link.as_ref().filter(|_| self.reading(Time::ZERO).is_some()) else { return };
+        let is_last = |input: &Input| !matches!(input, Input::Verdict(verdict) if verdict.more);
+        let answered = self.downlink.iter().rev().find(|(_, input)| is_last(input)).map(|(at, _)| *at);
+        let Some(until) = self.clock.promise(&self.machine, answered, self.in_a_row > 0) else { return };
+        if until != self.promised {
+            let after_answer = self.machine.settings().link.round_trip;
+            let frame = ClientFrame::Promise { device: self.device, until: until.into(), after_answer };
+            let sent = link.outgoing.send_spare(&frame);
+            self.promised = if sent { until } else { NO_PROMISE };
+        }
+    }
+
+    fn set_alarm(&mut self, next: Option<Time>, ctx: &mut Context<Self>) {
         if next == self.alarm.map(|(at, _)| at) {
             return;
         }
@@ -535,29 +634,6 @@ impl Device {
             device.wake(ctx);
         });
         self.alarm = Some((at, ctx.spawn(alarm)));
-    }
-
-    /// Tells the machine of everything whose time has come, in the order of those times.
-    fn wake(&mut self, ctx: &mut Context<Self>) {
-        loop {
-            let timeout = self.machine.poll_timeout().map(|(at, _)| at);
-            let arrival = self.downlink.front().map(|(at, _)| *at);
-            let verdict_first = match (arrival, timeout) {
-                (Some(arrival), Some(timeout)) => arrival <= timeout,
-                (arrival, _) => arrival.is_some(),
-            };
-            let due = |at: Option<Time>| at.is_some_and(|at| at <= self.now());
-            let input = if verdict_first && due(arrival) {
-                self.downlink.pop_front().map(|(_, input)| input)
-            } else if !verdict_first && due(timeout) {
-                Some(Input::Timeout)
-            } else {
-                None
-            };
-            let Some(input) = input else { break };
-            self.tell(input, ctx);
-        }
-        self.set_alarm(ctx);
     }
 
     // ---- the one way out ---------------------------------------------------------------------------------------
@@ -600,7 +676,7 @@ impl Actor for Device {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.tell(Input::Join, ctx);
+        self.happened(Input::Join, ctx);
     }
 }
 
@@ -632,7 +708,9 @@ impl Handler<Generate> for Device {
                 self.failure = None;
                 let (answer, answered) = oneshot::channel();
                 self.caller = Some(answer);
-                self.tell(Input::Start(start), ctx);
+                self.in_a_row = self.in_a_row.saturating_sub(1);
+                let at = self.clock.start(start.scheduled, self.host());
+                self.tell(at, Input::Start(start), ctx);
                 Box::pin(async { answered.await.unwrap_or(Err(AgentError::Left)) })
             }
         }
@@ -655,7 +733,7 @@ impl Device {
         } else if settings.limit(prompt_tokens) == 0 {
             Err(too_long())
         } else {
-            let now = self.now();
+            let now = self.host();
             let scheduled = scheduled.unwrap_or(now).min(now);
             Ok(Start { generation: *generation, data_set: *data_set, prompt_tokens, scheduled })
         }
@@ -685,6 +763,6 @@ impl Handler<Leave> for Device {
     type Result = ();
 
     fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) {
-        self.tell(Input::Leave, ctx);
+        self.happened(Input::Leave, ctx);
     }
 }

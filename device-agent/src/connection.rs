@@ -8,9 +8,12 @@ use tokio::sync::mpsc;
 
 use crate::error::LinkError;
 
-/// Frames that may wait to be written. A device has one upload under way, and with it at most a cancel and the close of
-/// its session: a queue that is full belongs to a pool that has stopped reading.
-const UNWRITTEN: usize = 8;
+/// Frames that may wait to be written. A device has one upload under way, and with it at most a cancel, the close of its
+/// session, and promises for a pool on its clock: a queue that is full belongs to a pool that has stopped reading.
+const UNWRITTEN: usize = 64;
+
+/// Room among them that is left to frames that say something new.
+const KEPT_FREE: usize = 32;
 /// Bytes asked of the stream at once.
 const PIECE: usize = 16 * 1024;
 /// QUIC error codes that carry a TLS alert.
@@ -67,6 +70,11 @@ impl Outgoing {
         self.frames.try_send(bytes).map_err(|_| LinkError::Stuck)?;
         // The limit on frames lies far below the largest `u32`.
         Ok(u32::try_from(length).unwrap_or(u32::MAX))
+    }
+
+    /// Queues a frame that a later one makes up for, if there is plenty of room; whether it did.
+    pub(crate) fn send_spare(&self, frame: &ClientFrame) -> bool {
+        self.frames.capacity() > KEPT_FREE && self.send(frame).is_ok()
     }
 
     /// Ends the connection at once, whatever is queued.

@@ -12,7 +12,7 @@ use specfleet_engine::pool::JobKind;
 
 use specfleet_engine::random::DrawKey;
 use specfleet_engine::time::Span;
-use specfleet_engine::wire::{Job, Upload};
+use specfleet_engine::wire::{ClockReading, Job, Upload};
 
 use crate::drafting::{Draft, DraftJob};
 
@@ -113,7 +113,13 @@ impl<H: Clone> Store<H> {
     }
 
     /// The frame of an upload; `None` if a draft of it is not at hand, which the machine's order of calls rules out.
-    pub fn upload(&self, plan: &UploadPlan, patience: Span, wanted: Option<Span>) -> Option<Upload> {
+    pub fn upload(
+        &self,
+        plan: &UploadPlan,
+        patience: Span,
+        wanted: Option<Span>,
+        arrives: Option<ClockReading>,
+    ) -> Option<Upload> {
         let (base, committed) = (plan.base as usize, plan.committed as usize);
         let job = match plan.job {
             JobKind::Judge { drafts, bonus } => {
@@ -136,6 +142,7 @@ impl<H: Clone> Store<H> {
             patience,
             wanted,
             risk: plan.risk,
+            arrives,
         })
     }
 

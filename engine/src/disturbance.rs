@@ -20,6 +20,12 @@ pub struct Disturbance {
     /// How much longer their computation took; nothing where batches are charged as measured. Each batch counts by itself,
     /// so that what a late one leaves to the next is not counted twice.
     pub batch_overrun: Span,
+    /// Frames that came to an emulated pool when what they should have come before was done.
+    #[serde(default)]
+    pub late_arrivals: u64,
+    /// Sequences that its verifiers judged.
+    #[serde(default)]
+    pub judged: u64,
     /// Times that nothing ran for longer than [`STALL`].
     pub stalls: u32,
     /// How long in all.
@@ -43,6 +49,8 @@ pub enum Cause {
     Devices,
     /// Emulated batches took longer than charged: verifiers contend for the processors, or the host is too slow for them.
     Verifiers,
+    /// Uploads came too late for the batch that they would have been in.
+    Order,
     /// The host stood still.
     Stalls,
     /// Other processes took processors.
@@ -54,9 +62,10 @@ pub enum Cause {
 impl Cause {
     /// All of them, with the share beyond which a run is noisy. An idle machine of two cores shows 9 to 12 % for the
     /// devices of the default scenario and 50 % for its verifiers; one with a core taken away 18 to 20 % and 80 %.
-    pub const LIMITS: [(Cause, f64); 5] = [
+    pub const LIMITS: [(Cause, f64); 6] = [
         (Cause::Devices, 0.15),
         (Cause::Verifiers, 1.0),
+        (Cause::Order, 0.0),
         (Cause::Stalls, 0.01),
         (Cause::Others, 0.10),
         (Cause::Stolen, 0.05),
@@ -67,6 +76,7 @@ impl Cause {
         match self {
             Cause::Devices => "devices",
             Cause::Verifiers => "verifiers",
+            Cause::Order => "order",
             Cause::Stalls => "stalls",
             Cause::Others => "others",
             Cause::Stolen => "stolen",
@@ -77,6 +87,7 @@ impl Cause {
         match self {
             Cause::Devices => "devices were late by",
             Cause::Verifiers => "verifiers were late by",
+            Cause::Order => "too late for their batches were",
             Cause::Stalls => "the host stood still for",
             Cause::Others => "other processes took",
             Cause::Stolen => "the machine below took",
@@ -87,6 +98,7 @@ impl Cause {
         match self {
             Cause::Devices => "of their emulated time",
             Cause::Verifiers => "of their charged time",
+            Cause::Order => "of the uploads",
             Cause::Stalls => "of the run",
             Cause::Others | Cause::Stolen => "of the processors",
         }
@@ -124,16 +136,18 @@ impl Disturbance {
         if record.method == BETWEEN_METHODS {
             return;
         }
+        self.judged += u64::from(record.sequences);
         self.charged += record.compute;
         self.batch_overrun += Span(record.measured.0.saturating_sub(record.compute.0));
     }
 
     /// How much of a cause there was, as a share; `None` where nothing says.
     pub fn share(&self, cause: Cause) -> Option<f64> {
-        let ratio = |part: Span, whole: Span| (whole > Span::ZERO).then(|| part.seconds() / whole.seconds());
+        let ratio = |part: Span, whole: Span| (whole > Span::ZERO).then(|| part.0 as f64 / whole.0 as f64);
         match cause {
             Cause::Devices => ratio(self.overrun, self.emulated),
             Cause::Verifiers => ratio(self.batch_overrun, self.charged),
+            Cause::Order => (self.judged > 0).then(|| self.late_arrivals as f64 / self.judged as f64),
             Cause::Stalls => ratio(self.stalled, self.watched),
             Cause::Others => self.others,
             Cause::Stolen => self.stolen,
@@ -175,6 +189,8 @@ mod tests {
         overrun: Span::from_millis(1_000),
         charged: Span::from_millis(10_000),
         batch_overrun: Span::from_millis(500),
+        late_arrivals: 0,
+        judged: 1_000,
         stalls: 1,
         stalled: Span::from_millis(150),
         watched: Span::from_millis(60_000),
@@ -222,6 +238,7 @@ mod tests {
                 let seen = match cause {
                     Cause::Devices => Disturbance { overrun: part, emulated: whole, ..Disturbance::default() },
                     Cause::Verifiers => Disturbance { batch_overrun: part, charged: whole, ..Disturbance::default() },
+                    Cause::Order => Disturbance { late_arrivals: permille, judged: 1_000, ..Disturbance::default() },
                     Cause::Stalls => Disturbance { stalled: part, watched: whole, ..Disturbance::default() },
                     Cause::Others => Disturbance { others: Some(share), ..Disturbance::default() },
                     Cause::Stolen => Disturbance { stolen: Some(share), ..Disturbance::default() },

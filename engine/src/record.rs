@@ -13,8 +13,20 @@ use crate::time::{Span, Time};
 /// How joules and waiting are accounted; figures of different accountings are not compared. 1: a batch costs its measured
 /// time times the watts, and a device pays idle watts for whatever its host made it wait. 2: an emulated pool charges
 /// declared or fitted times, an emulated device pays for what it is charged, and the channel belongs to uploads instead of
-/// the clock.
-pub const ACCOUNTING: u32 = 2;
+/// the clock. 3: emulated devices and pools live by declared times altogether, so that their latencies and batches are no
+/// longer those of the host ([`RunClock::Emulated`]); overrun of waiting is beside a generation's time and not part of it.
+pub const ACCOUNTING: u32 = 3;
+
+/// What the times of a run's devices and pool follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunClock {
+    /// The clock of the host: what else it does shows in the figures.
+    #[default]
+    Host,
+    /// Declared or fitted times alone: the same seed gives the same figures on every host, live and simulated.
+    Emulated,
+}
 
 /// Where a joule or a second comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -223,7 +235,7 @@ impl VerifyCost {
     }
 }
 
-/// Where a device's time went; integer nanoseconds that add up to the generation's span.
+/// Where a device's time went, in integer nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceTimes {
     /// Draft steps, prefill included.
@@ -237,16 +249,18 @@ pub struct DeviceTimes {
     /// Nothing to compute, an upload under way or the pool out of reach. On an emulated device an upload is charged what
     /// its emulated link and the pool say, whatever it took.
     pub waiting: Span,
-    /// Waiting longer than that, because the emulating machine was late. Costs nothing.
+    /// By how much the machine that emulates the device became late meanwhile. It costs nothing, and since accounting 3 it is
+    /// no part of the generation's span, because the device lives by its own clock.
     pub waiting_overrun: Span,
     /// Nothing to do at all.
     pub idle: Span,
 }
 
 impl DeviceTimes {
-    /// The sum of all states.
-    pub fn total(&self) -> Span {
-        self.draft + self.uncertainty + self.importance + self.overrun + self.waiting + self.waiting_overrun + self.idle
+    /// The sum of all states that are part of the generation's span, by the accounting of its run.
+    pub fn total(&self, accounting: u32) -> Span {
+        let late = if accounting < 3 { self.waiting_overrun } else { Span::ZERO };
+        self.draft + self.uncertainty + self.importance + self.overrun + self.waiting + late + self.idle
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{RoundRecord, Source, UploadCost, VerifyCost};
+use specfleet_engine::record::{RoundRecord, RunClock, Source, UploadCost, VerifyCost};
 use specfleet_engine::time::{Span, Time};
 use specfleet_export::{Format, Options, Table, export};
 use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState, RunWriter, SCHEMA};
@@ -70,6 +70,7 @@ fn store(ledger: &Path) -> RunReader {
         data_sets: vec!["word-problems".to_owned()],
         accounting: 2,
         pool_cost: "calibrated".to_owned(),
+        clock: RunClock::Emulated,
         repeat: 1,
         seeds: 1,
         disturbance: None,

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use specfleet_engine::disturbance::{Disturbance, Noise};
 use specfleet_engine::method::Method;
+use specfleet_engine::record::RunClock;
 
 use crate::error::LedgerError;
 use crate::inputs::Inputs;
@@ -176,6 +177,9 @@ pub struct Meta {
     /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
     #[serde(default = "measured")]
     pub pool_cost: String,
+    /// What its times follow; a simulation's follow no host.
+    #[serde(default)]
+    pub clock: RunClock,
     /// Devices of the fleet.
     #[serde(default)]
     pub devices: u32,

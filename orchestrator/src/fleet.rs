@@ -12,10 +12,10 @@ use device_agent::{
 use specfleet_config::Settings;
 use specfleet_engine::device::DeviceSettings;
 use specfleet_engine::id::{DeviceId, GenerationId, PhaseId};
-use specfleet_engine::load::{self, Dispatch, Event, Jobs, Order, Shard};
+use specfleet_engine::load::{self, Dispatch, Event, Jobs, Load, Order, Shard};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
-use specfleet_engine::time::Time;
+use specfleet_engine::time::{Span, Time};
 use specfleet_model::ModelError;
 use tokio::sync::mpsc;
 
@@ -45,6 +45,12 @@ pub struct Shared {
     pub timer: Timer,
     /// Time zero.
     pub origin: Instant,
+}
+
+/// What a device reports to the dispatcher; `at` by the device's clock, where that is not the host's.
+struct Happened {
+    at: Option<Time>,
+    event: Event,
 }
 
 /// One method's turn in a pass.
@@ -86,7 +92,9 @@ impl<'a> Turn<'a> {
 
     /// The whole turn.
     pub async fn run(self, shared: &'a Shared, progress: Phase) -> Result<(), Error> {
-        self.assemble(shared).await?.serve(progress).await
+        let fleet = self.assemble(shared).await?;
+        let start = fleet.now();
+        fleet.serve(start, progress).await.map(drop)
     }
 }
 
@@ -102,55 +110,69 @@ pub struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    /// Sends the jobs through the fleet and lets the devices go, whatever came of it.
-    pub async fn serve(mut self, progress: Phase) -> Result<(), Error> {
-        let outcome = self.answer(progress).await;
+    /// Sends the jobs through the fleet from `start` on and lets the devices go, whatever came of it. Returns when the last
+    /// that a device has sent has arrived, by the clock of the devices.
+    pub async fn serve(mut self, start: Time, progress: Phase) -> Result<Time, Error> {
+        let outcome = self.answer(start, progress).await;
         self.dismiss().await;
         outcome
     }
 
     /// Sends the jobs through the fleet as the load says; ends when all are done, or with the first failure.
-    async fn answer(&mut self, progress: Phase) -> Result<(), Error> {
+    async fn answer(&mut self, start: Time, progress: Phase) -> Result<Time, Error> {
         let settings = self.turn.settings;
         let phase = load::Phase {
             load: &settings.load,
             churn: settings.churn,
             seed: settings.run.seed,
             devices: settings.run.devices,
-            start: self.now(),
+            start,
         };
+        let mut last = start;
         let mut dispatch = Dispatch::new(phase, self.tasks.clone(), Shard::WHOLE);
         // A device reports once that it is ready, and once per generation; neither is lost where nobody listens.
         let (tell, mut happened) = mpsc::channel(EVENTS);
         let mut orders = Vec::new();
         while !dispatch.is_done() {
             let wake = dispatch.poll_timeout().map(|at| self.shared.origin + Duration::from_nanos(at.0));
-            let event = tokio::select! {
+            let Happened { at, event } = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Event::Timeout,
-                Some(event) = happened.recv() => event?,
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
+                    Happened { at: None, event: Event::Timeout }
+                }
+                Some(happened) = happened.recv() => happened?,
             };
-            if matches!(event, Event::Finished { .. }) {
+            if let Event::Finished { device, .. } = event {
                 progress.tick();
+                let way = self.part(device).link.round_trip.0 / 2;
+                last = last.max(at.unwrap_or_else(|| self.now()) + Span(way));
             }
-            dispatch.handle(self.now(), event, &mut orders);
+            dispatch.handle(at.unwrap_or_else(|| self.now()), event, &mut orders);
             for order in orders.drain(..) {
-                self.carry_out(order, &tell).await?;
+                self.carry_out(order, start, &tell).await?;
             }
         }
         progress.finish();
-        Ok(())
+        Ok(last)
     }
 
-    async fn carry_out(&mut self, order: Order, tell: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
+    /// `start`: of the phase.
+    async fn carry_out(
+        &mut self,
+        order: Order,
+        start: Time,
+        tell: &mpsc::Sender<Result<Happened, Error>>,
+    ) -> Result<(), Error> {
         let tell = tell.clone();
         match order {
             Order::Join(number) => {
+                // One that was assembled has been ready since before the phase began.
+                let at = self.on_own_clock(number, start).filter(|_| self.devices.contains_key(&number));
                 // Sent now, not when the task below runs: no later message may overtake it.
                 let asked = self.switch_on(number)?.send(Ready);
                 actix::spawn(async move {
                     let event = match ready(asked, number).await {
-                        Ok(()) => Ok(Event::Ready(number)),
+                        Ok(()) => Ok(Happened { at, event: Event::Ready(number) }),
                         // It was told to leave before it was ready.
                         Err(Error::Agent { source: AgentError::Left, .. }) => return,
                         Err(error) => Err(error),
@@ -165,9 +187,13 @@ impl<'a> Fleet<'a> {
                 let (data_set, prompt) = (job.data_set, job.tokens.clone());
                 let message = Generate { generation, data_set, prompt, scheduled: Some(scheduled) };
                 let asked = device.send(message);
+                let emulated = self.on_own_clock(number, start).is_some();
                 actix::spawn(async move {
-                    let finish = generate(asked, number).await;
-                    let _ = tell.send(finish.map(|finish| Event::Finished { device: number, finish })).await;
+                    let ended = generate(asked, number).await.map(|(finish, at)| Happened {
+                        at: at.filter(|_| emulated),
+                        event: Event::Finished { device: number, finish },
+                    });
+                    let _ = tell.send(ended).await;
                 });
             }
             Order::Drop { device, job: number, scheduled } => {
@@ -188,6 +214,15 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
+    /// The same time where the device does not go by the host's clock.
+    fn on_own_clock(&self, device: DeviceId, at: Time) -> Option<Time> {
+        self.part(device).is_emulated().then_some(at)
+    }
+
+    fn part(&self, device: DeviceId) -> &DeviceSettings {
+        &self.parts[self.turn.settings.device.part_index(device)]
+    }
+
     /// The device's actor, started if it was not yet.
     fn switch_on(&mut self, number: DeviceId) -> Result<Addr<Device>, Error> {
         if let Some(device) = self.devices.get(&number) {
@@ -203,11 +238,21 @@ impl<'a> Fleet<'a> {
             tokenizer_digest: shared.pair.tokenizer.digest(),
             events: self.turn.events.clone(),
             origin: shared.origin,
+            shares_clock: self.turn.settings.has_emulated_fleet(),
+            in_a_row: self.in_a_row(number),
             journal: None,
         };
         let device = Device::start(options).map_err(|source| Error::Agent { device: number.0, source })?;
         self.devices.insert(number, device.clone());
         Ok(device)
+    }
+
+    /// How many jobs the device does one after another.
+    fn in_a_row(&self, device: DeviceId) -> u32 {
+        let without_pause = matches!(&self.turn.settings.load, Load::Closed { think } if *think == Span::ZERO);
+        let jobs = (0..).take_while(|&n| self.tasks.nth(device, n).is_some()).filter(|_| without_pause);
+        // A device has fewer jobs than there are numbers for them.
+        jobs.count() as u32
     }
 
     fn job(&self, number: u64) -> &'a Job {
@@ -220,8 +265,8 @@ impl<'a> Fleet<'a> {
         GenerationId { method, prompt: prompt_id, repetition, pass }
     }
 
-    /// Nanoseconds since the start of the run.
-    fn now(&self) -> Time {
+    /// Nanoseconds since the start of the run, by the host's clock.
+    pub fn now(&self) -> Time {
         Time(u64::try_from(self.shared.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
@@ -239,13 +284,14 @@ async fn ready(asked: Request<Device, Ready>, number: DeviceId) -> Result<(), Er
     ready.map_err(|source| Error::Agent { device: number.0, source })
 }
 
-async fn generate(asked: Request<Device, Generate>, number: DeviceId) -> Result<FinishReason, Error> {
+/// How the generation ended, and when by the clock of its device.
+async fn generate(asked: Request<Device, Generate>, number: DeviceId) -> Result<(FinishReason, Option<Time>), Error> {
     let DeviceId(device_number) = number;
     let answered = asked.await.map_err(|_| Error::Stopped("a device"))?;
     match answered {
-        Ok(record) => Ok(record.finish),
+        Ok(record) => Ok((record.finish, Some(record.ended))),
         // `on_unreachable = fail` and a full arena end a generation, and its record says so; anything else is an error.
-        Err(AgentError::Refused(_)) => Ok(FinishReason::Failed),
+        Err(AgentError::Refused(_)) => Ok((FinishReason::Failed, None)),
         Err(source) if is_out_of_memory(&source) => Err(Error::DrafterMemory { device: device_number, source }),
         Err(source) => Err(Error::Agent { device: device_number, source }),
     }

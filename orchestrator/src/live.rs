@@ -256,6 +256,7 @@ mod tests {
         batches.batch(&batch(0, 2, Span::from_millis(3_000)));
         let verifier = |activity, restarts| VerifierStatus { activity, restarts };
         let status = PoolStatus {
+            late: 0,
             counts: UploadCounts::default(),
             outstanding: Outstanding { queued_jobs: 3, queued_tokens: 40, running: 2 },
             sessions: 5,

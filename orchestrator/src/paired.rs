@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 use specfleet_analysis::{Crossed, PairedDifference, paired_difference};
-use specfleet_engine::record::GenerationRecord;
+use specfleet_engine::record::{GenerationRecord, RunClock};
 use specfleet_ledger::{Meta, RunKind};
 
 /// The method that the others are held against.
@@ -36,14 +36,15 @@ pub struct Runs {
     seed: u64,
     passes: u16,
     seeds: bool,
-    live: bool,
+    /// Whether energies follow the host, and so differ from run to run.
+    host_timed: bool,
 }
 
 impl Runs {
     /// Of this run.
     pub fn of(meta: &Meta) -> Runs {
-        let live = matches!(meta.kind, RunKind::Live);
-        Runs { seed: meta.seed, passes: meta.passes(), seeds: meta.seeds > 1, live }
+        let host_timed = matches!(meta.kind, RunKind::Live) && meta.clock == RunClock::Host;
+        Runs { seed: meta.seed, passes: meta.passes(), seeds: meta.seeds > 1, host_timed }
     }
 }
 
@@ -111,7 +112,7 @@ fn against(
     let pairs: Vec<(Place, Figures, Figures)> =
         subject.iter().filter_map(|(place, &ours)| Some((*place, ours, *other.get(place)?))).collect();
     let joules = |figures: Figures| Some(figures.joules_per_token);
-    let joules_per_token = difference(&pairs, joules, runs, if runs.live { WITHIN } else { "prompts" });
+    let joules_per_token = difference(&pairs, joules, runs, if runs.host_timed { WITHIN } else { "prompts" });
     let mean = pairs.iter().map(|(.., b)| b.joules_per_token).sum::<f64>() / pairs.len().max(1) as f64;
     let prompts: BTreeSet<(u32, u16)> =
         pairs.iter().map(|((prompt, repetition, _), ..)| (*prompt, *repetition)).collect();

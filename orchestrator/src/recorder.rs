@@ -46,8 +46,17 @@ pub struct Finished {
 enum Command {
     Audits(Vec<AuditRecord>),
     TakeFinished(oneshot::Sender<Vec<Finished>>),
-    Ended { injected: u32, wall_seconds: f64, host: HostWatch },
+    Ended { disturbed: Disturbed, wall_seconds: f64, host: HostWatch },
     Close(RunState, oneshot::Sender<Meta>),
+}
+
+/// What was done to a run, on purpose and by its host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disturbed {
+    /// Faults that were injected.
+    pub injected: u32,
+    /// Frames that came to an emulated pool too late.
+    pub late: u64,
 }
 
 /// A handle of the recorder's thread.
@@ -125,8 +134,8 @@ impl Recorder {
     }
 
     /// Notes how many faults were injected, how many seconds the run took, and what its host did.
-    pub async fn ended(&self, injected: u32, wall_seconds: f64, host: HostWatch) -> Result<(), Error> {
-        self.order(Command::Ended { injected, wall_seconds, host }).await
+    pub async fn ended(&self, disturbed: Disturbed, wall_seconds: f64, host: HostWatch) -> Result<(), Error> {
+        self.order(Command::Ended { disturbed, wall_seconds, host }).await
     }
 
     /// Stores what is left and ends the run.
@@ -292,11 +301,12 @@ impl Worker {
                         // Nobody waiting is not the recorder's business.
                         let _ = answer.send(std::mem::take(&mut self.finished));
                     }
-                    Some(Command::Ended { injected, wall_seconds, host }) => {
+                    Some(Command::Ended { disturbed, wall_seconds, host }) => {
                         let mut disturbance = self.disturbance;
                         host.finish(&mut disturbance);
+                        disturbance.late_arrivals = disturbed.late;
                         self.writer.update_meta(|meta| {
-                            meta.faults_injected = injected;
+                            meta.faults_injected = disturbed.injected;
                             meta.wall_seconds = Some(wall_seconds);
                             meta.noise = disturbance::verdict(&disturbance.noise());
                             meta.disturbance = Some(disturbance);

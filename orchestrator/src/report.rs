@@ -4,6 +4,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use specfleet_analysis::{Metric, Metrics, Statistic, Summary, Validity};
 use specfleet_config::Settings;
 use specfleet_engine::disturbance;
+use specfleet_engine::record::RunClock;
 use specfleet_ledger::RunListing;
 
 use crate::report_data::Counts;
@@ -173,15 +174,17 @@ pub(crate) fn intervals(methods: &[(&str, &Metrics)], repeat: u16, seeds: u16) -
 /// The lines below the table: whether the figures can be trusted, what became of the uploads, what batches were charged,
 /// and what disturbed the run.
 pub fn verdict_line(summary: &Summary) -> String {
-    let lines = [verdict(summary.state, &summary.problems, &Counts::of(summary)), charged(&summary.pool_cost)];
+    let charged = charged(&summary.pool_cost, summary.clock);
+    let lines = [verdict(summary.state, &summary.problems, &Counts::of(summary)), charged];
     lines.into_iter().chain(disturbance::verdict(&summary.noise)).collect::<Vec<_>>().join("\n")
 }
 
 /// What batches were charged, and so how far energy and waiting depend on the host.
-pub(crate) fn charged(pool_cost: &str) -> String {
-    let host = match pool_cost {
-        "measured" => "energy and waiting follow what else the host does",
-        _ => "energy and waiting follow the host only in how full batches get",
+pub(crate) fn charged(pool_cost: &str, clock: RunClock) -> String {
+    let host = match (clock, pool_cost) {
+        (RunClock::Emulated, _) => "no figure follows what else the host does",
+        (RunClock::Host, "measured") => "energy and waiting follow what else the host does",
+        (RunClock::Host, _) => "energy and waiting follow the host only in how full batches get",
     };
     format!("batches are charged {pool_cost} times: {host}")
 }

@@ -63,6 +63,7 @@ pub(crate) fn header(meta: &Meta) -> RunHeader {
         faults_injected: meta.faults_injected,
         accounting: meta.accounting,
         pool_cost: meta.pool_cost.clone(),
+        clock: meta.clock,
         repeat: meta.repeat,
         seeds: meta.seeds,
         noise: meta.noise(),

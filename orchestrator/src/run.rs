@@ -10,7 +10,7 @@ use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Fault, Settings, Threshold};
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::id::{PhaseId, VerifierId};
-use specfleet_engine::record::{ACCOUNTING, VerifierRecord};
+use specfleet_engine::record::{ACCOUNTING, RunClock, VerifierRecord};
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
@@ -30,7 +30,7 @@ use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::prompts;
-use crate::recorder::{Held, Recorder, Watching};
+use crate::recorder::{Disturbed, Held, Recorder, Watching};
 use crate::report;
 use crate::results::{header, results};
 use crate::simulate;
@@ -102,6 +102,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     meta.versions.extend(pair.versions());
     meta.inputs.digests.extend_from_slice(&pair.digests);
     meta.pool_cost = pool_cost::name(cost.as_ref()).to_owned();
+    meta.clock = settings.clock(cost.is_some());
     let (failed, mut watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
@@ -116,7 +117,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let beside = metrics.as_ref().map(|metrics| metrics.pool().clone());
     let recorder = Recorder::start(writer, Watching { held, generations, status, metrics })?;
     let watched_host = HostWatch::start();
-    let (outcome, injected) =
+    let (outcome, disturbed) =
         drive(&settings, &pair, &work, &resolved, cost, &recorder, progress, &mut watched, told, beside).await;
     let state = match &outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
@@ -125,7 +126,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
     // A recorder that stopped says why when it is closed: a full disk, mostly.
-    let noted = recorder.ended(injected, began.elapsed().as_secs_f64(), watched_host).await;
+    let noted = recorder.ended(disturbed, began.elapsed().as_secs_f64(), watched_host).await;
     recorder.close(state).await?;
     noted?;
     let (idle, aborted) = match outcome {
@@ -135,6 +136,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     };
 
     let mut problems = Vec::new();
+    let injected = disturbed.injected;
     if (injected as usize) < settings.faults.len() {
         let planned = settings.faults.len();
         problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
@@ -194,7 +196,7 @@ async fn drive(
     watched: &mut watch::Receiver<Option<String>>,
     told: watch::Sender<Option<PoolStatus>>,
     beside: Option<PoolMetrics>,
-) -> (Result<Ended, Error>, u32) {
+) -> (Result<Ended, Error>, Disturbed) {
     let origin = Instant::now();
     let mut options = PoolOptions::from_settings(
         settings,
@@ -205,10 +207,11 @@ async fn drive(
     );
     options.settings.phase = PhaseId::BETWEEN;
     options.settings.cost = cost;
+    options.shares_clock = settings.has_emulated_fleet();
     options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
         Ok(pool) => pool,
-        Err(error) => return (Err(error.into()), 0),
+        Err(error) => return (Err(error.into()), Disturbed::default()),
     };
     let (injected, watch_injected) = watch::channel(0);
     let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
@@ -224,9 +227,10 @@ async fn drive(
     };
     faults.abort();
     asking.abort();
+    let late = pool.status().await.map_or(0, |status| status.late);
     pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
     let injected = *watch_injected.borrow();
-    (outcome, injected)
+    (outcome, Disturbed { injected, late })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
@@ -283,9 +287,12 @@ async fn phases(
             let label = passes::label(&method.name, pass, settings.run.passes());
             let fleet = turn.assemble(&shared).await?;
             // The account of the phase starts when the fleet stands.
-            pool.next_phase(phase).await?;
-            fleet.serve(progress.phase(&label, work.jobs.len())).await?;
-            for VerifierRecord { idle: span, idle_nanojoules, .. } in pool.next_phase(PhaseId::BETWEEN).await? {
+            let start = fleet.now();
+            let shared_clock = |at| Some(at).filter(|_| settings.has_emulated_fleet());
+            pool.next_phase_at(phase, shared_clock(start)).await?;
+            let end = fleet.serve(start, progress.phase(&label, work.jobs.len())).await?;
+            let accounts = pool.next_phase_at(PhaseId::BETWEEN, shared_clock(end)).await?;
+            for VerifierRecord { idle: span, idle_nanojoules, .. } in accounts {
                 idle.0 += span.seconds();
                 idle.1 += idle_nanojoules as f64 * 1e-9;
             }
@@ -382,6 +389,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         data_sets: data_sets.to_vec(),
         accounting: ACCOUNTING,
         pool_cost: pool_cost::name(None).to_owned(),
+        clock: RunClock::Host,
         devices: settings.run.devices,
         verifiers: u32::from(settings.run.verifiers),
         calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),

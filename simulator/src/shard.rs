@@ -195,9 +195,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         waiting.into_iter().chain(self.calendar.next()).chain(departing).min()
     }
 
-    /// Whether every request of the phase has been answered or dropped.
+    /// Whether every request of the phase has been answered or dropped, and all that was sent has left.
     pub(crate) fn is_done(&self) -> bool {
-        self.running == 0 && self.dispatch.is_done()
+        self.running == 0 && self.dispatch.is_done() && self.departing.is_empty()
     }
 
     /// Works off the window that ends at `end`, beginning with what the pool has sent.
@@ -376,8 +376,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 }
                 Output::Cancel(upload) => {
                     self.devices[slot as usize].in_doubt = true;
-                    let key = session(&self.devices[slot as usize], id);
-                    self.send(now, id, PoolBody::Cancel(key, *upload));
+                    let device = &self.devices[slot as usize];
+                    let (key, arrives) = (session(device, id), now + half_way(device));
+                    self.send(arrives, id, PoolBody::Cancel(key, *upload));
                 }
                 Output::HangUp => {
                     let key = session(&self.devices[slot as usize], id);
@@ -415,8 +416,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         self.ended += 1;
         let device = &self.devices[slot as usize];
         let (connected, finish, key) = (device.connected, device.finish, session(device, id));
+        let arrives = now + half_way(device);
         if connected {
-            self.send(now, id, PoolBody::Close(key));
+            self.send(arrives, id, PoolBody::Close(key));
         }
         self.news.push_back((now, load::Event::Finished { device: id, finish }));
     }
@@ -550,6 +552,11 @@ fn connection(device: &Device, id: DeviceId) -> ConnectionId {
 
 fn session(device: &Device, id: DeviceId) -> SessionKey {
     SessionKey { connection: connection(device, id), session: device.machine.session() }
+}
+
+/// What a frame without a payload takes to the pool.
+fn half_way(device: &Device) -> Span {
+    Span(device.machine.settings().link.round_trip.0 / 2)
 }
 
 /// The device in a slot of a shard.

@@ -91,6 +91,7 @@ pub fn compose(
         patience,
         wanted,
         risk: plan.risk,
+        arrives: None,
     }
 }
 

@@ -11,7 +11,7 @@ use specfleet_engine::device::{self, DeviceMachine, DeviceSettings, Refusal, Sta
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId, VerifierId};
 use specfleet_engine::pool::{self, Batch, ItemOutcome, JobRequest, PoolMachine, PoolSettings, SessionKey};
 use specfleet_engine::random::{DrawKey, Draws, Purpose};
-use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord};
+use specfleet_engine::record::{ACCOUNTING, BatchRecord, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, ServerFrame, Upload, VerdictFrame, encode};
 
@@ -91,6 +91,8 @@ struct Simulated {
     /// Attempts to connect so far, and lost links: an attempt that an outage has cut off is told by its number.
     attempt: u32,
     gone: bool,
+    /// May start its next prompt.
+    free: bool,
     decoder: FrameDecoder<ServerFrame>,
     /// Key of the upload under way, to resample with.
     sent_key: DrawKey,
@@ -142,6 +144,7 @@ impl World {
                 connection: None,
                 attempt: 0,
                 gone: false,
+                free: false,
                 decoder: FrameDecoder::new(LIMITS),
                 sent_key: key(0, 0, 0, 0),
                 deaf: false,
@@ -296,6 +299,11 @@ impl World {
         for output in out {
             self.device_output(device, output);
         }
+        // One that finishes and goes at once starts nothing any more.
+        let simulated = &mut self.devices[device as usize];
+        if std::mem::take(&mut simulated.free) && !simulated.gone {
+            self.next_prompt(device);
+        }
         let machine = &self.devices[device as usize].machine;
         self.outcome.device_bytes = self.outcome.device_bytes.max(machine.bytes());
         // When all is done, links would still be lost and come back for ever.
@@ -312,7 +320,7 @@ impl World {
                 let attempt = simulated.attempt;
                 self.soon(3_000, Event::Dial { device, attempt });
             }
-            device::Output::Ready => self.next_prompt(device),
+            device::Output::Ready => simulated.free = true,
             device::Output::Step(step) => {
                 let session = simulated.machine.session();
                 self.soon(2_000, Event::StepDone { device, step, session });
@@ -321,7 +329,7 @@ impl World {
             device::Output::Upload(plan) => self.send_upload(device, plan),
             device::Output::Cancel(upload) => {
                 let session = simulated.machine.session();
-                self.send(device, &ClientFrame::Cancel { session, upload });
+                self.send(device, &ClientFrame::Cancel { session, upload, at: None });
             }
             device::Output::Record(record) => simulated.rounds.push(record),
             device::Output::HangUp => self.hang_up(device),
@@ -337,12 +345,10 @@ impl World {
                 record.tokens = simulated.tokens.split_off(record.prompt_tokens as usize);
                 let rounds = std::mem::take(&mut simulated.rounds);
                 check_generation(&record, &rounds);
+                simulated.free = !last;
                 let earlier = self.outcome.generations.insert(record.id.prompt, (*record, rounds));
                 assert!(earlier.is_none(), "a prompt ends once");
-                self.send(device, &ClientFrame::Close { session });
-                if !last {
-                    self.next_prompt(device);
-                }
+                self.send(device, &ClientFrame::Close { session, at: None });
             }
         }
     }
@@ -469,10 +475,11 @@ impl World {
                     self.pool.waiting.insert((session, upload.upload.0), *upload);
                     self.pool(pool::Input::Upload(request));
                 }
-                ClientFrame::Cancel { session, upload } => {
+                ClientFrame::Cancel { session, upload, .. } => {
                     self.pool(pool::Input::Cancel { session: SessionKey { connection, session }, upload });
                 }
-                ClientFrame::Close { session } => {
+                ClientFrame::Promise { .. } => {}
+                ClientFrame::Close { session, .. } => {
                     self.pool(pool::Input::Close(SessionKey { connection, session }));
                 }
             }
@@ -554,7 +561,7 @@ impl World {
 
 /// What must hold of every closed generation, whatever went wrong on the way.
 pub fn check_generation(record: &GenerationRecord, rounds: &[RoundRecord]) {
-    assert_eq!(record.times.total(), record.ended.since(record.started), "state times add up: {record:?}");
+    assert_eq!(record.times.total(ACCOUNTING), record.ended.since(record.started), "state times add up: {record:?}");
     let uploads = record.uploads;
     assert_eq!(uploads.sent, uploads.verdicts + uploads.refused + uploads.cancelled, "{uploads:?}");
     assert_eq!(rounds.len(), record.tokens.len(), "one round per token");

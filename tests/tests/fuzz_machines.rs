@@ -14,7 +14,7 @@ use specfleet_engine::pool::{
     self, Autoscale, Breaker, ItemOutcome, JobKind, JobRequest, PoolMachine, PoolSettings, PriceUpdate, QueueOrder,
     RefuseReason, SessionKey,
 };
-use specfleet_engine::record::VerifyCost;
+use specfleet_engine::record::{ACCOUNTING, VerifyCost};
 use specfleet_engine::time::{Span, Time};
 use specfleet_tests::setups::{price, small, zoo};
 
@@ -327,7 +327,7 @@ proptest! {
                     device::Output::Finished(record) => {
                         let uploads = record.uploads;
                         prop_assert_eq!(uploads.sent, uploads.verdicts + uploads.refused + uploads.cancelled);
-                        prop_assert_eq!(record.times.total(), record.ended.since(record.started));
+                        prop_assert_eq!(record.times.total(ACCOUNTING), record.ended.since(record.started));
                     }
                     _ => {}
                 }

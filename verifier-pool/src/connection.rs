@@ -161,7 +161,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Hands every frame to the pool, one at a time: the next is read when the pool has handled the last.
+    /// Hands every frame to the pool, one at a time: the next is read when the pool's machine has been told of the last.
     async fn read_all(&mut self, connection: ConnectionId, door: &Door) -> Ending {
         loop {
             let request = match self.next().await {
@@ -171,8 +171,11 @@ impl Reader {
                     let kind = checked_kind(&upload, door.ours.vocab as usize);
                     Request::Upload(upload, kind)
                 }
-                Ok(ClientFrame::Cancel { session, upload }) => Request::Cancel { session, upload },
-                Ok(ClientFrame::Close { session }) => Request::Close { session },
+                Ok(ClientFrame::Cancel { session, upload, at }) => Request::Cancel { session, upload, at },
+                Ok(ClientFrame::Promise { device, until, after_answer }) => {
+                    Request::Promise { device, until, after_answer }
+                }
+                Ok(ClientFrame::Close { session, at }) => Request::Close { session, at },
             };
             if door.pool.send(FromDevice(connection, request)).await.is_err() {
                 return Ending::Goodbye(Goodbye::Closing);

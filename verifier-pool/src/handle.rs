@@ -9,6 +9,7 @@ use quinn::{AsyncUdpSocket, Endpoint, VarInt};
 use specfleet_engine::id::{PhaseId, VerifierId};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::VerifierRecord;
+use specfleet_engine::time::Time;
 use specfleet_engine::wire::{Goodbye, Hello, Limits, PROTOCOL_VERSION};
 use specfleet_model::{KvArena, ModelShape};
 use specfleet_timer::Timer;
@@ -71,6 +72,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let parts = Parts {
         settings: options.settings,
         origin: options.origin,
+        shares_clock: options.shares_clock,
         blueprint,
         replicas: replicas?,
         clock: Timer::start().map_err(PoolError::Thread)?,
@@ -166,7 +168,13 @@ impl PoolHandle {
     /// Ends the phase of one method and goes on with the method of this index. The accounts of the phase also come as
     /// events, behind all batches of the phase: record one or the other.
     pub async fn next_phase(&self, phase: PhaseId) -> Result<Vec<VerifierRecord>, PoolError> {
-        self.ask(NextPhase(phase)).await
+        self.next_phase_at(phase, None).await
+    }
+
+    /// The same at a time of the clock that the devices share with an emulated pool; nothing of the phase that ends may
+    /// arrive later.
+    pub async fn next_phase_at(&self, phase: PhaseId, at: Option<Time>) -> Result<Vec<VerifierRecord>, PoolError> {
+        self.ask(NextPhase(phase, at)).await
     }
 
     /// What the pool is doing.

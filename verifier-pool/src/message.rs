@@ -1,10 +1,11 @@
 //! What the pool actor is told and asked, and what it answers.
 
 use actix::Message;
-use specfleet_engine::id::{ConnectionId, PhaseId, UploadId, VerifierId};
+use specfleet_engine::id::{ConnectionId, DeviceId, PhaseId, UploadId, VerifierId};
 use specfleet_engine::pool::JobKind;
 use specfleet_engine::record::VerifierRecord;
-use specfleet_engine::wire::{Goodbye, ServerFrame, Upload};
+use specfleet_engine::time::{Span, Time};
+use specfleet_engine::wire::{ClockReading, Goodbye, ServerFrame, Upload};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::PoolError;
@@ -36,8 +37,20 @@ pub(crate) struct FromDevice(pub(crate) ConnectionId, pub(crate) Request);
 /// A frame after the hello, checked.
 pub(crate) enum Request {
     Upload(Box<Upload>, JobKind),
-    Cancel { session: u32, upload: UploadId },
-    Close { session: u32 },
+    Cancel { session: u32, upload: UploadId, at: Option<ClockReading> },
+    Close { session: u32, at: Option<ClockReading> },
+    Promise { device: DeviceId, until: ClockReading, after_answer: Span },
+}
+
+impl Request {
+    /// When it arrives, as the device says.
+    pub(crate) fn at(&self) -> Option<ClockReading> {
+        match self {
+            Request::Upload(upload, _) => upload.arrives,
+            Request::Cancel { at, .. } | Request::Close { at, .. } => *at,
+            Request::Promise { .. } => None,
+        }
+    }
 }
 
 /// Make a verifier fail; the receiver hears when its successor has started.
@@ -45,10 +58,10 @@ pub(crate) enum Request {
 #[rtype(result = "Result<oneshot::Receiver<()>, PoolError>")]
 pub(crate) struct Kill(pub(crate) VerifierId);
 
-/// End the phase and go on under the method with this index.
+/// End the phase and go on under another one, at this time of the clock that devices share; `None`: now.
 #[derive(Message)]
 #[rtype(result = "Vec<VerifierRecord>")]
-pub(crate) struct NextPhase(pub(crate) PhaseId);
+pub(crate) struct NextPhase(pub(crate) PhaseId, pub(crate) Option<Time>);
 
 /// Asks for the status.
 #[derive(Message)]

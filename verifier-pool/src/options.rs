@@ -36,6 +36,9 @@ pub struct PoolOptions {
     pub events: mpsc::Sender<PoolEvent>,
     /// Time zero of the run.
     pub origin: Instant,
+    /// Whether the devices' times count from there too, by the same clock. An emulated pool then goes by what they say of
+    /// when things arrive; else by when they come.
+    pub shares_clock: bool,
     /// Sees every call of the machine, for metrics and for replaying a live run; `None`: nobody does.
     pub journal: Option<Journal>,
 }

@@ -1,16 +1,19 @@
-//! The `Pool` actor: owns the pool machine and the session store. Whatever happens becomes one [`Input`]; what the
-//! machine answers is carried out in order, and the timer follows its next timeout.
+//! The `Pool` actor: owns the pool machine and the session store. Whatever happens becomes one [`Input`] in the
+//! [`Agenda`], which says when the machine is told of it; what the machine answers is carried out in order, and the timer
+//! follows what comes next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, SpawnHandle,
-    WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, ResponseFuture,
+    SpawnHandle, WrapFuture,
 };
 use specfleet_engine::acceptance::Next;
 use specfleet_engine::id::{ConnectionId, VerifierId};
-use specfleet_engine::pool::{Batch, BatchItem, Input, Output, PoolMachine, PoolSettings, SessionKey};
+use specfleet_engine::pool::{
+    Agenda, Batch, BatchItem, Input, NextInput, Output, PoolMachine, PoolSettings, SessionKey,
+};
 use specfleet_engine::record::BatchRecord;
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{Goodbye, ServerFrame, Upload, VerdictFrame};
@@ -30,7 +33,7 @@ use crate::store::SessionStore;
 use crate::upload;
 use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed, span};
 
-/// Messages that may wait for the pool. A connection has at most one under way and waits until it is handled.
+/// Messages that may wait for the pool. A connection has at most one under way and waits until the machine is told of it.
 const MAILBOX: usize = 64;
 
 /// After what a verifier that got no thread is tried again.
@@ -43,11 +46,16 @@ struct Cargo {
     upload: Option<Box<Upload>>,
     /// With `Input::BatchDone`: what came out, by item.
     answers: Vec<ItemAnswer>,
+    /// With an input from a device: dropped when the machine has been told of it, which is what its connection waits for.
+    _told: Option<oneshot::Sender<()>>,
 }
 
 /// See the module's documentation.
 pub(crate) struct Pool {
     machine: PoolMachine,
+    agenda: Agenda<Cargo>,
+    /// Whether devices go by the same clock.
+    shares_clock: bool,
     /// Time zero.
     origin: Instant,
     store: SessionStore,
@@ -56,8 +64,6 @@ pub(crate) struct Pool {
     replicas: Vec<Replica>,
     /// The span of each one's batch, for the log.
     spans: Vec<Span>,
-    /// When each one's batch may be reported as done.
-    releases: Vec<Time>,
     blueprint: Blueprint,
     /// The running timer and what it waits for.
     timer: Option<(Time, SpawnHandle)>,
@@ -67,6 +73,8 @@ pub(crate) struct Pool {
     /// Records of the input at hand.
     records: VecDeque<PoolEvent>,
     journal: Option<Journal>,
+    /// Verifiers that could not be started again for want of a thread.
+    without_thread: Vec<VerifierId>,
     /// Who waits for the last answer.
     draining: Vec<oneshot::Sender<()>>,
 }
@@ -75,6 +83,7 @@ pub(crate) struct Pool {
 pub(crate) struct Parts {
     pub(crate) settings: PoolSettings,
     pub(crate) origin: Instant,
+    pub(crate) shares_clock: bool,
     pub(crate) blueprint: Blueprint,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) clock: Timer,
@@ -98,12 +107,13 @@ impl Pool {
             journal(now, Call::New, &[]);
         }
         Pool {
+            agenda: Agenda::new(now, parts.settings.cost.is_some(), parts.shares_clock),
             machine: PoolMachine::new(now, parts.settings),
+            shares_clock: parts.shares_clock,
             origin: parts.origin,
             store: SessionStore::default(),
             connections: BTreeMap::new(),
             spans: vec![Span::none(); parts.replicas.len()],
-            releases: vec![Time::ZERO; parts.replicas.len()],
             replicas: parts.replicas,
             blueprint: parts.blueprint,
             timer: None,
@@ -111,31 +121,29 @@ impl Pool {
             events: parts.events,
             records: VecDeque::new(),
             journal: parts.journal,
+            without_thread: Vec::new(),
             draining: Vec::new(),
         }
     }
 
-    /// The only caller of the machine's `handle`: takes the input in, carries out what follows from it, and then lets
-    /// everything outside catch up.
-    fn feed(&mut self, first: Input, cargo: Cargo, ctx: &mut Context<Self>) {
-        let mut inputs = VecDeque::from([(first, cargo)]);
+    /// Tells the machine of everything whose time has come, and then lets everything outside catch up.
+    fn turn(&mut self, ctx: &mut Context<Self>) {
         let mut outputs = Vec::new();
-        while let Some((input, mut cargo)) = inputs.pop_front() {
-            let now = time_since(self.origin);
-            let shown = self.journal.is_some().then(|| input.clone());
-            self.machine.handle(now, input, &mut outputs);
-            if let (Some(journal), Some(input)) = (&mut self.journal, &shown) {
-                journal(now, Call::Handle(input), &outputs);
+        let wake = loop {
+            match self.agenda.next(self.machine.poll_timeout(), time_since(self.origin)) {
+                NextInput::Now(at, input) => {
+                    let (input, cargo) = input.unwrap_or((Input::Timeout, Cargo::default()));
+                    self.handle(at, input, cargo, &mut outputs);
+                }
+                NextInput::At(at) => break Some(at),
+                NextInput::Nothing => break None,
             }
-            for output in outputs.drain(..) {
-                let follows = self.carry_out(output, &mut cargo, ctx);
-                inputs.extend(follows.map(|input| (input, Cargo::default())));
-            }
-        }
+        };
         self.send_orders(ctx);
-        self.set_timer(ctx);
+        self.restart_later(ctx);
+        self.set_timer(wake, ctx);
         self.send_records(ctx);
-        if self.outstanding() == Outstanding::default() {
+        if self.agenda.is_empty() && self.outstanding() == Outstanding::default() {
             for drained in self.draining.drain(..) {
                 // Whoever waited may have given up.
                 let _ = drained.send(());
@@ -143,8 +151,37 @@ impl Pool {
         }
     }
 
+    /// Something has happened that is not emulated.
+    fn happen(&mut self, input: Input, ctx: &mut Context<Self>) {
+        self.agenda.happen(time_since(self.origin), input, Cargo::default());
+        self.turn(ctx);
+    }
+
+    /// The only caller of the machine's `handle`: takes the input in and carries out what follows from it.
+    fn handle(&mut self, at: Time, input: Input, mut cargo: Cargo, outputs: &mut Vec<Output>) {
+        if let Input::Upload(request) = &input
+            && !self.connections.contains_key(&request.session.connection)
+        {
+            // It would open a session that nobody closes.
+            return;
+        }
+        if let Input::Cancel { session, upload } = &input {
+            self.store.drop_upload(*session, *upload);
+        }
+        let shown = self.journal.is_some().then(|| input.clone());
+        self.machine.handle(at, input, outputs);
+        if let (Some(journal), Some(input)) = (&mut self.journal, &shown) {
+            journal(at, Call::Handle(input), outputs);
+        }
+        for output in outputs.drain(..) {
+            if let Some(follows) = self.carry_out(output, &mut cargo) {
+                self.agenda.happen(time_since(self.origin), follows, Cargo::default());
+            }
+        }
+    }
+
     /// Does what the machine asks for. What happens because of it at once is the next input.
-    fn carry_out(&mut self, output: Output, cargo: &mut Cargo, ctx: &mut Context<Self>) -> Option<Input> {
+    fn carry_out(&mut self, output: Output, cargo: &mut Cargo) -> Option<Input> {
         match output {
             Output::Admitted { session, .. } => {
                 if let Some(upload) = cargo.upload.take() {
@@ -158,14 +195,13 @@ impl Pool {
                     self.store.drop_upload(session, upload);
                 }
                 info!(connection = session.connection.0, session = session.session, upload = upload.0, reason = %reason, "refused");
+                self.agenda.answered(session.connection);
                 let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after, price };
                 self.send_frame(session.connection, frame)
             }
             Output::Start(batch) => {
                 self.formed(&batch);
-                if let Some(release) = self.releases.get_mut(usize::from(batch.verifier.0)) {
-                    *release = batch.release;
-                }
+                self.agenda.started(batch.verifier, batch.release);
                 let order = BatchOrder {
                     batch: batch.batch,
                     evict: batch.evict,
@@ -180,6 +216,9 @@ impl Pool {
                 let (accepted, next) = (answer.outcome.accepted, answer.outcome.next);
                 self.store.commit(session, accepted, next, more);
                 let next = std::mem::replace(&mut answer.next, Next::None);
+                if !more {
+                    self.agenda.answered(session.connection);
+                }
                 let frame = VerdictFrame { session: session.session, upload, accepted, next, more, cost, price };
                 self.send_frame(session.connection, ServerFrame::Verdict(Box::new(frame)))
             }
@@ -193,7 +232,7 @@ impl Pool {
             }
             Output::Restart(verifier) => {
                 warn!(verifier = verifier.0, "verifier failed, another is started in its place");
-                self.restart(verifier, ctx)
+                self.restart(verifier)
             }
             Output::Record(record) => {
                 self.over(&record);
@@ -250,7 +289,9 @@ impl Pool {
     ) {
         // A mailbox that is gone means that the whole thread died.
         let Ok(Ok(Answer { batch, held })) = answer else {
-            self.feed(Input::VerifierFailed(verifier), Cargo::default(), ctx);
+            let at = self.agenda.failed(verifier, time_since(self.origin));
+            self.handle(at, Input::VerifierFailed(verifier), Cargo::default(), &mut Vec::new());
+            self.turn(ctx);
             return;
         };
         if let Some(replica) = self.replicas.get_mut(usize::from(verifier.0)) {
@@ -265,38 +306,37 @@ impl Pool {
                     compute: done.compute,
                     outcomes: done.items.iter().map(|item| item.outcome).collect(),
                 };
-                self.report(verifier, input, Cargo { answers: done.items, ..Cargo::default() }, ctx);
+                let cargo = Cargo { answers: done.items, ..Cargo::default() };
+                self.agenda.computed(verifier, time_since(self.origin), input, cargo);
+                self.turn(ctx);
             }
             None => self.send_orders(ctx),
         }
     }
 
-    /// Tells the machine of a batch that is computed, no sooner than it said.
-    fn report(&mut self, verifier: VerifierId, done: Input, cargo: Cargo, ctx: &mut Context<Self>) {
-        let release = self.releases.get(usize::from(verifier.0)).copied().unwrap_or(Time::ZERO);
-        if release <= time_since(self.origin) {
-            return self.feed(done, cargo, ctx);
-        }
-        // What it has to free meanwhile it can.
-        self.send_orders(ctx);
-        let released = self.clock.at(self.origin + Duration::from_nanos(release.0)).into_actor(self);
-        ctx.spawn(released.map(move |(), pool, ctx| pool.feed(done, cargo, ctx)));
-    }
-
     /// Starts a fresh verifier in place of one that failed.
-    fn restart(&mut self, verifier: VerifierId, ctx: &mut Context<Self>) -> Option<Input> {
+    fn restart(&mut self, verifier: VerifierId) -> Option<Input> {
         let replica = self.replicas.get_mut(usize::from(verifier.0))?;
         match replica.restart(&self.blueprint) {
             Ok(()) => Some(Input::VerifierReady(verifier)),
             // No thread to be had; its jobs run elsewhere meanwhile.
             Err(_) => {
-                ctx.run_later(RESTART_PAUSE, move |pool, ctx| {
-                    if let Some(ready) = pool.restart(verifier, ctx) {
-                        pool.feed(ready, Cargo::default(), ctx);
-                    }
-                });
+                self.without_thread.push(verifier);
                 None
             }
+        }
+    }
+
+    /// Tries again to start those that got no thread.
+    fn restart_later(&mut self, ctx: &mut Context<Self>) {
+        for verifier in std::mem::take(&mut self.without_thread) {
+            ctx.run_later(RESTART_PAUSE, move |pool, ctx| {
+                if let Some(ready) = pool.restart(verifier) {
+                    pool.happen(ready, ctx);
+                } else {
+                    pool.restart_later(ctx);
+                }
+            });
         }
     }
 
@@ -329,24 +369,22 @@ impl Pool {
 
     // ---- time and records --------------------------------------------------------------------------------------
 
-    /// Lets the timer follow the machine's next timeout.
-    fn set_timer(&mut self, ctx: &mut Context<Self>) {
-        let wanted = self.machine.poll_timeout();
+    /// Sets the one timer.
+    fn set_timer(&mut self, wanted: Option<Time>, ctx: &mut Context<Self>) {
         if self.timer.map(|(at, _)| at) == wanted {
             return;
         }
         if let Some((_, handle)) = self.timer.take() {
             ctx.cancel_future(handle);
         }
-        self.timer = wanted.map(|at| {
-            let instant = self.origin + Duration::from_nanos(at.0);
-            let alarm = self.clock.at(instant).into_actor(self).map(|(), pool, ctx| {
-                pool.timer = None;
-                pool.feed(Input::Timeout, Cargo::default(), ctx);
-            });
-            let handle = ctx.spawn(alarm);
-            (at, handle)
+        // A time beyond what the clock can tell never comes.
+        let instant = |at: Time| Some((at, self.origin.checked_add(Duration::from_nanos(at.0))?));
+        let Some((at, instant)) = wanted.and_then(instant) else { return };
+        let alarm = self.clock.at(instant).into_actor(self).map(|(), pool, ctx| {
+            pool.timer = None;
+            pool.turn(ctx);
         });
+        self.timer = Some((at, ctx.spawn(alarm)));
     }
 
     /// Hands the records over. While their queue is full this actor handles nothing else, and the devices wait in turn.
@@ -390,32 +428,45 @@ impl Handler<Disconnected> for Pool {
 
     fn handle(&mut self, Disconnected(connection): Disconnected, ctx: &mut Context<Self>) {
         self.connections.remove(&connection);
-        self.feed(Input::Disconnected(connection), Cargo::default(), ctx);
+        self.agenda.forget(connection);
+        self.happen(Input::Disconnected(connection), ctx);
     }
 }
 
 impl Handler<FromDevice> for Pool {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, FromDevice(connection, request): FromDevice, ctx: &mut Context<Self>) {
-        // A frame that was under way when its connection ended must not open a session that nobody closes.
+    fn handle(&mut self, FromDevice(connection, request): FromDevice, ctx: &mut Context<Self>) -> Self::Result {
+        // A frame that was under way when its connection ended.
         if !self.connections.contains_key(&connection) {
-            return;
+            return Box::pin(async {});
         }
-        match request {
+        let (told, hears) = oneshot::channel();
+        let mut cargo = Cargo { _told: Some(told), ..Cargo::default() };
+        let claimed = request.at().filter(|_| self.shares_clock).map(Time::from);
+        let at = self.agenda.arrival(claimed, time_since(self.origin));
+        let input = match request {
             Request::Upload(upload, kind) => {
-                let request = upload::request(connection, &upload, kind, time_since(self.origin));
-                self.feed(Input::Upload(request), Cargo { upload: Some(upload), ..Cargo::default() }, ctx);
+                let request = upload::request(connection, &upload, kind, at);
+                cargo.upload = Some(upload);
+                Input::Upload(request)
             }
-            Request::Cancel { session, upload } => {
-                let session = SessionKey { connection, session };
-                self.store.drop_upload(session, upload);
-                self.feed(Input::Cancel { session, upload }, Cargo::default(), ctx);
+            Request::Cancel { session, upload, .. } => {
+                Input::Cancel { session: SessionKey { connection, session }, upload }
             }
-            Request::Close { session } => {
-                self.feed(Input::Close(SessionKey { connection, session }), Cargo::default(), ctx);
+            Request::Close { session, .. } => Input::Close(SessionKey { connection, session }),
+            Request::Promise { device, until, after_answer } => {
+                if self.shares_clock {
+                    self.agenda.promise(connection, device, until.into(), after_answer);
+                    self.turn(ctx);
+                }
+                return Box::pin(async {});
             }
-        }
+        };
+        self.agenda.arrive(connection, at, input, cargo);
+        self.turn(ctx);
+        // The error is how it hears.
+        Box::pin(async { drop(hears.await) })
     }
 }
 
@@ -436,9 +487,9 @@ impl Handler<Kill> for Pool {
 impl Handler<NextPhase> for Pool {
     type Result = MessageResult<NextPhase>;
 
-    fn handle(&mut self, NextPhase(phase): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, NextPhase(phase, at): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
         let mut outputs = Vec::new();
-        let now = time_since(self.origin);
+        let now = self.agenda.next_phase(at.filter(|_| self.shares_clock), time_since(self.origin));
         self.machine.next_phase(now, phase, &mut outputs);
         if let Some(journal) = &mut self.journal {
             journal(now, Call::NextPhase(phase), &outputs);
@@ -449,11 +500,9 @@ impl Handler<NextPhase> for Pool {
                 records.push(record);
             }
             // Neither records nor orders to verifiers lead to a further input.
-            self.carry_out(output, &mut Cargo::default(), ctx);
+            self.carry_out(output, &mut Cargo::default());
         }
-        self.send_orders(ctx);
-        self.set_timer(ctx);
-        self.send_records(ctx);
+        self.turn(ctx);
         MessageResult(records)
     }
 }
@@ -464,6 +513,7 @@ impl Handler<GetStatus> for Pool {
     fn handle(&mut self, _: GetStatus, _: &mut Context<Self>) -> Self::Result {
         MessageResult(PoolStatus {
             counts: self.machine.counts(),
+            late: self.agenda.late(),
             outstanding: self.outstanding(),
             sessions: self.machine.sessions(),
             connections: self.connections.len(),
@@ -484,7 +534,7 @@ impl Handler<Drain> for Pool {
     fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) -> Self::Result {
         let (drained, receiver) = oneshot::channel();
         self.draining.push(drained);
-        self.feed(Input::Closing, Cargo::default(), ctx);
+        self.happen(Input::Closing, ctx);
         MessageResult(receiver)
     }
 }

@@ -47,6 +47,7 @@ impl PoolOptions {
             max_connections: settings.run.devices as usize + GUESTS,
             events,
             origin,
+            shares_clock: false,
             journal: None,
         }
     }

@@ -8,6 +8,8 @@ use specfleet_engine::record::UploadCounts;
 pub struct PoolStatus {
     /// Where the uploads that arrived have ended.
     pub counts: UploadCounts,
+    /// Frames that came when what they should have come before was done: on an emulated pool, whose devices are on its clock.
+    pub late: u64,
     /// Uploads that have not.
     pub outstanding: Outstanding,
     /// Open sessions.

@@ -201,6 +201,7 @@ impl<C: Distribution> Books<C> {
             scenario_hash: header.scenario_hash,
             accounting: header.accounting,
             pool_cost: header.pool_cost,
+            clock: header.clock,
             noise: header.noise,
             state: if self.problems.count == 0 { Validity::Valid } else { Validity::Invalid },
             problems: self.problems.listed(),

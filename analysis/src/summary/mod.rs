@@ -16,7 +16,7 @@ mod tally;
 
 use serde::{Deserialize, Serialize};
 use specfleet_engine::disturbance::Noise;
-use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, UploadCounts};
+use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord, RunClock, UploadCounts};
 use thiserror::Error;
 
 pub use builder::SummaryBuilder;
@@ -59,6 +59,9 @@ pub struct Summary {
     /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
     #[serde(default = "measured")]
     pub pool_cost: String,
+    /// What its times follow.
+    #[serde(default)]
+    pub clock: RunClock,
     /// Whether its figures can be trusted.
     pub state: Validity,
     /// What disturbed a live run too much; empty for a quiet one.
@@ -141,6 +144,8 @@ pub struct RunHeader {
     pub accounting: u32,
     /// What batches are charged: `measured`, `calibrated`, `roofline` or `fixed`.
     pub pool_cost: String,
+    /// What its times follow.
+    pub clock: RunClock,
     /// Passes with the same seed, at least 1.
     pub repeat: u16,
     /// Passes with seeds of their own, at least 1.

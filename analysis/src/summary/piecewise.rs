@@ -197,7 +197,8 @@ impl PiecewiseSummary {
             tally.audit_all(audit);
         }
         either!(&mut self.books, books => {
-            if let Err(imbalance) = check_totals(record).and_then(|()| sums.check(record, books.accounting())) {
+            let accounting = books.accounting();
+            if let Err(imbalance) = check_totals(record, accounting).and_then(|()| sums.check(record, accounting)) {
                 books.imbalance(record.id, &imbalance);
             }
             books.generation(record, &tally, scores);

@@ -2,7 +2,7 @@
 //! stands in `kind.rs`.
 
 use specfleet_engine::method::{Gate, Method, Writer};
-use specfleet_engine::record::{FinishReason, GenerationRecord};
+use specfleet_engine::record::{ACCOUNTING, FinishReason, GenerationRecord};
 use specfleet_engine::time::Span;
 
 use super::collector::{Collector, Distribution};
@@ -106,7 +106,7 @@ impl<C: Collector> MethodSamples<C> {
         let share = |whole: u64, part: u64, of: u64| {
             u64::try_from(u128::from(whole) * u128::from(part) / u128::from(of.max(1))).unwrap_or(u64::MAX)
         };
-        let drafting = share(record.energy.device, record.times.draft.0, record.times.total().0);
+        let drafting = share(record.energy.device, record.times.draft.0, record.times.total(ACCOUNTING).0);
         let wasted = share(drafting, counts.wasted_drafts.min(counts.draft_steps), counts.draft_steps);
         self.ratio(Kind::WastedJoulesDrafts, wasted, tokens);
     }

@@ -50,7 +50,7 @@ impl StreamSummary {
     ///
     /// If the tally is one of another run, with more methods or data sets.
     pub fn generation(&mut self, record: &GenerationRecord, tally: &GenerationTally, scores: Scores) {
-        if let Err(imbalance) = check_totals(record) {
+        if let Err(imbalance) = check_totals(record, self.books.accounting()) {
             self.books.imbalance(record.id, &imbalance);
         }
         self.books.generation(record, tally, scores);

@@ -6,8 +6,8 @@ use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::{Gate, Method, PayloadForm, ProbabilityBits, Writer};
 use specfleet_engine::record::{
-    DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, Source,
-    UploadCost, UploadCounts, VerifyCost,
+    DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance, RoundRecord, RunClock,
+    Source, UploadCost, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 
@@ -107,6 +107,7 @@ pub(crate) fn header() -> RunHeader {
         faults_injected: 2,
         accounting: 2,
         pool_cost: "fixed".to_owned(),
+        clock: RunClock::Emulated,
         repeat: 1,
         seeds: 1,
         noise: Vec::new(),

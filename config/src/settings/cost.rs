@@ -54,11 +54,6 @@ impl CostChoice {
         }
     }
 
-    /// Whether it comes from the calibration, if that has one.
-    pub fn is_calibrated(&self) -> bool {
-        matches!(self, CostChoice::Default | CostChoice::Calibrated)
-    }
-
     /// Reads the keys from `[pool]`, or from `[simulate]` where a scenario has their older names.
     pub(super) fn read(
         pool: &Section<'_>,

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use specfleet_engine::load::{Churn, Load};
+use specfleet_engine::record::RunClock;
+use specfleet_engine::time::Span;
 
 use assignment::Unanswered;
 
@@ -82,6 +84,24 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether computing and links of all devices are declared.
+    pub fn has_emulated_fleet(&self) -> bool {
+        self.device.parts.iter().all(|part| part.profile.is_declared() && part.link.emulated)
+    }
+
+    /// What the times of a live run follow whose pool is emulated or not. Faults, and devices that come, go or start when
+    /// somebody wants something, are timed by the host.
+    pub fn clock(&self, emulated_pool: bool) -> RunClock {
+        let by_trace = self.device.parts.iter().any(|part| part.link.follows_clock());
+        let closed = matches!(self.load, Load::Closed { think } if think == Span::ZERO);
+        let undisturbed = closed && self.churn == Churn::NONE && self.faults.is_empty();
+        if emulated_pool && undisturbed && self.has_emulated_fleet() && !by_trace {
+            RunClock::Emulated
+        } else {
+            RunClock::Host
+        }
+    }
+
     /// Reads and checks everything.
     pub(crate) fn read(root: &Section<'_>) -> Result<Settings, ConfigError> {
         let run_section = root.section("run")?;

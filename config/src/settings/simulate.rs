@@ -18,7 +18,8 @@ pub struct SimulateOptions {
     /// Whether fitted answers go on to `run.max_new_tokens` instead of ending where texts end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ignore_eos: bool,
-    /// Whether the overheads of the host are added that the calibration measured on a live run.
+    /// Whether the overheads of the host are added that the calibration measured on a live run with a measured pool: where
+    /// the pool is emulated a live run has none.
     pub host: bool,
 }
 
@@ -50,8 +51,6 @@ pub enum RunPlace {
 impl SimulateOptions {
     pub(super) fn read(section: &Section<'_>, pool: &PoolOptions) -> Result<SimulateOptions, ConfigError> {
         let fidelity = fidelity(section)?;
-        // What the host adds was measured beside batches that were measured too; distributions stand for any host.
-        let usual = fidelity != Fidelity::Fitted && pool.cost.is_calibrated();
         let host = section.opt_flag("host")?;
         let ignore_eos = section.opt_flag("ignore_eos")?.unwrap_or(false);
         if ignore_eos && fidelity != Fidelity::Fitted {
@@ -66,7 +65,7 @@ impl SimulateOptions {
             fidelity,
             ignore_eos,
             keep_every: section.integer("keep_every", 1..=1_000_000, 1)?,
-            host: host.unwrap_or(usual),
+            host: host.unwrap_or(false),
         })
     }
 }
@@ -115,18 +114,15 @@ mod tests {
     #[test]
     fn fidelities_and_costs_are_read() {
         let plain = valid("").simulate;
-        let defaults = SimulateOptions { fidelity: Fidelity::Model, keep_every: 1, ignore_eos: false, host: true };
+        let defaults = SimulateOptions { fidelity: Fidelity::Model, keep_every: 1, ignore_eos: false, host: false };
         assert_eq!(plain, defaults);
 
         let trace = simulate("fidelity = \"trace\"\ntrace = \"20260101-000000-abcd\"\nkeep_every = 100");
         let run = RunPlace::Name("20260101-000000-abcd".into());
         assert_eq!(trace, SimulateOptions { fidelity: Fidelity::Trace { run }, keep_every: 100, ..defaults.clone() });
 
-        let fixed = simulate("fidelity = \"fitted\"\ncost = \"fixed\"\nbatch_ms = 2.5");
-        assert!(!fixed.host);
-        assert!(!simulate("fidelity = \"fitted\"").host);
         assert!(simulate("fidelity = \"fitted\"\nhost = true").host);
-        assert!(!simulate("host = false").host);
+        assert!(simulate("host = true").host);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Sampling;
 use specfleet_engine::pool::RefuseReason;
-use specfleet_engine::record::{GenerationRecord, RoundRecord, VerifyCost};
+use specfleet_engine::record::{ACCOUNTING, GenerationRecord, RoundRecord, VerifyCost};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{
     ALPN, ClientFrame, FrameDecoder, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload, VerdictFrame, encode,
@@ -160,8 +160,8 @@ async fn serve(connection: quinn::Connection, state: &PoolState) -> Result<(), B
                         tokio::time::sleep(state.behaviour.delay).await;
                         answers = state.answer(*upload, &mut sessions);
                     }
-                    ClientFrame::Close { session } => drop(sessions.remove(&session)),
-                    ClientFrame::Hello(_) | ClientFrame::Cancel { .. } => {}
+                    ClientFrame::Close { session, .. } => drop(sessions.remove(&session)),
+                    ClientFrame::Hello(_) | ClientFrame::Cancel { .. } | ClientFrame::Promise { .. } => {}
                 }
             }
             for answer in &answers {
@@ -385,6 +385,8 @@ impl Rig {
             tokenizer_digest: pair().tokenizer.digest(),
             events: sender,
             origin: Instant::now(),
+            shares_clock: false,
+            in_a_row: 0,
             journal,
         };
         Rig { device: Device::start(options).expect("valid settings"), events }
@@ -412,7 +414,7 @@ impl Rig {
             assert_eq!(*answer, record);
         }
         assert_eq!(record.uploads.sent, record.uploads.verdicts + record.uploads.refused + record.uploads.cancelled);
-        assert_eq!(record.times.total(), record.ended.since(record.started), "{:?}", record.times);
+        assert_eq!(record.times.total(ACCOUNTING), record.ended.since(record.started), "{:?}", record.times);
         assert_eq!(rounds.iter().map(|round| round.token).collect::<Vec<_>>(), record.tokens);
         assert!(rounds.iter().enumerate().all(|(index, round)| round.position as usize == index));
         (answer, rounds)

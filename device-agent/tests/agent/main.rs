@@ -14,7 +14,7 @@ use common::*;
 use device_agent::{AgentError, Call, CutConnection, DraftError, Drafter, Journal, Leave, LinkError, Ready, Trust};
 use specfleet_engine::calibration::{MethodOverrides, ThresholdChoice};
 use specfleet_engine::device::{DeviceMachine, DeviceSettings, Input, OnRefused, OnUnreachable, Outages};
-use specfleet_engine::id::DeviceId;
+use specfleet_engine::id::{DeviceId, UploadId};
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::record::{FinishReason, Source};
 use specfleet_engine::time::{Span, Time};
@@ -297,7 +297,7 @@ fn a_journal_of_a_live_run_replays() {
 async fn replay(settings: DeviceSettings, behaviour: Behaviour, leaves: Option<Duration>) -> BTreeSet<String> {
     enum Told {
         Handle(Input, String),
-        Receive(u64, Time),
+        Receive(UploadId, Span, u64, Time),
     }
     let told = Arc::new(Mutex::new(Vec::new()));
     let writing = Arc::clone(&told);
@@ -305,7 +305,7 @@ async fn replay(settings: DeviceSettings, behaviour: Behaviour, leaves: Option<D
         let call = match call {
             // Records hold NaN, which equals nothing: compared as text.
             Call::Handle { input, outputs } => Told::Handle(input.clone(), format!("{outputs:?}")),
-            Call::Receive { bits, arrives } => Told::Receive(bits, arrives),
+            Call::Receive { upload, pool, bits, arrives } => Told::Receive(upload, pool, bits, arrives),
         };
         writing.lock().unwrap().push((now, call));
     });
@@ -333,7 +333,10 @@ async fn replay(settings: DeviceSettings, behaviour: Behaviour, leaves: Option<D
                 assert_eq!(format!("{outputs:?}"), expected);
                 outputs.iter().for_each(|output| note(format!("{output:?}")));
             }
-            Told::Receive(bits, expected) => assert_eq!(machine.receive(now, bits).0, expected),
+            Told::Receive(upload, pool, bits, expected) => {
+                let left = machine.left_pool(now, upload, pool);
+                assert_eq!(machine.receive(left, bits).0, expected);
+            }
         }
     }
     seen

@@ -117,6 +117,11 @@ impl DeviceProfile {
         }
     }
 
+    /// Whether its times are declared, and not those of this machine.
+    pub fn is_declared(&self) -> bool {
+        matches!(self.cost, DeviceCost::Declared { .. })
+    }
+
     /// Where its joules come from.
     pub fn provenance(&self) -> Provenance {
         match self.cost {

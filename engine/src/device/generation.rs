@@ -136,6 +136,11 @@ impl Computing {
 }
 
 impl Network {
+    /// Whether the answer to this upload is due.
+    pub(super) fn awaits(self, upload: UploadId) -> bool {
+        matches!(self, Network::Awaiting { upload: awaited, .. } if awaited == upload)
+    }
+
     /// Drafts of the upload under way.
     pub(super) fn drafts(self) -> u32 {
         match self {

@@ -23,13 +23,14 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use super::attempt::Attempt;
+use super::clock::NextAct;
 use super::extras::Extras;
 use super::gate::{GateReason, RunningMoments};
 use super::generation::{Computing, Generation, Network, Pending, SendingCost};
 use super::link::{ChannelKey, Direction, LinkState};
 use super::message::{Input, Output, Start, WakeReason};
 use super::settings::{DeviceSettings, SettingsError};
-use crate::id::DeviceId;
+use crate::id::{DeviceId, UploadId};
 use crate::method::Writer;
 use crate::record::{DeviceCounts, DeviceTimes, FinishReason, Source, UploadCounts};
 use crate::time::{Span, Time};
@@ -100,6 +101,41 @@ impl DeviceMachine {
         }
     }
 
+    /// Whether an upload is on its way to the pool: until it has arrived nobody answers it.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.generation.as_ref().map(|generation| generation.network), Some(Network::Sending { .. }))
+    }
+
+    /// When it may want something of the pool next.
+    pub(super) fn acts_next(&self) -> NextAct {
+        let Some(generation) = &self.generation else { return NextAct::OnStart };
+        match generation.network {
+            Network::Quiet => {
+                NextAct::At(self.computing.as_ref().map_or(self.accounted, |computing| computing.due(&self.settings)))
+            }
+            Network::Blocked { .. } => NextAct::OnConnection,
+            Network::Sending { until, .. } => NextAct::Arrives(until),
+            Network::Awaiting { .. } => NextAct::OnAnswer,
+            Network::Backoff { until, .. } => NextAct::At(until),
+        }
+    }
+
+    /// Until when an upload waits for its answer; `None` where none does.
+    pub(super) fn awaits_until(&self) -> Option<Time> {
+        let generation = self.generation.as_ref()?;
+        match generation.network {
+            Network::Awaiting { deadline, .. } => {
+                Some(self.unreachable_at(generation).map_or(deadline, |at| at.min(deadline)))
+            }
+            _ => None,
+        }
+    }
+
+    /// When the draft step under way ends by what is declared for it, while its result is not known.
+    pub(super) fn step_ends(&self) -> Option<Time> {
+        self.computing.as_ref().filter(|computing| computing.held.is_none()).map(|step| step.due(&self.settings))
+    }
+
     /// Reads a little of everything that the next input needs, so that a driver can have the memory of many devices fetched at
     /// once.
     pub fn touch(&self) {
@@ -130,6 +166,16 @@ impl DeviceMachine {
             .map_or(0, |g| size_of::<Generation>() + g.pending.capacity() * size_of::<Pending>());
         let extras = self.extras.as_ref().map_or(0, |_| size_of::<Extras>());
         size_of::<Self>() + generation + extras
+    }
+
+    /// When a frame left the pool that comes at `host` and answers `upload`, which the pool had for `pool`. On an emulated
+    /// device the accounts say so, and not the machine that emulates both.
+    pub fn left_pool(&mut self, host: Time, upload: UploadId, pool: Span) -> Time {
+        let emulated = self.settings.is_emulated();
+        match &mut self.generation {
+            Some(generation) if emulated && generation.network.awaits(upload) => generation.attempt.leaves_pool(pool),
+            _ => host,
+        }
     }
 
     /// A frame of `bits` nominal bits starts to arrive at `now`: charges the radio and says when (and after what span)
@@ -329,7 +375,6 @@ impl DeviceMachine {
             generation.uploads.cancelled += 1;
             out.push(Output::Cancel(upload));
         }
-        generation.attempt.give_up(&mut generation.times);
         generation.counts.wasted_drafts += generation.pending.len() as u64;
         let record = generation.close(now, self.device, &self.settings);
         let last = record.finish.is_last();
@@ -354,39 +399,17 @@ impl DeviceMachine {
     }
 
     /// Writes the time since the last event to the account of what the device was doing. A draft step is booked as a
-    /// whole when it ends, because only then is it known how its time divides; so is an emulated device's waiting for an
-    /// upload, when the upload is answered.
+    /// whole when it ends, because only then is it known how its time divides.
     fn account(&mut self, now: Time) {
-        let since = self.accounted;
-        let elapsed = now.since(since);
+        let elapsed = now.since(self.accounted);
         self.accounted = self.accounted.max(now);
         if self.computing.is_some() {
             return;
         }
-        let emulated = self.settings.charges_waiting();
         let Some(generation) = &mut self.generation else { return };
         match generation.network {
             Network::Quiet => generation.times.idle += elapsed,
-            Network::Sending { .. } | Network::Awaiting { .. } if emulated => generation.attempt.wait(elapsed),
-            // Beyond its end, the machine that emulates the device was late.
-            Network::Backoff { until, .. } if emulated => {
-                let meant = now.min(until).since(since);
-                generation.times.waiting += meant;
-                generation.times.waiting_overrun += elapsed - meant;
-            }
             _ => generation.times.waiting += elapsed,
-        }
-    }
-
-    /// An upload is answered, after `pool` there and `downlink` on the way: what waiting for it is charged.
-    fn charge_waiting(&mut self, now: Time, pool: Span, downlink: Span) {
-        if !self.settings.charges_waiting() {
-            return;
-        }
-        let computing = self.computing.as_ref();
-        let computing = computing.map(|computing| (computing.since, computing.charge(&self.settings).total()));
-        if let Some(generation) = &mut self.generation {
-            generation.attempt.answer(now, pool, downlink, computing, &mut generation.times);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! ([`draft_outcome`]), and the models of what it costs ([`link`], [`energy`]).
 
 mod attempt;
+mod clock;
 pub mod draft;
 pub mod energy;
 mod extras;
@@ -13,6 +14,7 @@ mod message;
 pub mod payload;
 mod settings;
 
+pub use clock::{DeviceClock, Due, NextTurn};
 pub use draft::{DraftSpec, Drafted, Signals, draft_outcome};
 pub use machine::DeviceMachine;
 pub use message::{

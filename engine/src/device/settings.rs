@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::draft::DraftSpec;
-use super::energy::{DeviceCost, DeviceProfile};
+use super::energy::DeviceProfile;
 use super::link::LinkProfile;
 use crate::method::{Gate, ImportanceStatistic, MAX_BLOCK, Method, PriceRule, Sampling, Writer};
 use crate::time::Span;
@@ -148,10 +148,10 @@ impl DeviceSettings {
         matches!(self.method.gate, Gate::Uncertainty { .. } | Gate::Joint { .. } | Gate::Price(_))
     }
 
-    /// Whether waiting for an upload is charged by the emulated accounts rather than by the clock: both computing and
-    /// link are declared.
-    pub(super) fn charges_waiting(&self) -> bool {
-        self.link.emulated && matches!(self.profile.cost, DeviceCost::Declared { .. })
+    /// Whether the device lives by the emulated accounts rather than by the host's clock: both computing and link are
+    /// declared.
+    pub fn is_emulated(&self) -> bool {
+        self.link.emulated && self.profile.is_declared()
     }
 
     /// Whether its method ever asks the pool.

@@ -1,6 +1,6 @@
 //! When a verifier starts a batch, and what goes into it.
 
-use super::job::{Charge, Queued, Running, RunningItem};
+use super::job::{Queued, Running, RunningItem};
 use super::machine::PoolMachine;
 use super::message::{Batch, BatchItem, Output, SessionKey};
 use super::settings::QueueOrder;
@@ -8,17 +8,13 @@ use crate::cost::BatchWork;
 use crate::id::VerifierId;
 use crate::time::{Span, Time};
 
-/// How far an emulated verifier may lag behind what it was charged before its batches take whatever is there: a host that
-/// is so slow cannot emulate the pool, and smaller batches would only make it slower.
-const MOST_LATE: Span = Span::from_millis(1_000);
-
 impl PoolMachine {
     /// Starts a batch on `id` if it is idle and either its batch is full or its oldest job has waited long enough; else
     /// notes when that will be.
     pub(super) fn try_start(&mut self, now: Time, id: VerifierId, out: &mut Vec<Output>) {
         let mut due = self.start_time(id);
-        if let Some(at) = due.filter(|at| *at <= now) {
-            self.start(now, at, id, out);
+        if due.is_some_and(|at| at <= now) {
+            self.start(now, id, out);
             due = None;
         }
         let verifier = &mut self.verifiers[usize::from(id.0)];
@@ -37,7 +33,7 @@ impl PoolMachine {
         if !verifier.takes_work() || verifier.running.is_some() {
             return None;
         }
-        let oldest = verifier.ready.oldest()?;
+        let (_, oldest) = verifier.ready.oldest()?;
         let full = verifier.ready.len() >= self.most_sequences() || verifier.ready.tokens() >= self.token_budget();
         if full || self.settings.max_wait == Span::ZERO {
             return Some(Time::ZERO);
@@ -58,8 +54,7 @@ impl PoolMachine {
         self.settings.batch_sequences.max(1) as usize
     }
 
-    /// `due`: since when it can start; the start of time where nothing but its last job's arrival held it up.
-    fn start(&mut self, now: Time, due: Time, id: VerifierId, out: &mut Vec<Output>) {
+    fn start(&mut self, now: Time, id: VerifierId, out: &mut Vec<Output>) {
         let chosen = self.choose(now, id);
         let (items, evict) = self.reserve(id, &chosen, out);
         for &(slot, _) in &chosen {
@@ -82,7 +77,7 @@ impl PoolMachine {
         let tokens = items.iter().map(|item| u64::from(item.work)).sum();
         self.running_jobs += items.len();
         let (estimate, price) = (self.time_model.estimate(tokens), self.price.value());
-        let charge = self.charge(now, due, id, &items);
+        let charge = self.charge(&items);
         let running = Running { batch, started: now, charge, items, tokens, estimate, price };
         out.push(Output::Start(Batch { verifier: id, batch, evict, items: sequences, release: running.release() }));
         let verifier = &mut self.verifiers[usize::from(id.0)];
@@ -92,8 +87,8 @@ impl PoolMachine {
         self.refresh(id);
     }
 
-    /// What an emulated pool charges a batch of these jobs that `id` starts now and could have started at `due`.
-    fn charge(&self, now: Time, due: Time, id: VerifierId, items: &[RunningItem]) -> Option<Charge> {
+    /// What an emulated pool charges a batch of these jobs.
+    fn charge(&self, items: &[RunningItem]) -> Option<Span> {
         let cost = self.settings.cost.as_ref()?;
         let work = BatchWork {
             tokens: items.iter().map(|item| item.work).sum(),
@@ -101,21 +96,7 @@ impl PoolMachine {
             cached: items.iter().map(|item| u64::from(item.keep)).sum(),
             beside: 0,
         };
-        let last_arrival = items.iter().map(|item| item.job.arrived).max().unwrap_or(now);
-        let due = if due == Time::ZERO { last_arrival } else { due };
-        let free = self.verifiers[usize::from(id.0)].free;
-        Some(Charge { due: due.max(free).min(now), span: cost.charge(&work) })
-    }
-
-    /// Jobs of the next batch of `id` have arrived by then. An emulated pool would have started it when it was free by what
-    /// it was charged and the oldest job had waited long enough; what arrived later, while the emulating machine was late,
-    /// is for the batch after.
-    fn cutoff(&self, now: Time, id: VerifierId) -> Time {
-        let verifier = &self.verifiers[usize::from(id.0)];
-        let oldest = verifier.ready.oldest().and_then(|slot| self.sessions[slot].queued);
-        let (Some(_), Some(oldest)) = (&self.settings.cost, oldest) else { return now };
-        let start = verifier.free.max(oldest.job.arrived + self.settings.max_wait);
-        if now.since(start) > MOST_LATE { now } else { start }
+        Some(cost.charge(&work))
     }
 
     /// Slots and work of the jobs of the next batch, in the order of the queue. Marks them.
@@ -123,7 +104,6 @@ impl PoolMachine {
         let mut chosen = std::mem::take(&mut self.chosen);
         chosen.clear();
         let (budget, most) = (self.token_budget(), self.most_sequences());
-        let cutoff = self.cutoff(now, id);
         let verifier = &self.verifiers[usize::from(id.0)];
         let horizon = match self.settings.order {
             QueueOrder::Deadline => {
@@ -138,10 +118,6 @@ impl PoolMachine {
         let mut tokens = 0;
         verifier.ready.scan(verifier.batches, horizon.0, |slot| {
             let queued = sessions[slot].queued?;
-            if queued.job.arrived > cutoff {
-                // Passed over, without a turn taken from its client.
-                return Some(0);
-            }
             let work = queued.tokens;
             tokens += u64::from(work);
             if chosen.len() >= most || !chosen.is_empty() && tokens > budget {

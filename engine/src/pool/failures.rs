@@ -28,7 +28,7 @@ impl PoolMachine {
         }
         if let Some(running) = running {
             let measured = now.since(running.started);
-            let compute = running.charge.map_or(measured, |charge| measured.min(charge.span));
+            let compute = running.charge.map_or(measured, |charge| measured.min(charge));
             let lost = self.settings.profile.batch_energy(compute);
             self.verifiers[usize::from(id.0)].busy += compute;
             self.running_jobs -= running.items.len();
@@ -60,10 +60,9 @@ impl PoolMachine {
         out.push(Output::Restart(id));
     }
 
-    pub(super) fn verifier_ready(&mut self, now: Time, id: VerifierId) {
+    pub(super) fn verifier_ready(&mut self, id: VerifierId) {
         let Some(verifier) = self.verifiers.get_mut(usize::from(id.0)) else { return };
         verifier.alive = true;
-        verifier.free = now;
         self.refresh(id);
         self.touch(id);
         self.place_the_unplaced();

@@ -47,8 +47,8 @@ pub(super) struct RunningItem {
 pub(super) struct Running {
     pub(super) batch: u64,
     pub(super) started: Time,
-    /// On an emulated pool, what it is charged.
-    pub(super) charge: Option<Charge>,
+    /// On an emulated pool, the time that it is charged.
+    pub(super) charge: Option<Span>,
     pub(super) items: Vec<RunningItem>,
     /// Tokens it feeds.
     pub(super) tokens: u64,
@@ -58,20 +58,10 @@ pub(super) struct Running {
     pub(super) price: f32,
 }
 
-/// What an emulated pool charges a batch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Charge {
-    /// When it would have started, had its verifier taken no longer than it was charged before and been woken on time:
-    /// what its jobs' time in the queue ends with.
-    pub(super) due: Time,
-    /// How long it takes.
-    pub(super) span: Span,
-}
-
 impl Running {
-    /// When its verdicts leave at the earliest: by what is charged, so that a machine that was late can catch up.
+    /// On an emulated pool, when it is over and its verdicts leave; else the start of time.
     pub(super) fn release(&self) -> Time {
-        self.charge.map_or(Time::ZERO, |charge| charge.due + charge.span)
+        self.charge.map_or(Time::ZERO, |charge| self.started + charge)
     }
 }
 

@@ -171,7 +171,7 @@ impl PoolMachine {
                 self.batch_done(Reported { now, waited, compute }, verifier, batch, &outcomes, out);
             }
             Input::VerifierFailed(verifier) => self.verifier_failed(now, verifier, out),
-            Input::VerifierReady(verifier) => self.verifier_ready(now, verifier),
+            Input::VerifierReady(verifier) => self.verifier_ready(verifier),
             Input::Closing => self.closing = true,
             Input::Timeout => {}
         }

@@ -1,6 +1,7 @@
 //! The pool: sessions, a bounded queue, batches across devices, placement on verifiers ([`PoolMachine`]).
 
 mod admission;
+mod agenda;
 mod batching;
 mod breaker;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod settings;
 mod tests;
 mod verifier;
 
+pub use agenda::{Agenda, NextInput};
 pub use machine::PoolMachine;
 pub use message::{Batch, BatchItem, Input, ItemOutcome, JobKind, JobRequest, Output, RefuseReason, SessionKey};
 pub use settings::{Autoscale, Breaker, PoolSettings, PriceUpdate, QueueOrder};

@@ -1,6 +1,6 @@
 //! In which order the jobs of one verifier's queue that can be computed leave it ([`QueueOrder`]).
 //!
-//! - `fifo`: by arrival.
+//! - `fifo`: by number of arrival.
 //! - `deadline`: earliest `wanted` first, but those wanted before the next batch (of jobs of average size) can be over, by
 //!   the time estimate, go behind those that can be in time. Sorted by `wanted`, they are a prefix.
 //! - `value`: highest risk per token of work first. A device that gives no risk counts with 1 per draft, which is also
@@ -9,8 +9,7 @@
 //!
 //! Ties go by number of arrival. **Nothing starves:** `fair` serves everybody in turn; under `deadline` and `value` every
 //! [`OLDEST_EVERY`]-th batch of a verifier begins with the oldest job of its queue. A job with n older ones beside it is
-//! therefore in one of the next (n + 1) · `OLDEST_EVERY` batches of its verifier, because nobody becomes older than it; on
-//! an emulated pool nobody but the next tokens of texts whose batch was late, for as long as the pool bears lateness.
+//! therefore in one of the next (n + 1) · `OLDEST_EVERY` batches of its verifier, because nobody becomes older than it.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,6 @@ use super::fair::Fair;
 use super::job::{Job, Queued};
 use super::settings::QueueOrder;
 use crate::id::ConnectionId;
-use crate::time::Time;
 
 /// See the module.
 pub(super) const OLDEST_EVERY: u64 = 8;
@@ -28,8 +26,6 @@ pub(super) const OLDEST_EVERY: u64 = 8;
 pub(super) struct Ticket {
     pub(super) slot: u32,
     pub(super) number: u64,
-    /// When the job arrived; on an emulated pool by what was charged, which a machine that is late learns later.
-    arrived: Time,
     pub(super) client: ConnectionId,
     /// Tokens of work.
     pub(super) tokens: u32,
@@ -45,7 +41,7 @@ impl Ticket {
             QueueOrder::Deadline => job.wanted.0,
             QueueOrder::Value => worth_key(job, *tokens),
         };
-        Ticket { slot, number: job.number, arrived: job.arrived, client, tokens: *tokens, key }
+        Ticket { slot, number: job.number, client, tokens: *tokens, key }
     }
 }
 
@@ -60,8 +56,7 @@ fn worth_key(job: &Job, tokens: u32) -> u64 {
 /// Jobs that can be computed, in one of the orders.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// By arrival, and then by number.
-    by_age: BTreeMap<(Time, u64), u32>,
+    by_number: BTreeMap<u64, u32>,
     tokens: u64,
     rank: Rank,
 }
@@ -80,12 +75,12 @@ impl Ready {
             QueueOrder::Deadline | QueueOrder::Value => Rank::Key(BTreeMap::new()),
             QueueOrder::Fair => Rank::Client(Fair::default()),
         };
-        Ready { by_age: BTreeMap::new(), tokens: 0, rank }
+        Ready { by_number: BTreeMap::new(), tokens: 0, rank }
     }
 
     /// Jobs.
     pub(super) fn len(&self) -> usize {
-        self.by_age.len()
+        self.by_number.len()
     }
 
     /// Their tokens of work.
@@ -93,18 +88,18 @@ impl Ready {
         self.tokens
     }
 
-    /// Slot of the oldest job.
-    pub(super) fn oldest(&self) -> Option<u32> {
-        self.by_age.first_key_value().map(|(_, &slot)| slot)
+    /// Number and slot of the oldest job.
+    pub(super) fn oldest(&self) -> Option<(u64, u32)> {
+        self.by_number.first_key_value().map(|(&number, &slot)| (number, slot))
     }
 
     /// Numbers and slots by age.
     pub(super) fn by_age(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.by_age.iter().map(|(&(_, number), &slot)| (number, slot))
+        self.by_number.iter().map(|(&number, &slot)| (number, slot))
     }
 
     pub(super) fn insert(&mut self, ticket: &Ticket) {
-        self.by_age.insert((ticket.arrived, ticket.number), ticket.slot);
+        self.by_number.insert(ticket.number, ticket.slot);
         self.tokens += u64::from(ticket.tokens);
         match &mut self.rank {
             Rank::Number => {}
@@ -135,7 +130,7 @@ impl Ready {
     }
 
     fn take_out(&mut self, ticket: &Ticket, charge: u32) {
-        let found = self.by_age.remove(&(ticket.arrived, ticket.number));
+        let found = self.by_number.remove(&ticket.number);
         debug_assert_eq!(found, Some(ticket.slot), "tickets are given back as they were");
         self.tokens -= u64::from(ticket.tokens);
         match &mut self.rank {
@@ -154,10 +149,10 @@ impl Ready {
     pub(super) fn scan(&self, turn: u64, horizon: u64, mut take: impl FnMut(u32) -> Option<u32>) {
         match &self.rank {
             Rank::Number => {
-                let _ = self.by_age.values().try_for_each(|&slot| take(slot).map(drop));
+                let _ = self.by_number.values().try_for_each(|&slot| take(slot).map(drop));
             }
             Rank::Key(jobs) => {
-                let oldest = self.oldest().filter(|_| turn % OLDEST_EVERY == OLDEST_EVERY - 1);
+                let oldest = self.oldest().filter(|_| turn % OLDEST_EVERY == OLDEST_EVERY - 1).map(|(_, slot)| slot);
                 let in_order = jobs.range((horizon, 0)..).chain(jobs.range(..(horizon, 0))).map(|(_, &slot)| slot);
                 let in_order = in_order.filter(|&slot| Some(slot) != oldest);
                 let _ = oldest.into_iter().chain(in_order).try_for_each(|slot| take(slot).map(drop));

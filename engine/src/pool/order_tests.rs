@@ -164,7 +164,7 @@ fn runs_like_the_reference(order: QueueOrder, ops: Vec<Op>, horizon: u64) -> Res
         let found = scanned(&ready, &entries, turn, horizon);
         prop_assert_eq!(found, expected(order, &entries, turn, horizon, &counters));
         prop_assert_eq!(ready.tokens(), entries.values().map(|e| u64::from(e.tokens)).sum::<u64>());
-        prop_assert_eq!(ready.oldest().map(u64::from), entries.keys().next().copied());
+        prop_assert_eq!(ready.oldest().map(|(number, _)| number), entries.keys().next().copied());
     }
     Ok(())
 }

@@ -37,22 +37,13 @@ struct Ended {
 }
 
 impl Ended {
-    /// As reported, or as charged on an emulated pool: there the computation follows its order at once and ends in time.
+    /// As reported, or as charged on an emulated pool: there the computation follows its order at once.
     fn of(running: &Running, reported: Reported) -> Ended {
-        match running.charge {
-            Some(charge) => Ended {
-                started: charge.due,
-                batch_wait: Span::ZERO,
-                compute: charge.span,
-                over: running.release().min(reported.now),
-            },
-            None => Ended {
-                started: running.started,
-                batch_wait: reported.waited,
-                compute: reported.compute,
-                over: reported.now,
-            },
-        }
+        let (batch_wait, compute) = match running.charge {
+            Some(charge) => (Span::ZERO, charge),
+            None => (reported.waited, reported.compute),
+        };
+        Ended { started: running.started, batch_wait, compute, over: reported.now }
     }
 }
 
@@ -70,7 +61,6 @@ impl PoolMachine {
         let Some(running) = verifier.running.take_if(answered) else { return };
         let ended = Ended::of(&running, reported);
         verifier.busy += ended.compute;
-        verifier.free = ended.over;
         verifier.breaker.succeed();
         self.running_jobs -= running.items.len();
         self.busy_changed(reported.now, -1);
@@ -87,7 +77,7 @@ impl PoolMachine {
             let claimed = self.item_done(ended, id, index as u32, item, outcome, share, out);
             unclaimed += if claimed { 0 } else { share };
         }
-        let overrun = running.charge.map_or(Span::ZERO, |_| reported.now.since(running.release()));
+        let overrun = running.charge.map_or(Span::ZERO, |charge| reported.compute - charge);
         let times = BatchTimes { compute: ended.compute, measured: reported.compute, overrun };
         out.push(Output::Record(self.batch_record(id, &running, times, total, unclaimed, true)));
         self.drained(reported.now, id, out);

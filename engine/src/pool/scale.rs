@@ -93,7 +93,6 @@ impl PoolMachine {
                 Some((at, id)) if at == next => {
                     scaling.starting.remove(&(at, id));
                     self.verifiers[usize::from(id)].stage = Stage::On;
-                    self.verifiers[usize::from(id)].free = at;
                     self.refresh(VerifierId(id));
                     self.place_the_unplaced();
                 }

@@ -29,8 +29,6 @@ pub(super) struct Verifier {
     pub(super) counted: bool,
     /// Batches started.
     pub(super) batches: u64,
-    /// On an emulated pool, when its last batch was over by what it was charged.
-    pub(super) free: Time,
     /// In this phase.
     pub(super) busy: Span,
     pub(super) off: Span,
@@ -76,7 +74,6 @@ impl Verifier {
             touched: false,
             counted: false,
             batches: 0,
-            free: Time::ZERO,
             busy: Span::ZERO,
             off: Span::ZERO,
             restarts: 0,

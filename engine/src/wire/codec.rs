@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_frame_comes_back_from_single_bytes() {
-        let frame = ClientFrame::Cancel { session: 7, upload: UploadId(300) };
+        let frame = ClientFrame::Cancel { session: 7, upload: UploadId(300), at: None };
         let mut bytes = Vec::new();
         let length = encode(&frame, LIMITS, &mut bytes).expect("short");
         assert_eq!(length, bytes.len());

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::acceptance::Next;
 use crate::device::payload::Payload;
-use crate::id::UploadId;
+use crate::id::{DeviceId, UploadId};
 use crate::method::Sampling;
 use crate::pool::RefuseReason;
 use crate::random::DrawKey;
 use crate::record::VerifyCost;
-use crate::time::Span;
+use crate::time::{Span, Time};
 
 /// From a device to the pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,12 +24,43 @@ pub enum ClientFrame {
         session: u32,
         /// The attempt.
         upload: UploadId,
+        /// When, by the clock that device and pool share.
+        at: Option<ClockReading>,
+    },
+    /// Nothing of this device arrives before a time, unless it is answered.
+    Promise {
+        /// Which device it is of the fleet: what arrives at the same time is taken in this order.
+        device: DeviceId,
+        /// That time, by the clock that device and pool share.
+        until: ClockReading,
+        /// How long nothing arrives after an answer has left the pool.
+        after_answer: Span,
     },
     /// The generation is over.
     Close {
         /// The device's session number.
         session: u32,
+        /// When, by the clock that device and pool share.
+        at: Option<ClockReading>,
     },
+}
+
+/// A time of the clock that devices and pool of one run share. It takes eight bytes whatever the time, so that runs that
+/// differ by nothing but when they began send equally many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClockReading([u8; 8]);
+
+impl From<Time> for ClockReading {
+    fn from(time: Time) -> ClockReading {
+        ClockReading(time.0.to_le_bytes())
+    }
+}
+
+impl From<ClockReading> for Time {
+    fn from(reading: ClockReading) -> Time {
+        Time(u64::from_le_bytes(reading.0))
+    }
 }
 
 /// Who calls.
@@ -66,6 +97,8 @@ pub struct Upload {
     pub wanted: Option<Span>,
     /// Expected risk, for schedulers; NaN if the device has no estimate.
     pub risk: f32,
+    /// When it arrives at the pool by the clock that both share: an emulated device sends it ahead. `None`: now.
+    pub arrives: Option<ClockReading>,
 }
 
 /// What an upload asks for.

@@ -39,6 +39,6 @@ mod tests {
         );
         assert_eq!(say(Hello { tokenizer: [8; 32], ..ours.clone() }), Err(Goodbye::Tokenizer));
         assert_eq!(say(Hello { vocab: 99, ..ours.clone() }), Err(Goodbye::Tokenizer));
-        assert_eq!(greet(&ours, 64, &ClientFrame::Close { session: 1 }), Err(Goodbye::OutOfOrder));
+        assert_eq!(greet(&ours, 64, &ClientFrame::Close { session: 1, at: None }), Err(Goodbye::OutOfOrder));
     }
 }

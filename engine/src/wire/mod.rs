@@ -12,11 +12,11 @@ mod frame;
 mod handshake;
 
 pub use codec::{FrameDecoder, Limits, WireError, encode};
-pub use frame::{ClientFrame, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome};
+pub use frame::{ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome};
 pub use handshake::{greet, welcome_fits};
 
 /// Version of the frames; peers must agree on it.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The ALPN of this version.
-pub const ALPN: &[u8] = b"specfleet/2";
+pub const ALPN: &[u8] = b"specfleet/3";

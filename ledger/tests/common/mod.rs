@@ -6,7 +6,7 @@ use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
 use specfleet_engine::record::{
     AuditRecord, BatchRecord, DeviceCounts, DeviceTimes, FinishReason, GenerationEnergy, GenerationRecord, Provenance,
-    RoundRecord, Source, UploadCost, UploadCounts, VerifierRecord, VerifyCost,
+    RoundRecord, RunClock, Source, UploadCost, UploadCounts, VerifierRecord, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, SCHEMA};
@@ -29,6 +29,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         data_sets: vec!["word-problems".to_owned()],
         accounting: 2,
         pool_cost: "calibrated".to_owned(),
+        clock: RunClock::Emulated,
         repeat: 1,
         seeds: 1,
         disturbance: None,

@@ -102,6 +102,7 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
             scenario: meta.scenario.clone(),
             scenario_hash: meta.scenario_hash.clone(),
             pool_cost: meta.pool_cost.clone(),
+            clock: meta.clock,
             noise: disturbance::verdict(&meta.noise()),
             seed: meta.seed,
             repeat: meta.repeat,

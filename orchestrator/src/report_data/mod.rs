@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use specfleet_analysis::{Metrics, Statistic, Summary, Validity};
-use specfleet_engine::record::Provenance;
+use specfleet_engine::record::{Provenance, RunClock};
 use specfleet_ledger::{Machine, RunKind, RunState};
 
 pub use build::{EXACT_UP_TO, of_run, report};
@@ -107,6 +107,8 @@ pub struct RunIdentity {
     pub scenario_hash: String,
     /// What batches were charged: `measured`, `calibrated`, `roofline` or `fixed`.
     pub pool_cost: String,
+    /// What its times follow.
+    pub clock: RunClock,
     /// `NOISY` with what disturbed it too much, in words; absent for a quiet run.
     pub noise: Option<String>,
     /// Its seed; that of its first pass where passes have seeds of their own.

@@ -173,6 +173,9 @@ fn damage(report: &ReportData) -> String {
 fn verdict(report: &ReportData) -> String {
     let validity = &report.validity;
     let line = report::verdict(validity.state, &validity.problems, &report.counts);
-    let lines = [format!("{line} · percentiles: {}", report.quantiles), report::charged(&report.run.pool_cost)];
+    let lines = [
+        format!("{line} · percentiles: {}", report.quantiles),
+        report::charged(&report.run.pool_cost, report.run.clock),
+    ];
     lines.into_iter().chain(report.run.noise.clone()).collect::<Vec<_>>().join("\n")
 }

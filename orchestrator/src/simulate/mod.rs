@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Fidelity, Settings};
+use specfleet_engine::record::RunClock;
 use specfleet_ledger::{RunKind, RunState, RunWriter};
 use specfleet_simulator::Timing;
 
@@ -88,6 +89,7 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
         keep_every: settings.simulate.keep_every,
     };
     meta.pool_cost = pool_cost::name(Some(&source.cost)).to_owned();
+    meta.clock = RunClock::Emulated;
     let empty = StreamSummary::new(results::header(&meta), &meta.methods, &meta.data_sets);
     let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
     let timings =

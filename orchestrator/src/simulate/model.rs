@@ -8,7 +8,7 @@ use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::method::{Method, Sampling};
 use specfleet_engine::pool::{Batch, ItemOutcome, SessionKey};
 use specfleet_engine::record::{GenerationRecord, VerifyCost};
-use specfleet_engine::time::Span;
+use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, Limits, ServerFrame, Upload, VerdictFrame, encode};
 use specfleet_model::{Model, SeqId};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
@@ -96,7 +96,7 @@ impl DeviceAnswers for ModelDevices {
     fn upload(&mut self, slot: u32, plan: &UploadPlan) -> (Box<Upload>, u32) {
         let held = self.slots[slot as usize].as_mut().and_then(|(store, last)| {
             *last = Some(*plan);
-            store.upload(plan, Span::ZERO, plan.wanted.map(|_| Span::ZERO))
+            store.upload(plan, Span::ZERO, plan.wanted.map(|_| Span::ZERO), Some(Time::ZERO.into()))
         });
         let Some(upload) = held else { unreachable!("the machine uploads drafts that it was given") };
         self.scratch.clear();

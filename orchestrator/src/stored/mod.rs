@@ -121,7 +121,7 @@ impl StoredRun {
             .is_none_or(|settings| settings.device.parts.iter().any(|part| part.link.follows_clock()));
         let live = matches!(self.meta().kind, RunKind::Live);
         let method = self.meta().methods.get(usize::from(method));
-        live && method.is_some_and(|method| is_host_timed(metric, method, rate_trace))
+        live && method.is_some_and(|method| is_host_timed(metric, method, self.meta().clock, rate_trace))
     }
 
     /// The name of a method.

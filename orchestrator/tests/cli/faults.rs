@@ -2,6 +2,20 @@
 
 use crate::common::*;
 
+/// Where fleet and pool live by declared times, which a killed verifier does not.
+#[test]
+fn killed_verifiers_end_no_emulated_run() {
+    let place = Place::new();
+    let common = ["--devices", "6", "--prompts", "12", "--max-new-tokens", "24", "--methods", "hlm,llm-only"];
+    place.quick("run", "whole", &common);
+    let faults = ["--fault", "kill-verifier@0.05", "--fault", "kill-verifier@0.1", "--fault", "kill-verifier@0.2"];
+    place.quick("run", "killed", &[&common[..], &faults].concat());
+    let (whole, killed) = (Results::read(&place.path("whole")), Results::read(&place.path("killed")));
+    assert_eq!((&killed.summary["state"], &killed.summary["clock"]), (&"VALID".into(), &"host".into()));
+    assert_eq!(whole.summary["clock"], "emulated");
+    assert_eq!(whole.decisions(), killed.decisions());
+}
+
 #[test]
 fn killed_verifiers_change_no_token() {
     let place = Place::new();

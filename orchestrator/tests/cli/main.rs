@@ -8,6 +8,7 @@ mod calibration;
 mod care;
 mod common;
 mod deterministic;
+mod emulated;
 mod exports;
 mod faults;
 mod full_disk;

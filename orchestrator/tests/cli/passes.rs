@@ -120,11 +120,12 @@ fn tokens_of(place: &Place, out: &str) -> BTreeMap<(u32, u16), Vec<u32>> {
 #[test]
 fn a_host_timed_figure_is_significant_only_between_repeated_runs() {
     let place = Place::new();
+    let measured = ["--methods", "hlm", "--set", "pool.cost=measured"];
     for out in ["one", "other"] {
-        live(&place, out, &["--methods", "hlm"]);
+        live(&place, out, &measured);
     }
     for out in ["many", "more"] {
-        live(&place, out, &["--methods", "hlm", "--repeat", "3"]);
+        live(&place, out, &[&measured[..], &["--repeat", "3"]].concat());
     }
     let name = |out: &str| place.name_of(out);
     let compared = |a: &str, b: &str| -> Value {
@@ -158,7 +159,8 @@ fn a_host_timed_figure_is_significant_only_between_repeated_runs() {
 #[test]
 fn a_single_run_says_what_its_intervals_are_over() {
     let place = Place::new();
-    let output = place.quick("run", "out", &[&SMALL[..], &["--methods", "hlm,ui-hlm"]].concat());
+    let arguments = [&SMALL[..], &["--methods", "hlm,ui-hlm", "--set", "pool.cost=measured"]].concat();
+    let output = place.quick("run", "out", &arguments);
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
         printed.contains("intervals of energy are over prompts, within this run: the next run may lie outside"),

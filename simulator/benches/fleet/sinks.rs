@@ -5,7 +5,7 @@ use std::sync::Arc;
 use specfleet_analysis::{GenerationTally, RunHeader, Scores, StreamSummary, Summary};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Method;
-use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, Source, VerifierRecord};
+use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, RunClock, Source, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::fitted::Fitted;
 use specfleet_simulator::{DeviceSink, PoolSink, SHARDS, Totals};
@@ -95,6 +95,7 @@ fn empty(method: &Method) -> StreamSummary {
         faults_injected: 0,
         accounting: 2,
         pool_cost: "fixed".to_owned(),
+        clock: RunClock::Emulated,
         repeat: 1,
         seeds: 1,
         noise: Vec::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use device_agent::{AgentOptions, Call, Device, Generate, Leave};
 use specfleet::parts::device_settings;
 use specfleet_engine::device::{self, DeviceMachine, DeviceSettings, OnRefused, Outages};
-use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, VerifierId};
+use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, UploadId, VerifierId};
 use specfleet_engine::pool::{self, PoolMachine};
 use specfleet_engine::time::{Span, Time};
 
@@ -17,7 +17,7 @@ use crate::common::{Carrier, Live, settings, source, system};
 /// A call of a device's machine. Records hold NaN, which equals nothing: outputs are compared as text.
 enum ToldDevice {
     Handle(device::Input, String),
-    Receive(u64, Time),
+    Receive(UploadId, Span, u64, Time),
 }
 
 /// What each device's machine was told, and when.
@@ -135,7 +135,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
         "pool.autoscale.cold_start_ms=20",
         "pool.autoscale.period_ms=40",
         "simulate.cost=\"fixed\"",
-        "simulate.batch_ms=2",
+        "simulate.batch_ms=8",
     ]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = source(&settings, folder.path());
@@ -173,10 +173,12 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
             tokenizer_digest: pair.tokenizer.digest(),
             events: live.events.clone(),
             origin: live.origin,
+            shares_clock: false,
+            in_a_row: 0,
             journal: Some(Arc::new(move |device, now, call: Call<'_>| {
                 let told = match call {
                     Call::Handle { input, outputs } => ToldDevice::Handle(input.clone(), format!("{outputs:?}")),
-                    Call::Receive { bits, arrives } => ToldDevice::Receive(bits, arrives),
+                    Call::Receive { upload, pool, bits, arrives } => ToldDevice::Receive(upload, pool, bits, arrives),
                 };
                 writing.lock().expect("no panic").entry(device).or_default().push((now, told));
             })),
@@ -220,8 +222,9 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
         let mut machine = DeviceMachine::new(device, all_settings[device.0 as usize].clone()).expect("valid settings");
         for (index, (now, call)) in told.into_iter().enumerate() {
             match call {
-                ToldDevice::Receive(bits, expected) => {
-                    assert_eq!(machine.receive(now, bits).0, expected, "{device:?}, call {index}");
+                ToldDevice::Receive(upload, pool, bits, expected) => {
+                    let left = machine.left_pool(now, upload, pool);
+                    assert_eq!(machine.receive(left, bits).0, expected, "{device:?}, call {index}");
                 }
                 ToldDevice::Handle(input, expected) => {
                     note(devices_saw, &format!("{input:?}"));

@@ -56,6 +56,7 @@ pub(crate) fn upload_of(session: u32, upload: u32, base: u32, tokens: &[u32], ke
         patience: Span::from_millis(60_000),
         wanted: None,
         risk: f32::NAN,
+        arrives: None,
     }
 }
 

@@ -116,6 +116,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
         max_connections: 32,
         events,
         origin: Instant::now(),
+        shares_clock: false,
         journal: None,
         model,
     }

@@ -89,7 +89,7 @@ fn a_hello_that_does_not_fit() {
 fn frames_out_of_order() {
     run(with_bystander(async |world| {
         let mut client = Client::open(world, Dial::default()).await;
-        client.say(&ClientFrame::Close { session: 1 }).await;
+        client.say(&ClientFrame::Close { session: 1, at: None }).await;
         assert_eq!(client.goodbye().await.1, Goodbye::OutOfOrder);
         let mut client = Client::connect(world).await;
         client.say(&ClientFrame::Hello(hello(&world.model))).await;

@@ -116,7 +116,7 @@ async fn live(world: &World) {
             client.upload(&upload).await;
         }
         if round == 2 {
-            clients[0].say(&ClientFrame::Cancel { session: round, upload: UploadId(round) }).await;
+            clients[0].say(&ClientFrame::Cancel { session: round, upload: UploadId(round), at: None }).await;
         }
         if round == 3 || round == 5 {
             world.pool.kill_verifier(VerifierId(0)).await.expect("it is there");
@@ -129,7 +129,7 @@ async fn live(world: &World) {
             if round != 2 || number != 0 {
                 client.hear().await.expect("an answer");
             }
-            client.say(&ClientFrame::Close { session: round }).await;
+            client.say(&ClientFrame::Close { session: round, at: None }).await;
         }
         if round == 6 {
             clients.pop();

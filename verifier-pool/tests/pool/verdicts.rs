@@ -249,7 +249,7 @@ fn a_cancelled_upload_ends_silently_and_its_session_goes_on() {
         let mut cancelled = Generation::new(31, 1, 10);
         client.upload(&cancelled.next_upload()).await;
         world.until(|s| s.outstanding.queued_jobs == 1).await;
-        client.say(&ClientFrame::Cancel { session: 1, upload: UploadId(1) }).await;
+        client.say(&ClientFrame::Cancel { session: 1, upload: UploadId(1), at: None }).await;
         world.until(|s| s.counts.cancelled == 1 && s.outstanding.queued_jobs == 0).await;
         // The device sends the same again under another number, and another session fills the batch.
         let again = cancelled.next_upload();
@@ -260,7 +260,7 @@ fn a_cancelled_upload_ends_silently_and_its_session_goes_on() {
         cancelled.take_verdict(&world, &mut client, &again).await;
         other.take_verdict(&world, &mut client, &filling).await;
         for session in [1, 2] {
-            client.say(&ClientFrame::Close { session }).await;
+            client.say(&ClientFrame::Close { session, at: None }).await;
         }
         let status = world.until(|s| s.sessions == 0 && s.kv[0].sequences == 0).await;
         assert_eq!(status.counts, UploadCounts { sent: 3, verdicts: 2, refused: 0, cancelled: 1 });

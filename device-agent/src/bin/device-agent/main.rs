@@ -152,6 +152,8 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         tokenizer_digest: tokenizer.digest(),
         events: sender,
         origin: Instant::now(),
+        shares_clock: false,
+        in_a_row: 0,
         journal: None,
     };
     Ok(Task { tokenizer, prompt, settings, options, events, notice })

@@ -65,7 +65,6 @@ impl DeviceMachine {
     fn lose_uploads(&mut self, now: Time) {
         let Some(generation) = &mut self.generation else { return };
         generation.uploaded = 0;
-        generation.attempt.give_up(&mut generation.times);
         match generation.network {
             Network::Quiet | Network::Blocked { .. } => {}
             Network::Awaiting { drafts, .. } => {

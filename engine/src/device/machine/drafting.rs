@@ -143,7 +143,6 @@ impl DeviceMachine {
                 generation.times.uncertainty += charge.uncertainty;
                 generation.times.importance += charge.importance;
                 generation.times.overrun += elapsed - charge.total();
-                generation.attempt.drafted(computing.since, charge.total());
             }
             DeviceCost::Host { .. } => generation.times.draft += elapsed,
         }

@@ -31,8 +31,7 @@ impl DeviceMachine {
         let Transfer { arrives, airtime, snr, .. } =
             self.link.transfer(&self.settings.link, key, Direction::Up, now, bits);
         generation.airtime_up += airtime;
-        generation.attempt.give_up(&mut generation.times);
-        generation.attempt = Attempt::begin(now, key.position, key.attempt, arrives.since(now));
+        generation.attempt = Attempt::begin(arrives, key.position, key.attempt);
         let cost = &mut generation.cost;
         cost.attempts += 1;
         cost.bits += bits;
@@ -118,7 +117,6 @@ impl DeviceMachine {
             generation.uploads.verdicts += 1;
             generation.network = Network::Quiet;
         }
-        self.charge_waiting(now, verdict.cost.pool_time(), verdict.downlink);
         self.apply(now, awaited, verdict, out);
     }
 
@@ -158,8 +156,6 @@ impl DeviceMachine {
         if let Some(extras) = &mut self.extras {
             extras.announced(now, refusal.price);
         }
-        self.charge_waiting(now, Span::ZERO, refusal.downlink);
-        let Some(generation) = &mut self.generation else { return };
         if refusal.reason.is_final() {
             generation.network = Network::Quiet;
             generation.ending = Some(FinishReason::Failed);
@@ -192,7 +188,6 @@ impl DeviceMachine {
     pub(super) fn cancel(&mut self, now: Time, upload: UploadId, out: &mut Vec<Output>) {
         let Some(generation) = &mut self.generation else { return };
         generation.uploads.cancelled += 1;
-        generation.attempt.give_up(&mut generation.times);
         self.fall_silent(now);
         out.push(Output::Cancel(upload));
     }
@@ -206,7 +201,6 @@ impl DeviceMachine {
             out.push(Output::Cancel(upload));
         }
         generation.network = Network::Quiet;
-        generation.attempt.give_up(&mut generation.times);
         if self.settings.on_unreachable == OnUnreachable::Local && drafts > 0 {
             let reason = generation.upload_reason;
             generation.cost = SendingCost::NONE;
