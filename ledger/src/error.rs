@@ -83,6 +83,16 @@ pub enum LedgerError {
         /// Generations that the store holds.
         found: u64,
     },
+    /// The rounds of the closed generations are fewer, or more, than these were closed with.
+    #[error("{path}: closed generations have {expected} rounds, {found} are stored")]
+    MissingRows {
+        /// The store.
+        path: PathBuf,
+        /// Rounds that the generations were closed with.
+        expected: u64,
+        /// Rounds of theirs that the store holds.
+        found: u64,
+    },
     /// A tag that could not be told apart in a list.
     #[error("tag {0:?} is none: use 1 to 64 characters without spaces and commas, and do not start with '-'")]
     BadTag(String),

@@ -45,6 +45,11 @@ impl Closed {
         Some(self.rows[at].1)
     }
 
+    /// Rounds that all of them were closed with.
+    pub(crate) fn all_rounds(&self) -> u64 {
+        self.rows.iter().map(|(_, rounds)| u64::from(*rounds)).sum()
+    }
+
     /// Their ids, in order.
     pub(crate) fn ids(&self) -> impl Iterator<Item = GenerationId> + '_ {
         self.rows.iter().map(|(id, _)| *id)

@@ -20,7 +20,7 @@
 //! * **Scans decode what they are asked for.** [`RunReader::scan_rounds`] and [`RunReader::fold_rounds`] hand out columns,
 //!   and step over the others.
 //! * **Damage costs what lies in it.** A chunk that does not decode is an error in its place, with its table, number and
-//!   key; everything else is read. [`verify()`] looks at every chunk.
+//!   key; everything else is read, and [`RunReader::damage_log`] knows what was met. [`verify()`] looks at every chunk.
 //! * **Scores come later.** [`ScoreWriter`] adds rows of the table `scores` to a run that has ended, under the run's lock.
 //! * **A crash takes at most what came after the last [`RunWriter::flush`]**, which the caller does at least each second.
 
@@ -29,6 +29,7 @@ mod chunk;
 mod codec;
 mod columns;
 mod compact;
+mod damage;
 mod edit;
 mod energy;
 mod error;
@@ -51,6 +52,7 @@ pub use chunk::MAX_CHUNK_BYTES;
 pub use codec::MAX_LIST_ELEMENTS;
 pub use columns::{RoundChunk, RoundColumn, RoundPiece, RoundRows};
 pub use compact::{CompactStep, Compacted, compact, compact_watched};
+pub use damage::{DamageLog, Unreadable};
 pub use edit::{edit_tags, is_busy, remove, run_bytes};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;

@@ -7,11 +7,12 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
 
 use crate::chunk::{self, Row};
+use crate::damage::DamageLog;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::index::{Closed, Places};
 use crate::lock::RunLock;
-use crate::meta::{self, Meta, RunState, SUMMARY_FILE};
+use crate::meta::{self, Meta, Progress, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
 use crate::store;
@@ -38,6 +39,7 @@ pub struct RunReader {
     places: OnceLock<Places>,
     damaged: OnceLock<Vec<LedgerError>>,
     cache: Mutex<Vec<(u64, Arc<Vec<RoundRecord>>)>>,
+    damage_log: DamageLog,
     /// Keeps those away who would compact the run, delete it or add to it. Declared after `store`, so dropped after it.
     _lock: Option<RunLock>,
 }
@@ -95,6 +97,7 @@ impl RunReader {
             places: OnceLock::new(),
             damaged: OnceLock::new(),
             cache: Mutex::new(Vec::new()),
+            damage_log: DamageLog::default(),
             _lock: None,
         })
     }
@@ -127,9 +130,29 @@ impl RunReader {
         })
     }
 
-    /// The closed generations, in the order in which they were closed.
+    /// What was met so far that could not be read, skipped errors included.
+    pub fn damage_log(&self) -> &DamageLog {
+        &self.damage_log
+    }
+
+    /// The closed generations, in the order in which they were closed. After the last one comes an error if `progress.json`
+    /// tells of more than there are: the end of a table leaves no gap that a chunk's number would show.
     pub fn generations(&self) -> impl Iterator<Item = Result<GenerationRecord, LedgerError>> + '_ {
-        self.rows::<ClosedGeneration>().map(|row| row.map(|row| row.record))
+        let rows = self.rows::<ClosedGeneration>().map(|row| row.map(|row| row.record));
+        rows.chain(std::iter::once_with(|| self.missing_generations().map(Err)).flatten())
+    }
+
+    /// The error of a run whose `progress.json` tells of more closed generations than the store holds, or of nothing.
+    fn missing_generations(&self) -> Option<LedgerError> {
+        let found = self.closed().len() as u64;
+        let error = match Progress::read(&self.run_dir) {
+            Ok(said) if said.generations <= found => return None,
+            Ok(said) => {
+                LedgerError::MissingGenerations { path: self.store_dir.clone(), expected: said.generations, found }
+            }
+            Err(error) => error,
+        };
+        Some(self.damage_log.note(Table::Generations, error))
     }
 
     /// Number of closed generations.
@@ -163,12 +186,10 @@ impl RunReader {
             to_absolute(&mut rounds[start..], place.piece.first, place.piece.base);
         }
         match self.closed().rounds(id) {
-            Some(expected) if expected as usize != rounds.len() => Err(LedgerError::MissingRounds {
-                path: self.store_dir.clone(),
-                id,
-                expected,
-                found: rounds.len() as u32,
-            }),
+            Some(expected) if expected as usize != rounds.len() => {
+                let (path, found) = (self.store_dir.clone(), rounds.len() as u32);
+                Err(self.damage_log.note(Table::Rounds, LedgerError::MissingRounds { path, id, expected, found }))
+            }
             _ => Ok(rounds),
         }
     }
@@ -241,7 +262,7 @@ impl RunReader {
                 Err(error) => {
                     let next = numbers.last().map_or(first, |number: &u64| number.saturating_add(1));
                     numbers.append(&mut self.numbers_from_behind(table, next, last));
-                    return (numbers, Some(LedgerError::store(&self.store_dir, error)));
+                    return (numbers, Some(self.unreadable(table, error)));
                 }
             }
         }
@@ -260,7 +281,7 @@ impl RunReader {
     /// One chunk as it lies in the store.
     pub(crate) fn value(&self, table: Table, sequence: u64) -> Result<sled::IVec, LedgerError> {
         let value = self.store.get(table.key(sequence));
-        let value = value.map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        let value = value.map_err(|error| self.unreadable(table, error))?;
         value.ok_or_else(|| self.damage(table, sequence, "it is missing".to_owned()))
     }
 
@@ -285,8 +306,20 @@ impl RunReader {
         })
     }
 
-    /// The same, as they lie in the store. A page that sled cannot read gives one error, for all the chunks in it.
+    /// The same, as they lie in the store. A page that sled cannot read gives one error, for all the chunks in it, and so do
+    /// chunks that are missing before another one.
     pub(crate) fn entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
+        let mut next = 0;
+        self.stored_entries(table).flat_map(move |entry| {
+            let number = entry.as_ref().map_or(next, |(number, _)| *number);
+            let gap = self.gap(table, next, number).map(Err);
+            next = if entry.is_ok() { number.saturating_add(1) } else { next };
+            gap.into_iter().chain(std::iter::once(entry))
+        })
+    }
+
+    /// The same without a look at the numbers.
+    fn stored_entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
         let mut entries = Some(self.store.scan_prefix([table.tag()]));
         let mut behind = Vec::new().into_iter();
         let mut next = 0;
@@ -303,7 +336,7 @@ impl RunReader {
                 Some(Err(error)) => {
                     entries = None;
                     behind = self.numbers_from_behind(table, next, u64::MAX).into_iter();
-                    return Some(Err(LedgerError::store(&self.store_dir, error)));
+                    return Some(Err(self.unreadable(table, error)));
                 }
                 None => entries = None,
             }
@@ -332,7 +365,24 @@ impl RunReader {
         Ok(Arc::clone(rows))
     }
 
+    /// The error of a damaged chunk, noted.
     pub(crate) fn damage(&self, table: Table, sequence: u64, reason: String) -> LedgerError {
-        LedgerError::DamagedChunk { path: self.store_dir.clone(), table, sequence, reason }
+        let error = LedgerError::DamagedChunk { path: self.store_dir.clone(), table, sequence, reason };
+        self.damage_log.note(table, error)
+    }
+
+    /// The error of chunks that were to come next and are not there, where chunk `number` is; chunks are numbered without
+    /// gaps, and a gap is one finding, however wide it is.
+    pub(crate) fn gap(&self, table: Table, next: u64, number: u64) -> Option<LedgerError> {
+        match number.saturating_sub(next) {
+            0 => None,
+            1 => Some(self.damage(table, next, "it is missing".to_owned())),
+            _ => Some(self.damage(table, next, format!("it is missing, as all are before chunk {number}"))),
+        }
+    }
+
+    /// What sled says of a table's page, noted.
+    fn unreadable(&self, table: Table, error: sled::Error) -> LedgerError {
+        self.damage_log.note(table, LedgerError::store(&self.store_dir, error))
     }
 }

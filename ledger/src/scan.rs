@@ -1,7 +1,9 @@
 //! Scanning rounds by columns, chunk by chunk, on one thread or several.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use specfleet_engine::record::RoundRecord;
@@ -32,11 +34,26 @@ impl RunReader {
     ) -> impl Iterator<Item = Result<RoundChunk, LedgerError>> + use<'_> {
         let wanted = Projection::new(columns);
         let (numbers, errors) = self.round_chunks();
-        errors.into_iter().map(Err).chain(numbers.into_iter().map(move |number| {
+        let closed = Rc::new(Cell::new(Some(0)));
+        let seen = Rc::clone(&closed);
+        if !errors.is_empty() {
+            closed.set(None);
+        }
+        let chunks = numbers.into_iter().map(move |number| {
             let mut chunk = RoundChunk::default();
-            self.read_rounds(number, wanted, &mut chunk)?;
-            Ok(chunk)
-        }))
+            match self.read_rounds(number, wanted, &mut chunk) {
+                Ok(()) => {
+                    seen.set(seen.get().map(|rounds: u64| rounds + closed_rounds(&chunk)));
+                    Ok(chunk)
+                }
+                Err(error) => {
+                    seen.set(None);
+                    Err(error)
+                }
+            }
+        });
+        let end = std::iter::once_with(move || self.lacking_rounds(closed.get()?).map(Err)).flatten();
+        errors.into_iter().map(Err).chain(chunks).chain(end)
     }
 
     /// The same, folded on `threads` threads: the store is divided into contiguous parts, each part starts with `start()`
@@ -56,6 +73,7 @@ impl RunReader {
         let (numbers, mut all_damage) = self.round_chunks();
         let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).collect();
         let next = AtomicUsize::new(0);
+        let closed = AtomicU64::new(0);
         let results: Vec<Part<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             let mut chunk = RoundChunk::default();
@@ -65,7 +83,10 @@ impl RunReader {
                 let (mut state, mut damage) = (start(), Vec::new());
                 for number in *part {
                     match self.read_rounds(*number, wanted, &mut chunk) {
-                        Ok(()) => step(&mut state, &chunk),
+                        Ok(()) => {
+                            closed.fetch_add(closed_rounds(&chunk), Ordering::Relaxed);
+                            step(&mut state, &chunk);
+                        }
                         Err(error) => damage.push(error),
                     }
                 }
@@ -85,7 +106,19 @@ impl RunReader {
         let results = results.into_iter().filter_map(|result| result.into_inner().ok().flatten());
         let (states, damage): (Vec<S>, Vec<Vec<LedgerError>>) = results.unzip();
         all_damage.extend(damage.into_iter().flatten());
+        if all_damage.is_empty() {
+            all_damage.extend(self.lacking_rounds(closed.into_inner()));
+        }
         (states, all_damage)
+    }
+
+    /// The error of a scan without one that found another number of rounds of closed generations than these were closed with:
+    /// the end of a table leaves no gap that a chunk's number would show.
+    fn lacking_rounds(&self, found: u64) -> Option<LedgerError> {
+        let expected = self.closed().all_rounds();
+        let path = self.store_dir().to_path_buf();
+        let error = LedgerError::MissingRows { path, expected, found };
+        (expected != found).then(|| self.damage_log().note(Table::Rounds, error))
     }
 
     /// The numbers of the chunks of rounds, in order: those that have pieces, and those that lack them; and why these are
@@ -110,6 +143,11 @@ impl RunReader {
             next = number.saturating_add(1);
         }
         fill(&mut numbers, next, u64::MAX);
+        let mut next = 0;
+        for number in &numbers {
+            errors.extend(self.gap(Table::Rounds, next, *number));
+            next = number.saturating_add(1);
+        }
         (numbers, errors)
     }
 
@@ -154,4 +192,9 @@ impl RunReader {
         }
         Ok(())
     }
+}
+
+/// Rows of closed generations in a chunk.
+fn closed_rounds(chunk: &RoundChunk) -> u64 {
+    chunk.pieces.iter().filter(|piece| piece.closed).map(|piece| piece.range.len() as u64).sum()
 }

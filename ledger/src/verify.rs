@@ -84,7 +84,6 @@ impl RunReader {
         count: impl Fn(&[u8], u32) -> Result<usize, crate::codec::Malformed>,
     ) -> Result<TableCheck, LedgerError> {
         let mut check = TableCheck { table, chunks: 0, rows: 0, bytes: 0, damaged: Vec::new() };
-        let mut next = 0;
         for entry in self.entries(table) {
             let (number, value) = match entry {
                 Ok(entry) => entry,
@@ -93,8 +92,6 @@ impl RunReader {
                     continue;
                 }
             };
-            self.report_gap(table, next, number, &mut check.damaged);
-            next = number.saturating_add(1);
             check.chunks += 1;
             check.bytes += value.len() as u64;
             match count(&value, self.meta().schema) {
@@ -103,15 +100,6 @@ impl RunReader {
             }
         }
         Ok(check)
-    }
-
-    /// A gap is one finding, however wide it is.
-    fn report_gap(&self, table: Table, next: u64, number: u64, damaged: &mut Vec<LedgerError>) {
-        match number.saturating_sub(next) {
-            0 => {}
-            1 => damaged.push(self.damage(table, next, "it is missing".to_owned())),
-            _ => damaged.push(self.damage(table, next, format!("it is missing, as all are before chunk {number}"))),
-        }
     }
 
     /// The same for rounds, which must be as many as their pieces say.
@@ -135,8 +123,10 @@ impl RunReader {
             damaged.iter().any(|other| other.to_string() == error.to_string())
         };
         for error in errors {
-            if !known(&check.damaged, &error) {
-                check.damaged.push(error);
+            match error {
+                LedgerError::DamagedChunk { sequence, .. } => drop(found.insert(sequence, error)),
+                other if known(&check.damaged, &other) => {}
+                other => check.damaged.push(other),
             }
         }
         for number in numbers {

@@ -280,6 +280,59 @@ fn rows_that_are_said_to_be_stored_are_missed() {
     );
 }
 
+/// What a caller skips over, and what leaves no error in its place, is known to the reader all the same.
+#[test]
+fn damage_that_was_met_is_remembered() {
+    let dir = tempdir().expect("a temporary folder");
+    let met = |run_dir: &std::path::Path, read: &dyn Fn(&RunReader)| {
+        let reader = RunReader::open(run_dir).expect("the rest is readable");
+        assert!(reader.damage_log().met().is_empty(), "nothing was read yet");
+        read(&reader);
+        read(&reader);
+        reader.damage_log().met()
+    };
+    let skip = |reader: &RunReader| assert!(reader.scan_rounds(&[]).flatten().count() > 0);
+    let fold = |reader: &RunReader| drop(reader.fold_rounds(&[], 2, || (), |(), _| ()));
+    let generations = |reader: &RunReader| assert_eq!(reader.generations().flatten().count(), 40);
+    let remove = |run_dir: &std::path::Path, tables: &[u8], sequence: u64| {
+        let store = open_store(&run_dir.join("store"));
+        for table in tables {
+            let key = [&[*table][..], &sequence.to_be_bytes()].concat();
+            assert!(store.remove(key).expect("a removal").is_some());
+        }
+    };
+
+    let sound = finished(dir.path(), "sound", 40);
+    assert_eq!((met(&sound, &skip), met(&sound, &generations)), (Vec::new(), Vec::new()));
+    let changed = finished(dir.path(), "changed", 40);
+    damage(&changed, b'r', 2, |chunk| chunk[60] ^= 4);
+    for read in [&skip as &dyn Fn(&RunReader), &fold] {
+        let found = met(&changed, read);
+        assert!(matches!(&found[..], [one] if one.table == Table::Rounds && one.why.contains("chunk 2")), "{found:?}");
+    }
+    // A hole in the middle, then the end.
+    let cut = finished(dir.path(), "cut", 40);
+    remove(&cut, b"rp", 1);
+    for read in [&skip as &dyn Fn(&RunReader), &fold] {
+        let found = met(&cut, read);
+        assert!(matches!(&found[..], [one] if one.why.contains("chunk 1") && one.why.contains("missing")), "{found:?}");
+    }
+    let short = finished(dir.path(), "short", 40);
+    let last =
+        verify(&short).expect("a check").tables.iter().find(|t| t.table == Table::Rounds).expect("rounds").chunks - 1;
+    remove(&short, b"rp", last);
+    for read in [&skip as &dyn Fn(&RunReader), &fold] {
+        let found = met(&short, read);
+        assert!(matches!(&found[..], [one] if one.why.contains("closed generations have 16000 rounds")), "{found:?}");
+    }
+    fs::write(sound.join("progress.json"), r#"{"generations": 41}"#).expect("a file");
+    let found = met(&sound, &generations);
+    assert!(
+        matches!(&found[..], [one] if one.why.contains("41 closed generations are said to be stored")),
+        "{found:?}"
+    );
+}
+
 #[test]
 fn tags_come_and_go_and_nothing_else_changes() {
     let dir = tempdir().expect("a temporary folder");
