@@ -5,6 +5,7 @@
 //! shown: what is not shown costs a comparison of two numbers, and nothing is formatted or allocated for it.
 
 mod output;
+mod visible;
 
 use std::env;
 use std::io::Write;
@@ -18,6 +19,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use output::{Printer, print_help, print_line};
+pub use visible::{visible, visible_name};
 
 /// Names the filter where no flag does.
 pub const VARIABLE: &str = "SPECFLEET_LOG";
@@ -66,7 +68,7 @@ pub enum LogError {
 }
 
 /// Tells the user something on standard error, as `eprintln!` does. A line that cannot be written, because the disk behind it
-/// is full or its reader has gone, is lost: what the program does goes on.
+/// is full or its reader has gone, is lost: what the program does goes on. Control characters are shown, not obeyed.
 #[macro_export]
 macro_rules! say {
     ($($words:tt)*) => { $crate::say_line(::std::format_args!($($words)*)) };
@@ -74,7 +76,7 @@ macro_rules! say {
 
 /// What [`say!`] does.
 pub fn say_line(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", visible(&line.to_string()));
 }
 
 impl LogArgs {

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use crate::visible::visible;
+
 /// Prints to standard output until that fails, and nothing from then on: for a program that goes on without it.
 #[derive(Debug, Default)]
 pub struct Printer {
@@ -12,11 +14,11 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Prints a text at once, without a line break of its own.
+    /// Prints a text at once, without a line break of its own. Control characters in it are shown, not obeyed.
     pub fn write(&mut self, text: impl Display) {
         if self.failure.is_none() {
             let mut output = io::stdout().lock();
-            self.failure = write!(output, "{text}").and_then(|()| output.flush()).err();
+            self.failure = write!(output, "{}", visible(&text.to_string())).and_then(|()| output.flush()).err();
         }
     }
 
