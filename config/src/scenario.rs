@@ -49,7 +49,7 @@ impl Scenario {
     }
 
     /// Applies `--set key=value`: a dotted key, and a value in TOML's own syntax or a bare text. Relative paths in it
-    /// are relative to the working folder. Later overrides win.
+    /// are relative to the working folder. Later overrides win; a table that would drop keys of the one in its place is refused.
     pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
         self.assign("--set", assignment)
     }
@@ -61,7 +61,31 @@ impl Scenario {
             .map(|(key, value)| (key.trim(), value.trim()))
             .filter(|(key, _)| !key.is_empty() && key.split('.').all(|segment| !segment.trim().is_empty()))
             .ok_or_else(|| ConfigError::Assignment { assignment: assignment.to_owned() })?;
-        self.document.put(flag, key, parse_value(value))
+        let value = parse_value(value);
+        self.refuse_dropping(flag, key, &value)?;
+        self.document.put(flag, key, value)
+    }
+
+    /// Refuses a whole table where a table stands with keys that the new one does not name: they would be gone without a word,
+    /// those that a flag set among them. Merging the two would mix what belongs together, such as two device profiles.
+    fn refuse_dropping(&self, flag: &str, key: &str, value: &Value) -> Result<(), ConfigError> {
+        let Value::Table(table) = value else { return Ok(()) };
+        let names = |dropped: &str| {
+            let path = dropped.strip_prefix(key).and_then(|rest| rest.strip_prefix('.'));
+            path.is_none_or(|path| sets(table, path))
+        };
+        let dropped: Vec<String> = self.document.given(key).into_iter().filter(|given| !names(given)).collect();
+        let Some(first) = dropped.first() else { return Ok(()) };
+        let listed = dropped.iter().take(MOST_LISTED).map(|key| format!("{key} ({})", self.document.origin_of(key)));
+        let listed = listed.collect::<Vec<_>>().join(", ");
+        let more = dropped.len().saturating_sub(MOST_LISTED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let example = table.keys().next().map_or_else(|| first.clone(), |name| format!("{key}.{name}"));
+        Err(ConfigError::Conflict {
+            origin: flag.to_owned(),
+            key: key.to_owned(),
+            problem: format!("this table would drop {listed}{more}; set its keys one by one, such as {example}=…"),
+        })
     }
 
     /// Applies another flag, such as `--devices`, in whose name mistakes are reported.
@@ -98,6 +122,19 @@ impl Scenario {
     #[cfg(test)]
     fn keys(&self) -> Vec<String> {
         self.document.asked()
+    }
+}
+
+/// Dropped keys that a message lists; the others are counted.
+const MOST_LISTED: usize = 4;
+
+/// Whether a table has a value at a dotted path, or at a part of it that is no table.
+fn sets(table: &toml::Table, path: &str) -> bool {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    match (table.get(name), rest) {
+        (None, _) => false,
+        (Some(Value::Table(inner)), Some(rest)) => sets(inner, rest),
+        (Some(_), _) => true,
     }
 }
 

@@ -23,7 +23,7 @@ enum Kind {
 
 /// Reads a device profile: seconds and joules per step, or the power of this machine.
 pub(super) fn read(section: &Section<'_>) -> Result<DeviceProfile, ConfigError> {
-    let name = section.required_text("name")?.to_owned();
+    let name = super::name_of(section)?;
     let source = section.required_text("source")?.to_owned();
     let kind = section.required_choice("kind", &[("declared", Kind::Declared), ("host", Kind::Host)])?;
     let cost = match kind {

@@ -26,7 +26,7 @@ enum Kind {
 
 /// Reads a link profile.
 pub(super) fn read(section: &Section<'_>) -> Result<LinkProfile, ConfigError> {
-    let name = section.required_text("name")?.to_owned();
+    let name = super::name_of(section)?;
     let source = section.required_text("source")?.to_owned();
     let emulated = section.opt_flag("emulated")?.ok_or_else(|| section.missing("emulated", "true or false".into()))?;
     let kinds = [("fading", Kind::Fading), ("constant", Kind::Constant), ("trace", Kind::Trace)];

@@ -57,6 +57,21 @@ pub(crate) fn model(section: &Section<'_>, name: &str) -> Result<DeclaredModel, 
     one(section, name, value, ("models", Preset::MODELS), model::read)
 }
 
+/// Longest name of a profile, in bytes.
+const LONGEST_NAME: usize = 128;
+
+/// The name of a profile, which stands in tables, files and groups of queries: one line that means nothing to a terminal or a
+/// spreadsheet.
+fn name_of(section: &Section<'_>) -> Result<String, ConfigError> {
+    let name = section.required_text("name")?;
+    let plain = |c: char| c.is_alphanumeric() || c == ' ' || c.is_ascii_punctuation();
+    if name.len() <= LONGEST_NAME && name.starts_with(char::is_alphanumeric) && name.chars().all(plain) {
+        return Ok(name.to_owned());
+    }
+    let allowed = "may have letters, digits, spaces and punctuation, and must start with a letter or digit";
+    Err(section.conflict("name", format!("{name:?} is no name: it {allowed}, at most {LONGEST_NAME} bytes")))
+}
+
 type Presets = (&'static str, &'static [Preset]);
 
 fn single<T>(

@@ -19,7 +19,7 @@ pub struct DeclaredModel {
 pub(super) fn read(section: &Section<'_>) -> Result<DeclaredModel, ConfigError> {
     Ok(DeclaredModel {
         size: ModelSize {
-            name: section.required_text("name")?.to_owned(),
+            name: super::name_of(section)?,
             parameters: section.required_number("parameters", 1.0..=1e15)?,
             parameter_bytes: section.required_number("parameter_bytes", 0.125..=16.0)?,
             layers: section.required_integer("layers", 1..=65_536)?,

@@ -54,7 +54,7 @@ pub(crate) struct DeclaredVerifier {
 /// Reads a verifier profile.
 pub(super) fn read(section: &Section<'_>) -> Result<DeclaredVerifier, ConfigError> {
     let profile = VerifierProfile {
-        name: section.required_text("name")?.to_owned(),
+        name: super::name_of(section)?,
         source: section.required_text("source")?.to_owned(),
         batch_watts: section.required_number("batch_watts", WATTS)?,
         idle_watts: section.required_number("idle_watts", WATTS)?,
