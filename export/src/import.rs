@@ -111,10 +111,21 @@ fn check_names(path: &Path, meta: &Meta) -> Result<(), ExportError> {
     let methods = meta.methods.iter().map(|method| ("method", &method.name));
     let data_sets = meta.data_sets.iter().map(|name| ("data set", name));
     let scorers = meta.scorers.iter().flat_map(|scorer| [("scorer", &scorer.name), ("scorer's unit", &scorer.unit)]);
-    let mut names = methods.chain(data_sets).chain(scorers);
-    names.find(|(_, name)| name.len() > LONGEST_NAME).map_or(Ok(()), |(what, name)| {
+    let names = || methods.clone().chain(data_sets.clone()).chain(scorers.clone());
+    names().find(|(_, name)| name.len() > LONGEST_NAME).map_or(Ok(()), |(what, name)| {
         let why =
             format!("the name of a {what} has {} bytes, {LONGEST_NAME} are allowed: {:?}", name.len(), clip(name));
+        Err(ExportError::not_importable(path, why))
+    })?;
+    // Control characters and what changes the order of others on a line.
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let tags = meta.tags.iter().map(|tag| ("tag", tag));
+    let mut names = names().chain(tags);
+    names.find(|(_, name)| name.contains(hidden)).map_or(Ok(()), |(what, name)| {
+        let why = format!("the name of a {what} holds characters that no line shows: {:?}", clip(name));
         Err(ExportError::not_importable(path, why))
     })
 }

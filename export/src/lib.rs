@@ -5,6 +5,7 @@
 //! and sixteen bytes per generation.
 
 mod aside;
+mod csv_cell;
 mod error;
 mod export;
 mod folder;
@@ -20,6 +21,7 @@ mod trace;
 mod values;
 mod visit;
 
+pub use csv_cell::csv_cell;
 pub use error::ExportError;
 pub use export::{Exported, Options, export};
 pub use import::{Imported, import};

@@ -1,8 +1,10 @@
 //! Tables as CSV and as JSON lines.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use crate::csv_cell::csv_cell;
 use crate::schema::Column;
 use crate::values::{Batch, Values};
 
@@ -15,11 +17,8 @@ pub(crate) fn csv_header(columns: &[Column], to: &mut impl Write) -> io::Result<
 /// Rows as CSV: NULL is nothing, a list is its values with spaces between them (a missing one is `NULL`).
 pub(crate) fn csv(batch: &Batch, line: &mut String, to: &mut impl Write) -> io::Result<()> {
     let words = words(batch, |word, to| {
-        if word.is_empty() || word.contains(['"', ',', '\n', '\r']) {
-            write!(to, "\"{}\"", word.replace('"', "\"\""))
-        } else {
-            to.write_str(word)
-        }
+        // NULL is nothing, so an empty text has its quotes.
+        to.write_str(if word.is_empty() { Cow::Borrowed("\"\"") } else { csv_cell(word) }.as_ref())
     });
     for row in 0..batch.rows() {
         line.clear();

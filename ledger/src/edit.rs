@@ -12,9 +12,10 @@ use crate::store;
 const LONGEST_TAG: usize = 64;
 
 /// Adds tags to a run that has ended and removes others; the tags that it has then. Adding one that is there and removing
-/// one that is not change nothing. A running run is refused: its writer owns the file.
+/// one that is not change nothing. A running run is refused: its writer owns the file. A tag of before, when there was no
+/// alphabet, can be removed whatever is in it.
 pub fn edit_tags(run_dir: &Path, add: &[String], remove: &[String]) -> Result<Vec<String>, LedgerError> {
-    for tag in add.iter().chain(remove) {
+    for tag in add {
         check_tag(tag)?;
     }
     Meta::read(run_dir)?;
@@ -30,10 +31,11 @@ pub fn edit_tags(run_dir: &Path, add: &[String], remove: &[String]) -> Result<Ve
     Ok(tags)
 }
 
-/// A tag is a word: it must be told apart in a list, on a command line and in a filter.
+/// A tag is a word: it must be told apart in a list, on a command line and in a filter, and mean nothing to a terminal or a
+/// spreadsheet.
 fn check_tag(tag: &str) -> Result<(), LedgerError> {
-    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != ',';
-    if !tag.is_empty() && tag.len() <= LONGEST_TAG && !tag.starts_with('-') && tag.chars().all(plain) {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '+' | '=' | '#' | '%' | '@');
+    if tag.len() <= LONGEST_TAG && tag.starts_with(char::is_alphanumeric) && tag.chars().all(plain) {
         Ok(())
     } else {
         Err(LedgerError::BadTag(tag.to_owned()))

@@ -94,7 +94,7 @@ pub enum LedgerError {
         found: u64,
     },
     /// A tag that could not be told apart in a list.
-    #[error("tag {0:?} is none: use 1 to 64 characters without spaces and commas, and do not start with '-'")]
+    #[error("tag {0:?} is none: use 1 to 64 letters, digits and - _ . : / + = # % @, and start with a letter or digit")]
     BadTag(String),
     /// A compaction whose result is not what it started from. The run is as it was.
     #[error("{path}: the rewritten table {table} is not the same as before; the run is as it was")]

@@ -350,7 +350,7 @@ fn tags_come_and_go_and_nothing_else_changes() {
     let meta = Meta::read(&run_dir).expect("meta.json");
     assert_eq!((meta.tags.len(), meta.seed, &meta.state), (2, 42, &RunState::Completed));
     assert!(fs::read_to_string(run_dir.join("meta.json")).expect("meta.json").contains("\"color\": \"blue\""));
-    for bad in ["", "a b", "a,b", "-x", &"x".repeat(65)] {
+    for bad in ["", "a b", "a,b", "-x", "=cmd|calc", "@x", "a\u{202e}b", "a\u{1b}[31m", "a\nb", &"x".repeat(65)] {
         assert!(matches!(edit_tags(&run_dir, &words(&[bad]), &[]), Err(LedgerError::BadTag(_))), "{bad:?}");
     }
     let running = RunWriter::create(dir.path(), meta_of("running")).expect("a new run");
