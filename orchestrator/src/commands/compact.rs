@@ -7,7 +7,7 @@ use clap::Args;
 use specfleet::error::Error;
 use specfleet_ledger::{Compacted, SCHEMA, compact};
 
-use super::{LEDGER, find_all, name, print};
+use super::{LEDGER, find_all, for_each_run, name, print};
 
 /// Flags of `compact`.
 #[derive(Args)]
@@ -20,19 +20,19 @@ pub(crate) struct CompactArgs {
     ledger: PathBuf,
 }
 
-/// Runs it.
+/// Runs it. A run that cannot be rewritten keeps no other from being rewritten.
 pub(crate) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
-    for folder in find_all(&args.ledger, &args.runs)? {
-        let Compacted { bytes_before, bytes_after, rounds, schema_before } = compact(&folder).map_err(Error::from)?;
+    for_each_run(&find_all(&args.ledger, &args.runs)?, |folder| {
+        let Compacted { bytes_before, bytes_after, rounds, schema_before } = compact(folder).map_err(Error::from)?;
         let per_round = |bytes: u64| bytes as f64 / rounds.max(1) as f64;
         let schema =
             if schema_before == SCHEMA { String::new() } else { format!("; schema {schema_before} to {SCHEMA}") };
         print(format!(
             "{}: {bytes_before} to {bytes_after} bytes, {:.1} to {:.1} per round of {rounds}; every row is the same{schema}",
-            name(&folder),
+            name(folder),
             per_round(bytes_before),
             per_round(bytes_after),
         ))?;
-    }
-    Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
+    })
 }

@@ -17,10 +17,12 @@ pub(crate) mod verify;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use specfleet::error::Error;
 pub(crate) use specfleet::place::find;
+use specfleet_logs::visible_name;
 
 /// Folder of all runs, unless a flag says otherwise.
 pub(crate) const LEDGER: &str = "specfleet-runs";
@@ -42,7 +44,35 @@ pub(crate) fn find_all(ledger: &Path, runs: &[PathBuf]) -> Result<Vec<PathBuf>, 
     Ok(folders)
 }
 
-/// The name of a run by its folder.
+/// Does something with each run, with those after one that fails too: 1 if any failed or was found wanting, 2 if all that
+/// failed was for the user to mend.
+pub(crate) fn for_each_run(
+    folders: &[PathBuf],
+    mut act: impl FnMut(&Path) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    if let [folder] = folders {
+        return act(folder);
+    }
+    let mut codes = Vec::new();
+    for folder in folders {
+        match act(folder) {
+            Ok(ExitCode::SUCCESS) => {}
+            Ok(_) => codes.push(1),
+            Err(error) => match error.downcast_ref::<Error>() {
+                Some(Error::Interrupted(_)) | None => return Err(error),
+                // It names the run's folder.
+                Some(ours) => {
+                    specfleet_logs::say!("specfleet: {}", visible_name(&ours.to_string()));
+                    codes.push(ours.exit_code());
+                }
+            },
+        }
+    }
+    let code = if codes.contains(&1) { 1 } else { codes.into_iter().max().unwrap_or(0) };
+    Ok(ExitCode::from(code))
+}
+
+/// The name of a run by its folder, as it is shown in a line.
 pub(crate) fn name(folder: &Path) -> String {
-    folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+    visible_name(&folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy()).into_owned()
 }

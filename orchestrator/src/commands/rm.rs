@@ -9,7 +9,7 @@ use clap::Args;
 use specfleet::error::Error;
 use specfleet_ledger::{LedgerError, Progress, is_busy, remove, run_bytes};
 
-use super::{LEDGER, find_all, name, print};
+use super::{LEDGER, find_all, for_each_run, name, print};
 
 /// Flags of `rm`.
 #[derive(Args)]
@@ -43,12 +43,12 @@ pub(crate) fn run(args: &RmArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    for folder in &folders {
+    for_each_run(&folders, |folder| {
         let description = description(folder)?;
         remove(folder).map_err(Error::from)?;
         print(format!("deleted {description}"))?;
-    }
-    Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn description(folder: &Path) -> Result<String, Error> {

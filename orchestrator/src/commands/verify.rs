@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use specfleet::checked;
 
-use super::{LEDGER, find_all, name, print};
+use super::{LEDGER, find_all, for_each_run, name, print};
 
 /// Flags of `verify`.
 #[derive(Args)]
@@ -19,16 +19,14 @@ pub(crate) struct VerifyArgs {
     ledger: PathBuf,
 }
 
-/// Runs it.
+/// Runs it. A run that cannot be checked keeps no other from being checked.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let mut sound = true;
-    for folder in find_all(&args.ledger, &args.runs)? {
-        let checked = checked::check(&folder)?;
+    for_each_run(&find_all(&args.ledger, &args.runs)?, |folder| {
+        let checked = checked::check(folder)?;
         print(checked::table(&checked))?;
         checked.problems().into_iter().try_for_each(print)?;
         let verdict = if checked.is_sound() { "sound: every chunk is whole and the books close" } else { "DAMAGED" };
-        print(format!("{}: {verdict}", name(&folder)))?;
-        sound &= checked.is_sound();
-    }
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        print(format!("{}: {verdict}", name(folder)))?;
+        Ok(if checked.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
 }
