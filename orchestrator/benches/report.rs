@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use specfleet::cores::cores;
+use specfleet::opened::OpenedRuns;
 use specfleet::progress::{Progress, Ui};
 use specfleet::report_data::report;
 use specfleet::simulate::{SimulateOptions, Source, simulate};
@@ -42,7 +43,7 @@ fn main() {
 /// The report, its time, and the most memory this process ever had.
 fn measure(folder: &Path) {
     let began = Instant::now();
-    let report = report(folder, cores()).expect("a report");
+    let report = report(&OpenedRuns::default(), folder, cores()).expect("a report");
     let seconds = began.elapsed().as_secs_f64();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map_or("unknown", str::trim);

@@ -16,7 +16,7 @@ use crate::pair::{DRAFTER_VERSION, TOKENIZER, TOKENIZER_VERSION, VERIFIER_VERSIO
 use crate::report::significant;
 use crate::scores::ScoreColumn;
 use crate::stored::inputs::differing_models;
-use crate::stored::{StoredRun, TextFigures};
+use crate::stored::{StoredRun, TextFigures, unfinished_note};
 
 /// Which methods of the two runs are held against each other.
 #[derive(Clone, Debug, Default)]
@@ -128,6 +128,8 @@ pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<RunCompari
     let differences = alike(a, b)?;
     let mut notes: Vec<String> = a.notes.iter().chain(&b.notes).cloned().collect();
     for run in [a, b] {
+        notes.extend(run.damage());
+        notes.extend(unfinished_note(&run.reader));
         if run.meta().inputs.workload.is_empty() {
             notes.push(format!(
                 "run {}: the digests of its prompts and models are not recorded; that they are those of the other run is \

@@ -17,7 +17,7 @@ use specfleet_ledger::RoundColumn;
 
 use crate::error::Error;
 use crate::report_data::with_interval;
-use crate::stored::{AuditCursor, StoredRun};
+use crate::stored::{AuditCursor, StoredRun, unfinished_note};
 
 /// Thresholds where nobody names any.
 const DEFAULT_POINTS: usize = 24;
@@ -70,7 +70,9 @@ pub struct Frontier {
 pub fn frontier(run: &StoredRun, sweep: &Sweep) -> Result<Frontier, Error> {
     let (index, method) = choose(run, sweep.method.as_deref())?;
     let mut notes = run.notes.clone();
-    let generations = log(run, index, &mut notes);
+    let generations = log(run, index);
+    notes.extend(run.damage());
+    notes.extend(unfinished_note(&run.reader));
     let log = FrontierLog::new(method, generations).map_err(|error| mistake(run, &error))?;
     let thresholds = match &sweep.uncertainty {
         Some(text) => numbers("--uncertainty", text)?,
@@ -197,18 +199,11 @@ fn numbers(flag: &str, text: &str) -> Result<Vec<f32>, Error> {
 }
 
 /// The rounds of one method, generation by generation. What was never closed is left out.
-fn log(run: &StoredRun, method: u16, notes: &mut Vec<String>) -> Vec<LoggedGeneration> {
+fn log(run: &StoredRun, method: u16) -> Vec<LoggedGeneration> {
     let first = run.generations.partition_point(|record| record.id.method < method);
     let records = &run.generations[first..run.generations.partition_point(|record| record.id.method <= method)];
     let mut rounds: Vec<Vec<LoggedRound>> = records.iter().map(|_| Vec::new()).collect();
-    for chunk in run.reader.scan_rounds(&COLUMNS) {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                notes.push(error.to_string());
-                continue;
-            }
-        };
+    for chunk in run.reader.scan_rounds(&COLUMNS).flatten() {
         for piece in chunk.pieces.iter().filter(|piece| piece.id.method == method) {
             let Ok(index) = records.binary_search_by_key(&piece.id, |record| record.id) else { continue };
             let mut audit = AuditCursor::new(run.audit(piece.id), piece.first);

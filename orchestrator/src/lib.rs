@@ -21,6 +21,7 @@ mod host;
 mod inputs;
 pub mod live;
 pub mod methods;
+pub mod opened;
 pub mod page;
 pub mod pair;
 pub mod paired;

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use commands::{LEDGER, find, print};
 use specfleet::cores::cores;
 use specfleet::error::Error;
+use specfleet::opened::OpenedRuns;
 use specfleet::paired::Comparison;
 use specfleet::point::Bench;
 use specfleet::progress::{Progress, Ui};
@@ -20,7 +21,7 @@ use specfleet::simulate::{SimulateOptions, Source, simulate};
 use specfleet::{against, budget, capacity, paired, refit, report, run, sweep, thresholds};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
-use specfleet_logs::LogArgs;
+use specfleet_logs::{LogArgs, visible_name};
 
 /// Fleets of devices that draft with a small model and ask a shared pool of large ones.
 #[derive(Parser)]
@@ -230,12 +231,13 @@ fn main() -> ExitCode {
         specfleet_logs::say!("specfleet: {mistake}");
         return ExitCode::from(2);
     }
+    let opened = OpenedRuns::default();
     let outcome = match cli.command {
         None => run_command(&cli.run),
         Some(Command::Run(args)) => run_command(&args),
         Some(Command::Simulate(args)) => simulate_command(&args),
         Some(Command::Calibrate { run, out, ledger }) => calibrate_command(&run, &out, &ledger),
-        Some(Command::Score(args)) => commands::score::run(&args),
+        Some(Command::Score(args)) => commands::score::run(&args, &opened),
         Some(Command::Capacity(args)) => capacity_command(&args),
         Some(Command::Sweep(args)) => sweep_command(&args),
         Some(Command::Runs(args)) => commands::runs::run(&args),
@@ -243,24 +245,29 @@ fn main() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
-        Some(Command::Export(args)) => commands::export::run(&args),
+        Some(Command::Export(args)) => commands::export::run(&args, &opened),
         Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Dashboard(args)) => commands::dashboard::run(&args),
-        Some(Command::Report(args)) => commands::report::run(&args),
-        Some(Command::Compare(args)) => commands::compare::run(&args),
-        Some(Command::Query(args)) => commands::query::run(&args),
-        Some(Command::Frontier(args)) => commands::frontier::run(&args),
+        Some(Command::Report(args)) => commands::report::run(&args, &opened),
+        Some(Command::Compare(args)) => commands::compare::run(&args, &opened),
+        Some(Command::Query(args)) => commands::query::run(&args, &opened),
+        Some(Command::Frontier(args)) => commands::frontier::run(&args, &opened),
         Some(Command::Check { scenario }) => check_command(&scenario),
     };
+    let damage = opened.damage_notes();
+    damage.iter().for_each(|note| specfleet_logs::say!("specfleet: {note}"));
     match outcome {
+        Ok(ExitCode::SUCCESS) if !damage.is_empty() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(error) => {
             // Our own errors name their cause in their text.
             match error.downcast_ref::<Error>() {
-                Some(ours) => specfleet_logs::say!("specfleet: {ours}"),
-                None => specfleet_logs::say!("specfleet: {error:#}"),
+                Some(ours) => specfleet_logs::say!("specfleet: {}", visible_name(&ours.to_string())),
+                None => specfleet_logs::say!("specfleet: {}", visible_name(&format!("{error:#}"))),
             }
-            ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
+            let code = error.downcast_ref::<Error>().map_or(1, Error::exit_code);
+            // What a damaged run lacks may be why it was refused.
+            ExitCode::from(if code == 2 && !damage.is_empty() { 1 } else { code })
         }
     }
 }

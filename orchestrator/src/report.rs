@@ -6,6 +6,7 @@ use specfleet_config::Settings;
 use specfleet_engine::disturbance;
 use specfleet_engine::record::RunClock;
 use specfleet_ledger::RunListing;
+use specfleet_logs::visible_name;
 
 use crate::report_data::Counts;
 
@@ -225,16 +226,16 @@ pub fn run_table(runs: &[RunListing]) -> String {
     let header = ["run", "state", "devices", "verifiers", "generations", "rounds", "batches", "methods"];
     table.set_header(header.into_iter().chain(tagged.then_some("tags")).chain(noisy.then_some("noise")));
     for run in runs {
-        let tags = tagged.then(|| run.tags.join(","));
+        let tags = tagged.then(|| visible_name(&run.tags.join(",")).into_owned());
         let row = [
-            run.run.clone(),
+            visible_name(&run.run).into_owned(),
             run.state.name().to_owned(),
             run.devices.to_string(),
             run.verifiers.to_string(),
             run.progress.generations.to_string(),
             run.progress.rounds.to_string(),
             run.progress.batches.to_string(),
-            run.methods.join(","),
+            visible_name(&run.methods.join(",")).into_owned(),
         ];
         let noise = noisy.then(|| disturbance::short_verdict(&run.noise).unwrap_or_default());
         table.add_row(row.into_iter().chain(tags).chain(noise));

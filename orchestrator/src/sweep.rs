@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 use specfleet_analysis::{Statistic, Summary, pareto, value_of};
 use specfleet_config::{Scenario, Vary};
+use specfleet_export::csv_cell;
 
 use crate::error::Error;
 use crate::point::Bench;
@@ -170,7 +171,7 @@ pub fn write_csv(sweep: &Sweep, path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Output { path: path.to_path_buf(), source };
     let mut text = Vec::new();
     let mut line = |cells: Vec<String>| writeln!(text, "{}", cells.join(",")).map_err(failed);
-    let mut header: Vec<String> = sweep.keys.iter().map(|key| quoted(key)).collect();
+    let mut header: Vec<String> = sweep.keys.iter().map(|key| csv_cell(key).into_owned()).collect();
     header.push("method".to_owned());
     header.extend(COLUMNS.iter().map(|column| match column.2 {
         Statistic::Mean => column.1.to_owned(),
@@ -179,16 +180,11 @@ pub fn write_csv(sweep: &Sweep, path: &Path) -> Result<(), Error> {
     header.push("pareto".to_owned());
     line(header)?;
     for row in &sweep.rows {
-        let mut cells: Vec<String> = row.values.iter().map(|value| quoted(value)).collect();
-        cells.push(row.method.clone());
+        let mut cells: Vec<String> = row.values.iter().map(|value| csv_cell(value).into_owned()).collect();
+        cells.push(csv_cell(&row.method).into_owned());
         cells.extend(row.figures.iter().map(|figure| figure.map_or(String::new(), |figure| figure.to_string())));
         cells.push(row.pareto.to_string());
         line(cells)?;
     }
     std::fs::write(path, text).map_err(failed)
-}
-
-/// A cell of a CSV.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

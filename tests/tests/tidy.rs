@@ -388,6 +388,30 @@ fn only_the_ledger_knows_sled_and_only_the_model_knows_candle() {
     }
 }
 
+/// Files that open runs on their own, and what becomes of damage there.
+const OPENERS: [(&str, &str); 6] = [
+    ("orchestrator/src/opened.rs", "it is the place"),
+    ("orchestrator/src/checked.rs", "verify: damage is its answer"),
+    ("orchestrator/src/results.rs", "a row that cannot be read is a failure"),
+    ("orchestrator/src/against.rs", "simulate --against: the same, by results.rs"),
+    ("orchestrator/src/refit.rs", "calibrate: the same"),
+    ("orchestrator/src/simulate/source.rs", "traces: the same"),
+];
+
+#[test]
+fn figures_come_from_opened_runs() {
+    let others: Vec<Source> = sources(&["orchestrator/src"])
+        .into_iter()
+        .filter(|source| OPENERS.iter().all(|(path, _)| *path != source.path))
+        .collect();
+    ban(
+        &others,
+        &["RunReader::open"],
+        "Figures of a damaged run must not pass for those of a whole one: open it by OpenedRuns (orchestrator/src/opened.rs), \
+         or list the file in OPENERS with what it does about damage.",
+    );
+}
+
 #[test]
 fn programs_print_where_a_failure_is_handled() {
     let programs = ["orchestrator/src", "device-agent/src", "verifier-pool/src", "logs/src"];

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use specfleet::compare::{self, Pairs};
 use specfleet::cores::cores;
+use specfleet::opened::OpenedRuns;
 use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find, print};
@@ -35,13 +36,13 @@ pub(crate) struct CompareArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &CompareArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     let (first, second) = (find(&args.ledger, &args.run_a)?, find(&args.ledger, &args.run_b)?);
     if first == second {
         return Err(specfleet::error::Error::Question("compare needs two different runs".to_owned()).into());
     }
-    let a = StoredRun::open(&first, cores())?;
-    let b = StoredRun::open(&second, cores())?;
+    let a = StoredRun::open(opened, &first, cores())?;
+    let b = StoredRun::open(opened, &second, cores())?;
     let pairs =
         Pairs { methods: args.methods.clone(), method_a: args.method_a.clone(), method_b: args.method_b.clone() };
     let comparison = compare::compare(&a, &b, &pairs)?;

@@ -7,6 +7,7 @@ use clap::Args;
 use specfleet::cores::cores;
 use specfleet::dashboard::{AllowedHost, Dashboard, DashboardOptions};
 use specfleet::error::Error;
+use specfleet::opened::OpenedRuns;
 use specfleet::report_data::{self, ReportData};
 use specfleet_config::HostPort;
 
@@ -63,7 +64,8 @@ fn start(ledger: &Path, flag: &'static str, listen: &HostPort, hosts: &[AllowedH
 
 /// The report of a run that has ended.
 fn report(folder: &Path) -> Result<ReportData, Error> {
-    report_data::report(folder, cores())
+    // The page shows damage among the reasons of an invalid run.
+    report_data::report(&OpenedRuns::default(), folder, cores())
 }
 
 /// Shows the ledger until Ctrl-C.

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use specfleet::error::Error;
+use specfleet::opened::OpenedRuns;
 use specfleet_export::{Exported, Format, Options, Table, export};
-use specfleet_ledger::RunReader;
 
 use super::{LEDGER, find, name, print};
 
@@ -34,7 +34,7 @@ pub(crate) struct ExportArgs {
 }
 
 /// Runs it.
-pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ExportArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     let format = Format::parse(&args.format).map_err(Error::from)?;
     let mut tables =
         args.tables.iter().map(|name| Table::parse(name)).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
@@ -47,19 +47,14 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         tables = Table::ALL.to_vec();
     }
     let folder = find(&args.ledger, &args.run)?;
-    let reader = RunReader::open(&folder).map_err(Error::from)?;
+    let reader = opened.open(&folder)?;
     let options = Options { format, tables: &tables, out: &args.out, force: args.force };
     let exported = export(&reader, &options, &mut |damage| specfleet_logs::say!("specfleet: {damage}; left out"));
-    let Exported { rows, damaged } = exported.map_err(Error::from)?;
+    let Exported { rows, .. } = exported.map_err(Error::from)?;
     for (file, rows) in rows {
         let what = if format == Format::Trace { "events" } else { "rows" };
         print(format!("{file}: {rows} {what}"))?;
     }
     print(format!("run {} in {}", name(&folder), args.out.display()))?;
-    if damaged == 0 {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let chunks = if damaged == 1 { "chunk was" } else { "chunks were" };
-    specfleet_logs::say!("specfleet: {damaged} damaged {chunks} left out");
-    Ok(ExitCode::FAILURE)
+    Ok(ExitCode::SUCCESS)
 }

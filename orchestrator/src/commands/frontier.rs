@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use specfleet::cores::cores;
 use specfleet::frontier::{self, Sweep};
+use specfleet::opened::OpenedRuns;
 use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find, print};
@@ -39,8 +40,8 @@ pub(crate) struct FrontierArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &FrontierArgs) -> anyhow::Result<ExitCode> {
-    let run = StoredRun::open(&find(&args.ledger, &args.run)?, cores())?;
+pub(crate) fn run(args: &FrontierArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
+    let run = StoredRun::open(opened, &find(&args.ledger, &args.run)?, cores())?;
     let sweep = Sweep {
         method: args.method.clone(),
         uncertainty: args.uncertainty.clone(),

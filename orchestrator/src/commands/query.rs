@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use specfleet::cores::cores;
+use specfleet::opened::OpenedRuns;
 use specfleet::query::{self, Format, Query};
 use specfleet::stored::StoredRun;
 
@@ -31,15 +32,18 @@ pub(crate) struct QueryArgs {
     /// How to print the answer
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Rows to print at most
-    #[arg(long, value_name = "N", default_value = "10000")]
-    limit: usize,
+    /// Rows to print at most [default: 10000 in a table, else all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
     /// Print all metrics and groups with their units
     #[arg(long)]
     list: bool,
 }
 
-pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
+/// Rows of a table that a person may still look at.
+const TABLE_ROWS: usize = 10_000;
+
+pub(crate) fn run(args: &QueryArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     if args.list {
         print(query::list())?;
         return Ok(ExitCode::SUCCESS);
@@ -47,14 +51,20 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
     let query = Query::parse(&args.group_by, &args.metric, &args.conditions)?;
     let folders = find_all(&args.ledger, &args.runs)?;
     let runs: Vec<StoredRun> =
-        folders.iter().map(|folder| StoredRun::open(folder, cores())).collect::<Result<_, _>>()?;
+        folders.iter().map(|folder| StoredRun::open(opened, folder, cores())).collect::<Result<_, _>>()?;
     let answer = query.ask(&runs)?;
-    print(query::write(&answer, args.format, args.limit))?;
-    if args.format == Format::Table {
+    let is_table = args.format == Format::Table;
+    let limit = args.limit.unwrap_or(if is_table { TABLE_ROWS } else { usize::MAX });
+    print(query::write(&answer, args.format, limit))?;
+    if is_table {
         answer.notes.iter().try_for_each(|note| print(format!("note: {note}")))?;
     } else {
         // What another program reads has no place for them.
-        runs.iter().flat_map(|run| &run.notes).for_each(|note| specfleet_logs::say!("note: {note}"));
+        answer.notes.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
+        let left_off = answer.rows.len().saturating_sub(limit);
+        if left_off > 0 {
+            specfleet_logs::say!("note: {left_off} more rows are left off (--limit)");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use specfleet::cores::cores;
 use specfleet::error::Error;
+use specfleet::opened::OpenedRuns;
 use specfleet::page;
 use specfleet::report_data::{self, ReportData};
 
@@ -29,10 +30,10 @@ pub(crate) struct ReportArgs {
     html: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ReportArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     let folders = find_all(&args.ledger, &args.runs)?;
     let reports: Vec<ReportData> =
-        folders.iter().map(|folder| report_data::report(folder, cores())).collect::<Result<_, _>>()?;
+        folders.iter().map(|folder| report_data::report(opened, folder, cores())).collect::<Result<_, _>>()?;
     if let Some(file) = &args.html {
         std::fs::write(file, page::render(&reports)).map_err(|source| Error::Output { path: file.clone(), source })?;
         if !args.json {

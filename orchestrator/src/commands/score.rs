@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use specfleet::opened::OpenedRuns;
 use specfleet::progress::{Progress, Ui};
 use specfleet::scores::{Against, ScoreOptions, figures, score, table};
 
@@ -48,10 +49,11 @@ pub(crate) struct ScoreArgs {
 }
 
 /// Runs it.
-pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ScoreArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     let folder = find(&args.ledger, &args.run)?;
     let scored = score(
+        opened,
         &folder,
         &ScoreOptions {
             encoder: args.encoder.as_deref(),

@@ -11,6 +11,7 @@ use super::refusal::Refusal;
 use crate::compare::{self, Pairs, RunComparison};
 use crate::cores::cores;
 use crate::error::Error;
+use crate::opened::OpenedRuns;
 use crate::report_data::ReportData;
 use crate::stored::StoredRun;
 
@@ -48,7 +49,9 @@ pub(super) async fn compare(state: &State, a: &RunName, b: &RunName) -> Result<H
 }
 
 fn pair(a: &Path, b: &Path) -> Result<Paired, Error> {
-    let (a, b) = (StoredRun::open(a, cores())?, StoredRun::open(b, cores())?);
+    // The page shows damage among the notes.
+    let opened = OpenedRuns::default();
+    let (a, b) = (StoredRun::open(&opened, a, cores())?, StoredRun::open(&opened, b, cores())?);
     match compare::compare(&a, &b, &Pairs::default()) {
         Ok(comparison) => Ok(Paired::Of(Box::new(comparison))),
         Err(Error::Question(why)) => Ok(Paired::Refused(why)),

@@ -10,7 +10,7 @@ use crate::stored::StoredRun;
 /// Which table a metric's rows are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Committed tokens, those of generations that never came to an end included.
+    /// Committed tokens; those of generations that never came to an end only where a query names `finish`.
     Rounds,
     /// Closed generations.
     Generations,
@@ -312,6 +312,8 @@ pub struct GroupColumn {
     pub name: &'static str,
     /// The tables that have it.
     pub levels: &'static [Level],
+    /// Whether its values are whole numbers, else names.
+    pub(super) is_number: bool,
     pub(super) needs: &'static [RoundColumn],
     pub(super) of: fn(&Row<'_>) -> Key,
 }
@@ -333,10 +335,17 @@ fn lower(value: impl serde::Serialize) -> Key {
 
 /// All columns to group by.
 pub static GROUPS: &[GroupColumn] = &[
-    GroupColumn { name: "run", levels: ALL, needs: &[], of: |row| Key::Name(row.run.meta().run.clone()) },
+    GroupColumn {
+        name: "run",
+        levels: ALL,
+        is_number: false,
+        needs: &[],
+        of: |row| Key::Name(row.run.meta().run.clone()),
+    },
     GroupColumn {
         name: "method",
         levels: ALL,
+        is_number: false,
         needs: &[],
         of: |row| {
             Key::Name(match row.method {
@@ -348,25 +357,46 @@ pub static GROUPS: &[GroupColumn] = &[
     GroupColumn {
         name: "data_set",
         levels: TEXTS,
+        is_number: false,
         needs: &[],
         of: |row| {
             let record = row.generation.map(|index| &row.run.generations[index]);
             Key::Name(record.map_or("unknown", |record| row.run.data_set_name(record.data_set)).to_owned())
         },
     },
-    GroupColumn { name: "device", levels: TEXTS, needs: &[], of: |row| Key::Number(u64::from(row.device)) },
+    GroupColumn {
+        name: "device",
+        levels: TEXTS,
+        is_number: true,
+        needs: &[],
+        of: |row| Key::Number(u64::from(row.device)),
+    },
     GroupColumn {
         name: "device_profile",
         levels: TEXTS,
+        is_number: false,
         needs: &[],
         of: |row| Key::Name(row.run.profile_name(specfleet_engine::id::DeviceId(row.device)).to_owned()),
     },
-    GroupColumn { name: "prompt", levels: TEXTS, needs: &[], of: |row| Key::Number(u64::from(row.prompt)) },
-    GroupColumn { name: "repetition", levels: TEXTS, needs: &[], of: |row| Key::Number(u64::from(row.repetition)) },
-    GroupColumn { name: "pass", levels: ALL, needs: &[], of: |row| Key::Number(u64::from(row.pass)) },
+    GroupColumn {
+        name: "prompt",
+        levels: TEXTS,
+        is_number: true,
+        needs: &[],
+        of: |row| Key::Number(u64::from(row.prompt)),
+    },
+    GroupColumn {
+        name: "repetition",
+        levels: TEXTS,
+        is_number: true,
+        needs: &[],
+        of: |row| Key::Number(u64::from(row.repetition)),
+    },
+    GroupColumn { name: "pass", levels: ALL, is_number: true, needs: &[], of: |row| Key::Number(u64::from(row.pass)) },
     GroupColumn {
         name: "finish",
         levels: TEXTS,
+        is_number: false,
         needs: &[],
         of: |row| match row.generation {
             Some(index) => lower(row.run.generations[index].finish),
@@ -376,24 +406,28 @@ pub static GROUPS: &[GroupColumn] = &[
     GroupColumn {
         name: "position",
         levels: &[Level::Rounds],
+        is_number: true,
         needs: &[RoundColumn::Position],
         of: |row| Key::Number(row.round.map_or(0, |round| u64::from(round.record.position))),
     },
     GroupColumn {
         name: "source",
         levels: &[Level::Rounds],
+        is_number: false,
         needs: &[RoundColumn::Source],
         of: |row| row.round.map_or(Key::Number(0), |round| lower(round.record.source)),
     },
     GroupColumn {
         name: "reason",
         levels: &[Level::Rounds],
+        is_number: false,
         needs: &[RoundColumn::Reason],
         of: |row| row.round.map_or(Key::Number(0), |round| lower(round.record.reason)),
     },
     GroupColumn {
         name: "verifier",
         levels: &[Level::Batches],
+        is_number: true,
         needs: &[],
         of: |row| Key::Number(row.batch.map_or(0, |batch| u64::from(batch.verifier.0))),
     },

@@ -2,9 +2,11 @@
 //!
 //! A metric decides which table is read. Metrics of several tables may stand in one query if every group and every
 //! condition is a column of each of these tables: each metric is taken over its own rows, and the rows of the answer are
-//! joined by group. Rounds also have the columns of their generation.
+//! joined by group. Rounds also have the columns of their generation; those of a generation that never came to an end are
+//! left out, as in a report, unless the query names `finish`, where they are `open`.
 
 mod columns;
+mod condition;
 mod output;
 
 use std::collections::BTreeMap;
@@ -16,10 +18,11 @@ use specfleet_ledger::RoundColumn;
 
 use self::columns::{Figure, Key, RoundRow, Row};
 pub use self::columns::{GROUPS, GroupColumn, Level, MetricColumn, metrics};
+use self::condition::{Column, Condition};
 pub use self::output::{Format, list, write};
 use crate::error::Error;
 use crate::frontier::unknown;
-use crate::stored::{AuditCursor, StoredRun};
+use crate::stored::{AuditCursor, StoredRun, unfinished_note};
 
 /// Groups of an answer at most: beyond it a column was taken that has one group per row.
 const MOST_GROUPS: usize = 1_000_000;
@@ -61,20 +64,6 @@ pub struct Query {
     groups: Vec<&'static GroupColumn>,
     metrics: Vec<(&'static MetricColumn, &'static str, Statistic)>,
     conditions: Vec<Condition>,
-}
-
-/// A condition on a row.
-struct Condition {
-    column: Column,
-    operator: &'static str,
-    value: String,
-    number: Option<f64>,
-}
-
-#[derive(Clone, Copy)]
-enum Column {
-    Group(&'static GroupColumn),
-    Metric(&'static MetricColumn),
 }
 
 /// The answer.
@@ -128,7 +117,7 @@ impl Query {
         if metrics.is_empty() {
             return Err(Error::Question("--metric names nothing; query --list prints what there is".to_owned()));
         }
-        let conditions = conditions.iter().map(|text| condition(text)).collect::<Result<_, _>>()?;
+        let conditions = conditions.iter().map(|text| Condition::parse(text)).collect::<Result<_, _>>()?;
         let query = Query { groups, metrics, conditions };
         query.check()?;
         Ok(query)
@@ -167,9 +156,12 @@ impl Query {
     pub fn ask(&self, runs: &[StoredRun]) -> Result<Answer, Error> {
         let mut groups = Groups { query: self, groups: BTreeMap::new() };
         let mut notes = Vec::new();
+        let names: Vec<&str> = runs.iter().map(|run| run.meta().run.as_str()).collect();
         for run in runs {
-            self.check_values(run)?;
-            notes.extend(run.notes.iter().chain(&run.damage).cloned());
+            self.conditions.iter().try_for_each(|condition| condition.check_value(run, &names))?;
+            notes.extend(run.notes.iter().cloned());
+            // What cannot be read is in the log of the run, for whoever has opened it.
+            notes.extend(unfinished_note(&run.reader).filter(|_| !self.names_finish()));
             if run.keep_every() > 1 {
                 notes.push(format!(
                     "run {} keeps every {}th device: the answer is of these",
@@ -196,53 +188,31 @@ impl Query {
                 }
             }
             if self.reads(Level::Rounds) {
-                self.rounds(run, &mut groups, &mut notes)?;
+                self.rounds(run, &mut groups)?;
             }
             if self.reads(Level::Batches) {
-                for batch in run.reader.batches() {
-                    match batch {
-                        Ok(batch) => groups.add(
-                            Level::Batches,
-                            &Row {
-                                run,
-                                method: batch.method,
-                                generation: None,
-                                round: None,
-                                batch: Some(&batch),
-                                device: 0,
-                                prompt: 0,
-                                repetition: 0,
-                                pass: batch.pass,
-                            },
-                        )?,
-                        Err(error) => notes.push(error.to_string()),
-                    }
+                for batch in run.reader.batches().flatten() {
+                    groups.add(
+                        Level::Batches,
+                        &Row {
+                            run,
+                            method: batch.method,
+                            generation: None,
+                            round: None,
+                            batch: Some(&batch),
+                            device: 0,
+                            prompt: 0,
+                            repetition: 0,
+                            pass: batch.pass,
+                        },
+                    )?;
                 }
             }
         }
         Ok(groups.answer(runs, notes))
     }
 
-    /// A value that no row can have is a slip, not a question.
-    fn check_values(&self, run: &StoredRun) -> Result<(), Error> {
-        for condition in &self.conditions {
-            let Column::Group(group) = condition.column else { continue };
-            let known: Vec<&str> = match group.name {
-                "method" => run.meta().methods.iter().map(|method| method.name.as_str()).collect(),
-                "data_set" => run.meta().data_sets.iter().map(String::as_str).collect(),
-                "source" => vec!["skipped", "accepted", "replaced", "bonus", "verifier", "fallback", "refused"],
-                "finish" => vec!["stop", "length", "failed", "battery", "left", "dropped", "open"],
-                _ => continue,
-            };
-            if !known.contains(&condition.value.as_str()) {
-                let what = format!("--where {}: run {} has no {:?}", group.name, run.meta().run, condition.value);
-                return Err(unknown(&what, &condition.value, &known));
-            }
-        }
-        Ok(())
-    }
-
-    fn rounds(&self, run: &StoredRun, groups: &mut Groups<'_>, notes: &mut Vec<String>) -> Result<(), Error> {
+    fn rounds(&self, run: &StoredRun, groups: &mut Groups<'_>) -> Result<(), Error> {
         let mut columns: Vec<RoundColumn> = Vec::new();
         let conditions = self.conditions.iter().flat_map(|condition| match condition.column {
             Column::Group(group) => group.needs,
@@ -257,16 +227,12 @@ impl Query {
         let gaps = columns.contains(&RoundColumn::CommittedAt);
         let audits = self.asks("accept_probability");
         let mut last: BTreeMap<GenerationId, Time> = BTreeMap::new();
-        for chunk in run.reader.scan_rounds(&columns) {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    notes.push(error.to_string());
-                    continue;
-                }
-            };
+        for chunk in run.reader.scan_rounds(&columns).flatten() {
             for piece in &chunk.pieces {
                 let generation = run.find(piece.id);
+                if generation.is_none() && !self.names_finish() {
+                    continue;
+                }
                 let mut audit = AuditCursor::new(run.audit(piece.id).filter(|_| audits), piece.first);
                 let mut before = if gaps { last.get(&piece.id).copied() } else { None };
                 for index in piece.range.clone() {
@@ -297,6 +263,13 @@ impl Query {
         Ok(())
     }
 
+    /// Whether a group or a condition tells unfinished generations apart.
+    fn names_finish(&self) -> bool {
+        let is_finish = |column: &Column| matches!(column, Column::Group(group) if group.name == "finish");
+        self.groups.iter().any(|group| group.name == "finish")
+            || self.conditions.iter().any(|condition| is_finish(&condition.column))
+    }
+
     fn asks(&self, name: &str) -> bool {
         self.metrics.iter().any(|(metric, ..)| metric.name == name)
             || self.conditions.iter().any(|condition| matches!(condition.column, Column::Metric(m) if m.name == name))
@@ -319,54 +292,6 @@ fn metric(name: &str) -> Option<&'static MetricColumn> {
 
 fn metric_names() -> Vec<&'static str> {
     metrics().map(|metric| metric.name).collect()
-}
-
-fn condition(text: &str) -> Result<Condition, Error> {
-    const OPERATORS: [&str; 6] = ["!=", ">=", "<=", "=", ">", "<"];
-    let found = OPERATORS
-        .iter()
-        .filter_map(|operator| Some((text.find(operator)?, *operator)))
-        .min_by_key(|(at, operator)| (*at, std::cmp::Reverse(operator.len())));
-    let (at, operator) = found.ok_or_else(|| {
-        Error::Question(format!("--where {text}: it must be COLUMN=VALUE, or with !=, <, <=, > or >="))
-    })?;
-    let (name, value) = (text[..at].trim(), text[at + operator.len()..].trim().to_owned());
-    let group = GROUPS.iter().find(|group| group.name == name).map(Column::Group);
-    let column = group.or_else(|| metric(name).map(Column::Metric)).ok_or_else(|| {
-        let known: Vec<&str> = GROUPS.iter().map(|group| group.name).chain(metric_names()).collect();
-        unknown(&format!("--where {text}: there is no column {name:?}"), name, &known)
-    })?;
-    let number = value.parse::<f64>().ok().filter(|number| number.is_finite());
-    let ordered = !matches!(operator, "=" | "!=");
-    if number.is_none() && (ordered || matches!(column, Column::Metric(_))) {
-        return Err(Error::Question(format!("--where {text}: {value:?} is no number")));
-    }
-    Ok(Condition { column, operator, value, number })
-}
-
-impl Condition {
-    fn holds(&self, row: &Row<'_>) -> bool {
-        let value = match self.column {
-            Column::Group(group) => match (group.of)(row) {
-                Key::Name(name) => {
-                    let equal = name == self.value;
-                    return if self.operator == "!=" { !equal } else { self.operator == "=" && equal };
-                }
-                Key::Number(number) => Some(number as f64),
-            },
-            Column::Metric(metric) => (metric.of)(row).map(|figure| figure.value(metric.step)),
-        };
-        // A row without the figure meets no condition on it.
-        let (Some(value), Some(number)) = (value, self.number) else { return false };
-        match self.operator {
-            "=" => value == number,
-            "!=" => value != number,
-            ">" => value > number,
-            ">=" => value >= number,
-            "<" => value < number,
-            _ => value <= number,
-        }
-    }
 }
 
 impl Figure {

@@ -2,6 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Map, Number, Value};
+use specfleet_export::csv_cell;
+use specfleet_logs::visible_name;
 
 use super::{Answer, CellValue, GROUPS, metrics};
 
@@ -16,7 +18,8 @@ pub enum Format {
     Json,
 }
 
-/// The answer as text, of at most `limit` rows.
+/// The answer as text, of at most `limit` rows. A table says how many are left off; the other formats have no place for that,
+/// so whoever limits them says it elsewhere.
 pub fn write(answer: &Answer, format: Format, limit: usize) -> String {
     let rows = &answer.rows[..answer.rows.len().min(limit)];
     match format {
@@ -29,27 +32,19 @@ pub fn write(answer: &Answer, format: Format, limit: usize) -> String {
             );
             for row in rows {
                 table.add_row(row.iter().map(|cell| match cell {
-                    CellValue::Text(text) => Cell::new(text),
+                    CellValue::Text(text) => Cell::new(visible_name(text)),
                     CellValue::Number(number) => right(short(*number)),
                     other => right(plain(other)),
                 }));
             }
             let more = answer.rows.len() - rows.len();
-            let more = if more > 0 { format!("\n… {more} more rows") } else { String::new() };
+            let more = if more > 0 { format!("\n… {more} more rows are left off (--limit)") } else { String::new() };
             format!("{table}{more}")
         }
         Format::Csv => {
-            let quoted = |text: &str| {
-                if text.contains([',', '"', '\n']) {
-                    format!("\"{}\"", text.replace('"', "\"\""))
-                } else {
-                    text.to_owned()
-                }
-            };
-            let mut lines = vec![answer.header.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",")];
-            lines.extend(
-                rows.iter().map(|row| row.iter().map(|cell| quoted(&plain(cell))).collect::<Vec<_>>().join(",")),
-            );
+            let cell = |cell: &CellValue| csv_cell(&plain(cell)).into_owned();
+            let mut lines = vec![answer.header.iter().map(|name| csv_cell(name)).collect::<Vec<_>>().join(",")];
+            lines.extend(rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",")));
             lines.join("\n")
         }
         Format::Json => {

@@ -21,6 +21,7 @@ use super::{
     RiskThresholds, RunIdentity, TableColumn, TimelineBin,
 };
 use crate::error::Error;
+use crate::opened::OpenedRuns;
 use crate::paired::{Pairing, Runs};
 use crate::report::{COLUMNS, Column, POOL_COLUMNS, is_shown};
 use crate::results::{header, shortfalls};
@@ -45,8 +46,8 @@ struct Part {
 }
 
 /// Builds the report of the run in `folder` on `threads` threads; the result does not depend on their number.
-pub fn report(folder: &Path, threads: usize) -> Result<ReportData, Error> {
-    let run = StoredRun::open(folder, threads)?;
+pub fn report(opened: &OpenedRuns, folder: &Path, threads: usize) -> Result<ReportData, Error> {
+    let run = StoredRun::open(opened, folder, threads)?;
     of_run(&run, folder, threads)
 }
 
@@ -56,9 +57,11 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
     let progress = run.progress(folder);
     let rounds: u64 = run.generations.iter().map(|record| record.tokens.len() as u64).sum();
     let quantiles = if rounds <= EXACT_UP_TO { Quantiles::Exact } else { Quantiles::Sketched };
-    let (part, devices, damage) = collect(run, threads, quantiles)?;
+    let (part, devices) = collect(run, threads, quantiles)?;
     let Part { mut summary, figures, .. } = part;
-    let problems = problems(run, &damage);
+    let energy = energy(run)?;
+    // Everything is read by now.
+    let problems = problems(run);
     let mut notes = run.notes.clone();
 
     // What only the kept rows say, and what all devices did.
@@ -121,7 +124,7 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
         rules: meta.methods.iter().map(rules::of).collect(),
         table: columns(&COLUMNS, &methods),
         pool_table: columns(&POOL_COLUMNS, &methods),
-        energy: energy(run)?,
+        energy,
         pareto: front(&methods),
         latency: latency(run, &figures),
         batch_sizes: batch_sizes(run, &figures),
@@ -137,21 +140,16 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
     })
 }
 
-/// The pass over the rounds: summary, figures, spread over the devices, and what could not be read.
-fn collect(
-    run: &StoredRun,
-    threads: usize,
-    quantiles: Quantiles,
-) -> Result<(Part, Vec<DeviceSpread>, Vec<String>), Error> {
+/// The pass over the rounds: summary, figures, and spread over the devices. What cannot be read is in the reader's log.
+fn collect(run: &StoredRun, threads: usize, quantiles: Quantiles) -> Result<(Part, Vec<DeviceSpread>), Error> {
     let meta = run.meta();
     let empty = Part {
         summary: PiecewiseSummary::new(header(meta), &meta.methods, &meta.data_sets, quantiles),
         figures: empty_figures(run),
         error: None,
     };
-    let (parts, damaged) =
+    let (parts, _) =
         run.reader.fold_rounds(&FIGURE_COLUMNS, threads, || empty.clone(), |part, chunk| part.chunk(run, chunk));
-    let mut damage: Vec<String> = damaged.iter().map(ToString::to_string).collect();
     let mut whole = empty.clone();
     for part in parts {
         for (mine, others) in whole.figures.iter_mut().zip(&part.figures) {
@@ -179,30 +177,20 @@ fn collect(
             figures.first_token.push(first.since(record.scheduled));
         }
     }
-    for batch in run.reader.batches() {
-        match batch {
-            Ok(batch) => {
-                if let Err(error) = whole.summary.batch(&batch) {
-                    whole.summary.problem(error.to_string());
-                }
-                if let Some(figures) = whole.figures.get_mut(usize::from(batch.method)) {
-                    figures.batch(&batch);
-                }
-            }
-            Err(error) => damage.push(error.to_string()),
+    for batch in run.reader.batches().flatten() {
+        if let Err(error) = whole.summary.batch(&batch) {
+            whole.summary.problem(error.to_string());
+        }
+        if let Some(figures) = whole.figures.get_mut(usize::from(batch.method)) {
+            figures.batch(&batch);
         }
     }
-    for verifier in run.reader.verifiers() {
-        match verifier {
-            Ok(verifier) => {
-                if let Err(error) = whole.summary.verifier(&verifier) {
-                    whole.summary.problem(error.to_string());
-                }
-            }
-            Err(error) => damage.push(error.to_string()),
+    for verifier in run.reader.verifiers().flatten() {
+        if let Err(error) = whole.summary.verifier(&verifier) {
+            whole.summary.problem(error.to_string());
         }
     }
-    Ok((whole, spread.finish(run), damage))
+    Ok((whole, spread.finish(run)))
 }
 
 impl Part {
@@ -246,11 +234,8 @@ fn empty_figures(run: &StoredRun) -> Vec<Collected> {
 }
 
 /// Why the run's figures cannot be trusted, beside books that do not close.
-fn problems(run: &StoredRun, damage: &[String]) -> Vec<String> {
-    let mut problems: Vec<String> = run.damage.iter().chain(damage).cloned().collect();
-    // What two readings of a table found counts once.
-    problems.sort();
-    problems.dedup();
+fn problems(run: &StoredRun) -> Vec<String> {
+    let mut problems = run.damage();
     // Rows that are kept only in part say nothing about what is missing.
     let whole = run.keep_every() == 1;
     let asked = run.settings.as_ref().filter(|settings| whole && all_asked(settings));
@@ -364,8 +349,7 @@ fn energy(run: &StoredRun) -> Result<Vec<EnergyFigure>, Error> {
             }
         }
     }
-    for row in run.reader.energy() {
-        let Ok(row) = row else { continue };
+    for row in run.reader.energy().flatten() {
         if let (EnergyPart::CloudIdle, specfleet_ledger::EnergyOwner::Verifier { method, .. }) = (row.part, row.owner)
             && let Some(account) = accounts.get_mut(usize::from(method))
         {

@@ -144,7 +144,7 @@ impl RunScores {
 pub fn load(reader: &RunReader) -> Result<RunScores, Error> {
     let scorers = &reader.meta().scorers;
     let mut values: Vec<BTreeMap<GenerationId, f64>> = vec![BTreeMap::new(); scorers.len()];
-    // Where a chunk is damaged, the rows of the others count; `specfleet verify` names the damage.
+    // Where a chunk is damaged, the rows of the others count, and the reader's log has the damage.
     for row in reader.scores().flatten() {
         if let Some(values) = values.get_mut(usize::from(row.scorer))
             && row.value.is_finite()

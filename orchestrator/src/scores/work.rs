@@ -12,7 +12,7 @@ use specfleet_analysis::{
 };
 use specfleet_config::{Precision, short};
 use specfleet_engine::calibration::Calibration;
-use specfleet_ledger::{Meta, RunReader, ScoreRow, ScoreWriter, Scorer};
+use specfleet_ledger::{Meta, ScoreRow, ScoreWriter, Scorer};
 use specfleet_model::{Embedded, Encoder, Model, Tokenizer};
 
 use super::likelihood::{Behind, perplexities};
@@ -21,8 +21,10 @@ use super::texts::{Generation, Texts};
 use super::{RunScores, load, metric};
 use crate::cores::cores;
 use crate::error::Error;
+use crate::opened::OpenedRuns;
 use crate::pair::{VERIFIER_VERSION, hex, load_verifier};
 use crate::progress::Progress;
+use crate::stored::unfinished_note;
 
 /// Generations between two looks at Ctrl-C and two flushes.
 const BLOCK: usize = 256;
@@ -95,8 +97,8 @@ type Compute<'a> = Box<dyn FnMut(&[&Generation]) -> Result<Vec<Vec<f32>>, Error>
 /// Adds what the run in `folder` lacks of the figures that were asked for. What is there stays.
 ///
 /// Everything that can be wrong with the flags, the encoder and the run is found before anything is written.
-pub fn score(folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error> {
-    let reader = RunReader::open(folder)?;
+pub fn score(opened: &OpenedRuns, folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error> {
+    let reader = opened.open(folder)?;
     let meta = reader.meta().clone();
     let chosen = chosen_methods(&meta, options)?;
     let load_encoder =
@@ -107,9 +109,10 @@ pub fn score(folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error>
         _ => None,
     };
     let texts = Texts::of(&reader)?;
+    let mut notes: Vec<String> = unfinished_note(&reader).into_iter().collect();
     // sled lets one opener at a time have a store.
     drop(reader);
-    let mut notes = texts.damage.iter().map(|damage| format!("not scored: {damage}")).collect::<Vec<_>>();
+    notes.extend(texts.damage.iter().map(|damage| format!("not scored: {damage}")));
     let (reference, llm_only) = targets(&meta, &texts, options, &mut notes)?;
     let threads = cores();
 
@@ -148,7 +151,7 @@ pub fn score(folder: &Path, options: &ScoreOptions<'_>) -> Result<Scored, Error>
             notes.push(format!("{empty} texts are empty: their BERTScore is 0, as in the reference implementation"));
         }
     }
-    let scores = load(&RunReader::open(folder)?)?;
+    let scores = load(&opened.open(folder)?)?;
     notes.extend(scores.notes(&meta.run));
     let methods = meta.methods.iter().map(|method| method.name.clone()).collect();
     Ok(Scored { run: meta.run, methods, scores, added, kept, notes })

@@ -10,12 +10,13 @@ use specfleet_analysis::is_host_timed;
 use specfleet_config::Settings;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
-use specfleet_ledger::{Meta, Progress, RoundColumn, RunKind, RunReader};
+use specfleet_ledger::{Meta, Progress, RoundColumn, RunKind, RunReader, RunState};
 
 use inputs::StoredInputs;
 pub use texts::TextFigures;
 
 use crate::error::Error;
+use crate::opened::OpenedRuns;
 use crate::prompts;
 use crate::scores::{self, RunScores};
 
@@ -37,20 +38,19 @@ pub struct StoredRun {
     pub texts: Vec<TextFigures>,
     /// Figures that were added after the run.
     pub scores: RunScores,
-    /// Chunks that could not be read.
-    pub damage: Vec<String>,
     /// What a reader of the figures should know.
     pub notes: Vec<String>,
 }
 
 impl StoredRun {
-    /// Opens the run in `folder`, and scores its texts on `threads` threads.
-    pub fn open(folder: &Path, threads: usize) -> Result<StoredRun, Error> {
-        let reader = RunReader::open(folder)?;
-        let (mut damage, mut notes) = (Vec::new(), Vec::new());
-        let mut generations = kept(reader.generations(), &mut damage);
+    /// Opens the run in `folder` as one of those that a command reads, and scores its texts on `threads` threads.
+    pub fn open(opened: &OpenedRuns, folder: &Path, threads: usize) -> Result<StoredRun, Error> {
+        let reader = opened.open(folder)?;
+        let mut notes = Vec::new();
+        // What is damaged is in the reader's log.
+        let mut generations: Vec<GenerationRecord> = reader.generations().flatten().collect();
         generations.sort_by_key(|record| record.id);
-        let mut audits = kept(reader.audits(), &mut damage);
+        let mut audits: Vec<AuditRecord> = reader.audits().flatten().collect();
         audits.sort_by_key(|audit| audit.id);
         let meta = reader.meta();
         let inputs = StoredInputs::of(meta);
@@ -67,7 +67,7 @@ impl StoredRun {
             }
         };
         let scores = scores::load(&reader)?;
-        let mut run = StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores, damage, notes };
+        let mut run = StoredRun { reader, settings, generations, audits, texts: Vec::new(), scores, notes };
         if run.has_text() {
             run.notes.extend(inputs.problems.iter().map(|problem| format!("{problem}; {LEFT_OUT}")));
         }
@@ -78,6 +78,11 @@ impl StoredRun {
     /// What the run is.
     pub fn meta(&self) -> &Meta {
         self.reader.meta()
+    }
+
+    /// What could not be read so far, a line each.
+    pub fn damage(&self) -> Vec<String> {
+        self.reader.damage_log().met().into_iter().map(|met| met.why).collect()
     }
 
     /// Whether its tokens are those of a text: answers drawn from distributions are none.
@@ -145,9 +150,19 @@ impl StoredRun {
     }
 }
 
-/// The rows that can be read; the others leave a line.
-fn kept<T, E: std::fmt::Display>(rows: impl Iterator<Item = Result<T, E>>, damage: &mut Vec<String>) -> Vec<T> {
-    rows.filter_map(|row| row.map_err(|error| damage.push(error.to_string())).ok()).collect()
+/// Of a run that did not end as planned: that its figures are those of the generations that came to an end.
+pub(crate) fn unfinished_note(reader: &RunReader) -> Option<String> {
+    let meta = reader.meta();
+    let end = match &meta.state {
+        RunState::Completed => return None,
+        RunState::Running | RunState::Interrupted => "was interrupted",
+        RunState::Failed { .. } => "failed",
+    };
+    let (closed, open) = (reader.closed_generations(), reader.open_generations().len());
+    Some(format!(
+        "run {} {end}: figures are of the {closed} generations that came to an end, {open} unfinished ones are left out",
+        meta.run
+    ))
 }
 
 /// Steps along a generation's audit while its rounds go by.

@@ -162,7 +162,7 @@ fn mistakes_come_with_the_nearest_names() {
     );
     query(
         &["--metric", "tokens", "--where", "tokens>many"],
-        expect![[r#"specfleet: --where tokens>many: "many" is no number"#]],
+        expect![[r#"specfleet: --where tokens>many: "many" is not a number"#]],
     );
     query(
         &["--metric", "tokens", "--where", "tokens"],

@@ -100,7 +100,7 @@ fn unknown_values_come_with_the_valid_ones() {
     refused(
         &["tag", &a, "two words"],
         expect![[
-            r#"specfleet: tag "two words" is none: use 1 to 64 characters without spaces and commas, and do not start with '-'"#
+            r#"specfleet: tag "two words" is none: use 1 to 64 letters, digits and - _ . : / + = # % @, and start with a letter or digit"#
         ]],
     );
 }

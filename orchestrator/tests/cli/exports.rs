@@ -6,6 +6,7 @@ use expect_test::expect;
 
 use crate::bad_input::refused_at;
 use crate::common::*;
+use crate::reading::damage;
 
 /// A place with one simulated run, and its name.
 fn one_run() -> (Place, String) {
@@ -115,21 +116,12 @@ fn mistakes_are_refused() {
 #[test]
 fn damage_is_left_out() {
     let (place, run) = one_run();
-    let store = sled::open(place.path("runs").join(&run).join("store")).expect("the store");
-    let (key, mut chunk) = {
-        let first = store.scan_prefix([b'b']).next().expect("a chunk of batches").expect("sled reads it");
-        (first.0, first.1.to_vec())
-    };
-    let middle = chunk.len() / 2;
-    chunk[middle] ^= 1;
-    store.insert(key, chunk).expect("sled writes it");
-    store.flush().expect("sled writes it");
-    drop(store);
+    damage(&place, &run, b'b');
     let output = call(&place, &["export", &run, "--out", "out", "--format", "csv"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     expect![[r#"
         specfleet: runs/RUN/store: chunk 0 of table batches (key b0000000000000000) is damaged: its checksum does not match; left out
-        specfleet: 1 damaged chunk was left out
+        specfleet: run RUN is damaged: table batches in 1 place; what was read is without these rows (specfleet verify RUN names each)
     "#]].assert_eq(&String::from_utf8_lossy(&output.stderr).replace(&run, "RUN"));
     expect![[r#"
         rounds.csv: 144 rows
@@ -142,7 +134,9 @@ fn damage_is_left_out() {
         run RUN in out
     "#]]
     .assert_eq(&String::from_utf8_lossy(&output.stdout).replace(&run, "RUN"));
-    let report = printed(&place, &["report", &run]).replace(&run, "RUN");
+    let report = call(&place, &["report", &run]);
+    assert_eq!(report.status.code(), Some(1), "{}", said(&report));
+    let report = String::from_utf8_lossy(&report.stdout).replace(&run, "RUN");
     let verdict = report.lines().find(|line| line.contains("damaged")).and_then(|line| line.split(" · ").next());
     expect!["INVALID: runs/RUN/store: chunk 0 of table batches (key b0000000000000000) is damaged: its checksum does not match"].assert_eq(verdict.expect("a verdict"));
 }

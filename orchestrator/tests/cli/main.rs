@@ -11,6 +11,7 @@ mod deterministic;
 mod emulated;
 mod exports;
 mod faults;
+mod foreign_text;
 mod full_disk;
 mod inputs;
 mod interruption;
@@ -21,6 +22,7 @@ mod passes;
 #[cfg(target_os = "linux")]
 mod paths;
 mod questions;
+mod reading;
 mod recorded;
 mod rows;
 mod same_tokens;

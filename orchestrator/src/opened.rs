@@ -1,0 +1,58 @@
+//! The runs that a command reads, and what of them could not be read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use specfleet_ledger::{DamageLog, RunReader, Table};
+use specfleet_logs::visible_name;
+
+use crate::error::Error;
+
+/// The runs that a command has opened.
+///
+/// A command that prints figures opens its runs here, and `main` asks for [`OpenedRuns::damage_notes`] when it is done. So
+/// figures of a damaged run never pass for those of a whole one, whatever command computed them and in whatever format.
+/// Commands that take the first damaged row for a failure may open a run on their own.
+#[derive(Debug, Default)]
+pub struct OpenedRuns {
+    /// Name and damage of each, in the order of opening.
+    logs: Mutex<Vec<(String, DamageLog)>>,
+}
+
+impl OpenedRuns {
+    /// Opens the run in `folder`.
+    pub fn open(&self, folder: &Path) -> Result<RunReader, Error> {
+        let reader = RunReader::open(folder)?;
+        let log = (visible_name(&reader.meta().run).into_owned(), reader.damage_log().clone());
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log);
+        Ok(reader)
+    }
+
+    /// One line for each run of which something that was asked for could not be read, with the tables.
+    pub fn damage_notes(&self) -> Vec<String> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes: Vec<String> = Vec::new();
+        for (run, log) in logs.iter() {
+            let mut places: BTreeMap<Table, usize> = BTreeMap::new();
+            for met in log.met() {
+                *places.entry(met.table).or_default() += 1;
+            }
+            if places.is_empty() {
+                continue;
+            }
+            let tables = places.iter().map(|(table, count)| {
+                format!("table {table} in {count} {}", if *count == 1 { "place" } else { "places" })
+            });
+            let tables = tables.collect::<Vec<_>>().join(", ");
+            let note = format!(
+                "run {run} is damaged: {tables}; what was read is without these rows (specfleet verify {run} names each)"
+            );
+            // A command may open a run twice.
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        notes
+    }
+}
