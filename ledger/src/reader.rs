@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use serde::de::DeserializeOwned;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
 
@@ -12,7 +13,7 @@ use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::index::{Closed, Places};
 use crate::lock::RunLock;
-use crate::meta::{self, Meta, Progress, RunState, SUMMARY_FILE};
+use crate::meta::{self, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
 use crate::store;
@@ -122,6 +123,16 @@ impl RunReader {
         meta::read_text(&self.run_dir, SUMMARY_FILE)
     }
 
+    /// The same, parsed; one that does not parse is damage of the run.
+    pub fn parsed_summary<T: DeserializeOwned>(&self) -> Result<Option<T>, LedgerError> {
+        let path = self.run_dir.join(SUMMARY_FILE);
+        let parse = |text: String| {
+            serde_json::from_str(&text).map(Some).map_err(|source| LedgerError::DamagedFile { path, source })
+        };
+        let parsed = self.stored_summary().and_then(|text| text.map_or(Ok(None), parse));
+        parsed.map_err(|error| self.damage_log.note_file(SUMMARY_FILE, error))
+    }
+
     /// Damage of the tables that say which generations there are. What else is damaged shows where it is read.
     pub fn damaged(&self) -> &[LedgerError] {
         self.damaged.get_or_init(|| {
@@ -145,14 +156,14 @@ impl RunReader {
     /// The error of a run whose `progress.json` tells of more closed generations than the store holds, or of nothing.
     fn missing_generations(&self) -> Option<LedgerError> {
         let found = self.closed().len() as u64;
-        let error = match Progress::read(&self.run_dir) {
-            Ok(said) if said.generations <= found => return None,
-            Ok(said) => {
-                LedgerError::MissingGenerations { path: self.store_dir.clone(), expected: said.generations, found }
+        match Progress::read(&self.run_dir) {
+            Ok(said) if said.generations <= found => None,
+            Ok(Progress { generations: expected, .. }) => {
+                let error = LedgerError::MissingGenerations { path: self.store_dir.clone(), expected, found };
+                Some(self.damage_log.note(Table::Generations, error))
             }
-            Err(error) => error,
-        };
-        Some(self.damage_log.note(Table::Generations, error))
+            Err(error) => Some(self.damage_log.note_file(PROGRESS_FILE, error)),
+        }
     }
 
     /// Number of closed generations.

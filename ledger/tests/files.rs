@@ -7,8 +7,8 @@ use std::fs;
 use common::*;
 use specfleet_engine::id::DeviceId;
 use specfleet_ledger::{
-    LedgerError, ListedState, Live, LiveVerifier, Meta, RunKind, RunReader, RunState, RunWriter, SCHEMA, Table,
-    VerifierState, edit_tags, list, remove, verify,
+    LedgerError, ListedState, Live, LiveVerifier, Meta, RunKind, RunPart, RunReader, RunState, RunWriter, SCHEMA,
+    Table, VerifierState, edit_tags, list, remove, verify,
 };
 use tempfile::tempdir;
 
@@ -308,7 +308,10 @@ fn damage_that_was_met_is_remembered() {
     damage(&changed, b'r', 2, |chunk| chunk[60] ^= 4);
     for read in [&skip as &dyn Fn(&RunReader), &fold] {
         let found = met(&changed, read);
-        assert!(matches!(&found[..], [one] if one.table == Table::Rounds && one.why.contains("chunk 2")), "{found:?}");
+        assert!(
+            matches!(&found[..], [one] if one.part == RunPart::Table(Table::Rounds) && one.why.contains("chunk 2")),
+            "{found:?}"
+        );
     }
     // A hole in the middle, then the end.
     let cut = finished(dir.path(), "cut", 40);
