@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use specfleet_ledger::{DamageLog, RunReader, Table};
+use specfleet_ledger::{DamageLog, RunPart, RunReader};
 use specfleet_logs::visible_name;
 
 use crate::error::Error;
@@ -29,24 +29,24 @@ impl OpenedRuns {
         Ok(reader)
     }
 
-    /// One line for each run of which something that was asked for could not be read, with the tables.
+    /// One line for each run of which something that was asked for could not be read, with the tables and files.
     pub fn damage_notes(&self) -> Vec<String> {
         let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut notes: Vec<String> = Vec::new();
         for (run, log) in logs.iter() {
-            let mut places: BTreeMap<Table, usize> = BTreeMap::new();
+            let mut places: BTreeMap<RunPart, usize> = BTreeMap::new();
             for met in log.met() {
-                *places.entry(met.table).or_default() += 1;
+                *places.entry(met.part).or_default() += 1;
             }
             if places.is_empty() {
                 continue;
             }
-            let tables = places.iter().map(|(table, count)| {
-                format!("table {table} in {count} {}", if *count == 1 { "place" } else { "places" })
-            });
-            let tables = tables.collect::<Vec<_>>().join(", ");
+            let parts = places
+                .iter()
+                .map(|(part, count)| format!("{part} in {count} {}", if *count == 1 { "place" } else { "places" }));
+            let parts = parts.collect::<Vec<_>>().join(", ");
             let note = format!(
-                "run {run} is damaged: {tables}; what was read is without these rows (specfleet verify {run} names each)"
+                "run {run} is damaged: {parts}; what was read is without it (specfleet verify {run} names each)"
             );
             // A command may open a run twice.
             if !notes.contains(&note) {

@@ -161,7 +161,16 @@ impl Query {
             self.conditions.iter().try_for_each(|condition| condition.check_value(run, &names))?;
             notes.extend(run.notes.iter().cloned());
             // What cannot be read is in the log of the run, for whoever has opened it.
-            notes.extend(unfinished_note(&run.reader).filter(|_| !self.names_finish()));
+            if let Some(note) = unfinished_note(&run.reader) {
+                let is_of_generations = self.reads(Level::Generations) || self.reads(Level::Rounds);
+                notes.extend(Some(note).filter(|_| is_of_generations && !self.names_finish()));
+                notes.extend(self.reads(Level::Batches).then(|| {
+                    format!(
+                        "run {} did not end as planned: batches are those of unfinished generations too",
+                        run.meta().run
+                    )
+                }));
+            }
             if run.keep_every() > 1 {
                 notes.push(format!(
                     "run {} keeps every {}th device: the answer is of these",

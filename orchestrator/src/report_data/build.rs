@@ -60,21 +60,19 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
     let (part, devices) = collect(run, threads, quantiles)?;
     let Part { mut summary, figures, .. } = part;
     let energy = energy(run)?;
-    // Everything is read by now.
-    let problems = problems(run);
     let mut notes = run.notes.clone();
 
     // What only the kept rows say, and what all devices did.
     let keep_every = run.keep_every();
-    let stored = if keep_every > 1 { run.reader.stored_summary()? } else { None };
-    let stored: Option<Summary> = match stored.as_deref().map(serde_json::from_str) {
-        Some(Ok(stored)) => Some(stored),
-        Some(Err(error)) => {
+    let stored: Option<Summary> = match keep_every {
+        0..=1 => None,
+        _ => run.reader.parsed_summary().unwrap_or_else(|error| {
             notes.push(format!("summary.json beside the rows cannot be read ({error}): figures are of the kept rows"));
             None
-        }
-        None => None,
+        }),
     };
+    // Everything is read by now.
+    let problems = problems(run);
     problems.iter().for_each(|problem| summary.problem(problem.clone()));
     let mut of_rows = summary.finish();
     if let Some(stored) = stored {

@@ -294,6 +294,12 @@ fn a_run_that_is_kept_in_part() {
     let notes = report["notes"].to_string();
     assert!(notes.contains("every 2th device") && notes.contains("there is no text"), "{notes}");
     assert!(!notes.contains("BERTScore"), "{notes}");
+    // Without the figures of all devices the rest is no whole report.
+    std::fs::write(place.path("runs").join(&name).join("summary.json"), "{").expect("a file");
+    let output = call(&place, &["report", &name, "--json"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&format!("run {name} is damaged: file summary.json in 1 place")), "{error}");
 }
 
 /// One prompt says nothing about how prompts differ: no table and no file gives it an interval.

@@ -121,7 +121,7 @@ fn damage_is_left_out() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     expect![[r#"
         specfleet: runs/RUN/store: chunk 0 of table batches (key b0000000000000000) is damaged: its checksum does not match; left out
-        specfleet: run RUN is damaged: table batches in 1 place; what was read is without these rows (specfleet verify RUN names each)
+        specfleet: run RUN is damaged: table batches in 1 place; what was read is without it (specfleet verify RUN names each)
     "#]].assert_eq(&String::from_utf8_lossy(&output.stderr).replace(&run, "RUN"));
     expect![[r#"
         rounds.csv: 144 rows

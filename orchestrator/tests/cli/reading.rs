@@ -41,18 +41,18 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The command says of the run that this table is damaged, once and on standard error, and still prints something.
-fn assert_said(place: &Place, run: &str, table: &str, command: &[&str]) {
-    let output = assert_named(place, run, table, command);
+/// The command says of the run that this part of it is damaged, once and on standard error, and still prints something.
+fn assert_said(place: &Place, run: &str, part: &str, command: &[&str]) {
+    let output = assert_named(place, run, part, command);
     assert!(!output.stdout.is_empty(), "{command:?}: {}", said(&output));
 }
 
 /// The same, whether anything is left to print or not.
-fn assert_named(place: &Place, run: &str, table: &str, command: &[&str]) -> Output {
+fn assert_named(place: &Place, run: &str, part: &str, command: &[&str]) -> Output {
     let output = call(place, command);
     let error = errors(&output);
     assert_eq!(output.status.code(), Some(1), "{command:?}: {}", said(&output));
-    let begins = format!("specfleet: run {run} is damaged: table {table} in 1 place; ");
+    let begins = format!("specfleet: run {run} is damaged: {part} in 1 place; ");
     assert_eq!(error.lines().filter(|line| line.starts_with(&begins)).count(), 1, "{command:?}: {error}");
     output
 }
@@ -66,21 +66,21 @@ fn every_command_says_that_a_run_is_damaged() {
     printed(&place, &[&["query", &a][..], &rounds, &["csv"]].concat());
     damage(&place, &a, b'r');
     for format in ["csv", "json", "table"] {
-        assert_said(&place, &a, "rounds", &[&["query", &a][..], &rounds, &[format]].concat());
+        assert_said(&place, &a, "table rounds", &[&["query", &a][..], &rounds, &[format]].concat());
     }
-    assert_said(&place, &a, "rounds", &["report", &a, "--json"]);
-    assert_said(&place, &a, "rounds", &["report", &b, &a, "--html", "page.html"]);
+    assert_said(&place, &a, "table rounds", &["report", &a, "--json"]);
+    assert_said(&place, &a, "table rounds", &["report", &b, &a, "--html", "page.html"]);
     // All rounds of its method may have been in the one chunk.
-    assert_named(&place, &a, "rounds", &["frontier", &a, "--csv", "frontier.csv"]);
-    assert_named(&place, &a, "rounds", &["frontier", &a, "--json"]);
-    assert_said(&place, &a, "rounds", &["export", &a, "--out", "out", "--format", "csv"]);
+    assert_named(&place, &a, "table rounds", &["frontier", &a, "--csv", "frontier.csv"]);
+    assert_named(&place, &a, "table rounds", &["frontier", &a, "--json"]);
+    assert_said(&place, &a, "table rounds", &["export", &a, "--out", "out", "--format", "csv"]);
     // What reads none of these rows has all of its own.
     printed(&place, &["compare", &a, &b]);
     damage(&place, &b, b'a');
     for command in [&["compare", &a, &b][..], &["compare", &b, &a, "--json"], &["frontier", &b], &["report", &b]] {
-        assert_said(&place, &b, "audits", command);
+        assert_said(&place, &b, "table audits", command);
     }
-    assert_said(&place, &b, "audits", &[&["query", &b][..], &generations].concat());
+    assert_said(&place, &b, "table audits", &[&["query", &b][..], &generations].concat());
     let compared = call(&place, &["compare", &b, &a, "--json"]);
     let compared: Value = serde_json::from_slice(&compared.stdout).expect("JSON");
     assert!(compared["notes"].to_string().contains("table audits"), "{}", compared["notes"]);
@@ -91,10 +91,10 @@ fn scores_and_joules_are_said_to_be_damaged() {
     let (place, [a, b]) = two_runs();
     assert!(call(&place, &["score", &a, "--ui", "none"]).status.success());
     damage(&place, &a, b's');
-    assert_said(&place, &a, "scores", &["score", &a, "--json"]);
-    assert_said(&place, &a, "scores", &["report", &a]);
+    assert_said(&place, &a, "table scores", &["score", &a, "--json"]);
+    assert_said(&place, &a, "table scores", &["report", &a]);
     damage(&place, &b, b'e');
-    assert_said(&place, &b, "energy", &["report", &b, "--json"]);
+    assert_said(&place, &b, "table energy", &["report", &b, "--json"]);
     let report = call(&place, &["report", &b, "--json"]);
     let report: Value = serde_json::from_slice(&report.stdout).expect("JSON");
     assert_eq!(report["validity"]["state"], "INVALID");
@@ -108,7 +108,9 @@ fn missing_rows_are_said() {
     let progress = place.path("runs").join(&a).join("progress.json");
     fs::write(progress, r#"{"generations": 7}"#).expect("a file");
     let query = ["query", &a, "--metric", "generations:sum", "--format", "csv"];
-    assert_said(&place, &a, "generations", &query);
+    assert_said(&place, &a, "table generations", &query);
+    fs::write(place.path("runs").join(&a).join("progress.json"), "{").expect("a file");
+    assert_said(&place, &a, "file progress.json", &query);
     let reader = place.reader(&place.run_of("b"));
     let rounds: usize = reader.closed_rounds().map(|rounds| rounds.expect("whole").rounds.len()).sum();
     drop(reader);
@@ -121,7 +123,7 @@ fn missing_rows_are_said() {
     store.flush().expect("sled writes it");
     drop(store);
     let query = ["query", &b, "--metric", "rounds:sum", "--format", "csv"];
-    assert_said(&place, &b, "rounds", &query);
+    assert_said(&place, &b, "table rounds", &query);
     let partial = String::from_utf8(call(&place, &query).stdout).expect("text");
     assert_ne!(partial.lines().nth(1), Some(rounds.to_string().as_str()), "{partial}");
 }
@@ -179,6 +181,11 @@ fn unfinished_generations_are_left_out() {
     assert!(by_finish.contains(&format!("open,{open}")), "{by_finish}");
     let table = printed(&place, &["query", &run, "--metric", "tokens:sum"]);
     assert!(table.contains(&note), "{table}");
+    let batches = printed(&place, &["query", &run, "--metric", "batch_energy:sum"]);
+    assert!(
+        batches.contains("batches are those of unfinished generations too") && !batches.contains(&note),
+        "{batches}"
+    );
     let frontier = call(&place, &["frontier", &run, "--method", "ui-hlm"]);
     assert!(String::from_utf8_lossy(&frontier.stdout).contains(&note) || frontier.status.code() == Some(2));
     assert!(printed(&place, &["compare", &run, &run_beside(&place)]).contains(&note));
