@@ -43,14 +43,18 @@ pub struct Identity {
 impl Identity {
     /// Reads both from PEM files.
     pub fn from_pem(chain: &Path, key: &Path) -> Result<Identity, ConnectorError> {
-        let of_key = |e: rustls::pki_types::pem::Error| pem(key, e.to_string());
-        Ok(Identity { chain: certificates(chain)?, key: PrivateKeyDer::from_pem_file(key).map_err(of_key)? })
+        let own = PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|e| pem(key, e.to_string()))?;
+        Ok(Identity { chain: certificates(chain)?, key: own })
     }
 }
 
+fn read_pem(path: &Path) -> Result<Vec<u8>, ConnectorError> {
+    specfleet_files::read(path, specfleet_files::SMALL).map_err(|e| pem(path, e.to_string()))
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConnectorError> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let found = CertificateDer::pem_slice_iter(&read_pem(path)?)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|e| pem(path, e.to_string()))?;
     if found.is_empty() { Err(pem(path, "no certificate in this file".to_owned())) } else { Ok(found) }
 }

@@ -67,6 +67,9 @@ impl ExportError {
                 io::ErrorKind::PermissionDenied
                     | io::ErrorKind::NotADirectory
                     | io::ErrorKind::NotFound
+                    // What is no regular file, or one that is too large.
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::FileTooLarge
                     | io::ErrorKind::InvalidFilename
                     | io::ErrorKind::ReadOnlyFilesystem
             ),

@@ -158,7 +158,7 @@ fn read_about(dir: &Path) -> Result<About, ExportError> {
         export_schema: u32,
     }
     let path = dir.join(RUN_FILE);
-    let text = fs::read(&path).map_err(|source| match source.kind() {
+    let text = specfleet_files::read(&path, specfleet_files::SMALL).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             ExportError::not_importable(dir, format!("it holds no export (no {RUN_FILE})"))
         }

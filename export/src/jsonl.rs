@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -31,7 +30,7 @@ pub(crate) fn read(
     mut each: impl FnMut(&Batch, u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let failed = |source| ExportError::io(path, source);
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
+    let mut file = BufReader::with_capacity(1 << 20, specfleet_files::open(path, u64::MAX).map_err(failed)?);
     let (mut text, mut first, mut row) = (Vec::new(), 0, 0);
     let mut batch: Option<Batch> = None;
     loop {

@@ -1,7 +1,6 @@
 //! Tables from Parquet files, ours or what another tool made of them: columns are found by name, in any order. Nothing that a file
 //! says of itself is believed: what the library takes on trust is looked at before (here and in `pages`).
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +42,7 @@ pub(crate) fn read(
     columns: &[Column],
     mut each: impl FnMut(&Batch, u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
-    let file = File::open(path).map_err(|source| ExportError::io(path, source))?;
+    let file = specfleet_files::open(path, u64::MAX).map_err(|source| ExportError::io(path, source))?;
     let length = file.metadata().map_err(|source| ExportError::io(path, source))?.len();
     let file = Arc::new(file);
     // What is no Parquet file is the user's mistake, not ours.

@@ -104,7 +104,8 @@ impl<'a> Calibrations<'a> {
         }
         let path = self.cache.join(format!("{}.json", key.fingerprint()));
         // A cached file that cannot be read, or has the fingerprint of another key by chance, is computed again.
-        let cached = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Calibration>(&text).ok());
+        let cached = specfleet_files::read(&path, specfleet_files::DATA).ok();
+        let cached = cached.and_then(|text| serde_json::from_slice::<Calibration>(&text).ok());
         if let Some(calibration) = cached.filter(|calibration| calibration.key == key) {
             return Ok(calibration);
         }

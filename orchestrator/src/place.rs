@@ -18,7 +18,12 @@ pub fn find(ledger: &Path, run: &Path) -> Result<PathBuf, Error> {
         return latest(ledger);
     }
     let folder = if !run.is_dir() || named.is_dir() { named } else { run.to_path_buf() };
-    if folder.join("meta.json").exists() {
+    let meta = folder.join("meta.json");
+    if meta.exists() {
+        // Whoever reads a pipe waits for its writer.
+        if let Err(error) = specfleet_files::open(&meta, specfleet_files::SMALL) {
+            return Err(Error::Asked(format!("cannot read {}: {error}", meta.display())));
+        }
         // One run has one folder, by whatever way it was named: whoever deletes or compares runs relies on it. What lies in
         // the ledger under its own name keeps the short way.
         let plain = run.components().count() == 1 && !folder.is_symlink();

@@ -128,22 +128,24 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 14] = [
+const DIRECTIONS: [(&str, &[&str]); 15] = [
     ("specfleet-engine", &[]),
-    ("specfleet-model", &[]),
+    ("specfleet-files", &[]),
+    ("specfleet-model", &["specfleet-files"]),
     ("specfleet-timer", &[]),
     ("specfleet-logs", &[]),
     ("specfleet-signals", &[]),
     ("specfleet-metrics", &["specfleet-engine"]),
-    ("specfleet-config", &["specfleet-engine"]),
+    ("specfleet-config", &["specfleet-engine", "specfleet-files"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
-    ("specfleet-export", &["specfleet-engine", "specfleet-ledger"]),
+    ("specfleet-export", &["specfleet-engine", "specfleet-files", "specfleet-ledger"]),
     ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
     (
         "device-agent",
         &[
             "specfleet-engine",
+            "specfleet-files",
             "specfleet-model",
             "specfleet-config",
             "specfleet-timer",
@@ -155,6 +157,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
         "verifier-pool",
         &[
             "specfleet-engine",
+            "specfleet-files",
             "specfleet-model",
             "specfleet-config",
             "specfleet-timer",
@@ -167,6 +170,7 @@ const DIRECTIONS: [(&str, &[&str]); 14] = [
         "specfleet",
         &[
             "specfleet-engine",
+            "specfleet-files",
             "specfleet-model",
             "specfleet-config",
             "specfleet-ledger",

@@ -81,8 +81,8 @@ const CERTIFICATES: &str = "a certificate chain";
 const KEY: &str = "a private key";
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, PoolError> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read_pem(path, CERTIFICATES)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| bad_pem(path, CERTIFICATES, &error))?;
     if chain.is_empty() {
         return Err(bad_pem(path, CERTIFICATES, &"there is none in it"));
@@ -91,7 +91,11 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, PoolError> {
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, PoolError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| bad_pem(path, KEY, &error))
+    PrivateKeyDer::from_pem_slice(&read_pem(path, KEY)?).map_err(|error| bad_pem(path, KEY, &error))
+}
+
+fn read_pem(path: &Path, expected: &'static str) -> Result<Vec<u8>, PoolError> {
+    specfleet_files::read(path, specfleet_files::SMALL).map_err(|error| bad_pem(path, expected, &error))
 }
 
 fn bad_pem(path: &Path, expected: &'static str, reason: &dyn std::fmt::Display) -> PoolError {

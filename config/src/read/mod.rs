@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use specfleet_files::{DATA, SMALL};
 use toml::{Table, Value};
 
 pub use inputs::InputFile;
@@ -70,7 +71,7 @@ impl Document {
 
     /// Reads and parses a file.
     pub(crate) fn open(path: &Path) -> Result<Document, ConfigError> {
-        let text = read_text(path)?;
+        let text = read_toml(path)?;
         Document::parse(path.display().to_string(), path.parent().map(Path::to_owned), &text)
     }
 
@@ -178,15 +179,19 @@ impl Document {
     }
 }
 
-/// Reads a text file, without the byte order mark that some editors begin one with.
-pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    read_text_as_it_is(path).map(|text| without_mark(&text).to_owned())
+/// Reads a file of TOML, without the byte order mark that some editors begin one with.
+fn read_toml(path: &Path) -> Result<String, ConfigError> {
+    read_bounded(path, SMALL).map(|text| without_mark(&text).to_owned())
 }
 
 /// Reads a text file with all that is in it: what a digest of the file is taken over.
 pub(crate) fn read_text_as_it_is(path: &Path) -> Result<String, ConfigError> {
+    read_bounded(path, DATA)
+}
+
+fn read_bounded(path: &Path, most: u64) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(failed)?;
+    let bytes = specfleet_files::read(path, most).map_err(failed)?;
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(ConfigError::Utf16 { path: path.to_owned() });
     }
