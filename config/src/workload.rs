@@ -63,6 +63,9 @@ impl Reference {
     }
 }
 
+/// Longest line, in bytes: more than any model's context takes, and little enough to be turned into tokens in a moment.
+const LONGEST_LINE: usize = 1 << 20;
+
 const EMPTY: &str = "question, answer, prompt and reference must not be empty";
 
 impl Workload {
@@ -106,6 +109,9 @@ impl Workload {
 
 fn parse_line(data_set: &str, index: usize, line: &str) -> Result<Prompt, String> {
     let number = u32::try_from(index).map_err(|_| "too many lines")?;
+    if line.len() > LONGEST_LINE {
+        return Err(format!("the line has {} bytes, at most {LONGEST_LINE} are taken", line.len()));
+    }
     let line: Line = serde_json::from_str(line).map_err(|error| json_problem(&error))?;
     let prompt = |text: String, question: String, reference: Option<String>| {
         if question.trim().is_empty() {

@@ -3,7 +3,7 @@
 //! A cache is a list of pages of [`PAGE`] positions. A page holds all layers and heads of its positions, so that a
 //! sequence costs one allocation per [`PAGE`] tokens and eviction is a list hand-back. Freed pages are kept for reuse.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, thread::available_parallelism};
 
 use crate::{Model, ModelError, ModelShape, forward::Scratch};
 
@@ -88,6 +88,12 @@ pub struct KvArena {
     /// Pages out of use, kept to be handed out again; they count against the budget only when they are.
     free: Vec<Page>,
     pages_in_use: usize,
+}
+
+/// How many of `asked` threads for a model's passes can help on this machine: results do not depend on it, and more than
+/// there are cores only wait for each other.
+pub fn useful_threads(asked: usize) -> usize {
+    asked.min(available_parallelism().map_or(1, NonZeroUsize::get)).max(1)
 }
 
 impl KvArena {

@@ -52,13 +52,15 @@ pub enum ModelError {
         found: Vec<usize>,
     },
     /// A tensor could not be converted to the precision.
-    #[error("tensor `{name}` cannot be stored as {precision}: {reason}")]
+    #[error("{origin}: tensor `{name}` cannot be stored as {precision}: {reason}")]
     Quantise {
+        /// Where the weights come from.
+        origin: String,
         /// The tensor's name.
         name: String,
         /// The precision it was to be stored in.
         precision: Precision,
-        /// What candle said.
+        /// What is in the way.
         reason: String,
     },
     /// A precision's name is not known.

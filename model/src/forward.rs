@@ -4,7 +4,12 @@
 //! over each row's own cache. With several threads the *sequences* are divided and each thread runs the whole pass for
 //! its share, so threads meet only at the end.
 
-use std::{collections::BTreeSet, ops::Range, thread};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+    thread,
+};
 
 use crate::{
     KvArena, Model, ModelError, SeqId,
@@ -159,17 +164,24 @@ impl Model {
         }
 
         let inner = self.inner();
-        thread::scope(|scope| {
-            let mut work = shares.into_iter().zip(scratch.iter_mut()).zip(outputs.iter_mut());
-            let own = work.next();
-            for ((jobs, scratch), output) in work {
-                let steps_at = &steps_at;
-                scope.spawn(move || run_share(inner, layout, jobs, head, steps_at, scratch, output));
-            }
-            if let Some(((jobs, scratch), output)) = own {
-                run_share(inner, layout, jobs, head, &steps_at, scratch, output);
-            }
-        });
+        {
+            let work = shares.into_iter().zip(scratch.iter_mut()).zip(outputs.iter_mut());
+            let work: Vec<_> = work.map(|share| Mutex::new(Some(share))).collect();
+            let compute = |index: usize| {
+                let share = work[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(((jobs, scratch), output)) = share {
+                    run_share(inner, layout, jobs, head, &steps_at, scratch, output);
+                }
+            };
+            thread::scope(|scope| {
+                // What the system has no room to start a thread for is computed here; the numbers are the same.
+                let compute = &compute;
+                let start = |index: usize| thread::Builder::new().spawn_scoped(scope, move || compute(index)).is_err();
+                let left: Vec<usize> = (1..work.len()).filter(|index| start(*index)).collect();
+                compute(0);
+                left.into_iter().for_each(compute);
+            });
+        }
         in_flight.commit(steps.iter().map(|s| s.tokens.len()));
         Ok(Output { vocab: width, shares: outputs, steps: steps_at })
     }
@@ -377,6 +389,12 @@ fn run_head(
         return normed.len();
     }
     let numbers = projected.len() / hidden * model.shape.vocab;
-    model.weights.head.apply(normed, &mut out[..numbers], products);
+    let logits = &mut out[..numbers];
+    model.weights.head.apply(normed, logits, products);
+    let is_finite = |row: &[f32]| row.iter().fold(true, |all, logit| all & logit.is_finite());
+    let odd = logits.chunks_exact(model.shape.vocab).filter(|row| !is_finite(row)).count();
+    if odd > 0 {
+        model.non_finite.fetch_add(odd as u64, Ordering::Relaxed);
+    }
     numbers
 }

@@ -1,13 +1,20 @@
 //! A loaded model.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use candle_core::Tensor;
 use candle_transformers::models::llama::LlamaConfig;
 
 use crate::{
     Embedded, Fallback, ModelError, ModelShape, Precision,
-    load::{self, Source},
+    load::{self, Source, Stored},
     rope::Rope,
     weights::Weights,
 };
@@ -20,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) shape: ModelShape,
     pub(crate) weights: Weights,
     pub(crate) rope: Rope,
+    /// Rows of logits that were not all finite.
+    pub(crate) non_finite: AtomicU64,
     precision: Precision,
 }
 
@@ -42,21 +51,20 @@ impl Model {
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         precision: Precision,
     ) -> Result<Self, ModelError> {
+        let origin = Rc::from("given tensors");
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name, Stored::new(tensor, &origin))).collect();
         Self::from_source(
-            Source {
-                origin: "given tensors".to_owned(),
-                config: config.clone(),
-                tensors: tensors.into_iter().collect(),
-            },
+            Source { origin: origin.to_string(), config_origin: origin.to_string(), config: config.clone(), tensors },
             precision,
         )
     }
 
     fn from_source(source: Source, precision: Precision) -> Result<Self, ModelError> {
-        let shape = ModelShape::new(&source.config, &source.origin)?;
+        let shape = ModelShape::new(&source.config, &source.config_origin)?;
         Ok(Self(Arc::new(Inner {
             weights: Weights::new(&shape, source.tensors, precision, &source.origin)?,
             rope: Rope::new(&source.config),
+            non_finite: AtomicU64::new(0),
             shape,
             precision,
         })))
@@ -80,6 +88,12 @@ impl Model {
             Precision::Q4K => 144,
         };
         embeddings * size_of::<f32>() + packed / block * block_bytes
+    }
+
+    /// How many rows of logits were not all finite, in all passes of this model and its clones: weights that are finite can
+    /// still overflow on the way. What is drawn from such a row means nothing.
+    pub fn non_finite_rows(&self) -> u64 {
+        self.0.non_finite.load(Ordering::Relaxed)
     }
 
     /// The precision that was asked for.

@@ -25,11 +25,23 @@ pub fn check_pair(drafter: (&Model, &Tokenizer), verifier: (&Model, &Tokenizer))
             sizes.0
         ));
     }
-    if sizes.0 > draft.vocab {
-        return refuse(format!("the tokenizer has {} tokens, the models' vocabularies {}", sizes.0, draft.vocab));
-    }
+    check_tokenizer(drafter.0, drafter.1)?;
     if draft.eos != verify.eos {
         return refuse(format!("the drafter ends texts at tokens {:?}, the verifier at {:?}", draft.eos, verify.eos));
+    }
+    Ok(())
+}
+
+/// Checks that a model has an entry for every token that its tokenizer can make of a text.
+pub fn check_tokenizer(model: &Model, tokenizer: &Tokenizer) -> Result<(), ModelError> {
+    let (vocab, tokens, last) = (model.shape().vocab, tokenizer.vocab_size(), tokenizer.last_id());
+    if tokens > vocab {
+        return Err(ModelError::Pair(format!("the tokenizer has {tokens} tokens, the models' vocabularies {vocab}")));
+    }
+    if last as usize >= vocab {
+        return Err(ModelError::Pair(format!(
+            "the tokenizer has a token {last}, outside the models' vocabularies 0..{vocab}"
+        )));
     }
     Ok(())
 }

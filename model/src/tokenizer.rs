@@ -5,12 +5,22 @@ use std::path::Path;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{ModelError, load::read};
+use crate::{
+    ModelError,
+    load::read,
+    shape::MOST_ENTRIES,
+    text_growth::{Growth, check_precompiled},
+};
 
 /// A Hugging Face tokenizer. Cloning copies the vocabulary; share it by reference or `Arc`.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The file, for errors.
+    origin: String,
+    growth: Growth,
+    /// The largest id that a text can become.
+    last_id: u32,
     digest: [u8; 32],
 }
 
@@ -31,7 +41,10 @@ impl Tokenizer {
             origin: origin.to_owned(),
             reason: format!("not a usable tokenizer: {reason}"),
         };
+        check_precompiled(json).map_err(refuse)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| refuse(e.to_string()))?;
+        let growth = Growth::of(&inner).map_err(refuse)?;
+        let last_id = last_id(&inner).map_err(refuse)?;
         // A file may carry truncation or padding for training batches; here a text is one whole sequence.
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
@@ -39,24 +52,25 @@ impl Tokenizer {
         let value: Value = serde_json::from_str(&canonical).map_err(|e| refuse(e.to_string()))?;
         let mut hasher = Sha256::new();
         hash_canonically(&value, &mut hasher);
-        Ok(Self { inner, digest: hasher.finalize().into() })
+        Ok(Self { inner, origin: origin.to_owned(), growth, last_id, digest: hasher.finalize().into() })
     }
 
     /// The ids of `text`, with what the tokenizer's post-processor adds (`<s>` in front, for the embedded one).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.growth.check(text).map_err(|reason| self.unusable(reason))?;
         match self.inner.encode(text, true) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(self.unusable(&e)),
+            Err(e) => Err(self.unusable(e.to_string())),
         }
     }
 
     /// The text of `ids`; special tokens are left out, bytes that are not whole characters become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner.decode(ids, true).map_err(|e| self.unusable(&e))
+        self.inner.decode(ids, true).map_err(|e| self.unusable(e.to_string()))
     }
 
-    fn unusable(&self, error: &tokenizers::Error) -> ModelError {
-        ModelError::Tokenizer { origin: "tokenizer".to_owned(), reason: error.to_string() }
+    fn unusable(&self, reason: String) -> ModelError {
+        ModelError::Tokenizer { origin: self.origin.clone(), reason }
     }
 
     /// A decoder that yields text as tokens come.
@@ -69,12 +83,29 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The largest id that a text can become; models must have an entry for it.
+    pub fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
     /// SHA-256 of the whole definition (vocabulary, merges, normaliser, pre-tokeniser, post-processor, decoder) in a
     /// canonical form: two tokenizers with the same digest treat every text alike. Formatting, the order of keys,
     /// truncation and padding do not enter.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
     }
+}
+
+/// The largest id among the tokens of a vocabulary and those that are put around a text. A vocabulary that is empty, or whose
+/// ids go beyond what any model has, is refused: the library walks over all ids up to the largest when it writes one out.
+pub(crate) fn last_id(inner: &tokenizers::Tokenizer) -> Result<u32, String> {
+    let last = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
+    let around = inner.encode("", true).map_err(|e| e.to_string())?;
+    let last = around.get_ids().iter().copied().fold(last, u32::max);
+    if last as usize >= MOST_ENTRIES {
+        return Err(format!("it has a token {last}, and ids must lie below {MOST_ENTRIES}"));
+    }
+    Ok(last)
 }
 
 /// Feeds a JSON value to a hash with object keys in order and every part delimited.

@@ -1,10 +1,8 @@
 //! The tensors of a model, checked against its shape and packed.
 
-use std::collections::BTreeMap;
+use candle_core::Tensor;
 
-use candle_core::{DType, Tensor};
-
-use crate::{Fallback, ModelError, ModelShape, Precision, linear::Linear};
+use crate::{Fallback, ModelError, ModelShape, Precision, linear::Linear, load::Tensors};
 
 /// One transformer layer. Projections that read the same row are stacked into one matrix.
 pub(crate) struct Layer {
@@ -33,7 +31,7 @@ impl Weights {
     /// source in errors.
     pub(crate) fn new(
         shape: &ModelShape,
-        tensors: BTreeMap<String, Tensor>,
+        tensors: Tensors,
         precision: Precision,
         origin: &str,
     ) -> Result<Self, ModelError> {
@@ -48,7 +46,7 @@ impl Weights {
                     .iter()
                     .map(|(part, rows, len)| Ok((name(part), take.tensor(&name(part), &[*rows, *len])?)))
                     .collect::<Result<Vec<_>, ModelError>>()?;
-                Linear::new(&parts, precision, &mut fallbacks)
+                Linear::new(&parts, precision, origin, &mut fallbacks)
             };
             layers.push(Layer {
                 attention_norm: take.vector(&name("input_layernorm"), &[hidden])?,
@@ -79,7 +77,7 @@ impl Weights {
             embeddings: take.floats(embedding_name, &embedding)?,
             layers,
             final_norm,
-            head: Linear::new(&[head], precision, &mut fallbacks)?,
+            head: Linear::new(&[head], precision, origin, &mut fallbacks)?,
             fallbacks,
         })
     }
@@ -87,29 +85,16 @@ impl Weights {
 
 /// Named tensors that are taken out one by one, so that a file's memory is freed as it is packed.
 struct Take<'a> {
-    tensors: BTreeMap<String, Tensor>,
+    tensors: Tensors,
     origin: &'a str,
 }
 
 impl Take<'_> {
-    /// The tensor in f32, if it has the expected shape.
+    /// The tensor in f32, checked.
     fn tensor(&mut self, name: &str, expected: &[usize]) -> Result<Tensor, ModelError> {
-        let tensor = self
-            .tensors
-            .remove(name)
-            .ok_or_else(|| ModelError::MissingTensor { origin: self.origin.to_owned(), name: name.to_owned() })?;
-        if tensor.dims() != expected {
-            return Err(ModelError::TensorShape {
-                origin: self.origin.to_owned(),
-                name: name.to_owned(),
-                expected: expected.to_vec(),
-                found: tensor.dims().to_vec(),
-            });
-        }
-        if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-            return Err(self.refuse(name, &format!("has type {:?}, expected f32, f16 or bf16", tensor.dtype())));
-        }
-        tensor.to_dtype(DType::F32).map_err(|e| self.refuse(name, &e.to_string()))
+        let stored = self.tensors.remove(name);
+        let missing = || ModelError::MissingTensor { origin: self.origin.to_owned(), name: name.to_owned() };
+        stored.ok_or_else(missing)?.check(name, expected)
     }
 
     fn vector(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>, ModelError> {
@@ -118,10 +103,10 @@ impl Take<'_> {
     }
 
     fn floats(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
-        tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(|e| self.refuse(name, &e.to_string()))
-    }
-
-    fn refuse(&self, name: &str, reason: &str) -> ModelError {
-        ModelError::Weights { origin: self.origin.to_owned(), reason: format!("tensor `{name}` {reason}") }
+        let refuse = |e: candle_core::Error| ModelError::Weights {
+            origin: self.origin.to_owned(),
+            reason: format!("tensor `{name}` {e}"),
+        };
+        tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(refuse)
     }
 }

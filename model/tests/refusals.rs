@@ -182,6 +182,24 @@ fn q4_k_falls_back_per_matrix_and_says_so() {
     assert!(odd.fallbacks().iter().all(|f| f.used == Precision::F32));
 }
 
+/// Scales of blocks have sixteen bits: a weight may be a finite number and still not fit. And what is no finite number is
+/// refused in every precision.
+#[test]
+fn weights_that_a_precision_cannot_hold_are_refused() {
+    let spoiled = |value: f32, precision: Precision| {
+        let mut tensors = tensors(GROUPED, 1);
+        let name = "model.layers.0.self_attn.o_proj.weight";
+        let filled = candle_core::Tensor::full(value, tensors[name].dims(), &candle_core::Device::Cpu).unwrap();
+        tensors.insert(name.to_owned(), filled);
+        Model::from_tensors(&config(GROUPED), tensors, precision).err().map(|error| error.to_string())
+    };
+    assert_names(&spoiled(3e38, Precision::Q8_0).unwrap(), &["o_proj.weight", "cannot be stored as q8_0", "too large"]);
+    assert_eq!(spoiled(3e38, Precision::F32), None);
+    for precision in [Precision::F32, Precision::Q8_0, Precision::Q4K] {
+        assert_names(&spoiled(f32::NAN, precision).unwrap(), &["o_proj.weight", "holds NaN"]);
+    }
+}
+
 #[test]
 fn a_pair_must_share_its_tokens() {
     let drafter = Model::embedded(Embedded::Drafter, Precision::F32).unwrap();

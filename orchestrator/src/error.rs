@@ -42,6 +42,14 @@ pub enum Error {
         /// The smaller context of the pair.
         context: usize,
     },
+    /// A prompt of which the tokenizer makes nothing, so that no model can go on from it.
+    #[error("data set \"{data_set}\", line {line}: the tokenizer makes no token of the prompt")]
+    PromptWithoutTokens {
+        /// The data set's name or path.
+        data_set: String,
+        /// Line number from 1.
+        line: usize,
+    },
     /// Prompts that the models cannot take, and no others.
     #[error("run.too_long: every prompt leaves no room for an answer in a context of {context}")]
     NoPromptFits {
@@ -225,6 +233,7 @@ impl Error {
             | Error::Model(_)
             | Error::Method(_)
             | Error::PromptTooLong { .. }
+            | Error::PromptWithoutTokens { .. }
             | Error::NoPromptFits { .. }
             | Error::Calibration { .. }
             | Error::CalibrationMemory { .. }

@@ -63,6 +63,14 @@ impl Pair {
         if is_folder { format!(" by tokenizer {}", hex(&self.tokenizer.digest())) } else { String::new() }
     }
 
+    /// Why a run of this pair is worth nothing: logits that were no finite numbers. `None` if there were none.
+    pub(crate) fn non_finite(&self) -> Option<String> {
+        let (drafter, verifier) = (self.drafter.non_finite_rows(), self.verifier.non_finite_rows());
+        (drafter + verifier > 0).then(|| {
+            format!("logits that are no finite numbers: {drafter} rows of the drafter's, {verifier} of the verifier's")
+        })
+    }
+
     /// Longest sequence that both take.
     pub fn context(&self) -> usize {
         self.drafter.shape().context.min(self.verifier.shape().context)
@@ -161,7 +169,7 @@ impl ModelDigests {
         let merged = paths.iter().any(|path| is_named(path, "model.safetensors"));
         let (mut whole, mut weights, mut configuration) = (Sha256::new(), Sha256::new(), Sha256::new());
         for path in &paths {
-            let bytes = fs::read(path).unwrap_or_default();
+            let bytes = specfleet_files::read(path, u64::MAX).unwrap_or_default();
             whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
             whole.update(&bytes);
             if !is_weights(path) {

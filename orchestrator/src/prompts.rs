@@ -47,7 +47,7 @@ impl<'a> Fitting<'a> {
 
     /// A prompt as the models read it; `None` if it is to be skipped.
     pub(crate) fn tokens(&self, task: &Task<'_>) -> Result<Option<Vec<u32>>, Error> {
-        let tokens = self.tokenizer.encode(&task.prompt.text)?;
+        let tokens = self.encode(task)?;
         match self.fit(&tokens) {
             PromptFit::Whole => Ok(Some(tokens)),
             PromptFit::Skipped => Ok(None),
@@ -58,7 +58,7 @@ impl<'a> Fitting<'a> {
 
     /// What becomes of a prompt that is too long; `None` for one that is not.
     pub(crate) fn too_long(&self, task: &Task<'_>) -> Result<Option<TooLongPrompt>, Error> {
-        let tokens = self.tokenizer.encode(&task.prompt.text)?;
+        let tokens = self.encode(task)?;
         let entry = |kept: usize| TooLongPrompt {
             prompt: task.prompt_id,
             tokens: u32::try_from(tokens.len()).unwrap_or(u32::MAX),
@@ -70,6 +70,15 @@ impl<'a> Fitting<'a> {
             PromptFit::Truncated(kept) => Ok(Some(entry(kept))),
             PromptFit::Refused => Err(self.refusal(task, tokens.len())),
         }
+    }
+
+    fn encode(&self, task: &Task<'_>) -> Result<Vec<u32>, Error> {
+        let tokens = self.tokenizer.encode(&task.prompt.text)?;
+        if tokens.is_empty() {
+            let (data_set, line) = (task.prompt.data_set.clone(), task.prompt.line as usize + 1);
+            return Err(Error::PromptWithoutTokens { data_set, line });
+        }
+        Ok(tokens)
     }
 
     fn fit(&self, tokens: &[u32]) -> PromptFit {

@@ -119,9 +119,10 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     let watched_host = HostWatch::start();
     let (outcome, disturbed) =
         drive(&settings, &pair, &work, &resolved, cost, &recorder, progress, &mut watched, told, beside).await;
+    let non_finite = pair.non_finite();
     let state = match &outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
-        Ok((_, None)) => RunState::Completed,
+        Ok((_, None)) => non_finite.clone().map_or(RunState::Completed, |reason| RunState::Failed { reason }),
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
@@ -142,6 +143,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
     }
     problems.extend(aborted.as_deref().map(early));
+    problems.extend(non_finite);
     let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
     if let (Some(registry), Some(out)) = (registry, out) {
         let path = out.join("metrics.prom");
@@ -245,7 +247,11 @@ async fn phases(
     origin: Instant,
 ) -> Result<(f64, f64), Error> {
     let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
-    let started = Drafter::start(pair.drafter.clone(), drafter_bytes, usize::from(settings.model.drafter_threads));
+    let started = Drafter::start(
+        pair.drafter.clone(),
+        drafter_bytes,
+        specfleet_model::useful_threads(settings.model.drafter_threads.into()),
+    );
     let agent = |source| Error::Agent { device: 0, source };
     let drafter = started.map_err(agent)?;
     let shape = pair.verifier.shape();

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use specfleet_config::{CostChoice, HostPort, ModelChoice, Scenario, Settings};
 use specfleet_logs::LogArgs;
 use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server};
-use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer};
+use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer, check_tokenizer};
 use specfleet_signals::Ending;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, TlsOptions, observed};
@@ -90,6 +90,7 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     };
     let metrics = server.as_ref().map(|_| PoolMetrics::new(&registry));
     let (model, tokenizer) = load_verifier(&settings)?;
+    check_tokenizer(&model, &tokenizer)?;
     let (events, mut records) = mpsc::channel(EVENTS);
     let mut options = PoolOptions::from_settings(&settings, model, tokenizer.digest(), events, Instant::now());
     if let Some(listen) = &arguments.listen {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use specfleet_config::Settings;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
-use specfleet_model::Model;
+use specfleet_model::{Model, useful_threads};
 use tokio::sync::mpsc;
 
 use crate::options::{PoolEvent, PoolOptions, TlsOptions};
@@ -41,7 +41,7 @@ impl PoolOptions {
             tls: TlsOptions::from_settings(pool),
             model,
             kv_bytes,
-            threads: usize::from(settings.model.verifier_threads),
+            threads: useful_threads(settings.model.verifier_threads.into()),
             tokenizer_digest,
             idle_timeout: duration(pool.idle_timeout),
             max_connections: settings.run.devices as usize + GUESTS,

@@ -18,6 +18,8 @@ use crate::workload::{Prompt, Workload};
 
 /// Most prompts of a run.
 const MOST_PROMPTS: u64 = 10_000_000;
+/// Most data sets of a mix: each is read and kept by itself, and a row of a run has 16 bits for the number of its own.
+const MOST_PARTS: usize = 1_000;
 /// Prompts of a run whose scenario does not say.
 const DEFAULT_PROMPTS: u64 = 48;
 /// Data set of a run whose scenario does not say.
@@ -188,6 +190,9 @@ fn mix(
     items: &[Value],
     total: Option<u32>,
 ) -> Result<(Vec<WorkloadPart>, Vec<String>), ConfigError> {
+    if items.len() > MOST_PARTS {
+        return Err(section.conflict("workload", format!("lists {} data sets; at most {MOST_PARTS}", items.len())));
+    }
     let mut parts = Vec::new();
     let mut counts = Vec::new();
     for item in items {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use self::config::{EncoderConfig, Family};
 use self::words::Words;
 use crate::ModelError;
-use crate::load::{read, weight_files};
+use crate::load::{read, read_weights, weight_files};
 
 /// An encoder, ready to run, with its tokenizer.
 ///
@@ -68,7 +68,7 @@ impl Encoder {
         let words = Words::load(dir, &config, &mut digest)?;
         let mut files = Vec::new();
         for path in weight_files(dir)? {
-            let bytes = read(&path)?;
+            let bytes = read_weights(&path)?;
             digest.update(&bytes);
             files.push((path, bytes));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::config::EncoderConfig;
 use crate::ModelError;
@@ -35,25 +35,8 @@ pub(super) fn tensors(
         // Checkpoints from before PyTorch call a norm's weight gamma and its bias beta.
         let old = stored.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
         let tensor = all.remove(&stored).or_else(|| all.remove(&old));
-        let tensor =
-            tensor.ok_or_else(|| ModelError::MissingTensor { origin: origin.to_owned(), name: stored.clone() })?;
-        if tensor.dims() != shape {
-            return Err(ModelError::TensorShape {
-                origin: origin.to_owned(),
-                name: stored,
-                expected: shape.to_vec(),
-                found: tensor.dims().to_vec(),
-            });
-        }
-        let refuse = |what: String| ModelError::Weights {
-            origin: origin.to_owned(),
-            reason: format!("tensor `{stored}` {what}"),
-        };
-        if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-            return Err(refuse(format!("has type {:?}, expected f32, f16 or bf16", tensor.dtype())));
-        }
-        let tensor = tensor.to_dtype(DType::F32).map_err(|error| refuse(error.to_string()))?;
-        taken.insert(name, tensor);
+        let missing = || ModelError::MissingTensor { origin: origin.to_owned(), name: stored.clone() };
+        taken.insert(name, tensor.ok_or_else(missing)?.check(&stored, shape)?);
         Ok(())
     };
     let (hidden, ffn) = (config.hidden, config.ffn);

@@ -13,12 +13,15 @@ use tokenizers::{AddedToken, NormalizerWrapper, TruncationParams};
 use super::config::{EncoderConfig, Family};
 use crate::ModelError;
 use crate::load::read;
+use crate::text_growth::{Growth, check_precompiled};
+use crate::tokenizer::last_id;
 
 /// A tokenizer that puts two tokens around each text and cuts what is too long.
 pub(super) struct Words {
     inner: tokenizers::Tokenizer,
     around: [u32; 2],
     limit: usize,
+    growth: Growth,
     /// Byte-level vocabularies tell a word at the start of a text from one behind a space; bert-score wants the latter.
     space_in_front: bool,
     origin: String,
@@ -30,7 +33,7 @@ impl Words {
     pub(super) fn load(dir: &Path, config: &EncoderConfig, digest: &mut Sha256) -> Result<Words, ModelError> {
         let (whole, vocabulary) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let options_path = dir.join("tokenizer_config.json");
-        let options = if options_path.is_file() {
+        let options = if options_path.exists() {
             let bytes = read(&options_path)?;
             digest.update(&bytes);
             serde_json::from_slice(&bytes)
@@ -38,12 +41,13 @@ impl Words {
         } else {
             Value::Null
         };
-        let (mut inner, origin) = if whole.is_file() {
+        let (mut inner, origin) = if whole.exists() {
             let (bytes, origin) = (read(&whole)?, whole.display().to_string());
             digest.update(&bytes);
+            check_precompiled(&bytes).map_err(|reason| unusable(&origin, &reason))?;
             let parsed = tokenizers::Tokenizer::from_bytes(&bytes);
             (parsed.map_err(|e| unusable(&origin, &format!("not a usable tokenizer: {e}")))?, origin)
-        } else if vocabulary.is_file() {
+        } else if vocabulary.exists() {
             let (bytes, origin) = (read(&vocabulary)?, vocabulary.display().to_string());
             digest.update(&bytes);
             (word_pieces(&bytes, &options).map_err(|reason| unusable(&origin, &reason))?, origin)
@@ -54,6 +58,12 @@ impl Words {
         let entries = inner.get_vocab_size(true);
         if entries > config.vocab {
             let reason = format!("it has {entries} tokens, the encoder's vocab_size is {}", config.vocab);
+            return Err(unusable(&origin, &reason));
+        }
+        let growth = Growth::of(&inner).map_err(|reason| unusable(&origin, &reason))?;
+        let last = last_id(&inner).map_err(|reason| unusable(&origin, &reason))?;
+        if last as usize >= config.vocab {
+            let reason = format!("it has a token {last}, outside the encoder's vocabulary 0..{}", config.vocab);
             return Err(unusable(&origin, &reason));
         }
         let limit = limit(&options, config);
@@ -70,7 +80,7 @@ impl Words {
         })?;
         let cut = TruncationParams { max_length: limit, ..TruncationParams::default() };
         inner.with_truncation(Some(cut)).map_err(|e| unusable(&origin, &e.to_string()))?;
-        Ok(Words { inner, around, limit, space_in_front: config.family == Family::Roberta, origin })
+        Ok(Words { inner, around, limit, growth, space_in_front: config.family == Family::Roberta, origin })
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -83,6 +93,7 @@ impl Words {
 
     pub(super) fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let text = strip(text);
+        self.growth.check(text).map_err(|reason| unusable(&self.origin, &reason))?;
         let encoded = if self.space_in_front && !text.is_empty() {
             self.inner.encode(format!(" {text}"), true)
         } else {

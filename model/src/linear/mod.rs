@@ -32,10 +32,11 @@ enum Panels {
 
 impl Linear {
     /// Stacks named matrices of the same row length (`[n_i, row_len]`, f32) into one, stored as `wanted` or, where the
-    /// row length does not allow that, finer; each such matrix is noted in `fallbacks`.
+    /// row length does not allow that, finer; each such matrix is noted in `fallbacks`. `origin` names the model in errors.
     pub(crate) fn new(
         parts: &[(String, Tensor)],
         wanted: Precision,
+        origin: &str,
         fallbacks: &mut Vec<Fallback>,
     ) -> Result<Self, ModelError> {
         let mut values = Vec::new();
@@ -44,11 +45,13 @@ impl Linear {
         let mut used = wanted;
         let mut columns = 0;
         for (name, tensor) in parts {
-            let refuse = |e: candle_core::Error| ModelError::Quantise {
+            let unfit = |reason: String| ModelError::Quantise {
+                origin: origin.to_owned(),
                 name: name.clone(),
                 precision: wanted,
-                reason: e.to_string(),
+                reason,
             };
+            let refuse = |e: candle_core::Error| unfit(e.to_string());
             let (rows, len) = tensor.dims2().map_err(refuse)?;
             columns += rows;
             row_len = len;
@@ -58,7 +61,13 @@ impl Linear {
             }
             match used {
                 Precision::F32 => values.extend(tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(refuse)?),
-                Precision::Q8_0 | Precision::Q4K => blocks.quantise(tensor, used).map_err(refuse)?,
+                Precision::Q8_0 | Precision::Q4K => {
+                    blocks.quantise(tensor, used).map_err(refuse)?;
+                    // Scales are kept in 16 bits, which weights of a finite number may leave.
+                    if !blocks.is_finite() {
+                        return Err(unfit("it holds weights too large for the scale of a block".to_owned()));
+                    }
+                }
             }
         }
         let panels = match used {

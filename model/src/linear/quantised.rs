@@ -103,6 +103,11 @@ impl Blocks {
         Ok(())
     }
 
+    /// Whether every scale and every minimum is a finite number.
+    pub(super) fn is_finite(&self) -> bool {
+        self.scales.iter().chain(&self.mins).all(|value| value.is_finite())
+    }
+
     /// A block is its scale (f16) and 32 signed bytes.
     fn append_q8_0(&mut self, bytes: &[u8]) {
         for block in bytes.as_chunks::<34>().0 {

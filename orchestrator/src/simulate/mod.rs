@@ -159,12 +159,9 @@ pub fn fidelity(settings: &Settings) -> &'static str {
 }
 
 /// A run that was broken off is kept, and says so.
-fn state(outcome: &Result<(), Error>, aborted: Option<&str>) -> RunState {
+fn state(outcome: &Result<(), Error>, why: Option<String>) -> RunState {
     match outcome {
-        Ok(()) => match aborted {
-            Some(check) => RunState::Failed { reason: run::early(check) },
-            None => RunState::Completed,
-        },
+        Ok(()) => why.map_or(RunState::Completed, |reason| RunState::Failed { reason }),
         Err(Error::Interrupted(_)) => RunState::Interrupted,
         Err(error) => RunState::Failed { reason: error.to_string() },
     }

@@ -28,6 +28,7 @@ use super::trace::{TraceDevices, TracePhase};
 use crate::audit::{self, Case};
 use crate::error::Error;
 use crate::live::{Figures, Seen};
+use crate::pair::Pair;
 use crate::parts::device_settings;
 use crate::passes;
 use crate::progress::Progress;
@@ -369,9 +370,9 @@ impl<'a> Phases<'a> {
             let (faults, planned) = (self.faults, self.settings.faults.len());
             problems.push(format!("{faults} of {planned} faults were injected: the run was over before the others"));
         }
-        if let Some(check) = &self.aborted {
-            problems.push(run::early(check));
-        }
+        let non_finite = self.source.pair.as_ref().and_then(Pair::non_finite);
+        let ended_by = self.aborted.as_deref().map(run::early).or(non_finite);
+        problems.extend(ended_by.clone());
         if let Some(mut writer) = self.writer {
             folder = Some(writer.run_dir().to_path_buf());
             let faults = self.faults;
@@ -383,7 +384,7 @@ impl<'a> Phases<'a> {
                 let summary = self.stream.clone().finish();
                 writer.put_summary(&to_json(&summary)?)?;
             }
-            writer.finish(super::state(&outcome, self.aborted.as_deref()))?;
+            writer.finish(super::state(&outcome, ended_by))?;
         }
         match outcome {
             Err(Error::Interrupted(_)) => Err(Error::Interrupted(folder.unwrap_or_default())),

@@ -13,6 +13,9 @@ mod exports;
 mod faults;
 mod foreign_text;
 mod full_disk;
+#[cfg(target_os = "linux")]
+mod hostile_files;
+mod hostile_models;
 mod inputs;
 mod interruption;
 mod load;

@@ -22,7 +22,7 @@ use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::Limits;
 use specfleet_logs::Printer;
-use specfleet_model::{Embedded, Model, Precision, Tokenizer};
+use specfleet_model::{Embedded, Model, Precision, Tokenizer, check_tokenizer, useful_threads};
 use tokio::sync::mpsc;
 
 use crate::arguments::Arguments;
@@ -115,6 +115,7 @@ struct Task {
 fn prepare(arguments: &Arguments) -> Result<Task> {
     let scenario = arguments.settings()?;
     let (model, tokenizer) = drafter(&scenario)?;
+    check_tokenizer(&model, &tokenizer)?;
     let text = if arguments.raw_prompt {
         arguments.prompt.clone()
     } else {
@@ -146,7 +147,7 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
     let options = AgentOptions {
         device: DeviceId(0),
         settings: Arc::clone(&settings),
-        drafter: Drafter::start(model, kv_bytes, usize::from(scenario.model.drafter_threads))?,
+        drafter: Drafter::start(model, kv_bytes, useful_threads(scenario.model.drafter_threads.into()))?,
         connector,
         timer: Timer::start().context("cannot start the timer thread")?,
         tokenizer_digest: tokenizer.digest(),
