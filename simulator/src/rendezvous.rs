@@ -13,7 +13,8 @@ const LOOKS: u32 = 2_000;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
-    threads: usize,
+    /// How many meet; more than ever come until that is said.
+    threads: AtomicUsize,
     /// Of this turn.
     arrived: AtomicUsize,
     turn: AtomicUsize,
@@ -22,24 +23,33 @@ pub(crate) struct Rendezvous {
     awake: Condvar,
 }
 
-impl Rendezvous {
-    pub(crate) fn new(threads: usize) -> Rendezvous {
+impl Default for Rendezvous {
+    fn default() -> Rendezvous {
         Rendezvous {
-            threads,
+            threads: AtomicUsize::new(usize::MAX),
             arrived: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             asleep: Mutex::new(()),
             awake: Condvar::new(),
         }
     }
+}
+
+impl Rendezvous {
+    /// Says how many meet, before the thread that says it comes itself; others may be waiting by then.
+    pub(crate) fn expect(&self, threads: usize) {
+        self.threads.store(threads, Ordering::Release);
+    }
 
     /// Waits until all threads are here. What they did before, all see afterwards.
     pub(crate) fn wait(&self) {
-        if self.threads == 1 {
+        if self.threads.load(Ordering::Acquire) == 1 {
             return;
         }
         let turn = self.turn.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
+        // Whoever comes after the thread that has said how many they are sees it, and nobody is the last before.
+        let arrived = self.arrived.fetch_add(1, Ordering::AcqRel) + 1;
+        if arrived == self.threads.load(Ordering::Acquire) {
             self.arrived.store(0, Ordering::Relaxed);
             let asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
             self.turn.store(turn.wrapping_add(1), Ordering::Release);
@@ -67,7 +77,8 @@ mod tests {
     /// Nobody is a turn ahead of anybody, whoever is slow.
     #[test]
     fn all_meet_in_every_turn() {
-        let rendezvous = Rendezvous::new(3);
+        let rendezvous = Rendezvous::default();
+        rendezvous.expect(3);
         let counts: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
             for own in 0..3 {

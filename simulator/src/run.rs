@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::{PoolMachine, PoolSettings};
@@ -30,6 +31,15 @@ pub enum SimulationError {
     NoDelay {
         /// Its name.
         link: String,
+    },
+    /// The clock has no room for what is due next.
+    #[error(
+        "virtual time has come to its end, after 584 years, with {ended} of the phase's generations over: what is left \
+         would never end"
+    )]
+    TimeIsOver {
+        /// Generations of the phase that were over by then.
+        ended: u64,
     },
 }
 
@@ -88,11 +98,11 @@ pub struct Simulation<A: PoolAnswers, K> {
 }
 
 impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
-    /// A pool at time zero. `threads`: at least 1; changes no result.
+    /// A pool at time zero. `threads`: at least 1; changes no result, and more than there are tasks in a window are not started.
     pub fn new(setup: PoolSetup, threads: usize, answers: A, sink: K) -> Simulation<A, K> {
         let settings = PoolSettings { phase: PhaseId::BETWEEN, ..setup.settings };
         let pool = Pool::new(PoolSetup { settings, ..setup }, answers, sink);
-        Simulation { pool: Mutex::new(pool), now: Time::ZERO, threads: threads.max(1) }
+        Simulation { pool: Mutex::new(pool), now: Time::ZERO, threads: threads.clamp(1, SHARDS as usize + 1) }
     }
 
     /// When the next phase would start.
@@ -145,18 +155,19 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
             next: AtomicUsize::new(0),
             span: Mutex::new((start, start, start)),
             over: AtomicBool::new(false),
-            barrier: Rendezvous::new(self.threads),
+            barrier: Rendezvous::default(),
             panic: Mutex::new(None),
         };
-        let totals = std::thread::scope(|scope| {
-            for _ in 1..self.threads {
-                scope.spawn(|| work.help());
-            }
+        let totals = thread::scope(|scope| {
+            // A system that has no room for more threads has room for fewer. The first task is this thread's own.
+            let helpers = 1..self.threads;
+            let started = helpers.map_while(|_| thread::Builder::new().spawn_scoped(scope, || work.help()).ok());
+            work.barrier.expect(1 + started.count());
             let totals = catch_unwind(AssertUnwindSafe(|| work.lead(window, start, &mut observe)));
             work.over.store(true, Ordering::Release);
             work.barrier.wait();
             totals.unwrap_or_else(|panic| resume_unwind(panic))
-        });
+        })?;
         let end = totals.progress.now.max(totals.last_end);
         {
             let mut pool = lock(&self.pool);
@@ -243,7 +254,9 @@ where
         window: Span,
         start: Time,
         observe: &mut impl FnMut(&Progress, Sinks<'_, S, K>) -> ControlFlow<()>,
-    ) -> Totals {
+    ) -> Result<Totals, SimulationError> {
+        // Times are held at the largest that there is: what would be due later seems due there, again and again.
+        let last = (u64::MAX / window.0).saturating_sub(2);
         // Windows are numbered from time zero, as calendars number them.
         let mut number = start.0 / window.0;
         let mut windows = 0;
@@ -273,12 +286,16 @@ where
             let idle = lock(self.pool).is_idle();
             if flow.is_break() || (done && idle && !handed_over) {
                 let pool = lock(self.pool);
-                return Totals { progress, last_end, batches: pool.batches, work: pool.work, stopped: flow.is_break() };
+                let (batches, work) = (pool.batches, pool.work);
+                return Ok(Totals { progress, last_end, batches, work, stopped: flow.is_break() });
             }
             number += 1;
             // Nothing under way and nothing due for a while: skip the empty windows.
             if !handed_over && let Some(next) = self.next(window) {
                 number = number.max(next);
+            }
+            if number > last {
+                return Err(SimulationError::TimeIsOver { ended: progress.ended });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `[device]` and `[fleet.NAME]`: the parts of the fleet, and which device belongs to which.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use specfleet_engine::device::energy::DeviceProfile;
@@ -74,6 +75,7 @@ impl DeviceOptions {
             [] => every_profile_on_every_link(section, &common)?,
             names => named_parts(section, fleet, names, &common, data_sets)?,
         };
+        parts.iter().try_for_each(|part| check_outages(section, fleet, part))?;
         let weights: Vec<u16> = parts.iter().map(|part| part.weight).collect();
         let pattern = pattern::of_weights(&weights, LONGEST_PATTERN).map_err(|length| {
             let problem = format!(
@@ -136,6 +138,12 @@ impl Common {
 fn every_profile_on_every_link(section: &Section<'_>, common: &Common) -> Result<Vec<FleetPart>, ConfigError> {
     let profiles = profile::devices(section, "profile", PROFILE)?;
     let links = profile::links(section, "link", LINK)?;
+    // Each part of the fleet is in the pattern at least once.
+    let combinations = profiles.len().saturating_mul(links.len()) as u64;
+    if combinations > LONGEST_PATTERN {
+        let problem = format!("profiles and links make {combinations} kinds of devices; at most {LONGEST_PATTERN}");
+        return Err(section.conflict("link", problem));
+    }
     let part = |profile: &DeviceProfile, link: &LinkProfile| FleetPart {
         name: format!("{}/{}", profile.name, link.name),
         weight: 1,
@@ -211,6 +219,35 @@ fn outages(section: &Section<'_>) -> Result<Option<Outages>, ConfigError> {
         (Some(every), Some(length)) => Ok(Some(Outages { every, length })),
         (Some(_), None) => Err(section.missing(length, "the mean length of an outage, 0.001 to 1000000".into())),
         (None, Some(_)) => Err(section.missing(every, "the mean time between outages, 0.001 to 1000000".into())),
+    }
+}
+
+/// How many mean gaps between outages an upload without a single byte may take: one gap in 150 is as long.
+const MOST_GAPS: f64 = 5.0;
+
+/// Seconds between two uploads that get through, on average, at which a fleet still comes to an end in virtual time.
+const LONGEST_WAIT: f64 = 1e6;
+
+/// Refuses outages between which next to no upload gets its verdict: a device that waits for one would wait for ever.
+fn check_outages(section: &Section<'_>, fleet: &Section<'_>, part: &FleetPart) -> Result<(), ConfigError> {
+    let Some(outages) = part.outages.filter(|_| part.link.emulated) else { return Ok(()) };
+    let needed = part.link.round_trip;
+    // Gaps are exponential: of exp(needed / every) of them one is long enough, and a long one has room for several uploads.
+    let every = outages.every.seconds();
+    let wait = (every + outages.length.seconds()) * (needed.seconds() / every).exp_m1();
+    if wait <= LONGEST_WAIT && needed.seconds() <= MOST_GAPS * every {
+        return Ok(());
+    }
+    let [length, every, needed] = [outages.length, outages.every, needed].map(|span| Duration::from_nanos(span.0));
+    let problem = format!(
+        "between outages of {length:?} every {every:?} next to no upload gets its verdict: one takes at least {needed:?} on \
+         link {:?}; take a longer time between outages, or shorter outages",
+        part.link.name
+    );
+    if fleet.present().is_empty() {
+        Err(section.conflict("outage_every_seconds", problem))
+    } else {
+        Err(fleet.conflict(&part.name, problem))
     }
 }
 
