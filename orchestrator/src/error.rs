@@ -199,6 +199,20 @@ pub enum Error {
     /// A question about stored runs that they cannot answer: an unknown name, runs that are not alike.
     #[error("{0}")]
     Question(String),
+    /// A limit of the system that leaves no room for this program.
+    #[error(
+        "cannot have {wanted} {what} at the same time: {source}; see ulimit {limit}, ulimit -v and the limits of a container"
+    )]
+    NoRoom {
+        /// Threads or files.
+        what: &'static str,
+        /// How many are needed.
+        wanted: usize,
+        /// The flag of `ulimit` that shows their limit.
+        limit: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -274,6 +288,7 @@ impl Error {
             | Error::Ledger(_)
             | Error::Export(_)
             | Error::Output { .. }
+            | Error::NoRoom { .. }
             | Error::Stopped(_) => 1,
         }
     }

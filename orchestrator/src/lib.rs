@@ -39,6 +39,7 @@ pub mod refit;
 pub mod report;
 pub mod report_data;
 pub mod results;
+pub mod room;
 pub mod run;
 pub mod scores;
 pub mod simulate;

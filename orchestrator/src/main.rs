@@ -5,6 +5,7 @@ mod commands;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +19,7 @@ use specfleet::point::Bench;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
 use specfleet::simulate::{SimulateOptions, Source, simulate};
-use specfleet::{against, budget, capacity, paired, refit, report, run, sweep, thresholds};
+use specfleet::{against, budget, capacity, paired, refit, report, room, run, sweep, thresholds};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
 use specfleet_logs::{LogArgs, visible_name};
@@ -182,8 +183,8 @@ struct SimulateArgs {
     #[arg(long, value_name = "F")]
     fidelity: Option<String>,
     /// Threads; no result depends on them
-    #[arg(long, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 #[derive(Args)]
@@ -197,8 +198,8 @@ struct CapacityArgs {
     #[arg(long, value_name = "TIME", value_parser = budget::parse)]
     budget: Option<Duration>,
     /// Threads; no result depends on them
-    #[arg(long, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 #[derive(Args)]
@@ -212,11 +213,25 @@ struct SweepArgs {
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Threads; no result depends on them
-    #[arg(long, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
+/// Stack of the thread that everything runs on, in bytes: what systems usually give, whatever `ulimit -s` says.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
+    match thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(program) {
+        // A panic has said already what it is.
+        Ok(program) => program.join().unwrap_or(ExitCode::from(101)),
+        Err(error) => {
+            specfleet_logs::say!("specfleet: cannot start a thread: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn program() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are no mistakes.
@@ -226,6 +241,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(full) = room::check() {
+        specfleet_logs::say!("specfleet: {full}");
+        return ExitCode::from(full.exit_code());
+    }
     specfleet_signals::listen();
     if let Err(mistake) = cli.log.start() {
         specfleet_logs::say!("specfleet: {mistake}");
@@ -291,6 +310,7 @@ fn run_command(LiveArgs { run: args, repeat, warmup, page, metrics }: &LiveArgs)
     scenario.refuse_in(Mode::Live).map_err(Error::from)?;
     let settings = scenario.settings().map_err(Error::from)?;
     thresholds::check_all(&settings)?;
+    room::check_run(&settings)?;
     let checks = settings.thresholds.clone();
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
     let served = metrics.start()?;
@@ -501,8 +521,8 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn threads_of(asked: Option<std::num::NonZeroUsize>) -> usize {
-    asked.map_or_else(cores, std::num::NonZeroUsize::get)
+fn threads_of(asked: Option<u16>) -> usize {
+    asked.map_or_else(cores, usize::from)
 }
 
 fn check_command(scenario: &Path) -> anyhow::Result<ExitCode> {

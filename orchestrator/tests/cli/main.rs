@@ -16,6 +16,8 @@ mod full_disk;
 #[cfg(target_os = "linux")]
 mod hostile_files;
 mod hostile_models;
+#[cfg(target_os = "linux")]
+mod hostile_systems;
 mod inputs;
 mod interruption;
 mod load;
