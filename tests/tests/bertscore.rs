@@ -213,7 +213,7 @@ fn a_folder_that_is_no_encoder_says_so() {
         (
             "hidden_size",
             64.into(),
-            "DIR: tensor `embeddings.word_embeddings.weight` has shape [WORDS, 32], the configuration needs [WORDS, 64]",
+            "DIR/model.safetensors: tensor `embeddings.word_embeddings.weight` has shape [WORDS, 32], the configuration needs [WORDS, 64]",
         ),
         ("num_hidden_layers", 3.into(), "DIR: tensor `encoder.layer.2.attention.self.query.weight` is missing"),
         ("vocab_size", 10.into(), "DIR/vocab.txt: it has WORDS tokens, the encoder's vocab_size is 10"),

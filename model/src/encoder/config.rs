@@ -109,8 +109,8 @@ impl EncoderConfig {
             None => 1e-12,
             Some(value) => value
                 .as_f64()
-                .filter(|eps| eps.is_finite() && *eps >= 0.0)
-                .ok_or_else(|| refuse(format!("layer_norm_eps = {value} must be a number, at least 0")))?,
+                .filter(|eps| (0.0..=0.1).contains(eps))
+                .ok_or_else(|| refuse(format!("layer_norm_eps = {value} must be a number from 0 to 0.1")))?,
         };
         let pad = match raw.get("pad_token_id") {
             None | Some(Value::Null) => u32::from(family != Family::Bert),

@@ -172,9 +172,7 @@ fn set() {
     );
     refused(
         &["--set", "pool.tls.certificate=none.pem", "--set", "pool.tls.key=none.key"],
-        expect![
-            "specfleet: none.pem: I/O error: No such file or directory (os error 2); expected a certificate chain in PEM"
-        ],
+        expect!["specfleet: none.pem: No such file or directory (os error 2); expected a certificate chain in PEM"],
     );
     refused(
         &["--set", "calibration.file=none.json"],

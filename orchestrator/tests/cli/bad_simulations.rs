@@ -56,7 +56,7 @@ fn keys_without_use() {
     );
     simulation_refused(
         &["--threads", "0"],
-        expect!["specfleet: invalid value '0' for '--threads <N>': number would be zero for non-zero type"],
+        expect!["specfleet: invalid value '0' for '--threads <N>': 0 is not in 1..=1024"],
     );
     refused(
         &["capacity", "--slo", "ttft<1s", "--out", "here"],

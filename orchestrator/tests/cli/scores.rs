@@ -232,7 +232,7 @@ fn a_folder_that_is_no_encoder_is_refused() {
     refused(
         "wide",
         expect![
-            "specfleet: --encoder: wide: tensor `encoder.layer.0.intermediate.dense.weight` has shape [64, 32], the configuration needs [96, 32]"
+            "specfleet: --encoder: wide/model.safetensors: tensor `encoder.layer.0.intermediate.dense.weight` has shape [64, 32], the configuration needs [96, 32]"
         ],
     );
     // None of this left a trace in the run.
