@@ -9,6 +9,7 @@ use specfleet_config::{AddressError, ConfigError};
 use specfleet_engine::calibration::MethodError;
 use specfleet_engine::names::did_you_mean;
 use specfleet_export::ExportError;
+use specfleet_files::room::NoRoom;
 use specfleet_ledger::LedgerError;
 use specfleet_metrics::ServeError;
 use specfleet_model::ModelError;
@@ -200,19 +201,8 @@ pub enum Error {
     #[error("{0}")]
     Question(String),
     /// A limit of the system that leaves no room for this program.
-    #[error(
-        "cannot have {wanted} {what} at the same time: {source}; see ulimit {limit}, ulimit -v and the limits of a container"
-    )]
-    NoRoom {
-        /// Threads or files.
-        what: &'static str,
-        /// How many are needed.
-        wanted: usize,
-        /// The flag of `ulimit` that shows their limit.
-        limit: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -288,7 +278,7 @@ impl Error {
             | Error::Ledger(_)
             | Error::Export(_)
             | Error::Output { .. }
-            | Error::NoRoom { .. }
+            | Error::NoRoom(_)
             | Error::Stopped(_) => 1,
         }
     }

@@ -5,7 +5,6 @@ mod commands;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -217,18 +216,11 @@ struct SweepArgs {
     threads: Option<u16>,
 }
 
-/// Stack of the thread that everything runs on, in bytes: what systems usually give, whatever `ulimit -s` says.
-const STACK: usize = 8 << 20;
-
 fn main() -> ExitCode {
-    match thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(program) {
-        // A panic has said already what it is.
-        Ok(program) => program.join().unwrap_or(ExitCode::from(101)),
-        Err(error) => {
-            specfleet_logs::say!("specfleet: cannot start a thread: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    specfleet_files::room::on_own_stack(program).unwrap_or_else(|full| {
+        specfleet_logs::say!("specfleet: {full}");
+        ExitCode::FAILURE
+    })
 }
 
 fn program() -> ExitCode {

@@ -1,12 +1,7 @@
-//! Whether the system has room for what a command will start. A library that cannot start a thread, or open a file, panics
-//! or waits for ever; a refusal beforehand is one line.
-
-use std::fs::File;
-use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, Builder};
+//! How much room a command needs from the system.
 
 use specfleet_config::Settings;
+use specfleet_files::room;
 
 use crate::error::Error;
 
@@ -34,28 +29,5 @@ pub fn check_run(settings: &Settings) -> Result<(), Error> {
 }
 
 fn check_for(threads: usize, files: usize) -> Result<(), Error> {
-    open_at_once(files).map_err(|source| Error::NoRoom { what: "files", wanted: files, limit: "-n", source })?;
-    start_at_once(threads).map_err(|source| Error::NoRoom { what: "threads", wanted: threads, limit: "-u", source })
-}
-
-/// Opens so many files, and closes them again.
-fn open_at_once(files: usize) -> io::Result<()> {
-    // A device that is on every system of the kind whose limits are low.
-    if cfg!(not(unix)) {
-        return Ok(());
-    }
-    (0..files).map(|_| File::open("/dev/null")).collect::<io::Result<Vec<File>>>().map(drop)
-}
-
-/// Starts so many threads, all of them there at the same time, and ends them again.
-fn start_at_once(threads: usize) -> io::Result<()> {
-    let gate = Mutex::new(());
-    thread::scope(|scope| {
-        let closed = gate.lock();
-        for _ in 0..threads {
-            Builder::new().spawn_scoped(scope, || drop(gate.lock().unwrap_or_else(PoisonError::into_inner)))?;
-        }
-        drop(closed);
-        Ok(())
-    })
+    Ok(room::check(threads, files)?)
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sha2::{Digest, Sha256};
 use specfleet_config::{CostChoice, HostPort, ModelChoice, Scenario, Settings};
+use specfleet_files::room;
 use specfleet_logs::LogArgs;
 use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server};
 use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer, check_tokenizer};
@@ -50,7 +51,19 @@ struct Arguments {
     log: LogArgs,
 }
 
+/// Threads and open files that are needed beside those of models: timers, signals, event loops and sockets.
+const ROOM: (usize, usize) = (8, 24);
+
 fn main() -> ExitCode {
+    room::on_own_stack(program).unwrap_or_else(no_room)
+}
+
+fn no_room(full: room::NoRoom) -> ExitCode {
+    specfleet_logs::say!("error: {full}");
+    ExitCode::FAILURE
+}
+
+fn program() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("error", &asked),
@@ -62,6 +75,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(full) = room::check(ROOM.0, ROOM.1) {
+        return no_room(full);
+    }
     specfleet_signals::listen();
     match actix::System::new().block_on(run(&arguments)) {
         // Ctrl-C is how a person ends a server: nothing went wrong.

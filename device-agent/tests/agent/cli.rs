@@ -162,3 +162,14 @@ fn mistakes_end_with_one_line_and_code_2_and_an_absent_pool_with_1() {
         }
     });
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_without_room_is_refused_in_one_line() {
+    let mut limited = Command::new("prlimit");
+    limited.args(["--nofile=8", env!("CARGO_BIN_EXE_device-agent"), "--connect", "127.0.0.1:9", "--prompt", "a"]);
+    let output = limited.args(["--fingerprint", &"0".repeat(64)]).output().expect("prlimit runs");
+    let error = message(&output);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.lines().count() == 1 && error.contains("files at the same time"), "{error}");
+}

@@ -246,3 +246,17 @@ fn finished(arguments: &[&str]) -> Output {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// A system with little room: one line and exit code 1, or a pool that serves.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_without_room_is_refused_in_one_line() {
+    for (limit, says) in [("--nofile=8", "files at the same time"), ("--nofile=16", "files at the same time")] {
+        let mut limited = Command::new("prlimit");
+        let output = limited.args([limit, env!("CARGO_BIN_EXE_verifier-pool"), "--listen", "127.0.0.1:0"]).output();
+        let output = output.expect("prlimit runs");
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{limit}: {error}");
+        assert!(error.lines().count() == 1 && error.contains(says), "{limit}: {error}");
+    }
+}

@@ -21,6 +21,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::Limits;
+use specfleet_files::room;
 use specfleet_logs::Printer;
 use specfleet_model::{Embedded, Model, Precision, Tokenizer, check_tokenizer, useful_threads};
 use tokio::sync::mpsc;
@@ -38,7 +39,19 @@ enum Failure {
     Interrupted,
 }
 
+/// Threads and open files that are needed beside those of models: timers, signals, event loops and sockets.
+const ROOM: (usize, usize) = (8, 24);
+
 fn main() -> ExitCode {
+    room::on_own_stack(program).unwrap_or_else(no_room)
+}
+
+fn no_room(full: room::NoRoom) -> ExitCode {
+    specfleet_logs::say!("error: {full}");
+    ExitCode::FAILURE
+}
+
+fn program() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("error", &asked),
@@ -50,6 +63,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(full) = room::check(ROOM.0, ROOM.1) {
+        return no_room(full);
+    }
     specfleet_signals::listen();
     if let Err(mistake) = arguments.log.start() {
         specfleet_logs::say!("error: {mistake}");
