@@ -14,7 +14,9 @@ use specfleet_engine::device::{
 use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
-use specfleet_engine::wire::{ClientFrame, ClockReading, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame};
+use specfleet_engine::wire::{
+    AdmissionToken, ClientFrame, ClockReading, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame,
+};
 use specfleet_timer::Timer;
 use tokio::sync::{mpsc, oneshot};
 
@@ -44,6 +46,8 @@ pub struct AgentOptions {
     pub timer: Timer,
     /// Digest of the pair's tokenizer; the pool refuses another one's.
     pub tokenizer_digest: [u8; 32],
+    /// What lets it into the pool of a run.
+    pub admission: AdmissionToken,
     /// Where its records go. When it is full, the device waits.
     pub events: mpsc::Sender<DeviceEvent>,
     /// The start of the run, which times count from.
@@ -208,13 +212,14 @@ impl Device {
             connector,
             timer,
             tokenizer_digest,
+            admission,
             events,
             origin,
             shares_clock,
             in_a_row,
             journal,
         } = options;
-        let hello = Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer_digest, vocab: settings.vocab };
+        let hello = Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer_digest, vocab: settings.vocab, admission };
         let machine = DeviceMachine::new(device, settings)?;
         let device = Device {
             device,

@@ -150,6 +150,7 @@ impl From<ReadError> for LinkError {
 fn goodbye_of(code: u64) -> Option<Goodbye> {
     [
         Goodbye::Tokenizer,
+        Goodbye::Stranger,
         Goodbye::OutOfOrder,
         Goodbye::Malformed,
         Goodbye::Silent,

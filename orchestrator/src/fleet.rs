@@ -16,6 +16,7 @@ use specfleet_engine::load::{self, Dispatch, Event, Jobs, Load, Order, Shard};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_engine::time::{Span, Time};
+use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::ModelError;
 use tokio::sync::mpsc;
 
@@ -45,6 +46,8 @@ pub struct Shared {
     pub timer: Timer,
     /// Time zero.
     pub origin: Instant,
+    /// What lets its devices into the pool.
+    pub admission: AdmissionToken,
 }
 
 /// What a device reports to the dispatcher; `at` by the device's clock, where that is not the host's.
@@ -92,9 +95,11 @@ impl<'a> Turn<'a> {
 
     /// The whole turn.
     pub async fn run(self, shared: &'a Shared, progress: Phase) -> Result<(), Error> {
-        let fleet = self.assemble(shared).await?;
+        let mut fleet = self.assemble(shared).await?;
         let start = fleet.now();
-        fleet.serve(start, progress).await.map(drop)
+        let outcome = fleet.serve(start, progress).await;
+        fleet.dismiss().await;
+        outcome.map(drop)
     }
 }
 
@@ -110,16 +115,9 @@ pub struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    /// Sends the jobs through the fleet from `start` on and lets the devices go, whatever came of it. Returns when the last
-    /// that a device has sent has arrived, by the clock of the devices.
-    pub async fn serve(mut self, start: Time, progress: Phase) -> Result<Time, Error> {
-        let outcome = self.answer(start, progress).await;
-        self.dismiss().await;
-        outcome
-    }
-
-    /// Sends the jobs through the fleet as the load says; ends when all are done, or with the first failure.
-    async fn answer(&mut self, start: Time, progress: Phase) -> Result<Time, Error> {
+    /// Sends the jobs through the fleet from `start` on, as the load says; ends when all are done, or with the first failure.
+    /// Returns when the last that a device has sent has arrived, by the clock of the devices. [`Fleet::dismiss`] comes after.
+    pub async fn serve(&mut self, start: Time, progress: Phase) -> Result<Time, Error> {
         let settings = self.turn.settings;
         let phase = load::Phase {
             load: &settings.load,
@@ -239,6 +237,7 @@ impl<'a> Fleet<'a> {
             events: self.turn.events.clone(),
             origin: shared.origin,
             shares_clock: self.turn.settings.has_emulated_fleet(),
+            admission: shared.admission,
             in_a_row: self.in_a_row(number),
             journal: None,
         };
@@ -271,7 +270,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Lets the devices go.
-    async fn dismiss(self) {
+    pub async fn dismiss(self) {
         for device in self.devices.values() {
             let _ = device.send(Leave).await;
         }

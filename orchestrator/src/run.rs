@@ -11,6 +11,7 @@ use specfleet_config::{Fault, Settings, Threshold};
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::id::{PhaseId, VerifierId};
 use specfleet_engine::record::{ACCOUNTING, RunClock, VerifierRecord};
+use specfleet_engine::wire::AdmissionToken;
 use specfleet_engine::wire::Limits;
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
 use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
@@ -200,6 +201,10 @@ async fn drive(
     beside: Option<PoolMetrics>,
 ) -> (Result<Ended, Error>, Disturbed) {
     let origin = Instant::now();
+    let admission = match verifier_pool::admission_token() {
+        Ok(token) => token,
+        Err(error) => return (Err(error.into()), Disturbed::default()),
+    };
     let mut options = PoolOptions::from_settings(
         settings,
         pair.verifier.clone(),
@@ -209,6 +214,7 @@ async fn drive(
     );
     options.settings.phase = PhaseId::BETWEEN;
     options.settings.cost = cost;
+    options.admission = admission;
     options.shares_clock = settings.has_emulated_fleet();
     options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
@@ -219,7 +225,7 @@ async fn drive(
     let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
     let asking = actix::spawn(ask(pool.clone(), told));
     let outcome = tokio::select! {
-        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin) => {
+        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin, admission) => {
             outcome.map(|idle| (Some(idle), None))
         }
         check = early_end(watched) => Ok((None, Some(check))),
@@ -245,6 +251,7 @@ async fn phases(
     progress: &Progress,
     pool: &PoolHandle,
     origin: Instant,
+    admission: AdmissionToken,
 ) -> Result<(f64, f64), Error> {
     let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
     let started = Drafter::start(
@@ -272,6 +279,7 @@ async fn phases(
         connector,
         timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
         origin,
+        admission,
     };
     let methods = &resolved.methods;
     for pass in 0..settings.run.warmup {
@@ -291,13 +299,19 @@ async fn phases(
             let method = &methods[usize::from(phase.method)];
             let turn = Turn { settings, phase, method, work, events: recorder.device_events() };
             let label = passes::label(&method.name, pass, settings.run.passes());
-            let fleet = turn.assemble(&shared).await?;
+            let mut fleet = turn.assemble(&shared).await?;
             // The account of the phase starts when the fleet stands.
             let start = fleet.now();
             let shared_clock = |at| Some(at).filter(|_| settings.has_emulated_fleet());
             pool.next_phase_at(phase, shared_clock(start)).await?;
-            let end = fleet.serve(start, progress.phase(&label, work.jobs.len())).await?;
-            let accounts = pool.next_phase_at(PhaseId::BETWEEN, shared_clock(end)).await?;
+            let served = fleet.serve(start, progress.phase(&label, work.jobs.len())).await;
+            // The account ends before the devices leave, which the host times.
+            let accounts = match served {
+                Ok(end) => Ok(pool.next_phase_at(PhaseId::BETWEEN, shared_clock(end)).await),
+                Err(error) => Err(error),
+            };
+            fleet.dismiss().await;
+            let accounts = accounts??;
             for VerifierRecord { idle: span, idle_nanojoules, .. } in accounts {
                 idle.0 += span.seconds();
                 idle.1 += idle_nanojoules as f64 * 1e-9;

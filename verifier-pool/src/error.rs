@@ -10,6 +10,9 @@ use specfleet_engine::id::VerifierId;
 /// Why the pool did not start, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
     /// Another process has the port.
     #[error("{address} is in use by another process; stop it, or listen on another port (port 0 takes a free one)")]
     PortInUse {

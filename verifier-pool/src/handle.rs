@@ -84,7 +84,12 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let door = Arc::new(Door {
         pool: pool.clone(),
         // The vocabulary of any loadable model is far below `u32::MAX`: token ids are `u32`.
-        ours: Hello { protocol: PROTOCOL_VERSION, tokenizer: options.tokenizer_digest, vocab: shape.vocab as u32 },
+        ours: Hello {
+            protocol: PROTOCOL_VERSION,
+            tokenizer: options.tokenizer_digest,
+            vocab: shape.vocab as u32,
+            admission: options.admission,
+        },
         context,
         limits: Limits::for_pair(shape.vocab, shape.context),
         idle_timeout: options.idle_timeout,

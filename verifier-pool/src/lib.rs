@@ -48,3 +48,4 @@ pub use metering::observed;
 pub use options::{Call, Journal, PoolEvent, PoolOptions, TlsOptions};
 pub use status::{KvHeld, Outstanding, PoolStatus, VerifierStatus};
 pub use store::{SessionStore, Task};
+pub use tls::admission_token;

@@ -8,6 +8,7 @@ use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::{Input, Output, PoolSettings};
 use specfleet_engine::record::{BatchRecord, VerifierRecord};
 use specfleet_engine::time::Time;
+use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::Model;
 use tokio::sync::mpsc;
 
@@ -28,6 +29,8 @@ pub struct PoolOptions {
     pub threads: usize,
     /// Digest of the tokenizer; devices must have the same.
     pub tokenizer_digest: [u8; 32],
+    /// What a device must know to be let in; [`AdmissionToken::NONE`] lets everybody in.
+    pub admission: AdmissionToken,
     /// After how much silence a connection is gone. Keeping an idle connection alive is the device's job.
     pub idle_timeout: Duration,
     /// Most connections at a time.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use specfleet_config::Settings;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
+use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::{Model, useful_threads};
 use tokio::sync::mpsc;
 
@@ -43,6 +44,7 @@ impl PoolOptions {
             kv_bytes,
             threads: useful_threads(settings.model.verifier_threads.into()),
             tokenizer_digest,
+            admission: AdmissionToken::NONE,
             idle_timeout: duration(pool.idle_timeout),
             max_connections: settings.run.devices as usize + GUESTS,
             events,

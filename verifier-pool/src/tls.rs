@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use specfleet_engine::wire::ALPN;
+use specfleet_engine::wire::AdmissionToken;
 
 use crate::error::PoolError;
 use crate::options::TlsOptions;
@@ -70,6 +71,14 @@ fn client_verifier(
 }
 
 /// A self-signed certificate for this machine's own names.
+/// A token that nobody can guess.
+pub fn admission_token() -> Result<AdmissionToken, PoolError> {
+    let mut token = [0; 16];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut token).map_err(|_| PoolError::NoRandomness)?;
+    Ok(AdmissionToken(token))
+}
+
 fn development_certificate() -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), PoolError> {
     let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
     let made = rcgen::generate_simple_self_signed(names).map_err(refused)?;

@@ -25,8 +25,8 @@ use specfleet_engine::pool::RefuseReason;
 use specfleet_engine::record::{ACCOUNTING, GenerationRecord, RoundRecord, VerifyCost};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{
-    ALPN, ClientFrame, FrameDecoder, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload, VerdictFrame, encode,
-    greet,
+    ALPN, AdmissionToken, ClientFrame, FrameDecoder, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
+    VerdictFrame, encode, greet,
 };
 use specfleet_model::{Embedded, KvArena, LogitRows, Model, Precision, SeqStep, Tokenizer};
 use tokio::sync::mpsc;
@@ -176,7 +176,12 @@ async fn serve(connection: quinn::Connection, state: &PoolState) -> Result<(), B
 
 fn ours(other_tokenizer: bool) -> Hello {
     let tokenizer = if other_tokenizer { [0; 32] } else { pair().tokenizer.digest() };
-    Hello { protocol: PROTOCOL_VERSION, tokenizer, vocab: pair().verifier.shape().vocab as u32 }
+    Hello {
+        protocol: PROTOCOL_VERSION,
+        tokenizer,
+        vocab: pair().verifier.shape().vocab as u32,
+        admission: AdmissionToken::NONE,
+    }
 }
 
 impl PoolState {
@@ -385,6 +390,7 @@ impl Rig {
             tokenizer_digest: pair().tokenizer.digest(),
             events: sender,
             origin: Instant::now(),
+            admission: AdmissionToken::NONE,
             shares_clock: false,
             in_a_row: 0,
             journal,

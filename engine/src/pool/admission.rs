@@ -31,7 +31,6 @@ impl PoolMachine {
         });
         let job = Job::new(now, self.next_job, committed, request);
         let tokens = job.work(kv);
-        self.price.offer(tokens);
         if let Some(session) = found.map(|slot| &self.sessions[slot])
             && (session.queued.is_some() || session.running.is_some() && !session.cancelled)
         {
@@ -58,6 +57,8 @@ impl PoolMachine {
         if session.running.is_some() {
             session.rebase = session.rebase.min(request.base);
         }
+        // What is refused is no work, whatever it says of itself.
+        self.price.offer(tokens);
         self.next_job += 1;
         self.enqueue(slot, job);
         Ok(())

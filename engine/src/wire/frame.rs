@@ -1,5 +1,7 @@
 //! The frames themselves.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::acceptance::Next;
@@ -72,6 +74,25 @@ pub struct Hello {
     pub tokenizer: [u8; 32],
     /// Size of the vocabulary.
     pub vocab: u32,
+    /// What the pool of a run gave to its own devices.
+    pub admission: AdmissionToken,
+}
+
+/// What lets a device into the pool of a run: random, and known to the run's own devices alone. It is the outer door only.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AdmissionToken(pub [u8; 16]);
+
+impl AdmissionToken {
+    /// That of a pool which takes everybody.
+    pub const NONE: AdmissionToken = AdmissionToken([0; 16]);
+}
+
+impl fmt::Debug for AdmissionToken {
+    /// Without its value, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == AdmissionToken::NONE { "no token" } else { "a token" })
+    }
 }
 
 /// One upload.
@@ -183,6 +204,9 @@ pub enum Goodbye {
         /// The device's.
         theirs: u16,
     },
+    /// The pool belongs to a run, and the device does not.
+    #[error("the pool serves the devices of its own run only")]
+    Stranger,
     /// Another tokenizer or vocabulary.
     #[error("the device's tokenizer is not the pool's")]
     Tokenizer,
@@ -209,7 +233,14 @@ pub enum Goodbye {
 impl Goodbye {
     /// Whether to connect again is pointless.
     pub fn is_final(self) -> bool {
-        matches!(self, Goodbye::Protocol { .. } | Goodbye::Tokenizer | Goodbye::OutOfOrder | Goodbye::Malformed)
+        matches!(
+            self,
+            Goodbye::Protocol { .. }
+                | Goodbye::Stranger
+                | Goodbye::Tokenizer
+                | Goodbye::OutOfOrder
+                | Goodbye::Malformed
+        )
     }
 
     /// The QUIC application error code that goes with it.
@@ -223,6 +254,7 @@ impl Goodbye {
             Goodbye::SlowReader => 6,
             Goodbye::Full => 7,
             Goodbye::Closing => 8,
+            Goodbye::Stranger => 9,
         }
     }
 }

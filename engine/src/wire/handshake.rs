@@ -1,6 +1,6 @@
 //! Who may talk to whom.
 
-use super::frame::{Goodbye, Hello, Welcome};
+use super::frame::{AdmissionToken, Goodbye, Hello, Welcome};
 use super::{PROTOCOL_VERSION, frame::ClientFrame};
 
 /// The pool's answer to the first frame of a connection: `ours` is what the pool would say of itself.
@@ -8,6 +8,10 @@ pub fn greet(ours: &Hello, context: u32, first: &ClientFrame) -> Result<Welcome,
     let ClientFrame::Hello(theirs) = first else { return Err(Goodbye::OutOfOrder) };
     if theirs.protocol != ours.protocol {
         return Err(Goodbye::Protocol { ours: ours.protocol, theirs: theirs.protocol });
+    }
+    // Nothing is given away by how long it takes: the token is random and belongs to one run.
+    if ours.admission != AdmissionToken::NONE && theirs.admission != ours.admission {
+        return Err(Goodbye::Stranger);
     }
     if theirs.tokenizer != ours.tokenizer || theirs.vocab != ours.vocab {
         return Err(Goodbye::Tokenizer);
@@ -30,7 +34,8 @@ mod tests {
 
     #[test]
     fn refusals_are_typed() {
-        let ours = Hello { protocol: PROTOCOL_VERSION, tokenizer: [7; 32], vocab: 100 };
+        let admission = AdmissionToken([3; 16]);
+        let ours = Hello { protocol: PROTOCOL_VERSION, tokenizer: [7; 32], vocab: 100, admission };
         let say = |hello: Hello| greet(&ours, 64, &ClientFrame::Hello(hello));
         assert!(say(ours.clone()).is_ok());
         assert_eq!(
@@ -39,6 +44,11 @@ mod tests {
         );
         assert_eq!(say(Hello { tokenizer: [8; 32], ..ours.clone() }), Err(Goodbye::Tokenizer));
         assert_eq!(say(Hello { vocab: 99, ..ours.clone() }), Err(Goodbye::Tokenizer));
+        for other in [AdmissionToken::NONE, AdmissionToken([4; 16])] {
+            assert_eq!(say(Hello { admission: other, ..ours.clone() }), Err(Goodbye::Stranger));
+        }
+        let open = Hello { admission: AdmissionToken::NONE, ..ours.clone() };
+        assert!(greet(&open, 64, &ClientFrame::Hello(ours.clone())).is_ok(), "a pool without a run takes everybody");
         assert_eq!(greet(&ours, 64, &ClientFrame::Close { session: 1, at: None }), Err(Goodbye::OutOfOrder));
     }
 }

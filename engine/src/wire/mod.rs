@@ -12,7 +12,9 @@ mod frame;
 mod handshake;
 
 pub use codec::{FrameDecoder, Limits, WireError, encode};
-pub use frame::{ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome};
+pub use frame::{
+    AdmissionToken, ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome,
+};
 pub use handshake::{greet, welcome_fits};
 
 /// Version of the frames; peers must agree on it.

@@ -116,6 +116,7 @@ async fn live(settings: &Settings, source: &Source) -> Records {
         connector: live.connector.clone(),
         timer: live.timer.clone(),
         origin: live.origin,
+        admission: specfleet_engine::wire::AdmissionToken::NONE,
     };
     let progress = Progress::new(Ui::None);
     for (index, method) in source.resolved.methods.iter().enumerate() {

@@ -11,6 +11,7 @@ use specfleet_engine::device::{self, DeviceMachine, DeviceSettings, OnRefused, O
 use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, UploadId, VerifierId};
 use specfleet_engine::pool::{self, PoolMachine};
 use specfleet_engine::time::{Span, Time};
+use specfleet_engine::wire::AdmissionToken;
 
 use crate::common::{Carrier, Live, settings, source, system};
 
@@ -173,6 +174,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
             tokenizer_digest: pair.tokenizer.digest(),
             events: live.events.clone(),
             origin: live.origin,
+            admission: AdmissionToken::NONE,
             shares_clock: false,
             in_a_row: 0,
             journal: Some(Arc::new(move |device, now, call: Call<'_>| {

@@ -10,8 +10,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use specfleet_engine::id::UploadId;
 use specfleet_engine::wire::{
-    ALPN, ClientFrame, FrameDecoder, Goodbye, Hello, Limits, PROTOCOL_VERSION, ServerFrame, Upload, VerdictFrame,
-    encode,
+    ALPN, AdmissionToken, ClientFrame, FrameDecoder, Goodbye, Hello, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
+    VerdictFrame, encode,
 };
 use specfleet_model::Model;
 
@@ -44,7 +44,12 @@ pub(crate) struct Client {
 }
 
 pub(crate) fn hello(model: &Model) -> Hello {
-    Hello { protocol: PROTOCOL_VERSION, tokenizer: DIGEST, vocab: model.shape().vocab as u32 }
+    Hello {
+        protocol: PROTOCOL_VERSION,
+        tokenizer: DIGEST,
+        vocab: model.shape().vocab as u32,
+        admission: AdmissionToken::NONE,
+    }
 }
 
 /// Connects to `address`, trusting `certificate`, up to the end of the handshake.

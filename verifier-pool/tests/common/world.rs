@@ -9,6 +9,7 @@ use specfleet_engine::device::energy::VerifierProfile;
 use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
+use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::Model;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, PoolStatus, TlsOptions};
@@ -117,6 +118,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
         events,
         origin: Instant::now(),
         shares_clock: false,
+        admission: AdmissionToken::NONE,
         journal: None,
         model,
     }

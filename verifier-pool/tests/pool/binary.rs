@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{Goodbye, Hello, Job, PROTOCOL_VERSION};
+use specfleet_engine::wire::{AdmissionToken, Goodbye, Hello, Job, PROTOCOL_VERSION};
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 
 use crate::common::client::{Client, Dial, dial};
@@ -63,7 +63,14 @@ fn serves_until_it_is_interrupted() {
         let (endpoint, connection) = dial(address, &certificate, Dial::default()).await.expect("a handshake");
         let mut client = Client::over(endpoint, connection, &model).await;
         let vocab = model.shape().vocab;
-        client.greet(Hello { protocol: PROTOCOL_VERSION, tokenizer: tokenizer.digest(), vocab: vocab as u32 }).await;
+        client
+            .greet(Hello {
+                protocol: PROTOCOL_VERSION,
+                tokenizer: tokenizer.digest(),
+                vocab: vocab as u32,
+                admission: AdmissionToken::NONE,
+            })
+            .await;
         let tokens = tokenizer.encode("Question: Tom has 3 apples.").expect("text");
         let upload = judge(&mut Random(1), vocab, (1, 1), (0, &tokens), key(0, 0));
         client.upload(&upload).await;

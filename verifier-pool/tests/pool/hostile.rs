@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quinn::ConnectionError;
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{ClientFrame, Goodbye, Hello, Job, PROTOCOL_VERSION, ServerFrame};
+use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, Job, PROTOCOL_VERSION, ServerFrame};
 
 use super::verdicts::Generation;
 use crate::common::client::{Client, Dial, close_code, dial, hello};
@@ -83,6 +83,24 @@ fn a_hello_that_does_not_fit() {
             assert_eq!(client.goodbye().await, (Vec::new(), expected));
         }
     }));
+}
+
+/// The pool of a run takes the run's own devices and nobody else.
+#[test]
+fn a_stranger_is_turned_away() {
+    run(async {
+        let token = verifier_pool::admission_token().expect("random bytes");
+        let world = World::start(tiny(), |options| options.admission = token).await;
+        for admission in [AdmissionToken::NONE, verifier_pool::admission_token().expect("random bytes")] {
+            let mut client = Client::open(&world, Dial::default()).await;
+            client.say(&ClientFrame::Hello(Hello { admission, ..hello(&world.model) })).await;
+            assert_eq!(client.goodbye().await, (Vec::new(), Goodbye::Stranger));
+        }
+        let mut client = Client::open(&world, Dial::default()).await;
+        client.greet(Hello { admission: token, ..hello(&world.model) }).await;
+        drop(client);
+        world.stop().await;
+    });
 }
 
 #[test]

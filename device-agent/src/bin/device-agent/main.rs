@@ -20,6 +20,7 @@ use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
+use specfleet_engine::wire::AdmissionToken;
 use specfleet_engine::wire::Limits;
 use specfleet_files::room;
 use specfleet_logs::Printer;
@@ -169,6 +170,7 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         tokenizer_digest: tokenizer.digest(),
         events: sender,
         origin: Instant::now(),
+        admission: AdmissionToken::NONE,
         shares_clock: false,
         in_a_row: 0,
         journal: None,
