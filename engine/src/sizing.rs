@@ -35,13 +35,14 @@ impl Resource {
 const IMPROVED: f64 = 0.05;
 
 /// The resource that binds a fleet which misses a target: the one of which a little more helps the most. `missed`: the
-/// figure as it is, and whether it must get smaller; `with`: the figure with more of each resource. None binds if no
-/// figure comes nearer: the target is out of reach whatever the pool and the link are.
-pub fn binding(missed: f64, smaller: bool, with: &[(Resource, f64)]) -> Option<Resource> {
+/// figure as it is, and whether it must get smaller; `with`: the figure with more of each resource, and whether that holds
+/// the target. None binds if no figure comes nearer: the target is out of reach whatever the pool and the link are.
+pub fn binding(missed: f64, smaller: bool, with: &[(Resource, f64, bool)]) -> Option<Resource> {
     let sign = if smaller { 1.0 } else { -1.0 };
     let gain = |figure: f64| sign * (missed - figure);
     let best = with.iter().max_by(|a, b| gain(a.1).total_cmp(&gain(b.1)))?;
-    (gain(best.1) > IMPROVED * missed.abs()).then_some(best.0)
+    // A share close to its target has no room to improve by much, and need not.
+    (best.2 || gain(best.1) > IMPROVED * missed.abs()).then_some(best.0)
 }
 
 /// The search stops where the bracket is narrower than this share of its lower end.
@@ -232,11 +233,15 @@ mod tests {
 
     #[test]
     fn what_helps_most_binds() {
-        let with =
-            |memory, time, link| [(Resource::KvMemory, memory), (Resource::VerifierTime, time), (Resource::Link, link)];
+        let with = |memory, time, link| {
+            [(Resource::KvMemory, memory), (Resource::VerifierTime, time), (Resource::Link, link)]
+                .map(|(resource, figure)| (resource, figure, figure > 0.95))
+        };
         assert_eq!(binding(0.3, true, &with(0.3, 0.2, 0.28)), Some(Resource::VerifierTime));
         assert_eq!(binding(0.5, false, &with(0.9, 0.6, 0.5)), Some(Resource::KvMemory));
         assert_eq!(binding(0.3, true, &with(0.3, 0.31, 0.299)), None);
+        // What is short of 95 % by little cannot improve by a twentieth.
+        assert_eq!(binding(0.948, false, &with(0.948, 0.985, 0.949)), Some(Resource::VerifierTime));
     }
 
     #[test]

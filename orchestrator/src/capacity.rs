@@ -294,8 +294,9 @@ impl Search<'_> {
                 Err(Error::Interrupted(_)) => return Ok(None),
                 measured => measured?,
             };
-            if let Some(figure) = thresholds::hold(target, self.method, &measured.summary).value {
-                with.push((resource, figure));
+            let held = thresholds::hold(target, self.method, &measured.summary);
+            if let Some(figure) = held.value {
+                with.push((resource, figure, held.holds));
             }
         }
         Ok(Some(binding(value, target.below, &with)))
