@@ -40,7 +40,7 @@ pub struct Agenda<C> {
     /// How long it waits for what may be on its way.
     grace: Span,
     now: Time,
-    waiting: BTreeMap<Due, (Input, C)>,
+    waiting: BTreeMap<Due, Waiting<C>>,
     /// Numbers what comes.
     next: u64,
     /// When the batches that are being computed are over by what they are charged.
@@ -52,6 +52,14 @@ pub struct Agenda<C> {
     late: u64,
 }
 
+/// An input that waits for its time, and the connection that it came over.
+#[derive(Debug)]
+struct Waiting<C> {
+    input: Input,
+    cargo: C,
+    connection: Option<ConnectionId>,
+}
+
 /// What a device has said.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
@@ -59,6 +67,8 @@ struct Promise {
     /// Nothing arrives before; `None` while an upload waits for its answer.
     until: Option<Time>,
     after_answer: Span,
+    /// Frames of it that wait for their time: nothing else of it arrives before them.
+    waiting: u32,
     /// It has held everything up for too long: it is waited for no more.
     broken: bool,
 }
@@ -121,24 +131,25 @@ impl<C> Agenda<C> {
     /// Something comes from a device, and arrives at `at`; so nothing else of it arrives before.
     pub fn arrive(&mut self, connection: ConnectionId, at: Time, input: Input, cargo: C) {
         self.late += u64::from(at < self.now);
-        let rank = match self.promises.get_mut(&connection) {
+        match self.promises.get_mut(&connection) {
             Some(promise) => {
-                let awaits = matches!(input, Input::Upload(_));
-                promise.until = promise.until.filter(|_| !awaits).map(|until| until.max(at));
-                Rank::Device(promise.device)
+                promise.waiting += 1;
+                let rank = Rank::Device(promise.device);
+                self.push(at, rank, Waiting { input, cargo, connection: Some(connection) });
             }
-            None => Rank::Outside,
-        };
-        self.push(at, rank, input, cargo);
+            None => self.push(at, Rank::Outside, Waiting { input, cargo, connection: None }),
+        }
     }
 
     /// A device on the same clock promises that nothing of it arrives before `until`, nor within `after_answer` of an answer.
     pub fn promise(&mut self, connection: ConnectionId, device: DeviceId, until: Time, after_answer: Span) {
         let DeviceId(device) = device;
         if self.emulated {
-            let broken = self.promises.get(&connection).is_some_and(|promise| promise.broken);
+            let known = self.promises.get(&connection);
+            let broken = known.is_some_and(|promise| promise.broken);
+            let waiting = known.map_or(0, |promise| promise.waiting);
             let until = Some(until).filter(|&until| until != NEVER && !broken);
-            self.promises.insert(connection, Promise { device, until, after_answer, broken });
+            self.promises.insert(connection, Promise { device, until, after_answer, waiting, broken });
         }
     }
 
@@ -170,7 +181,7 @@ impl<C> Agenda<C> {
     /// The verifier's batch is computed.
     pub fn computed(&mut self, verifier: VerifierId, host: Time, input: Input, cargo: C) {
         let over = self.computing.remove(&verifier).unwrap_or(host);
-        self.push(over, Rank::Result(verifier), input, cargo);
+        self.push(over, Rank::Result(verifier), Waiting { input, cargo, connection: None });
     }
 
     /// The verifier has failed, with all that it held. The machine is told at once, at the time that this gives: it must start
@@ -186,7 +197,7 @@ impl<C> Agenda<C> {
 
     /// Anything else happens.
     pub fn happen(&mut self, host: Time, input: Input, cargo: C) {
-        self.push(host, Rank::Outside, input, cargo);
+        self.push(host, Rank::Outside, Waiting { input, cargo, connection: None });
     }
 
     /// Another phase of the run begins, at `at` by the clock of the devices where all of them share one.
@@ -195,8 +206,8 @@ impl<C> Agenda<C> {
         self.now
     }
 
-    fn push(&mut self, at: Time, rank: Rank, input: Input, cargo: C) {
-        self.waiting.insert(Due(at.max(self.now), rank, self.next), (input, cargo));
+    fn push(&mut self, at: Time, rank: Rank, waiting: Waiting<C>) {
+        self.waiting.insert(Due(at.max(self.now), rank, self.next), waiting);
         self.next += 1;
     }
 
@@ -218,7 +229,22 @@ impl<C> Agenda<C> {
         }
         self.now = if self.emulated { at } else { host };
         let taken = if is_timeout { None } else { self.waiting.pop_first() };
-        NextInput::Now(self.now, taken.map(|(_, waiting)| waiting))
+        if let Some((_, waiting)) = &taken {
+            self.told(waiting.connection, matches!(waiting.input, Input::Upload(_)));
+        }
+        NextInput::Now(self.now, taken.map(|(_, Waiting { input, cargo, .. })| (input, cargo)))
+    }
+
+    /// The machine is told of a frame that came over this connection: what follows comes later, and after an upload, when that
+    /// is answered.
+    fn told(&mut self, connection: Option<ConnectionId>, awaits: bool) {
+        let now = self.now;
+        let promise = connection.and_then(|connection| self.promises.get_mut(&connection));
+        if let Some(promise) = promise {
+            promise.waiting = promise.waiting.saturating_sub(1);
+            let until = promise.until.map_or(now, |until| until.max(now));
+            promise.until = (!awaits && !promise.broken).then_some(until);
+        }
     }
 
     /// Whether a device may come before what happens at `at`, by its rank (`None`: the machine's timeout, which comes last).
@@ -226,7 +252,7 @@ impl<C> Agenda<C> {
     fn is_held(&mut self, at: Time, rank: Option<Rank>, host: Time) -> bool {
         let comes_before = |promise: &Promise| {
             let first = rank.is_none_or(|rank| Rank::Device(promise.device) < rank);
-            promise.until.is_some_and(|until| until < at || until == at && first)
+            promise.waiting == 0 && promise.until.is_some_and(|until| until < at || until == at && first)
         };
         if !self.promises.values().any(comes_before) {
             self.held = None;

@@ -262,3 +262,35 @@ fn a_measured_pool_goes_by_the_host() {
     agenda.arrive(ConnectionId(0), at, Input::Upload(request(0, judge, at)), ());
     assert!(matches!(agenda.next(None, Time(41 * MS)), NextInput::Now(Time(41_000_000), Some(_))));
 }
+
+/// A frame that waits for its time says that nothing else of its device comes before, whatever the device promised: a cancel
+/// that lies far ahead, because the pool is far behind, holds nobody up.
+#[test]
+fn a_frame_that_waits_is_a_promise() {
+    let judge = JobKind::Judge { drafts: 1, bonus: false };
+    let mut agenda = Agenda::<()>::new(Time::ZERO, true, true);
+    let (behind, other) = (ConnectionId(0), ConnectionId(1));
+    for (connection, device) in [(behind, DeviceId(0)), (other, DeviceId(1))] {
+        agenda.promise(connection, device, Time(10 * MS), Span(MS));
+    }
+    let host = Time(20_000 * MS);
+    let told = |agenda: &mut Agenda<()>| match agenda.next(None, host) {
+        NextInput::Now(at, Some((input, ()))) => Some((at, input)),
+        _ => None,
+    };
+    let upload = |device, at| Input::Upload(request(device, judge, at));
+    for (connection, device, at) in [(behind, 0, Time(10 * MS)), (other, 1, Time(11 * MS))] {
+        agenda.arrive(connection, at, upload(device, at), ());
+    }
+    assert!(told(&mut agenda).is_some() && told(&mut agenda).is_some());
+    let cancel = Input::Cancel { session: session(0), upload: UploadId(1) };
+    agenda.arrive(behind, Time(9_000 * MS), cancel.clone(), ());
+    agenda.answered(behind);
+    agenda.answered(other);
+    agenda.arrive(other, Time(50 * MS), upload(1, Time(50 * MS)), ());
+    assert_eq!(told(&mut agenda).map(|(at, _)| at), Some(Time(50 * MS)));
+    assert_eq!(told(&mut agenda), Some((Time(9_000 * MS), cancel)));
+    // Until it says more, it may come at any time from then on.
+    agenda.arrive(other, Time(9_001 * MS), upload(1, Time(9_001 * MS)), ());
+    assert_eq!(told(&mut agenda), None);
+}
