@@ -284,6 +284,34 @@ fn a_verifier_that_fails_again_and_again_gets_a_rest() {
     assert!(both.contains(&Some(zero)) && both.contains(&Some(one)), "{both:?}");
 }
 
+/// Uploads that name tokens which their session does not hold are refused, and raise no price, however many tokens they name.
+#[test]
+fn what_is_refused_has_no_price() {
+    let price = PriceUpdate { step: 0.1, target_load: 0.01, period: Span(10 * MS) };
+    let mut rig = Rig::new(PoolSettings { price, ..settings(1) });
+    rig.upload(0, 0, 10);
+    rig.run(Time(50 * MS));
+    let before = rig.price;
+    for upload in 0..200 {
+        let at = rig.now + Span(MS);
+        rig.run(at);
+        rig.feed(Input::Upload(JobRequest {
+            session: SessionKey { connection: ConnectionId(7), session: 3 },
+            upload: UploadId(upload),
+            base: 50,
+            catch_up: 1,
+            kind: JobKind::Judge { drafts: 1, bonus: false },
+            risk: 0.5,
+            deadline: at + Span(1_000 * MS),
+            wanted: None,
+        }));
+    }
+    assert_eq!(rig.refused.len(), 200);
+    rig.upload(9, 9, 10);
+    rig.step();
+    assert!(rig.price <= before, "{} after {before}", rig.price);
+}
+
 #[test]
 fn the_price_rises_with_the_load_and_falls_without() {
     let price = PriceUpdate { step: 0.1, target_load: 0.8, period: Span(10 * MS) };
@@ -295,8 +323,8 @@ fn the_price_rises_with_the_load_and_falls_without() {
         rig.run(next);
     }
     assert!(!rig.refused.is_empty());
-    // 25 periods of 10 ms, each 0.1 · (2 − 0.8); in the first nothing was known.
-    assert!((2.4..3.1).contains(&rig.price), "{}", rig.price);
+    // 25 periods of 10 ms, each about 0.1 · (1 − 0.8), because what is refused does not count; in the first nothing was known.
+    assert!((0.4..0.8).contains(&rig.price), "{}", rig.price);
     let last = rig.records.last().expect("batches were done");
     assert!((last.price - rig.price).abs() < 0.3, "the record knows the price at the start of its batch");
     // A second of silence are 100 periods of −0.08.
