@@ -21,9 +21,9 @@ FLAGS = [
 ]
 WIDTHS = [1280, 390]
 HOSTILE = "</script><script>document.title='broken out'</script><!--"
-# A profile of our own: quick, and with a name that would break out of a careless page.
+# A profile of our own: quick, and from a source that would break out of a careless page.
 PROFILE = (
-    "device.profile = { name = %s, source = 'these tests', kind = 'declared', draft_seconds = 0.0005, "
+    "device.profile = { name = 'quick', source = %s, kind = 'declared', draft_seconds = 0.0005, "
     "draft_joules = 0.001, prefill_seconds = 0.00001, prefill_joules = 0.00001, uncertainty_seconds = 0.00005, "
     "uncertainty_joules = 0.0001, importance_seconds = 0.00005, importance_joules = 0.0001, idle_watts = 0.4 }"
 ) % json.dumps(HOSTILE)
