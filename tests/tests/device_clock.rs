@@ -223,6 +223,8 @@ fn a_real_device_goes_by_its_host() {
         let machine = DeviceMachine::new(DeviceId(3), Arc::new(settings)).expect("valid");
         let mut clock = DeviceClock::new(&machine);
         let started = clock.start(Time(1_000), Time(1_000 + late[0]));
+        // The host's clock goes on while the device is told.
+        clock.turn(started, started + Span(700));
         (started, clock.next(&machine, Some(Time(5_000)), Time(6_000)), clock.take_overrun())
     };
     assert_eq!(run(&[0]), (Time(1_000), NextTurn::Now(Time(6_000), Due::Arrival), Span::ZERO));

@@ -135,21 +135,24 @@ fn host() -> impl Strategy<Value = Host> {
     })
 }
 
+/// A fitted cost with a spread and with contention.
+fn measured(base: f64, per_token: f64) -> BatchCost {
+    BatchCost::Measured(MeasuredCost {
+        base,
+        per_token,
+        per_sequence: 50.0,
+        per_cached_token: 1.0,
+        contention: vec![1.0, 1.7],
+        methods: Default::default(),
+        spread: vec![0.5, 1.0, 2.0],
+        batches: 1,
+        relative_error: 0.0,
+        r2: 1.0,
+    })
+}
+
 fn cost() -> impl Strategy<Value = BatchCost> {
-    let measured = (100.0f64..5_000.0, 0.0f64..1_000.0).prop_map(|(base, per_token)| {
-        BatchCost::Measured(MeasuredCost {
-            base,
-            per_token,
-            per_sequence: 50.0,
-            per_cached_token: 1.0,
-            contention: vec![1.0, 1.7],
-            methods: Default::default(),
-            spread: vec![0.5, 1.0, 2.0],
-            batches: 1,
-            relative_error: 0.0,
-            r2: 1.0,
-        })
-    });
+    let measured = (100.0f64..5_000.0, 0.0f64..1_000.0).prop_map(|(base, per_token)| measured(base, per_token));
     prop_oneof![(0u64..20_000).prop_map(|span| BatchCost::Fixed { span: Span(span) }), measured]
 }
 
@@ -377,18 +380,7 @@ fn a_fault_is_due_like_anything_else() {
     setup.device.verdict_timeout = Span(9_213);
     let pool = &mut setup.pool;
     (pool.batch_tokens, pool.batch_sequences, pool.max_wait) = (1, 1, Span::ZERO);
-    let cost = BatchCost::Measured(MeasuredCost {
-        base: 4280.996153483017,
-        per_token: 540.3625208252535,
-        per_sequence: 50.0,
-        per_cached_token: 1.0,
-        contention: vec![1.0, 1.7],
-        methods: Default::default(),
-        spread: vec![0.5, 1.0, 2.0],
-        batches: 1,
-        relative_error: 0.0,
-        r2: 1.0,
-    });
+    let cost = measured(4280.996153483017, 540.3625208252535);
     let kills = vec![Kill { at: Time(5_296), verifier: VerifierId(0) }];
     let outcome = simulate(&setup, &Extras { cost, kills, ..Extras::default() });
     assert_eq!(outcome.killed, 1);
