@@ -142,8 +142,8 @@ impl<'a> Fleet<'a> {
             };
             if let Event::Finished { device, .. } = event {
                 progress.tick();
-                let way = self.part(device).link.round_trip.0 / 2;
-                last = last.max(at.unwrap_or_else(|| self.now()) + Span(way));
+                let way = self.part(device).link.propagation();
+                last = last.max(at.unwrap_or_else(|| self.now()) + way);
             }
             dispatch.handle(at.unwrap_or_else(|| self.now()), event, &mut orders);
             for order in orders.drain(..) {

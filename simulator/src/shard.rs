@@ -377,7 +377,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 Output::Cancel(upload) => {
                     self.devices[slot as usize].in_doubt = true;
                     let device = &self.devices[slot as usize];
-                    let (key, arrives) = (session(device, id), now + half_way(device));
+                    let (key, arrives) = (session(device, id), now + device.machine.settings().link.propagation());
                     self.send(arrives, id, PoolBody::Cancel(key, *upload));
                 }
                 Output::HangUp => {
@@ -416,7 +416,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         self.ended += 1;
         let device = &self.devices[slot as usize];
         let (connected, finish, key) = (device.connected, device.finish, session(device, id));
-        let arrives = now + half_way(device);
+        let arrives = now + device.machine.settings().link.propagation();
         if connected {
             self.send(arrives, id, PoolBody::Close(key));
         }
@@ -457,7 +457,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         // One stream keeps its order, however late its host is.
         let at = (at + self.fleet.host().way_down(self.fleet.seed, DeviceId(id), at)).max(device.last_message);
         device.last_message = at;
-        let reaches = at + Span(device.machine.settings().link.round_trip.0 / 2);
+        let reaches = at + device.machine.settings().link.propagation();
         // Mostly nothing can happen to a device that waits before then, and it can be asked now.
         let alone = device.left_alone_until();
         if reaches < alone {
@@ -552,11 +552,6 @@ fn connection(device: &Device, id: DeviceId) -> ConnectionId {
 
 fn session(device: &Device, id: DeviceId) -> SessionKey {
     SessionKey { connection: connection(device, id), session: device.machine.session() }
-}
-
-/// What a frame without a payload takes to the pool.
-fn half_way(device: &Device) -> Span {
-    Span(device.machine.settings().link.round_trip.0 / 2)
 }
 
 /// The device in a slot of a shard.

@@ -64,11 +64,6 @@ pub(super) enum NextAct {
     OnStart,
 }
 
-/// How long the way to the pool takes, and that back.
-fn half_way(machine: &DeviceMachine) -> Span {
-    Span(machine.settings().link.round_trip.0 / 2)
-}
-
 impl DeviceClock {
     /// The clock of this machine's device.
     pub fn new(machine: &DeviceMachine) -> DeviceClock {
@@ -83,7 +78,7 @@ impl DeviceClock {
 
     /// When something arrives at the pool that is sent now and has no payload.
     pub fn arrival(&self, machine: &DeviceMachine) -> Time {
-        self.now + half_way(machine)
+        self.now + machine.settings().link.propagation()
     }
 
     /// What comes first of the machine's timeout and the `arrival` of a frame, and whether its time has come at `host`.
@@ -119,7 +114,7 @@ impl DeviceClock {
     /// it waits for an answer, which the pool knows first. `answered`: when the last answer has come down that is on its way;
     /// `starts_again`: a device without a generation gets one at once.
     pub fn promise(&self, machine: &DeviceMachine, answered: Option<Time>, starts_again: bool) -> Option<Time> {
-        let half = half_way(machine);
+        let half = machine.settings().link.propagation();
         match (machine.acts_next(), answered) {
             (NextAct::Arrives(at), _) => Some(at),
             (NextAct::At(at), _) => Some(at.max(self.now) + half),

@@ -97,6 +97,11 @@ impl LinkProfile {
         LinkProfile { rate, round_trip, ..self.clone() }
     }
 
+    /// What an empty packet takes one way.
+    pub fn propagation(&self) -> Span {
+        Span(self.round_trip.0 / 2)
+    }
+
     /// Whether the rate follows the clock: a recorded trace of more than one step does, whatever is sent.
     pub fn follows_clock(&self) -> bool {
         matches!(&self.rate, Rate::Trace { uplink, .. } if uplink.len() > 1)
@@ -215,7 +220,7 @@ impl LinkState {
         if profile.emulated {
             *free = end;
         }
-        let arrives = if profile.emulated { end + Span(profile.round_trip.0 / 2) } else { now };
+        let arrives = if profile.emulated { end + profile.propagation() } else { now };
         Transfer { arrives, ..drained }
     }
 }
@@ -254,7 +259,7 @@ impl LinkProfile {
         let (rate, _, _) = self.block(key, direction, (at, 0), at);
         let rate = if rate > 0.0 { rate } else { self.lowest_rate(direction) };
         let airtime = bits as f64 / rate;
-        let propagation = Span(self.round_trip.0 / 2).seconds();
+        let propagation = self.propagation().seconds();
         SendingCost { joules: airtime * self.transmit_watts, seconds: airtime + propagation }
     }
 

@@ -85,7 +85,7 @@ impl DeviceMachine {
 
     pub(super) fn sent(&mut self, upload: UploadId, bytes: u32) {
         if let Some(generation) = &mut self.generation
-            && matches!(generation.network, Network::Awaiting { upload: awaited, .. } if awaited == upload)
+            && generation.network.awaits(upload)
         {
             generation.cost.bytes = generation.cost.bytes.saturating_add(bytes);
         }
@@ -227,6 +227,6 @@ fn wanted(generation: &Generation, settings: &DeviceSettings, drafts: u8) -> Opt
     }
     // One verdict at a time where the verifier writes.
     let allowed = settings.latency_target.0.saturating_mul(u64::from(drafts.max(1)));
-    let way_back = if settings.link.emulated { settings.link.round_trip.0 / 2 } else { 0 };
+    let way_back = if settings.link.emulated { settings.link.propagation().0 } else { 0 };
     Some(Time((generation.last_token + Span(allowed)).0.saturating_sub(way_back)))
 }
