@@ -56,6 +56,8 @@ fn store(ledger: &Path) -> RunReader {
     let meta = Meta {
         schema: SCHEMA,
         run: "bench".to_owned(),
+        id: None,
+        manifest: None,
         state: RunState::Running,
         kind: RunKind::Live,
         pid: 0,

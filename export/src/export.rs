@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::json;
 use specfleet_engine::id::GenerationId;
-use specfleet_ledger::{EnergyOwner, LedgerError, RoundColumn, RunReader};
+use specfleet_ledger::{EnergyOwner, LedgerError, Meta, RoundColumn, RunReader};
 
 use crate::error::ExportError;
 use crate::folder::{RUN_FILE, Staging, TRACE_FILE, table_file};
@@ -99,7 +99,8 @@ pub fn export(
         "program": format!("specfleet {}", env!("CARGO_PKG_VERSION")),
         "rows": counts,
         "damaged_chunks": damaged,
-        "meta": reader.meta(),
+        // The new run has an id and a store of its own.
+        "meta": Meta { id: None, manifest: None, ..reader.meta().clone() },
         "summary": reader.stored_summary()?,
     });
     let (path, mut file) = staging.create(RUN_FILE.to_owned())?;

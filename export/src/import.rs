@@ -147,7 +147,8 @@ fn add_scores(source: &Source<'_>, run_dir: &Path) -> Result<(), ExportError> {
         };
         Err(ExportError::not_importable(&source.path::<ScoreRow>(), why))
     })?;
-    Ok(scores.flush()?)
+    scores.finish()?;
+    Ok(())
 }
 
 /// Reads `run.json` after checking the version that it says.

@@ -128,7 +128,7 @@ proptest! {
         writer.put_summary("{\"of\": \"all devices\"}").expect("a summary");
         let run_dir = writer.run_dir().to_path_buf();
         let written = writer.finish(RunState::Completed).expect("an end");
-        let written = Meta { scorers: score(&run_dir, &scored), ..written };
+        let written = Meta { scorers: score(&run_dir, &scored), id: None, manifest: None, ..written };
         let reader = RunReader::open(&run_dir).expect("the run has ended");
         for format in [Format::Parquet, Format::Jsonl] {
             let out = dir.path().join(format.name());
@@ -140,7 +140,7 @@ proptest! {
             let from = back.meta().imported_from.clone().expect("where it came from");
             prop_assert!(from.ends_with(&format!("{} (run r)", format.name())), "{}", from);
             let here = back.meta();
-            let same = Meta { run: written.run.clone(), pid: written.pid, store: written.store.clone(), imported_from: None, ..here.clone() };
+            let same = Meta { run: written.run.clone(), pid: written.pid, store: written.store.clone(), imported_from: None, id: None, manifest: None, ..here.clone() };
             prop_assert_eq!(&same, &written);
         }
     }

@@ -7,10 +7,12 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
-use crate::chunk::{self, Limits, Row};
+use crate::chunk::{self, Limits, Place, Row};
 use crate::codec::MAX_LIST_ELEMENTS;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
+use crate::id::RunId;
+use crate::manifest::{Stored, Tables};
 use crate::rows::{ClosedGeneration, Piece, to_relative};
 use crate::scores::ScoreRow;
 use crate::store;
@@ -23,10 +25,14 @@ pub(crate) struct Appender {
     store: sled::Db,
     /// Rows that no batch holds yet.
     pub(crate) pending: Pending,
-    /// Number of the next chunk of each table; `Pieces` goes with `Rounds`.
-    next: BTreeMap<Table, u64>,
+    /// The run that the chunks are of.
+    run: RunId,
+    /// What was moved into the store, of each table.
+    tables: Tables,
     /// How large chunks may get.
     limits: Limits,
+    /// Rows that each table will have, where that is known.
+    expected: BTreeMap<Table, u64>,
     /// How many chunks' worth of rounds may wait before they are moved.
     chunks: usize,
 }
@@ -77,26 +83,32 @@ impl Pending {
 
 impl Appender {
     /// Fills the empty store in `store_dir`, a chunk of rounds at a time.
-    pub(crate) fn new(store_dir: &Path) -> Result<Appender, LedgerError> {
-        Ok(Appender::over(store_dir, store::open(store_dir)?))
+    pub(crate) fn new(store_dir: &Path, run: RunId) -> Result<Appender, LedgerError> {
+        Ok(Appender::over(store_dir, store::open(store_dir)?, run))
     }
 
-    fn over(store_dir: &Path, store: sled::Db) -> Appender {
+    fn over(store_dir: &Path, store: sled::Db, run: RunId) -> Appender {
         Appender {
             store_dir: store_dir.to_path_buf(),
             store,
             pending: Pending::default(),
-            next: BTreeMap::new(),
+            run,
+            tables: Tables::new(),
             limits: Limits::LIVE,
+            expected: BTreeMap::new(),
             chunks: 1,
         }
     }
 
     /// Fills a new store that is to take little room: in larger chunks, and eight of rounds at a time, so that fewer are
-    /// left half full.
-    pub(crate) fn in_bulk(store_dir: &Path) -> Result<Appender, LedgerError> {
+    /// left half full. `expected` says how many rows each table will have.
+    pub(crate) fn in_bulk(
+        store_dir: &Path,
+        run: RunId,
+        expected: BTreeMap<Table, u64>,
+    ) -> Result<Appender, LedgerError> {
         let store = store::create_for_bulk(store_dir)?;
-        Ok(Appender { limits: Limits::BULK, chunks: 8, ..Appender::over(store_dir, store) })
+        Ok(Appender { limits: Limits::BULK, expected, chunks: 8, ..Appender::over(store_dir, store, run) })
     }
 
     /// Moves the pending rows if some table has a chunk's worth of them.
@@ -139,11 +151,37 @@ impl Appender {
         Ok(())
     }
 
+    /// What the store holds of each table.
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Writes everything into a fresh store that takes less room, if the present one is hardly used; whether it did.
+    pub(crate) fn shrink(&self, fresh_dir: &Path) -> Result<bool, LedgerError> {
+        store::shrink(&self.store, &self.store_dir, fresh_dir)
+    }
+
+    /// Lets go of the store.
+    pub(crate) fn close(self) -> Tables {
+        self.tables
+    }
+
+    /// How large the chunks of a table may get.
+    fn limits_of(&self, table: Table) -> Limits {
+        self.limits.of_table(self.expected.get(&table).copied().unwrap_or(0))
+    }
+
     fn put<R: Row>(&mut self, rows: &[R], batch: &mut sled::Batch) -> Result<(), LedgerError> {
-        let next = self.next.entry(R::TABLE).or_insert(0);
-        chunk::write(rows, self.limits, &mut |_, bytes| {
-            batch.insert(&R::TABLE.key(*next), bytes);
-            *next += 1;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let limits = self.limits_of(R::TABLE);
+        let stored = self.tables.entry(R::TABLE).or_default();
+        let mut next = Place { run: self.run, number: stored.chunks };
+        chunk::write(rows, limits, &mut next, &mut |count, bytes| {
+            batch.insert(&R::TABLE.key(stored.chunks), bytes);
+            stored.chunks += 1;
+            stored.rows += count as u64;
             Ok(())
         })
     }
@@ -167,11 +205,17 @@ impl Appender {
             to_relative(&mut rounds, first, base);
             rows.append(&mut rounds);
         }
-        let next = self.next.entry(Table::Rounds).or_insert(0);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let run = self.run;
+        let mut of_rounds = self.tables.get(&Table::Rounds).copied().unwrap_or_default();
+        let mut of_pieces = self.tables.get(&Table::Pieces).copied().unwrap_or_default();
+        let mut next = Place { run, number: of_rounds.chunks };
         let mut pieces = pieces.into_iter();
         let mut carried: Option<Piece> = None;
         let mut row = 0;
-        chunk::write(&rows, self.limits, &mut |count, bytes| {
+        let written = chunk::write(&rows, self.limits_of(Table::Rounds), &mut next, &mut |count, bytes| {
             let end = row + count;
             let mut here = Vec::new();
             while row < end {
@@ -184,10 +228,15 @@ impl Appender {
                     carried = Some(Piece { first, rounds, base: bases[row], ..piece });
                 }
             }
-            batch.insert(&Table::Rounds.key(*next), bytes);
-            batch.insert(&Table::Pieces.key(*next), chunk::whole(&here));
-            *next += 1;
+            let number = of_rounds.chunks;
+            batch.insert(&Table::Rounds.key(number), bytes);
+            batch.insert(&Table::Pieces.key(number), chunk::whole(&here, Place { run, number }));
+            of_rounds = Stored { chunks: number + 1, rows: of_rounds.rows + count as u64 };
+            of_pieces = Stored { chunks: number + 1, rows: of_pieces.rows + here.len() as u64 };
             Ok(())
-        })
+        });
+        self.tables.insert(Table::Rounds, of_rounds);
+        self.tables.insert(Table::Pieces, of_pieces);
+        written
     }
 }

@@ -3,14 +3,23 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0 .. 3 | `SFC` |
-//! | 3 | version of the encoding: 1 up to schema 2, 2 up to schema 4, [`VERSION`] since schema 5 |
-//! | 4 | tag of the table |
-//! | 5 .. 9 | number of rows, little-endian |
-//! | 9 .. 13 | CRC-32 of everything else |
-//! | 13 .. | the columns |
+//! | 3 | version of the encoding: 1 up to schema 2, 2 up to schema 4, 3 up to schema 5, [`VERSION`] since schema 6 |
+//! | 4 .. 12 | id of the run, little-endian like all that follows |
+//! | 12 | tag of the table |
+//! | 13 .. 21 | number of the chunk in its table |
+//! | 21 .. 25 | bytes of the whole chunk |
+//! | 25 .. 29 | number of rows |
+//! | 29 .. 33 | CRC-32 of everything else |
+//! | 33 .. | the columns |
+//!
+//! So a chunk says where it belongs, and is found again in the bytes of a store that sled cannot open (see `found`). Chunks
+//! of versions 1 to 3 say less: after the version come tag, number of rows and CRC-32.
+
+use std::ops::Range;
 
 use crate::codec::{Decoder, Encoder, Form, MAX_LIST_ELEMENTS, Malformed};
 use crate::error::LedgerError;
+use crate::id::RunId;
 use crate::table::Table;
 
 /// Largest chunk of rows of a run that is being written, header included: far enough below the size at which sled moves a
@@ -21,17 +30,25 @@ pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
 const MAX_BULK_CHUNK_BYTES: usize = 256 * 1024;
 
 const MAGIC: [u8; 3] = *b"SFC";
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
+/// What every chunk that says where it belongs begins with.
+pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], VERSION];
 /// The schema that [`VERSION`] came with: its chunks have all the columns of that schema, whatever the store has. Scores
 /// may be added to a store of an older one.
-const VERSION_SINCE: u32 = 5;
+const VERSION_SINCE: u32 = 6;
 /// The version of schemas 1 and 2.
 const BLOCKS_VERSION: u8 = 1;
 /// The version of schemas 3 and 4, and the first of them.
 const COLUMNS_VERSION: u8 = 2;
 const COLUMNS_SINCE: u32 = 3;
-const CHECKSUM: std::ops::Range<usize> = 9..13;
-const HEADER: usize = 13;
+/// The version of schema 5.
+const PASSES_VERSION: u8 = 3;
+const PASSES_SINCE: u32 = 5;
+const CHECKSUM: Range<usize> = 29..33;
+const HEADER: usize = 33;
+/// The same of versions 1 to 3.
+const OLD_CHECKSUM: Range<usize> = 9..13;
+const OLD_HEADER: usize = 13;
 
 /// Most rows of one chunk; a bound on what a damaged header can make us allocate.
 const MAX_ROWS: usize = 1 << 16;
@@ -52,30 +69,67 @@ pub(crate) trait Row: Sized + 'static {
     }
 }
 
+/// Where a chunk belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The run.
+    pub(crate) run: RunId,
+    /// Its number in its table.
+    pub(crate) number: u64,
+}
+
 /// One chunk of these rows, however large it gets. For the pieces of a chunk of rounds, which must be one: at most one
 /// per row and 25 bytes each, so 100 KiB where every row is another generation's, which is still below sled's limit.
-pub(crate) fn whole<R: Row>(rows: &[R]) -> Vec<u8> {
-    let mut columns = Encoder::default();
-    R::encode(rows, &mut columns);
-    let columns = columns.finish();
+pub(crate) fn whole<R: Row>(rows: &[R], place: Place) -> Vec<u8> {
+    let columns = columns(rows);
     let mut chunk = Vec::with_capacity(HEADER + columns.len());
-    chunk.extend_from_slice(&MAGIC);
-    chunk.push(VERSION);
+    chunk.extend_from_slice(&START);
+    chunk.extend_from_slice(&place.run.0.to_le_bytes());
     chunk.push(R::TABLE.tag());
+    chunk.extend_from_slice(&place.number.to_le_bytes());
+    chunk.extend_from_slice(&((HEADER + columns.len()) as u32).to_le_bytes());
     chunk.extend_from_slice(&(rows.len() as u32).to_le_bytes());
     chunk.extend_from_slice(&[0; 4]);
     chunk.extend_from_slice(&columns);
-    let sum = checksum(&chunk);
+    let sum = checksum(&chunk, CHECKSUM);
     chunk[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
     chunk
 }
 
+/// The rows as columns, without a header.
+pub(crate) fn columns<R: Row>(rows: &[R]) -> Vec<u8> {
+    let mut columns = Encoder::default();
+    R::encode(rows, &mut columns);
+    columns.finish()
+}
+
 /// The CRC-32 over header and columns, the checksum's own place left out.
-fn checksum(chunk: &[u8]) -> u32 {
+fn checksum(chunk: &[u8], place: Range<usize>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&chunk[..CHECKSUM.start]);
-    hasher.update(&chunk[CHECKSUM.end..]);
+    hasher.update(&chunk[..place.start]);
+    hasher.update(&chunk[place.end..]);
     hasher.finalize()
+}
+
+/// Little-endian integers of a header that is long enough.
+fn integer<const N: usize>(chunk: &[u8], at: usize) -> [u8; N] {
+    chunk[at..at + N].try_into().expect("invariant: a range of N bytes")
+}
+
+/// The chunk that begins these bytes, if it is whole: its table, its place and its length.
+pub(crate) fn recognise(bytes: &[u8]) -> Option<(Table, Place, usize)> {
+    if bytes.len() < HEADER || bytes[..4] != START {
+        return None;
+    }
+    let len = u32::from_le_bytes(integer(bytes, 21)) as usize;
+    let chunk = bytes.get(..len).filter(|chunk| chunk.len() >= HEADER)?;
+    if checksum(chunk, CHECKSUM) != u32::from_le_bytes(integer(chunk, CHECKSUM.start)) {
+        return None;
+    }
+    let table = Table::ALL.into_iter().find(|table| table.tag() == chunk[12])?;
+    let place =
+        Place { run: RunId(u64::from_le_bytes(integer(chunk, 4))), number: u64::from_le_bytes(integer(chunk, 13)) };
+    Some((table, place, len))
 }
 
 /// How large chunks may get.
@@ -83,24 +137,41 @@ fn checksum(chunk: &[u8]) -> u32 {
 pub(crate) struct Limits {
     /// Rows, in multiples of [`Row::ROWS_PER_CHUNK`].
     pub(crate) rows: usize,
+    /// Rows of any type.
+    pub(crate) most: usize,
     /// Bytes.
     pub(crate) bytes: usize,
 }
 
 impl Limits {
     /// Of a run that is being written.
-    pub(crate) const LIVE: Limits = Limits { rows: 1, bytes: MAX_CHUNK_BYTES };
+    pub(crate) const LIVE: Limits = Limits { rows: 1, most: MAX_ROWS, bytes: MAX_CHUNK_BYTES };
     /// Of a compacted run, whose chunks sled keeps in files beside its log.
-    pub(crate) const BULK: Limits = Limits { rows: 2, bytes: MAX_BULK_CHUNK_BYTES };
+    pub(crate) const BULK: Limits = Limits { rows: 2, most: MAX_ROWS, bytes: MAX_BULK_CHUNK_BYTES };
+
+    /// These for a table of so many rows: if it has many, a chunk that is lost takes few of them with it.
+    pub(crate) fn of_table(self, rows: u64) -> Limits {
+        if rows < MANY_ROWS {
+            return self;
+        }
+        let share = usize::try_from(rows / PARTS_OF_MANY).unwrap_or(MAX_ROWS);
+        Limits { most: self.most.min(share), ..self }
+    }
 }
 
-/// Hands the rows to `sink` in chunks within `limits` and of like size, in order; each with the number of its rows.
+/// Rows of a table from which on none of its chunks in a compacted run holds more than one part of [`PARTS_OF_MANY`].
+const MANY_ROWS: u64 = 2000;
+const PARTS_OF_MANY: u64 = 20;
+
+/// Hands the rows to `sink` in chunks within `limits` and of like size, in order; each with the number of its rows. They are
+/// numbered from `next` on, which is that of the next one then.
 pub(crate) fn write<R: Row>(
     rows: &[R],
     limits: Limits,
+    next: &mut Place,
     sink: &mut impl FnMut(usize, Vec<u8>) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
-    let parts = rows.len().div_ceil(limits.rows * R::ROWS_PER_CHUNK);
+    let parts = rows.len().div_ceil((limits.rows * R::ROWS_PER_CHUNK).min(limits.most));
     for rows in rows.chunks(rows.len().div_ceil(parts.max(1)).max(1)) {
         // Equal elements take next to no bytes, so lists that no reader takes would fit.
         let elements: usize = rows.iter().map(R::longest_list).sum();
@@ -109,9 +180,10 @@ pub(crate) fn write<R: Row>(
             return Err(LedgerError::ListTooLong { table, elements, limit: MAX_LIST_ELEMENTS });
         }
         if elements <= MAX_LIST_ELEMENTS {
-            let chunk = whole(rows);
+            let chunk = whole(rows, *next);
             if chunk.len() <= limits.bytes {
                 sink(rows.len(), chunk)?;
+                next.number += 1;
                 continue;
             }
             if rows.len() == 1 {
@@ -119,50 +191,85 @@ pub(crate) fn write<R: Row>(
             }
         }
         let (left, right) = rows.split_at(rows.len() / 2);
-        write(left, limits, sink)?;
-        write(right, limits, sink)?;
+        write(left, limits, next, sink)?;
+        write(right, limits, next, sink)?;
     }
     Ok(())
 }
 
 /// Refuses a row that is larger than a chunk. A row of lists of at most [`SHORT_LIST`] elements never is.
 pub(crate) fn check_row<R: Row>(row: &R) -> Result<(), LedgerError> {
-    write(std::slice::from_ref(row), Limits::LIVE, &mut |_, _| Ok(()))
+    let mut nowhere = Place { run: RunId::NONE, number: 0 };
+    write(std::slice::from_ref(row), Limits::LIVE, &mut nowhere, &mut |_, _| Ok(()))
 }
 
 /// Lists of this length fit a chunk whatever they hold: two columns of at most 32 bits per element, and the rest.
 pub(crate) const SHORT_LIST: usize = 7000;
 
-/// The rows of a chunk of a store of this schema.
-pub(crate) fn read<R: Row>(chunk: &[u8], schema: u32) -> Result<Vec<R>, Malformed> {
-    let mut columns = open::<R>(chunk, schema)?;
+/// What a reader knows of a chunk before it looks into it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// Schema of the store.
+    pub(crate) schema: u32,
+    /// The run, and the number under which the chunk lies.
+    pub(crate) place: Place,
+}
+
+/// The rows of a chunk.
+pub(crate) fn read<R: Row>(chunk: &[u8], expected: Expected) -> Result<Vec<R>, Malformed> {
+    let mut columns = open::<R>(chunk, expected)?;
     let rows = R::decode(columns.rows(), &mut columns)?;
     columns.finish()?;
     Ok(rows)
 }
 
 /// The columns of a chunk, after its header was checked.
-pub(crate) fn open<R: Row>(chunk: &[u8], schema: u32) -> Result<Decoder<'_>, Malformed> {
-    if chunk.len() < HEADER || chunk[..3] != MAGIC {
+pub(crate) fn open<R: Row>(chunk: &[u8], expected: Expected) -> Result<Decoder<'_>, Malformed> {
+    if chunk.len() < OLD_HEADER || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
-    let stored = u32::from_le_bytes(chunk[CHECKSUM].try_into().expect("invariant: four bytes"));
-    if checksum(chunk) != stored {
-        return Err(Malformed("its checksum does not match"));
-    }
     // A chunk says itself how it is written: rows that are added to an older store are written as they are today.
+    let schema = expected.schema;
     let (form, schema) = match chunk[3] {
         BLOCKS_VERSION => (Form::Blocks, schema),
         COLUMNS_VERSION => (Form::Columns, schema.max(COLUMNS_SINCE)),
-        VERSION => (Form::Columns, schema.max(VERSION_SINCE)),
+        PASSES_VERSION => (Form::Columns, schema.max(PASSES_SINCE)),
+        VERSION => return open_placed::<R>(chunk, expected),
         _ => return Err(Malformed("its encoding is of an unknown version")),
     };
-    if chunk[4] != R::TABLE.tag() {
+    if checksum(chunk, OLD_CHECKSUM) != u32::from_le_bytes(integer(chunk, OLD_CHECKSUM.start)) {
+        return Err(Malformed("its checksum does not match"));
+    }
+    if expected.place.run != RunId::NONE {
+        return Err(Malformed("it does not say of which run it is"));
+    }
+    let rows = rows::<R>(chunk[4], integer(chunk, 5))?;
+    Ok(Decoder::new(&chunk[OLD_HEADER..], rows, schema, form))
+}
+
+/// The same of a chunk that says where it belongs.
+fn open_placed<R: Row>(chunk: &[u8], expected: Expected) -> Result<Decoder<'_>, Malformed> {
+    if chunk.len() < HEADER || checksum(chunk, CHECKSUM) != u32::from_le_bytes(integer(chunk, CHECKSUM.start)) {
+        return Err(Malformed("its checksum does not match"));
+    }
+    let rows = rows::<R>(chunk[12], integer(chunk, 25))?;
+    if u64::from_le_bytes(integer(chunk, 4)) != expected.place.run.0 {
+        return Err(Malformed("it belongs to another run"));
+    }
+    if u64::from_le_bytes(integer(chunk, 13)) != expected.place.number {
+        return Err(Malformed("it is another chunk of its table"));
+    }
+    if u32::from_le_bytes(integer(chunk, 21)) as usize != chunk.len() {
+        return Err(Malformed("it has another length than it says"));
+    }
+    Ok(Decoder::new(&chunk[HEADER..], rows, expected.schema.max(VERSION_SINCE), Form::Columns))
+}
+
+/// The number of rows, which a header says beside the tag of the table.
+fn rows<R: Row>(tag: u8, rows: [u8; 4]) -> Result<usize, Malformed> {
+    if tag != R::TABLE.tag() {
         return Err(Malformed("it belongs to another table"));
     }
-    let rows = u32::from_le_bytes(chunk[5..9].try_into().expect("invariant: four bytes")) as usize;
-    if rows > MAX_ROWS {
-        return Err(Malformed("it claims more rows than a chunk can hold"));
-    }
-    Ok(Decoder::new(&chunk[HEADER..], rows, schema, form))
+    let rows = u32::from_le_bytes(rows) as usize;
+    if rows > MAX_ROWS { Err(Malformed("it claims more rows than a chunk can hold")) } else { Ok(rows) }
 }

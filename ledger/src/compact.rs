@@ -23,10 +23,12 @@ use crate::chunk::{self, Row};
 use crate::columns::{RoundChunk, RoundColumn};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
+use crate::id::RunId;
 use crate::lock::RunLock;
+use crate::manifest::{Manifest, Tables};
 use crate::meta::{self, Meta, RunState, SCHEMA};
 use crate::reader::RunReader;
-use crate::rows::ClosedGeneration;
+use crate::rows::{ClosedGeneration, Piece};
 use crate::scores::ScoreRow;
 use crate::store;
 use crate::table::Table;
@@ -71,25 +73,35 @@ pub enum CompactStep {
 /// The same; `seen` is told of each step when it is done.
 pub fn compact_watched(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Result<Compacted, LedgerError> {
     Meta::read(run_dir)?;
-    let lock = RunLock::for_writing(run_dir)?;
+    let _lock = RunLock::for_writing(run_dir)?;
+    rewrite(run_dir, seen)
+}
+
+/// The same for who holds the run's lock.
+pub(crate) fn rewrite(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Result<Compacted, LedgerError> {
     // Nobody writes now: what it says is final.
     let meta = Meta::read(run_dir)?;
     let old_dir = store::path(run_dir, &meta.store)?;
     remove_leftovers(run_dir, &meta.store)?;
     let schema_before = meta.schema;
-    let fresh = Meta {
+    let id = meta.id.map_or_else(RunId::random, Ok)?;
+    let mut fresh = Meta {
         schema: SCHEMA,
+        id: Some(id),
         state: if meta.state == RunState::Running { RunState::Interrupted } else { meta.state.clone() },
         store: store::next_name(&meta.store),
         ..meta.clone()
     };
     let fresh_dir = store::path(run_dir, &fresh.store)?;
     let old = RunReader::over(run_dir, meta)?;
+    if let Some(damage) = old.damage_log().met().into_iter().next() {
+        return Err(LedgerError::NotWhole { path: old_dir, reason: damage.why });
+    }
     let bytes_before = store::bytes(&old_dir)?;
-    let filled = fill(&old, &fresh_dir, seen).and_then(|rounds| {
+    let filled = fill(&old, &fresh_dir, id, seen).and_then(|(rounds, tables)| {
         seen(CompactStep::Filled);
+        fresh.manifest = Some(Manifest::seal(&fresh_dir, tables)?);
         compare(&old, &RunReader::over(run_dir, fresh.clone())?)?;
-        store::sync(&fresh_dir)?;
         Ok(rounds)
     });
     drop(old);
@@ -103,9 +115,14 @@ pub fn compact_watched(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Res
     };
     store::sync_names(run_dir)?;
     seen(CompactStep::Checked);
+    let manifest = meta::to_value(run_dir, &fresh.manifest)?;
+    // Before the schema: of the newest one, it has a checksum.
+    meta::seal_plain_files(run_dir)?;
     meta::edit(run_dir, |fields| {
         fields.insert("schema".to_owned(), fresh.schema.into());
+        fields.insert("id".to_owned(), id.to_string().into());
         fields.insert("store".to_owned(), fresh.store.clone().into());
+        fields.insert("manifest".to_owned(), manifest);
         if fresh.state == RunState::Interrupted {
             // Its writer died, and could not say so.
             fields.insert("state".to_owned(), "interrupted".into());
@@ -114,12 +131,11 @@ pub fn compact_watched(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Res
     store::sync_names(run_dir)?;
     seen(CompactStep::Swapped);
     remove_leftovers(run_dir, &fresh.store)?;
-    drop(lock);
     Ok(Compacted { bytes_before, bytes_after: store::bytes(&fresh_dir)?, rounds, schema_before })
 }
 
 /// Removes the stores that are not the run's.
-fn remove_leftovers(run_dir: &Path, store: &str) -> Result<(), LedgerError> {
+pub(crate) fn remove_leftovers(run_dir: &Path, store: &str) -> Result<(), LedgerError> {
     let failed = |error| LedgerError::io(run_dir, error);
     for entry in fs::read_dir(run_dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -131,9 +147,14 @@ fn remove_leftovers(run_dir: &Path, store: &str) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Writes all rows of `old` into a fresh store; the number of rounds.
-fn fill(old: &RunReader, fresh_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Result<u64, LedgerError> {
-    let mut rows = Appender::in_bulk(fresh_dir)?;
+/// Writes all rows of `old` into a fresh store; the number of rounds, and what it holds then.
+fn fill(
+    old: &RunReader,
+    fresh_dir: &Path,
+    run: RunId,
+    seen: &mut dyn FnMut(CompactStep),
+) -> Result<(u64, Tables), LedgerError> {
+    let mut rows = Appender::in_bulk(fresh_dir, run, count_rows(old)?)?;
     let rounds = fill_rounds(old, &mut rows)?;
     rows.flush()?;
     seen(CompactStep::Filling);
@@ -150,7 +171,22 @@ fn fill(old: &RunReader, fresh_dir: &Path, seen: &mut dyn FnMut(CompactStep)) ->
         }
     }
     rows.flush()?;
-    Ok(rounds)
+    Ok((rounds, rows.close()))
+}
+
+/// Rows of each table.
+fn count_rows(old: &RunReader) -> Result<BTreeMap<Table, u64>, LedgerError> {
+    let count = |table: Table| match table {
+        Table::Rounds => old.count::<RoundRecord>(),
+        Table::Pieces => old.count::<Piece>(),
+        Table::Generations => old.count::<ClosedGeneration>(),
+        Table::Batches => old.count::<BatchRecord>(),
+        Table::Energy => old.count::<EnergyRow>(),
+        Table::Audits => old.count::<AuditRecord>(),
+        Table::Verifiers => old.count::<VerifierRecord>(),
+        Table::Scores => old.count::<ScoreRow>(),
+    };
+    Table::ALL.into_iter().map(|table| Ok((table, count(table)?))).collect()
 }
 
 fn fill_table<R: Row>(
@@ -253,7 +289,7 @@ fn same_rows<R: Row>(old: &RunReader, new: &RunReader) -> Result<bool, LedgerErr
             rows.take(R::ROWS_PER_CHUNK).collect::<Result<Vec<R>, LedgerError>>()
         };
         let (old, new) = (part(&mut old)?, part(&mut new)?);
-        if old.len() != new.len() || chunk::whole(&old) != chunk::whole(&new) {
+        if old.len() != new.len() || chunk::columns(&old) != chunk::columns(&new) {
             return Ok(false);
         }
         if old.is_empty() {

@@ -12,6 +12,8 @@ use crate::table::Table;
 pub enum RunPart {
     /// A table of its store.
     Table(Table),
+    /// The files of its store.
+    Store,
     /// A plain file beside it.
     File(&'static str),
 }
@@ -20,6 +22,7 @@ impl fmt::Display for RunPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RunPart::Table(table) => write!(f, "table {table}"),
+            RunPart::Store => f.write_str("store"),
             RunPart::File(name) => write!(f, "file {name}"),
         }
     }
@@ -51,6 +54,12 @@ impl DamageLog {
     /// The same for a plain file.
     pub(crate) fn note_file(&self, name: &'static str, error: LedgerError) -> LedgerError {
         self.insert(RunPart::File(name), error.to_string());
+        error
+    }
+
+    /// The same for a file of the store.
+    pub(crate) fn note_store(&self, error: LedgerError) -> LedgerError {
+        self.insert(RunPart::Store, error.to_string());
         error
     }
 

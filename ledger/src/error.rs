@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use specfleet_engine::id::GenerationId;
 use thiserror::Error;
 
+use crate::id::RunId;
 use crate::table::Table;
 
 /// An error of the ledger.
@@ -93,6 +94,85 @@ pub enum LedgerError {
         /// Rounds of theirs that the store holds.
         found: u64,
     },
+    /// A table without damaged chunks has another number of rows than the run's files say.
+    #[error("{path}: table {table} has {found} rows, {expected} are said to be stored")]
+    OtherCount {
+        /// The store.
+        path: PathBuf,
+        /// The table.
+        table: Table,
+        /// Rows that the run's files tell of.
+        expected: u64,
+        /// Rows that the store holds.
+        found: u64,
+    },
+    /// A run with damage was to be written to.
+    #[error("{path} is damaged and stays as it is: {reason}")]
+    NotWhole {
+        /// The store.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A plain file of the run is not what was written.
+    #[error("{0}: its checksum does not fit: it is damaged, or another program changed it")]
+    BrokenSeal(PathBuf),
+    /// `progress.json` is about another store than the run's.
+    #[error("{path}: it does not say what {store} holds")]
+    OtherStore {
+        /// The file.
+        path: PathBuf,
+        /// The store that `meta.json` names.
+        store: String,
+    },
+    /// A store holds rows of another run than its `meta.json` is of.
+    #[error("{path}: it holds rows of another run than {run}, whose meta.json lies beside it")]
+    OtherRun {
+        /// The store.
+        path: PathBuf,
+        /// The id in `meta.json`.
+        run: RunId,
+    },
+    /// A run of an older schema was to be rescued.
+    #[error(
+        "{0}: its rows were written up to schema 5, and do not say where they belong: they cannot be found without sled"
+    )]
+    Unplaced(PathBuf),
+    /// A file that each run has is not there.
+    #[error("{0}: it is missing")]
+    MissingFile(PathBuf),
+    /// A file of a closed store has another size than when it was closed.
+    #[error("{path}: it has {found} bytes, and had {expected} when the run was closed")]
+    OtherSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size then.
+        expected: u64,
+        /// Its size now.
+        found: u64,
+    },
+    /// A file of a closed store has other contents than when it was closed.
+    #[error("{path}: its contents are not those with which the run was closed")]
+    OtherDigest {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A reader finds no room for its private copy of a store.
+    #[error(
+        "{path}: reading this run takes a copy of {needed} bytes there, and {free} are free: free some, or let \
+             SPECFLEET_SCRATCH name another folder"
+    )]
+    NoScratch {
+        /// The folder for copies.
+        path: PathBuf,
+        /// Bytes that the copy takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// The system gave no random number for a run's id.
+    #[error("the system gives no random numbers: {0}")]
+    NoRandomness(getrandom::Error),
     /// A tag that could not be told apart in a list.
     #[error("tag {0:?} is none: use 1 to 64 letters, digits and - _ . : / + = # % @, and start with a letter or digit")]
     BadTag(String),

@@ -3,7 +3,7 @@
 
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk;
+use crate::chunk::{self, Expected};
 use crate::codec::Malformed;
 use crate::rows::{ClosedGeneration, Piece, decode_ids};
 
@@ -16,19 +16,19 @@ pub(crate) struct Closed {
 
 impl Closed {
     /// From the chunks of the table of generations; those that do not decode are left out.
-    pub(crate) fn new<'a>(chunks: impl Iterator<Item = impl AsRef<[u8]> + 'a>, schema: u32) -> Closed {
+    pub(crate) fn new(chunks: impl Iterator<Item = (Expected, impl AsRef<[u8]>)>) -> Closed {
         let mut rows = Vec::new();
-        for chunk in chunks {
+        for (expected, chunk) in chunks {
             // What is damaged is reported by whoever reads the rows.
-            let _ = Closed::add(chunk.as_ref(), schema, &mut rows);
+            let _ = Closed::add(chunk.as_ref(), expected, &mut rows);
         }
         rows.sort_unstable();
         Closed { rows }
     }
 
     /// The first columns of a chunk are enough.
-    fn add(chunk: &[u8], schema: u32, rows: &mut Vec<(GenerationId, u32)>) -> Result<(), Malformed> {
-        let mut columns = chunk::open::<ClosedGeneration>(chunk, schema)?;
+    fn add(chunk: &[u8], expected: Expected, rows: &mut Vec<(GenerationId, u32)>) -> Result<(), Malformed> {
+        let mut columns = chunk::open::<ClosedGeneration>(chunk, expected)?;
         let rounds: Vec<u32> = columns.integers()?;
         rows.extend(decode_ids(&mut columns)?.into_iter().zip(rounds));
         Ok(())

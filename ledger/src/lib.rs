@@ -19,6 +19,8 @@
 //!   that its pieces lie in (recently decoded ones are kept).
 //! * **Scans decode what they are asked for.** [`RunReader::scan_rounds`] and [`RunReader::fold_rounds`] hand out columns,
 //!   and step over the others.
+//! * **Reading changes nothing.** A store that is as it was closed, which its manifest in `meta.json` tells, is read through sled
+//!   from a private copy; any other is read from the bytes of its files, as far as chunks are whole ([`rescue()`] saves them).
 //! * **Damage costs what lies in it.** A chunk that does not decode is an error in its place, with its table, number and
 //!   key; everything else is read, and [`RunReader::damage_log`] knows what was met. [`verify()`] looks at every chunk.
 //! * **Scores come later.** [`ScoreWriter`] adds rows of the table `scores` to a run that has ended, under the run's lock.
@@ -33,16 +35,22 @@ mod damage;
 mod edit;
 mod energy;
 mod error;
+mod found;
+mod id;
 mod index;
 mod inputs;
 mod list;
 mod live;
 mod lock;
+mod manifest;
 mod meta;
 mod reader;
+mod rescue;
 mod rows;
 mod scan;
 mod scores;
+mod scratch;
+mod source;
 mod store;
 mod table;
 mod verify;
@@ -56,11 +64,14 @@ pub use damage::{DamageLog, RunPart, Unreadable};
 pub use edit::{edit_tags, is_busy, remove, run_bytes};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;
+pub use id::RunId;
 pub use inputs::{InputDigest, Inputs, WorkloadInput};
 pub use list::{ListedState, RunListing, list};
 pub use live::{Live, LiveJoules, LiveVerifier, VerifierState};
+pub use manifest::{FileDigest, Manifest, Stored, Tables};
 pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
+pub use rescue::{Rescued, rescue};
 pub use scores::{ScoreRow, ScoreWriter, Scorer};
 pub use table::Table;
 pub use verify::{TableCheck, Verified, verify};

@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 use specfleet_engine::disturbance::{Disturbance, Noise};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::RunClock;
+use specfleet_files::sealed::{self, Seal};
 
 use crate::error::LedgerError;
+use crate::id::RunId;
 use crate::inputs::Inputs;
+use crate::manifest::{Manifest, Tables};
 use crate::scores::Scorer;
 
 /// The schema that this program writes, and the newest that it reads; it reads the older ones too, and [`crate::compact()`]
@@ -26,7 +29,11 @@ use crate::scores::Scorer;
 ///
 /// 1: the first. 2: prices, latency targets, estimates of batches. 3: columns with their lengths in front, costs of
 /// uploads for the rows that have them, the name of the store's folder in `meta.json`. 4: charged beside measured times. 5: passes.
-pub const SCHEMA: u32 = 5;
+/// 6: ids of runs, chunks that say where they belong, manifests, checksums of the plain files.
+pub const SCHEMA: u32 = 6;
+
+/// The first schema whose plain files have checksums.
+const SEALED_SINCE: u32 = 6;
 
 /// Where a new run's rows lie.
 pub(crate) const FIRST_STORE: &str = "store";
@@ -134,6 +141,9 @@ pub struct Meta {
     pub schema: u32,
     /// The run's name, also its folder's.
     pub run: String,
+    /// Its random number, which its rows bear too; absent up to schema 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<RunId>,
     /// Where it stands.
     #[serde(flatten)]
     pub state: RunState,
@@ -217,6 +227,9 @@ pub struct Meta {
     /// What it was made from.
     #[serde(default)]
     pub inputs: Inputs,
+    /// What its store held when it was closed; absent while somebody writes it, and after its writer died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
 }
 
 /// That of runs whose file does not say.
@@ -249,6 +262,13 @@ impl Meta {
     pub fn read(run_dir: &Path) -> Result<Meta, LedgerError> {
         read_checked(run_dir)
     }
+
+    /// The same of a file that is not what was written, as far as it can be parsed.
+    pub(crate) fn read_unchecked(run_dir: &Path) -> Result<Meta, LedgerError> {
+        let path = run_dir.join(META_FILE);
+        let text = fs::read(&path).map_err(|error| LedgerError::io(&path, error))?;
+        serde_json::from_slice(&text).map_err(|source| LedgerError::DamagedFile { path, source })
+    }
 }
 
 /// Reads `meta.json` as `T` after checking its schema.
@@ -271,14 +291,42 @@ pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, Led
     if schema > SCHEMA {
         return Err(LedgerError::NewerSchema { path, found: schema, supported: SCHEMA });
     }
+    check_seal(&path, &text, schema)?;
     serde_json::from_slice(&text).map_err(damaged)
+}
+
+/// Whether a plain file is what was written. Up to schema 5 none has a checksum.
+fn check_seal(path: &Path, text: &[u8], schema: u32) -> Result<(), LedgerError> {
+    match sealed::check(text) {
+        Seal::Whole => Ok(()),
+        Seal::Absent if schema < SEALED_SINCE => Ok(()),
+        Seal::Absent | Seal::Broken => Err(LedgerError::BrokenSeal(path.to_path_buf())),
+    }
 }
 
 /// Changes some fields of the run's `meta.json` and keeps the others, those too that this program does not know.
 pub(crate) fn edit<T>(run_dir: &Path, change: impl FnOnce(&mut Fields) -> T) -> Result<(), LedgerError> {
     let mut fields: Fields = read_checked(run_dir)?;
+    fields.remove("checksum");
     change(&mut fields);
     replace_json(run_dir, META_FILE, &fields, true)
+}
+
+/// A value for a field of `meta.json`.
+pub(crate) fn to_value(run_dir: &Path, value: &impl Serialize) -> Result<serde_json::Value, LedgerError> {
+    serde_json::to_value(value).map_err(|source| LedgerError::DamagedFile { path: run_dir.join(META_FILE), source })
+}
+
+/// Gives the files beside `meta.json` the checksums that they must have in the newest schema, if they have none.
+pub(crate) fn seal_plain_files(run_dir: &Path) -> Result<(), LedgerError> {
+    for name in [PROGRESS_FILE, SUMMARY_FILE] {
+        if let Some(text) = read_text(run_dir, name)?
+            && sealed::check(text.as_bytes()) == Seal::Absent
+        {
+            replace_object(run_dir, name, text.as_bytes(), true)?;
+        }
+    }
+    Ok(())
 }
 
 /// The fields of a plain file.
@@ -302,27 +350,83 @@ pub struct Progress {
 impl Progress {
     /// Reads the run's `progress.json`; all zeros while there is none.
     pub fn read(run_dir: &Path) -> Result<Progress, LedgerError> {
+        Ok(Stock::read(run_dir)?.map(|stock| stock.progress).unwrap_or_default())
+    }
+}
+
+/// The whole of `progress.json`: beside the progress, what the store holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Stock {
+    /// Rows that the run has written.
+    #[serde(flatten)]
+    pub(crate) progress: Progress,
+    /// The store that `tables` is about; absent up to schema 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<String>,
+    /// What that store holds for sure, while `meta.json` has no manifest.
+    #[serde(default, skip_serializing_if = "Tables::is_empty")]
+    pub(crate) tables: Tables,
+    /// Whether it has a checksum, and that fits. Up to schema 5 it has none.
+    #[serde(skip)]
+    pub(crate) is_sealed: bool,
+}
+
+impl Stock {
+    /// Reads the run's `progress.json`; `None` while there is none.
+    pub(crate) fn read(run_dir: &Path) -> Result<Option<Stock>, LedgerError> {
         let path = run_dir.join(PROGRESS_FILE);
-        match fs::read(&path) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map_err(|source| LedgerError::DamagedFile { path: path.clone(), source })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Progress::default()),
-            Err(error) => Err(LedgerError::io(&path, error)),
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LedgerError::io(&path, error)),
+        };
+        let is_sealed = match sealed::check(&text) {
+            Seal::Whole => true,
+            Seal::Absent => false,
+            Seal::Broken => return Err(LedgerError::BrokenSeal(path)),
+        };
+        let stock = serde_json::from_slice(&text).map_err(|source| LedgerError::DamagedFile { path, source })?;
+        Ok(Some(Stock { is_sealed, ..stock }))
+    }
+
+    /// Replaces the run's `progress.json`.
+    pub(crate) fn write(&self, run_dir: &Path) -> Result<(), LedgerError> {
+        replace_json(run_dir, PROGRESS_FILE, self, true)
+    }
+}
+
+/// The `progress.json` of a run of the newest schema, which has one, with a checksum.
+pub(crate) fn stock(run_dir: &Path) -> Result<Stock, LedgerError> {
+    let path = || run_dir.join(PROGRESS_FILE);
+    let stock = Stock::read(run_dir)?.ok_or_else(|| LedgerError::MissingFile(path()))?;
+    if stock.is_sealed { Ok(stock) } else { Err(LedgerError::BrokenSeal(path())) }
+}
+
+impl Stock {
+    /// What the store of this name holds for sure, which nobody closed.
+    pub(crate) fn tables_of(self, run_dir: &Path, store: &str) -> Result<Tables, LedgerError> {
+        match self.store {
+            Some(named) if named == store => Ok(self.tables),
+            _ => Err(LedgerError::OtherStore { path: run_dir.join(PROGRESS_FILE), store: store.to_owned() }),
         }
     }
 }
 
-/// Replaces `dir/name` by `value` as JSON: all or nothing. `durable` also waits for the disk, for files whose loss in a
+/// Replaces `dir/name` by `value` as JSON with a checksum: all or nothing. `durable` also waits for the disk, for files whose loss in a
 /// power cut would matter.
 pub(crate) fn replace_json(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), LedgerError> {
     let text =
         serde_json::to_vec_pretty(value).map_err(|source| LedgerError::DamagedFile { path: dir.join(name), source })?;
-    replace_text(dir, name, &text, durable)
+    replace_object(dir, name, &text, durable)
+}
+
+/// The same with the text of an object.
+pub(crate) fn replace_object(dir: &Path, name: &str, text: &[u8], durable: bool) -> Result<(), LedgerError> {
+    replace_text(dir, name, &sealed::seal(text), durable)
 }
 
 /// The same with a text.
-pub(crate) fn replace_text(dir: &Path, name: &str, text: &[u8], durable: bool) -> Result<(), LedgerError> {
+fn replace_text(dir: &Path, name: &str, text: &[u8], durable: bool) -> Result<(), LedgerError> {
     let path = dir.join(name);
     let fresh = dir.join(format!("{name}.new"));
     let write = || {
@@ -331,9 +435,17 @@ pub(crate) fn replace_text(dir: &Path, name: &str, text: &[u8], durable: bool) -
         if durable {
             file.sync_all()?;
         }
-        fs::rename(&fresh, &path)
+        fs::rename(&fresh, &path)?;
+        if durable && cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
     };
     write().map_err(|error| LedgerError::io(&path, error))
+}
+
+/// A plain file of a run of this schema as text, without its checksum; `None` if there is none.
+pub(crate) fn read_sealed(dir: &Path, name: &str, schema: u32) -> Result<Option<String>, LedgerError> {
+    let Some(text) = read_text(dir, name)? else { return Ok(None) };
+    check_seal(&dir.join(name), text.as_bytes(), schema)?;
+    Ok(Some(String::from_utf8_lossy(&sealed::without(text.as_bytes())).into_owned()))
 }
 
 /// A plain file as text; `None` if there is none.

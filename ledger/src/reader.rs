@@ -7,15 +7,20 @@ use serde::de::DeserializeOwned;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
 
-use crate::chunk::{self, Row};
+use crate::chunk::{self, Expected, Place, Row};
 use crate::damage::DamageLog;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
+use crate::found::Found;
+use crate::id::RunId;
 use crate::index::{Closed, Places};
 use crate::lock::RunLock;
-use crate::meta::{self, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
+use crate::manifest::Tables;
+use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
+use crate::scratch::{Copied, PrivateCopy};
+use crate::source::{Source, SourceError};
 use crate::store;
 use crate::table::Table;
 
@@ -35,13 +40,15 @@ pub struct RunReader {
     run_dir: PathBuf,
     meta: Meta,
     store_dir: PathBuf,
-    store: sled::Db,
+    source: Source,
+    /// What the run's files say that the store holds; `None` up to schema 5.
+    tables: Option<Tables>,
     closed: OnceLock<Closed>,
     places: OnceLock<Places>,
     damaged: OnceLock<Vec<LedgerError>>,
     cache: Mutex<Vec<(u64, Arc<Vec<RoundRecord>>)>>,
     damage_log: DamageLog,
-    /// Keeps those away who would compact the run, delete it or add to it. Declared after `store`, so dropped after it.
+    /// Keeps those away who would compact the run, delete it or add to it. Declared after `source`, so dropped after it.
     _lock: Option<RunLock>,
 }
 
@@ -70,6 +77,9 @@ pub struct OpenGeneration {
 impl RunReader {
     /// Opens a run that has ended. A run that is being written is [`LedgerError::StillRunning`]; one of a newer schema is
     /// refused before anything but its `meta.json` was read.
+    ///
+    /// Nothing in the run's folder is changed. A store that is as it was closed is read through sled, from a private copy;
+    /// any other is read as far as its chunks are whole, and what is wrong with it stands in [`RunReader::damage_log`] at once.
     pub fn open(run_dir: &Path) -> Result<RunReader, LedgerError> {
         Meta::read(run_dir)?;
         let lock = RunLock::for_reading(run_dir)?;
@@ -81,26 +91,64 @@ impl RunReader {
         Ok(RunReader { _lock: lock, ..RunReader::over(run_dir, meta)? })
     }
 
+    /// The same without sled, and of a run whose `meta.json` can be parsed but is not what was written.
+    pub(crate) fn open_files(run_dir: &Path) -> Result<RunReader, LedgerError> {
+        let read = || match Meta::read(run_dir) {
+            Err(LedgerError::BrokenSeal(_)) => Ok((Meta::read_unchecked(run_dir)?, false)),
+            read => read.map(|meta| (meta, true)),
+        };
+        read()?;
+        let lock = RunLock::for_reading(run_dir)?;
+        let (mut meta, is_sealed) = read()?;
+        if meta.state == RunState::Running {
+            meta.state = RunState::Interrupted;
+        }
+        let store_dir = store::path(run_dir, &meta.store)?;
+        let Some(run) = meta.id else { return Err(LedgerError::Unplaced(store_dir)) };
+        let damage_log = DamageLog::default();
+        if !is_sealed {
+            damage_log.note_file(META_FILE, LedgerError::BrokenSeal(run_dir.join(META_FILE)));
+        }
+        if let Some(manifest) = &meta.manifest {
+            manifest.differences(&store_dir).into_iter().for_each(|error| drop(damage_log.note_store(error)));
+        }
+        let source = files(&store_dir, run, &damage_log)?;
+        Ok(RunReader { _lock: lock, ..RunReader::with(run_dir, meta, store_dir, source, damage_log) })
+    }
+
     /// Reads the store that `meta` names, which nobody writes: the caller holds the run's lock.
     pub(crate) fn over(run_dir: &Path, meta: Meta) -> Result<RunReader, LedgerError> {
         let store_dir = store::path(run_dir, &meta.store)?;
         if !store_dir.is_dir() {
-            // sled would create an empty one.
             return Err(LedgerError::MissingStore(store_dir));
         }
-        let store = store::open(&store_dir)?;
-        Ok(RunReader {
+        let damage_log = DamageLog::default();
+        let source = source(&store_dir, &meta, &damage_log)?;
+        Ok(RunReader::with(run_dir, meta, store_dir, source, damage_log))
+    }
+
+    fn with(run_dir: &Path, meta: Meta, store_dir: PathBuf, source: Source, damage_log: DamageLog) -> RunReader {
+        let tables = meta.id.and_then(|_| {
+            let noted = |error| drop(damage_log.note_file(PROGRESS_FILE, error));
+            let stock = meta::stock(run_dir).map_err(noted).ok();
+            match &meta.manifest {
+                Some(manifest) => Some(manifest.tables.clone()),
+                None => stock?.tables_of(run_dir, &meta.store).map_err(noted).ok(),
+            }
+        });
+        RunReader {
             run_dir: run_dir.to_path_buf(),
             meta,
             store_dir,
-            store,
+            source,
+            tables,
             closed: OnceLock::new(),
             places: OnceLock::new(),
             damaged: OnceLock::new(),
             cache: Mutex::new(Vec::new()),
-            damage_log: DamageLog::default(),
+            damage_log,
             _lock: None,
-        })
+        }
     }
 
     /// The run's folder.
@@ -120,7 +168,7 @@ impl RunReader {
 
     /// The summary that its writer put beside the rows; `None` if there is none, and the rows say everything.
     pub fn stored_summary(&self) -> Result<Option<String>, LedgerError> {
-        meta::read_text(&self.run_dir, SUMMARY_FILE)
+        meta::read_sealed(&self.run_dir, SUMMARY_FILE, self.meta.schema)
     }
 
     /// The same, parsed; one that does not parse is damage of the run.
@@ -146,8 +194,8 @@ impl RunReader {
         &self.damage_log
     }
 
-    /// The closed generations, in the order in which they were closed. After the last one comes an error if `progress.json`
-    /// tells of more than there are: the end of a table leaves no gap that a chunk's number would show.
+    /// The closed generations, in the order in which they were closed. In a store up to schema 5 an error comes after the last
+    /// one if `progress.json` tells of more than there are: the end of a table leaves no gap that a chunk's number would show.
     pub fn generations(&self) -> impl Iterator<Item = Result<GenerationRecord, LedgerError>> + '_ {
         let rows = self.rows::<ClosedGeneration>().map(|row| row.map(|row| row.record));
         rows.chain(std::iter::once_with(|| self.missing_generations().map(Err)).flatten())
@@ -155,6 +203,9 @@ impl RunReader {
 
     /// The error of a run whose `progress.json` tells of more closed generations than the store holds, or of nothing.
     fn missing_generations(&self) -> Option<LedgerError> {
+        if self.tables.is_some() {
+            return None;
+        }
         let found = self.closed().len() as u64;
         match Progress::read(&self.run_dir) {
             Ok(said) if said.generations <= found => None,
@@ -205,6 +256,20 @@ impl RunReader {
         }
     }
 
+    /// Those rounds of a generation that can be read.
+    pub(crate) fn rounds_found(&self, id: GenerationId) -> Vec<RoundRecord> {
+        let mut rounds = Vec::new();
+        for place in self.places().of(id) {
+            let Ok(chunk) = self.chunk(place.chunk) else { continue };
+            let start = place.offset as usize;
+            let Some(stored) = chunk.get(start..start + place.piece.rounds as usize) else { continue };
+            let start = rounds.len();
+            rounds.extend_from_slice(stored);
+            to_absolute(&mut rounds[start..], place.piece.first, place.piece.base);
+        }
+        rounds
+    }
+
     /// The rounds of every closed generation, in the order in which they lie in the store.
     pub fn closed_rounds(&self) -> impl Iterator<Item = Result<GenerationRounds, LedgerError>> + '_ {
         let first = |id: GenerationId| self.places().of(id).first();
@@ -244,18 +309,14 @@ impl RunReader {
 
     /// Bytes of all chunks of a table: the rows' own size, without sled's overhead.
     pub fn chunk_bytes(&self, table: Table) -> Result<u64, LedgerError> {
-        let values = self.store.scan_prefix([table.tag()]).values();
-        values
-            .map(|value| value.map(|value| value.len() as u64))
-            .sum::<Result<u64, sled::Error>>()
-            .map_err(|error| LedgerError::store(&self.store_dir, error))
+        self.entries(table).map(|entry| entry.map(|(_, value)| value.len() as u64)).sum()
     }
 
     /// The closed generations.
     pub(crate) fn closed(&self) -> &Closed {
         self.closed.get_or_init(|| {
             let chunks = self.entries(Table::Generations).filter_map(Result::ok);
-            Closed::new(chunks.map(|(_, chunk)| chunk), self.meta.schema)
+            Closed::new(chunks.map(|(number, chunk)| (self.expected(number), chunk)))
         })
     }
 
@@ -264,36 +325,48 @@ impl RunReader {
         self.places.get_or_init(|| Places::new(self.chunks().filter_map(Result::ok)))
     }
 
-    /// The numbers of a table's chunks from `first` to `last`, and why these are not all.
-    pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> (Vec<u64>, Option<LedgerError>) {
-        let mut numbers = Vec::new();
-        for key in self.store.range(table.key(first)..=table.key(last)).keys() {
-            match key {
-                Ok(key) => numbers.extend(table.sequence(&key)),
-                Err(error) => {
-                    let next = numbers.last().map_or(first, |number: &u64| number.saturating_add(1));
-                    numbers.append(&mut self.numbers_from_behind(table, next, last));
-                    return (numbers, Some(self.unreadable(table, error)));
-                }
-            }
-        }
-        (numbers, None)
+    /// How many chunks a table has, as far as that is said.
+    pub(crate) fn chunks_said(&self, table: Table) -> Option<u64> {
+        let tables = self.tables.as_ref()?;
+        Some(tables.get(&table).map_or(0, |stored| stored.chunks))
     }
 
-    /// The numbers that lie behind a page that sled cannot read. Its iterators do not get past such a page: they give the
-    /// same error again and again. So nobody asks one twice, and what is behind is looked for from the other end.
-    fn numbers_from_behind(&self, table: Table, first: u64, last: u64) -> Vec<u64> {
-        let keys = self.store.range(table.key(first)..=table.key(last)).keys().rev();
-        let mut numbers: Vec<u64> = keys.map_while(Result::ok).filter_map(|key| table.sequence(&key)).collect();
-        numbers.reverse();
-        numbers
+    /// How many rows a table has, as far as that is said.
+    pub(crate) fn rows_said(&self, table: Table) -> Option<u64> {
+        let tables = self.tables.as_ref()?;
+        Some(tables.get(&table).map_or(0, |stored| stored.rows))
+    }
+
+    /// The numbers of a table's chunks from `first` to `last`, and why these are not all. Chunks beyond those that the run's
+    /// files tell of are none of its: they were written and never acknowledged.
+    pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> (Vec<u64>, Option<LedgerError>) {
+        let said = self.chunks_said(table);
+        let last = match said {
+            Some(0) => return (Vec::new(), None),
+            Some(chunks) => last.min(chunks - 1),
+            None => last,
+        };
+        if first > last {
+            return (Vec::new(), None);
+        }
+        if let (Source::Sled { .. }, Some(_)) = (&self.source, said) {
+            // The store is as it was closed.
+            return ((first..=last).collect(), None);
+        }
+        let (numbers, error) = self.source.numbers(table, first, last);
+        (numbers, error.map(|error| self.unreadable(table, error)))
     }
 
     /// One chunk as it lies in the store.
     pub(crate) fn value(&self, table: Table, sequence: u64) -> Result<sled::IVec, LedgerError> {
-        let value = self.store.get(table.key(sequence));
-        let value = value.map_err(|error| self.unreadable(table, error))?;
-        value.ok_or_else(|| self.damage(table, sequence, "it is missing".to_owned()))
+        let value = self.source.get(table, sequence).map_err(|error| self.unreadable(table, error))?;
+        value.ok_or_else(|| self.damage(table, sequence, self.lacking().to_owned()))
+    }
+
+    /// What the chunk of this number must say of itself.
+    pub(crate) fn expected(&self, number: u64) -> Expected {
+        let run = self.meta.id.unwrap_or(RunId::NONE);
+        Expected { schema: self.meta.schema, place: Place { run, number } }
     }
 
     /// The rows of a table; an error stands for a chunk.
@@ -311,49 +384,40 @@ impl RunReader {
     pub(crate) fn chunks<R: Row>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
         self.entries(R::TABLE).map(|entry| {
             let (sequence, value) = entry?;
-            let rows = chunk::read(&value, self.meta.schema)
+            let rows = chunk::read(&value, self.expected(sequence))
                 .map_err(|error| self.damage(R::TABLE, sequence, error.0.to_owned()))?;
             Ok((sequence, rows))
         })
     }
 
-    /// The same, as they lie in the store. A page that sled cannot read gives one error, for all the chunks in it, and so do
-    /// chunks that are missing before another one.
-    pub(crate) fn entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
-        let mut next = 0;
-        self.stored_entries(table).flat_map(move |entry| {
-            let number = entry.as_ref().map_or(next, |(number, _)| *number);
-            let gap = self.gap(table, next, number).map(Err);
-            next = if entry.is_ok() { number.saturating_add(1) } else { next };
-            gap.into_iter().chain(std::iter::once(entry))
-        })
+    /// The number of rows of a table.
+    pub(crate) fn count<R: Row>(&self) -> Result<u64, LedgerError> {
+        if let Some(rows) = self.rows_said(R::TABLE) {
+            return Ok(rows);
+        }
+        let rows = self.entries(R::TABLE).map(|entry| {
+            let (number, value) = entry?;
+            let columns = chunk::open::<R>(&value, self.expected(number));
+            columns
+                .map(|columns| columns.rows() as u64)
+                .map_err(|error| self.damage(R::TABLE, number, error.0.to_owned()))
+        });
+        rows.sum()
     }
 
-    /// The same without a look at the numbers.
-    fn stored_entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
-        let mut entries = Some(self.store.scan_prefix([table.tag()]));
-        let mut behind = Vec::new().into_iter();
+    /// The same, as they lie in the store. A page that sled cannot read gives one error, for all the chunks in it, and so do
+    /// chunks that are missing side by side.
+    pub(crate) fn entries(&self, table: Table) -> impl Iterator<Item = Result<(u64, sled::IVec), LedgerError>> + '_ {
+        let (numbers, error) = self.numbers(table, 0, u64::MAX);
+        let end = numbers.last().map_or(0, |last| last.saturating_add(1));
         let mut next = 0;
-        std::iter::from_fn(move || {
-            match entries.as_mut().and_then(Iterator::next) {
-                Some(Ok((key, value))) => {
-                    let Some(sequence) = table.sequence(&key) else {
-                        let reason = format!("its key {:02x?} is none of this table's", &key[..]);
-                        return Some(Err(self.damage(table, u64::MAX, reason)));
-                    };
-                    next = sequence.saturating_add(1);
-                    return Some(Ok((sequence, value)));
-                }
-                Some(Err(error)) => {
-                    entries = None;
-                    behind = self.numbers_from_behind(table, next, u64::MAX).into_iter();
-                    return Some(Err(self.unreadable(table, error)));
-                }
-                None => entries = None,
-            }
-            let sequence = behind.next()?;
-            Some(self.value(table, sequence).map(|value| (sequence, value)))
-        })
+        let stored = numbers.into_iter().flat_map(move |number| {
+            let gap = self.gap(table, next, number).map(Err);
+            next = number.saturating_add(1);
+            gap.into_iter().chain([self.value(table, number).map(|value| (number, value))])
+        });
+        let behind = std::iter::once_with(move || self.end_gap(table, end).map(Err)).flatten();
+        error.map(Err).into_iter().chain(stored).chain(behind)
     }
 
     /// One chunk of rounds, positions and times still relative.
@@ -365,7 +429,7 @@ impl RunReader {
             cache.push(hit);
         } else {
             let value = self.value(Table::Rounds, sequence)?;
-            let rows = chunk::read(&value, self.meta.schema)
+            let rows = chunk::read(&value, self.expected(sequence))
                 .map_err(|error| self.damage(Table::Rounds, sequence, error.0.to_owned()))?;
             while cache.iter().map(|(_, rows)| rows.len()).sum::<usize>() > CACHED_ROUNDS {
                 cache.remove(0);
@@ -387,13 +451,60 @@ impl RunReader {
     pub(crate) fn gap(&self, table: Table, next: u64, number: u64) -> Option<LedgerError> {
         match number.saturating_sub(next) {
             0 => None,
-            1 => Some(self.damage(table, next, "it is missing".to_owned())),
-            _ => Some(self.damage(table, next, format!("it is missing, as all are before chunk {number}"))),
+            1 => Some(self.damage(table, next, self.lacking().to_owned())),
+            _ => Some(self.damage(table, next, format!("{}, as are all before chunk {number}", self.lacking()))),
         }
     }
 
-    /// What sled says of a table's page, noted.
-    fn unreadable(&self, table: Table, error: sled::Error) -> LedgerError {
-        self.damage_log.note(table, LedgerError::store(&self.store_dir, error))
+    /// The error of chunks that are missing behind the last one, which ends before chunk `next`.
+    pub(crate) fn end_gap(&self, table: Table, next: u64) -> Option<LedgerError> {
+        let said = self.chunks_said(table)?;
+        let last = said.checked_sub(1).filter(|last| *last >= next)?;
+        match last - next {
+            0 => Some(self.damage(table, next, self.lacking().to_owned())),
+            _ => Some(self.damage(table, next, format!("{}, as are all up to chunk {last}", self.lacking()))),
+        }
     }
+
+    /// What is wrong with a chunk that is not there.
+    fn lacking(&self) -> &'static str {
+        match self.source {
+            Source::Sled { .. } => "it is missing",
+            Source::Files(_) => "it is missing, or not whole",
+        }
+    }
+
+    /// Why a chunk could not be read, noted.
+    fn unreadable(&self, table: Table, error: SourceError) -> LedgerError {
+        let error = match error {
+            SourceError::Sled(error) => LedgerError::store(&self.store_dir, error),
+            SourceError::File(error) => error,
+        };
+        self.damage_log.note(table, error)
+    }
+}
+
+/// Where the chunks of a store come from. What is wrong with a closed store is noted.
+fn source(store_dir: &Path, meta: &Meta, damage_log: &DamageLog) -> Result<Source, LedgerError> {
+    let over = |copy: PrivateCopy| -> Result<Source, LedgerError> {
+        Ok(Source::Sled { store: store::open_copy(&copy.store_dir(), store_dir)?, _copy: copy })
+    };
+    let Some(run) = meta.id else { return over(PrivateCopy::of(store_dir)?) };
+    if let Some(manifest) = &meta.manifest {
+        match PrivateCopy::checked(store_dir, manifest)? {
+            Copied::Whole(copy) => return over(copy),
+            Copied::Differs(errors) => errors.into_iter().for_each(|error| drop(damage_log.note_store(error))),
+        }
+    }
+    files(store_dir, run, damage_log)
+}
+
+/// The whole chunks of a run in the files of its store.
+fn files(store_dir: &Path, run: RunId, damage_log: &DamageLog) -> Result<Source, LedgerError> {
+    let mut found = Found::scan(store_dir, run)?;
+    if found.has_foreign {
+        damage_log.note_store(LedgerError::OtherRun { path: store_dir.to_path_buf(), run });
+    }
+    found.unread.drain(..).for_each(|error| drop(damage_log.note_store(error)));
+    Ok(Source::Files(found))
 }

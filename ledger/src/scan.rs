@@ -148,6 +148,7 @@ impl RunReader {
             errors.extend(self.gap(Table::Rounds, next, *number));
             next = number.saturating_add(1);
         }
+        errors.extend(self.end_gap(Table::Rounds, next));
         (numbers, errors)
     }
 
@@ -161,10 +162,11 @@ impl RunReader {
         into.pieces.clear();
         into.rows.clear();
         let malformed = |table| move |error: crate::codec::Malformed| self.damage(table, number, error.0.to_owned());
+        let expected = self.expected(number);
         let pieces = self.value(Table::Pieces, number)?;
-        let pieces: Vec<Piece> = chunk::read(&pieces, self.meta().schema).map_err(malformed(Table::Pieces))?;
+        let pieces: Vec<Piece> = chunk::read(&pieces, expected).map_err(malformed(Table::Pieces))?;
         let rounds = self.value(Table::Rounds, number)?;
-        let mut columns = chunk::open::<RoundRecord>(&rounds, self.meta().schema).map_err(malformed(Table::Rounds))?;
+        let mut columns = chunk::open::<RoundRecord>(&rounds, expected).map_err(malformed(Table::Rounds))?;
         let rows = columns.rows();
         if pieces.iter().map(|piece| u64::from(piece.rounds)).sum::<u64>() != rows as u64 {
             return Err(self.damage(Table::Rounds, number, "its pieces say another number of rows".to_owned()));

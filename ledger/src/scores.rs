@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk::{self, Limits, Row};
+use crate::chunk::{self, Limits, Place, Row};
+use crate::compact;
 use crate::error::LedgerError;
+use crate::id::RunId;
 use crate::lock::RunLock;
-use crate::meta::{self, META_FILE, Meta, RunState};
+use crate::manifest::{Manifest, Stored};
+use crate::meta::{self, META_FILE, Meta, Stock};
+use crate::reader::RunReader;
 use crate::store;
 use crate::table::Table;
 
@@ -45,51 +49,58 @@ pub struct ScoreRow {
 /// What is there stays: [`ScoreWriter::scorer`] finds a scorer that the run knows, [`ScoreWriter::append`] refuses a second
 /// figure of one scorer for one generation. A scorer is written to `meta.json` before its first row, so that a row never
 /// names one that the run does not know; a crash takes the rows since the last [`ScoreWriter::flush`], and the next call
-/// finds which generations they are missing for.
+/// finds which generations they are missing for. [`ScoreWriter::finish`] closes the store again.
 #[derive(Debug)]
 pub struct ScoreWriter {
     run_dir: PathBuf,
     store_dir: PathBuf,
-    store: sled::Db,
     meta: Meta,
+    /// The store, once there was something to write.
+    store: Option<sled::Db>,
+    /// What the store holds.
+    stock: Stock,
     /// Declared after `store`, so dropped after it: nobody may open the store before sled has let go of it.
     _lock: RunLock,
     /// The generations that each scorer has scored.
     scored: Vec<BTreeSet<GenerationId>>,
-    /// Number of the next chunk.
-    next: u64,
     pending: Vec<ScoreRow>,
 }
 
 impl ScoreWriter {
     /// Opens a run that has ended; one that is being written is [`LedgerError::StillRunning`], one of a newer schema is
-    /// refused by its `meta.json` alone. A run whose writer died becomes [`RunState::Interrupted`] in its file too.
+    /// refused by its `meta.json` alone. A run whose writer died becomes [`crate::RunState::Interrupted`] in its file too.
+    ///
+    /// A store that nobody closed, or of an older schema, is rewritten first, as [`crate::compact()`] does; a damaged one is
+    /// refused, because whatever opens it to write would damage it further.
     pub fn open(run_dir: &Path) -> Result<ScoreWriter, LedgerError> {
         Meta::read(run_dir)?;
         let lock = RunLock::for_writing(run_dir)?;
-        let mut meta = Meta::read(run_dir)?;
+        if Meta::read(run_dir)?.manifest.is_none() {
+            compact::rewrite(run_dir, &mut |_| ())?;
+        }
+        let meta = Meta::read(run_dir)?;
         let store_dir = store::path(run_dir, &meta.store)?;
-        if !store_dir.is_dir() {
-            return Err(LedgerError::MissingStore(store_dir));
-        }
         store::check_space(&store_dir)?;
-        let store = store::open(&store_dir)?;
-        if meta.state == RunState::Running {
-            meta.state = RunState::Interrupted;
-            meta::edit(run_dir, |fields| fields.insert("state".to_owned(), "interrupted".into()))?;
-        }
-        let mut writer = ScoreWriter {
-            run_dir: run_dir.to_path_buf(),
-            store_dir,
-            store,
-            scored: vec![BTreeSet::new(); meta.scorers.len()],
-            meta,
-            _lock: lock,
-            next: 0,
-            pending: Vec::new(),
+        let stock = Stock {
+            store: Some(meta.store.clone()),
+            tables: meta.manifest.clone().unwrap_or_default().tables,
+            is_sealed: true,
+            ..Stock::read(run_dir)?.unwrap_or_default()
         };
-        writer.index()?;
-        Ok(writer)
+        let mut scored = vec![BTreeSet::new(); meta.scorers.len()];
+        let reader = RunReader::over(run_dir, meta.clone())?;
+        if let Some(damage) = reader.damage_log().met().into_iter().next() {
+            return Err(LedgerError::NotWhole { path: store_dir, reason: damage.why });
+        }
+        for row in reader.scores() {
+            let row = row?;
+            if let Some(scored) = scored.get_mut(usize::from(row.scorer)) {
+                scored.insert(row.id);
+            }
+        }
+        drop(reader);
+        let run_dir = run_dir.to_path_buf();
+        Ok(ScoreWriter { run_dir, store_dir, meta, store: None, stock, _lock: lock, scored, pending: Vec::new() })
     }
 
     /// The run's description.
@@ -137,9 +148,25 @@ impl ScoreWriter {
     /// Puts everything appended so far on the disk.
     pub fn flush(&mut self) -> Result<(), LedgerError> {
         self.commit()?;
-        self.store.flush().map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        if let Some(store) = &self.store {
+            store.flush().map_err(|error| LedgerError::store(&self.store_dir, error))?;
+            self.stock.write(&self.run_dir)?;
+        }
         // Its time tells whoever keeps something that was made of the rows.
         meta::edit(&self.run_dir, |_| ())
+    }
+
+    /// Flushes and closes the store; the run's description then.
+    pub fn finish(mut self) -> Result<Meta, LedgerError> {
+        self.flush()?;
+        if let Some(store) = self.store.take() {
+            drop(store);
+            let manifest = Manifest::seal(&self.store_dir, self.stock.tables.clone())?;
+            let value = meta::to_value(&self.run_dir, &manifest)?;
+            meta::edit(&self.run_dir, |fields| fields.insert("manifest".to_owned(), value))?;
+            self.meta.manifest = Some(manifest);
+        }
+        Ok(self.meta)
     }
 
     /// Moves the pending rows into the store in one atomic batch; when the disk is nearly full they stay pending.
@@ -149,30 +176,28 @@ impl ScoreWriter {
         }
         store::check_space(&self.store_dir)?;
         let mut batch = sled::Batch::default();
-        let mut next = self.next;
-        chunk::write(&self.pending, Limits::LIVE, &mut |_, bytes| {
-            batch.insert(&Table::Scores.key(next), bytes);
-            next += 1;
+        let mut stored = self.stock.tables.get(&Table::Scores).copied().unwrap_or_default();
+        let mut next = Place { run: self.meta.id.unwrap_or(RunId::NONE), number: stored.chunks };
+        chunk::write(&self.pending, Limits::LIVE, &mut next, &mut |rows, bytes| {
+            batch.insert(&Table::Scores.key(stored.chunks), bytes);
+            stored = Stored { chunks: stored.chunks + 1, rows: stored.rows + rows as u64 };
             Ok(())
         })?;
-        self.store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))?;
-        self.next = next;
+        let store = match &self.store {
+            Some(store) => store,
+            None => self.store.insert(unseal(&self.run_dir, &self.store_dir, &self.stock)?),
+        };
+        store.apply_batch(batch).map_err(|error| LedgerError::store(&self.store_dir, error))?;
+        self.stock.tables.insert(Table::Scores, stored);
         self.pending.clear();
         Ok(())
     }
+}
 
-    /// What is there already. A damaged chunk holds nothing that can be read, so its generations are scored anew.
-    fn index(&mut self) -> Result<(), LedgerError> {
-        for entry in self.store.scan_prefix([Table::Scores.tag()]) {
-            let (key, value) = entry.map_err(|error| LedgerError::store(&self.store_dir, error))?;
-            let Some(sequence) = Table::Scores.sequence(&key) else { continue };
-            self.next = self.next.max(sequence + 1);
-            for row in chunk::read::<ScoreRow>(&value, self.meta.schema).unwrap_or_default() {
-                if let Some(scored) = self.scored.get_mut(usize::from(row.scorer)) {
-                    scored.insert(row.id);
-                }
-            }
-        }
-        Ok(())
-    }
+/// Opens a closed store to write into it. What it holds is said in `progress.json` before `meta.json` loses the manifest, so
+/// that it is known whatever happens meanwhile.
+fn unseal(run_dir: &Path, store_dir: &Path, stock: &Stock) -> Result<sled::Db, LedgerError> {
+    stock.write(run_dir)?;
+    meta::edit(run_dir, |fields| fields.remove("manifest"))?;
+    store::open(store_dir)
 }

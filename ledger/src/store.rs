@@ -49,6 +49,55 @@ const LIVE_SEGMENT: usize = 512 * 1024;
 /// replaced is deleted when the segment that says so is full, which must be soon, or the store takes three times its rows.
 const BULK_SEGMENT: usize = 256;
 
+/// The folder of large values within a store.
+pub(crate) const BLOBS: &str = "blobs";
+
+/// The names of a store's files, those of large values with their folder, in order. What sled leaves when it is killed while
+/// it writes a snapshot is none of them: an unfinished snapshot keeps it from opening the store.
+pub(crate) fn file_names(store_dir: &Path) -> Result<Vec<String>, LedgerError> {
+    let mut names = Vec::new();
+    let mut look = |dir: &Path, prefix: &str, wanted: fn(&str) -> bool| {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !prefix.is_empty() => return Ok(()),
+            entries => entries.map_err(|error| LedgerError::io(dir, error))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(|error| LedgerError::io(dir, error))?.file_name();
+            names.extend(name.to_str().filter(|name| wanted(name)).map(|name| format!("{prefix}{name}")));
+        }
+        Ok(())
+    };
+    look(store_dir, "", |name| {
+        matches!(name, "db" | "conf") || (name.starts_with("snap.") && !name.ends_with(".generating"))
+    })?;
+    look(&store_dir.join(BLOBS), "blobs/", |name| name.bytes().all(|digit| digit.is_ascii_digit()))?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Waits until sled has let go of a store: its threads may go on for a moment after its last handle was dropped.
+pub(crate) fn wait_until_closed(store_dir: &Path) -> Result<(), LedgerError> {
+    let path = store_dir.join("db");
+    let file = fs::File::open(&path).map_err(|error| LedgerError::io(&path, error))?;
+    let (times, pause) = PATIENCE;
+    for _ in 0..times {
+        match fs2::FileExt::try_lock_exclusive(&file) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => thread::sleep(pause),
+            Err(error) => return Err(LedgerError::io(&path, error)),
+        }
+    }
+    Err(LedgerError::StoreBusy(store_dir.to_path_buf()))
+}
+
+/// Opens a private copy; errors name the original.
+pub(crate) fn open_copy(copy: &Path, original: &Path) -> Result<sled::Db, LedgerError> {
+    open_with(copy, segment(copy).unwrap_or(LIVE_SEGMENT)).map_err(|error| match error {
+        LedgerError::Store { source, .. } => LedgerError::Store { path: original.to_path_buf(), source },
+        other => other,
+    })
+}
+
 /// Opens a store, or creates one for a run that is being written. Flushing is the writer's business alone, so sled's own
 /// timer is off.
 pub(crate) fn open(store_dir: &Path) -> Result<sled::Db, LedgerError> {
@@ -58,6 +107,35 @@ pub(crate) fn open(store_dir: &Path) -> Result<sled::Db, LedgerError> {
 /// Creates a store that is filled once.
 pub(crate) fn create_for_bulk(store_dir: &Path) -> Result<sled::Db, LedgerError> {
     open_with(store_dir, BULK_SEGMENT)
+}
+
+/// Largest log of a store that is written anew when it is closed: two segments.
+const SMALL_LOG: u64 = 2 * LIVE_SEGMENT as u64;
+
+/// The segment of a store that was written anew because it is small.
+const SMALL_SEGMENT: usize = 4 * 1024;
+
+/// What the keys of second copies begin with: no table has this tag.
+const COPY: u8 = 0;
+
+/// Writes the chunks of a store into a fresh one of smaller segments, if its log is small; whether it did. There is room for each
+/// chunk twice: a small table lies in one chunk, and would be lost with it.
+pub(crate) fn shrink(store: &sled::Db, store_dir: &Path, fresh_dir: &Path) -> Result<bool, LedgerError> {
+    let db = store_dir.join("db");
+    let log = fs::metadata(&db).map_err(|error| LedgerError::io(&db, error))?.len();
+    if log > SMALL_LOG {
+        return Ok(false);
+    }
+    let fresh = open_with(fresh_dir, SMALL_SEGMENT)?;
+    for entry in store.iter() {
+        let (key, chunk) = entry.map_err(|error| LedgerError::store(store_dir, error))?;
+        let copy = [&[COPY][..], &key].concat();
+        for key in [&key[..], &copy] {
+            fresh.insert(key, &chunk).map_err(|error| LedgerError::store(fresh_dir, error))?;
+        }
+    }
+    fresh.flush().map_err(|error| LedgerError::store(fresh_dir, error))?;
+    Ok(true)
 }
 
 /// The size that a store was created with, which sled wants to be told again; `None` if there is none.

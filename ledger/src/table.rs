@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A table of a run's store.
 ///
 /// All tables share sled's default tree and are told apart by the first byte of the key, because one sled batch over
 /// one tree is what makes "a closed generation has all its rows" a single atomic write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Table {
     /// One row per closed generation.

@@ -6,8 +6,9 @@ use std::path::Path;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 
-use crate::chunk::{self, Row};
+use crate::chunk::{self, Expected, Row};
 use crate::columns::{Projection, RoundChunk, RoundColumn};
+use crate::damage::{RunPart, Unreadable};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::meta::{Progress, RunState};
@@ -21,6 +22,8 @@ use crate::table::Table;
 pub struct Verified {
     /// Each table.
     pub tables: Vec<TableCheck>,
+    /// Files that are not what was written.
+    pub files: Vec<String>,
     /// What contradicts what, beyond single chunks: generations without all their rounds, rows that are said to be stored
     /// and are not.
     pub contradictions: Vec<LedgerError>,
@@ -29,7 +32,9 @@ pub struct Verified {
 impl Verified {
     /// Whether nothing was found.
     pub fn is_sound(&self) -> bool {
-        self.contradictions.is_empty() && self.tables.iter().all(|table| table.damaged.is_empty())
+        self.files.is_empty()
+            && self.contradictions.is_empty()
+            && self.tables.iter().all(|table| table.damaged.is_empty())
     }
 }
 
@@ -74,14 +79,24 @@ impl RunReader {
                 found: stored,
             });
         }
-        Ok(Verified { tables, contradictions })
+        contradictions.extend(tables.iter().filter_map(|table| self.other_count(table)));
+        let of_files = |met: &Unreadable| !matches!(met.part, RunPart::Table(_));
+        let files = self.damage_log().met().into_iter().filter(of_files).map(|met| met.why).collect();
+        Ok(Verified { tables, files, contradictions })
+    }
+
+    /// The error of a table without damaged chunks which has another number of rows than the run's files say.
+    fn other_count(&self, check: &TableCheck) -> Option<LedgerError> {
+        let expected = self.rows_said(check.table).filter(|rows| *rows != check.rows && check.damaged.is_empty())?;
+        let (path, table, found) = (self.store_dir().to_path_buf(), check.table, check.rows);
+        Some(LedgerError::OtherCount { path, table, expected, found })
     }
 
     /// Reads the chunks of a table; `count` gives the rows of one. Chunks are numbered without gaps.
     fn verify_table(
         &self,
         table: Table,
-        count: impl Fn(&[u8], u32) -> Result<usize, crate::codec::Malformed>,
+        count: impl Fn(&[u8], Expected) -> Result<usize, crate::codec::Malformed>,
     ) -> Result<TableCheck, LedgerError> {
         let mut check = TableCheck { table, chunks: 0, rows: 0, bytes: 0, damaged: Vec::new() };
         for entry in self.entries(table) {
@@ -94,7 +109,7 @@ impl RunReader {
             };
             check.chunks += 1;
             check.bytes += value.len() as u64;
-            match count(&value, self.meta().schema) {
+            match count(&value, self.expected(number)) {
                 Ok(rows) => check.rows += rows as u64,
                 Err(error) => check.damaged.push(self.damage(table, number, error.0.to_owned())),
             }
@@ -105,8 +120,8 @@ impl RunReader {
     /// The same for rounds, which must be as many as their pieces say.
     fn verify_rounds(&self) -> Result<TableCheck, LedgerError> {
         let mut chunk = RoundChunk::default();
-        let mut check =
-            self.verify_table(Table::Rounds, |value, schema| Ok(chunk::open::<RoundRecord>(value, schema)?.rows()))?;
+        let mut check = self
+            .verify_table(Table::Rounds, |value, expected| Ok(chunk::open::<RoundRecord>(value, expected)?.rows()))?;
         check.rows = 0;
         let damaged = std::mem::take(&mut check.damaged);
         // Checksums first, then everything that decoding finds; each chunk once.
@@ -162,8 +177,8 @@ impl RunReader {
     }
 }
 
-fn rows<R: Row>(chunk: &[u8], schema: u32) -> Result<usize, crate::codec::Malformed> {
-    Ok(chunk::read::<R>(chunk, schema)?.len())
+fn rows<R: Row>(chunk: &[u8], expected: Expected) -> Result<usize, crate::codec::Malformed> {
+    Ok(chunk::read::<R>(chunk, expected)?.len())
 }
 
 /// Opens a run that has ended and checks it: [`RunReader::verify`].

@@ -11,11 +11,14 @@ use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
 use crate::chunk::{self, Row, SHORT_LIST};
+use crate::compact;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
+use crate::id::RunId;
 use crate::live::{self, Live};
 use crate::lock::RunLock;
-use crate::meta::{self, FIRST_STORE, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SCHEMA, SUMMARY_FILE};
+use crate::manifest::Manifest;
+use crate::meta::{self, FIRST_STORE, META_FILE, Meta, Progress, RunState, SCHEMA, SUMMARY_FILE, Stock};
 use crate::rows::ClosedGeneration;
 use crate::store;
 
@@ -54,7 +57,8 @@ impl RunWriter {
     /// Creates the folder `ledger_dir/<meta.run>` and its store. The file `meta.json` comes last: a listing sees a run
     /// only when it can be written.
     ///
-    /// `meta.schema`, `meta.state`, `meta.pid`, `meta.ended` and `meta.store` are set here, whatever the caller put there.
+    /// `meta.schema`, `meta.id`, `meta.state`, `meta.pid`, `meta.ended`, `meta.store` and `meta.manifest` are set here,
+    /// whatever the caller put there.
     pub fn create(ledger_dir: &Path, meta: Meta) -> Result<RunWriter, LedgerError> {
         check_run_name(&meta.run)?;
         fs::create_dir_all(ledger_dir).map_err(|error| LedgerError::io(ledger_dir, error))?;
@@ -68,15 +72,20 @@ impl RunWriter {
             Err(error) => return Err(LedgerError::io(&run_dir, error)),
         }
         let lock = RunLock::for_writing(&run_dir)?;
+        let id = RunId::random()?;
         let meta = Meta {
             schema: SCHEMA,
+            id: Some(id),
+            manifest: None,
             state: RunState::Running,
             pid: std::process::id(),
             ended: None,
             store: FIRST_STORE.to_owned(),
             ..meta
         };
-        let rows = Appender::new(&store::path(&run_dir, &meta.store)?)?;
+        let rows = Appender::new(&store::path(&run_dir, &meta.store)?, id)?;
+        // A run without this file is damaged, so it is there first.
+        Stock { store: Some(meta.store.clone()), ..Stock::default() }.write(&run_dir)?;
         meta::replace_json(&run_dir, META_FILE, &meta, true)?;
         Ok(RunWriter {
             run_dir,
@@ -113,7 +122,7 @@ impl RunWriter {
     /// Puts a summary beside the rows, as `summary.json`: for a run whose rows are a part of what happened, and cannot say
     /// what the whole was. Replaces an earlier one.
     pub fn put_summary(&mut self, json: &str) -> Result<(), LedgerError> {
-        meta::replace_text(&self.run_dir, SUMMARY_FILE, json.as_bytes(), true)
+        meta::replace_object(&self.run_dir, SUMMARY_FILE, json.as_bytes(), true)
     }
 
     /// Puts what the run is doing beside the rows, as `live.json`, in place of what was there. [`RunWriter::finish`] takes it
@@ -184,10 +193,11 @@ impl RunWriter {
     /// came after the last call is what a crash takes.
     pub fn flush(&mut self) -> Result<(), LedgerError> {
         self.rows.flush()?;
-        meta::replace_json(&self.run_dir, PROGRESS_FILE, &self.progress, false)
+        let (store, tables) = (Some(self.meta.store.clone()), self.rows.tables().clone());
+        Stock { progress: self.progress, store, tables, is_sealed: true }.write(&self.run_dir)
     }
 
-    /// Flushes and ends the run in `state`; returns its final description. If the flush fails, the run ends as
+    /// Flushes, closes the store and ends the run in `state`; returns its final description. If that fails, the run ends as
     /// [`RunState::Failed`] for that reason, and the error is returned.
     pub fn finish(self, state: RunState) -> Result<Meta, LedgerError> {
         self.finish_as(state, Some(unix_seconds()))
@@ -196,16 +206,26 @@ impl RunWriter {
     /// The same for a run that ended before, in seconds since 1970, if that is known.
     pub fn finish_as(mut self, state: RunState, ended: Option<u64>) -> Result<Meta, LedgerError> {
         let flushed = self.flush();
-        self.meta.state = match &flushed {
-            Ok(()) => state,
-            Err(error) => RunState::Failed { reason: error.to_string() },
+        let RunWriter { run_dir, rows, mut meta, _lock: lock, .. } = self;
+        let closed = flushed.and_then(|()| close(&run_dir, &meta, rows));
+        meta.ended = ended;
+        let closed = match closed {
+            Ok((store, manifest)) => {
+                (meta.state, meta.store, meta.manifest) = (state, store, Some(manifest));
+                Ok(())
+            }
+            Err(error) => {
+                meta.state = RunState::Failed { reason: error.to_string() };
+                Err(error)
+            }
         };
-        self.meta.ended = ended;
-        let written = meta::replace_json(&self.run_dir, META_FILE, &self.meta, true);
+        let written = meta::replace_json(&run_dir, META_FILE, &meta, true);
         // After the state: who finds no live figures any more finds the run ended.
-        let removed = live::remove(&self.run_dir);
-        flushed.and(written).and(removed)?;
-        Ok(self.meta.clone())
+        let removed = live::remove(&run_dir);
+        let cleaned = compact::remove_leftovers(&run_dir, &meta.store);
+        drop(lock);
+        closed.and(written).and(removed).and(cleaned)?;
+        Ok(meta)
     }
 
     fn buffer_rounds(&mut self, id: GenerationId, device: DeviceId, rounds: &[RoundRecord]) -> Result<(), LedgerError> {
@@ -219,6 +239,21 @@ impl RunWriter {
         open.last = last.committed_at;
         self.progress.rounds += rounds.len() as u64;
         Ok(())
+    }
+}
+
+/// Closes the store of a run: the name of the store that is to be the run's, and what it holds. One that is hardly used is
+/// written anew, because sled takes half a megabyte for the first row.
+fn close(run_dir: &Path, meta: &Meta, rows: Appender) -> Result<(String, Manifest), LedgerError> {
+    let store_dir = store::path(run_dir, &meta.store)?;
+    let name = store::next_name(&meta.store);
+    let small_dir = store::path(run_dir, &name)?;
+    let shrunk = rows.shrink(&small_dir)?;
+    let tables = rows.close();
+    if shrunk {
+        Ok((name, Manifest::seal(&small_dir, tables)?))
+    } else {
+        Ok((meta.store.clone(), Manifest::seal(&store_dir, tables)?))
     }
 }
 

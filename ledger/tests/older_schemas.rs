@@ -1,7 +1,7 @@
 //! Stores that earlier versions of the program wrote are still read, and compacting turns them into the newest schema.
 //!
 //! `schema-1/` and `schema-2/` each hold six generations of [`plausible_rounds`] with an audit and a batch each, and one
-//! verifier; version 2 also one generation that was never closed. `schema-3/` and `schema-4/` are small simulations,
+//! verifier; version 2 also one generation that was never closed. `schema-3/` to `schema-5/` are small simulations,
 //! compacted.
 
 mod common;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::*;
 use specfleet_engine::id::GenerationId;
-use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord, VerifierRecord};
+use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord, RunClock, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{Meta, RoundColumn, RunKind, RunReader, RunState, SCHEMA, compact, edit_tags, list, verify};
 use tempfile::tempdir;
@@ -126,6 +126,19 @@ fn is_of_schema_4(reader: &RunReader) {
     assert_eq!((meta.repeat, meta.seeds, meta.disturbance), (1, 1, None));
 }
 
+/// A simulation in schema 5, whose chunks did not say where they belong.
+fn is_of_schema_5(reader: &RunReader) {
+    assert!(reader.damaged().is_empty());
+    let records: Vec<GenerationRecord> = reader.generations().collect::<Result<_, _>>().expect("generations");
+    let energy: u64 = records.iter().map(|record| record.energy.total()).sum();
+    let rounds: Vec<RoundRecord> =
+        records.iter().flat_map(|record| reader.rounds(record.id).expect("its rounds")).collect();
+    let waiting: u64 = rounds.iter().map(|round| round.waiting.0).sum();
+    assert_eq!((records.len(), rounds.len(), energy, waiting), (6, 72, 4_477_390_400, 810_322_654));
+    let meta = reader.meta();
+    assert_eq!((meta.accounting, meta.clock, meta.passes()), (3, RunClock::Emulated, 1));
+}
+
 /// A scan of a few columns agrees with the rows.
 fn scans(reader: &RunReader) {
     let columns = [RoundColumn::Draft, RoundColumn::Price, RoundColumn::CommittedAt, RoundColumn::CloudPaperNanojoules];
@@ -179,7 +192,7 @@ fn copy_folder(from: &Path, to: &Path) {
 
 #[test]
 fn compacted_runs_are_read_and_compacting_migrates_them() {
-    for (schema, is_as_written) in [(3, is_of_schema_3 as fn(&RunReader)), (4, is_of_schema_4)] {
+    for (schema, is_as_written) in [(3, is_of_schema_3 as fn(&RunReader)), (4, is_of_schema_4), (5, is_of_schema_5)] {
         let dir = tempdir().expect("a temporary folder");
         let run_dir = dir.path().join(format!("schema-{schema}"));
         copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/schema-{schema}")), &run_dir);
@@ -205,7 +218,8 @@ fn compacting_migrates_to_the_newest_schema() {
         assert_eq!(compacted.schema_before, schema);
         let after = Meta::read(&run_dir).expect("meta.json");
         assert_eq!((after.schema, after.store.as_str(), after.tags.len()), (SCHEMA, "store-2", 1));
-        assert_eq!(Meta { schema, store: before.store.clone(), ..after }, before);
+        assert!(after.id.is_some() && after.manifest.is_some());
+        assert_eq!(Meta { schema, store: before.store.clone(), id: None, manifest: None, ..after }, before);
         assert!(!run_dir.join("store").exists() && run_dir.join("store-2").is_dir());
         let reader = RunReader::open(&run_dir).expect("the newest schema");
         is_as_written(&reader);

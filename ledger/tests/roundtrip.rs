@@ -123,7 +123,7 @@ fn no_chunk_exceeds_the_limit_and_long_generations_span_chunks() {
     assert!(reader.chunk_bytes(Table::Rounds).expect("sizes") > 3 * MAX_CHUNK_BYTES as u64);
     drop(reader);
 
-    let store = open_store(&run_dir.join("store"));
+    let store = open_store(&store_of(&run_dir));
     let sizes: Vec<usize> = store.iter().values().map(|value| value.expect("a value").len()).collect();
     assert!(sizes.iter().all(|size| *size <= MAX_CHUNK_BYTES), "{sizes:?}");
     assert!(sizes.iter().any(|size| *size > MAX_CHUNK_BYTES / 3), "{sizes:?}");

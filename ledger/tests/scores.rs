@@ -159,7 +159,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_store_of_an_older_schema_takes_scores_as_it_is() {
+fn a_store_of_an_older_schema_is_rewritten_and_takes_scores() {
     for schema in 1..SCHEMA {
         let dir = tempdir().expect("a temporary folder");
         let run_dir = dir.path().join("older");
@@ -170,11 +170,10 @@ fn a_store_of_an_older_schema_takes_scores_as_it_is() {
         let id = GenerationId { pass: 3, ..id(1) };
         let row = ScoreRow { id, scorer: place, value: 0.25 };
         assert!(writer.append(row).expect("room"));
-        writer.flush().expect("a flush");
-        drop(writer);
+        writer.finish().expect("an end");
         assert_eq!(stored(&run_dir), [row], "schema {schema}");
         let reader = RunReader::open(&run_dir).expect("an older run");
-        assert_eq!((reader.meta().schema, reader.closed_generations()), (schema, before));
+        assert_eq!((reader.meta().schema, reader.closed_generations()), (SCHEMA, before));
         assert!(reader.verify().expect("a check").is_sound());
         drop(reader);
         compact(&run_dir).expect("a compaction");

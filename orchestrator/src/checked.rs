@@ -30,7 +30,7 @@ impl Checked {
     /// What was found, one line each: every damaged chunk, then what it cost, then books that do not close.
     pub fn problems(&self) -> Vec<String> {
         let damaged = self.stored.tables.iter().flat_map(|table| &table.damaged).map(LedgerError::to_string);
-        let mut lines: Vec<String> = damaged.collect();
+        let mut lines: Vec<String> = self.stored.files.iter().cloned().chain(damaged).collect();
         lines.extend(some(self.stored.contradictions.iter().map(LedgerError::to_string).collect()));
         lines.extend(some(self.books.clone()));
         lines

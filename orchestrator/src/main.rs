@@ -68,6 +68,8 @@ enum Command {
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),
+    /// Save what is whole of a damaged run into a new one
+    Rescue(commands::rescue::RescueArgs),
     /// Write a run for other tools: Parquet, CSV, JSON lines, or a Chrome trace
     Export(commands::export::ExportArgs),
     /// Take a run into the ledger that was exported elsewhere
@@ -256,6 +258,7 @@ fn program() -> ExitCode {
         Some(Command::Tag(args)) => commands::tag::run(&args),
         Some(Command::Compact(args)) => commands::compact::run(&args),
         Some(Command::Verify(args)) => commands::verify::run(&args),
+        Some(Command::Rescue(args)) => commands::rescue::run(&args),
         Some(Command::Export(args)) => commands::export::run(&args, &opened),
         Some(Command::Import(args)) => commands::import::run(&args),
         Some(Command::Dashboard(args)) => commands::dashboard::run(&args),

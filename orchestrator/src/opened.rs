@@ -24,6 +24,17 @@ impl OpenedRuns {
     /// Opens the run in `folder`.
     pub fn open(&self, folder: &Path) -> Result<RunReader, Error> {
         let reader = RunReader::open(folder)?;
+        if reader.damage_log().met().iter().any(|met| met.part == RunPart::Store) {
+            let run = visible_name(&reader.meta().run).into_owned();
+            specfleet_logs::say!(
+                "specfleet: run {run} is damaged: its store is not as it was closed (specfleet verify {run} says where, \
+                 specfleet rescue {run} --to NEW saves what is whole)"
+            );
+        }
+        if folder.file_name().is_some_and(|name| name != reader.meta().run.as_str()) {
+            let (name, run) = (folder.display().to_string(), visible_name(&reader.meta().run).into_owned());
+            specfleet_logs::say!("note: the folder {} holds run {run}", visible_name(&name));
+        }
         let log = (visible_name(&reader.meta().run).into_owned(), reader.damage_log().clone());
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log);
         Ok(reader)

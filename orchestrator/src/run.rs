@@ -393,6 +393,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
     Meta {
         schema: SCHEMA,
         run: run_name(now),
+        id: None,
         state: RunState::Running,
         kind: RunKind::Live,
         pid: std::process::id(),
@@ -422,6 +423,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         imported_from: None,
         scorers: Vec::new(),
         inputs: inputs(settings),
+        manifest: None,
     }
 }
 

@@ -1,6 +1,10 @@
 //! Records to store: random ones for roundtrips, plausible ones for sizes and crashes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod damage;
+
+use std::fs;
+
 use proptest::prelude::*;
 use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
@@ -11,10 +15,15 @@ use specfleet_engine::record::{
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{Machine, Meta, RunKind, RunState, SCHEMA};
 
+#[allow(unused_imports, reason = "each test binary uses its part")]
+pub(crate) use damage::{damage, flip, store_of};
+
 pub(crate) fn meta(run: &str) -> Meta {
     Meta {
         schema: SCHEMA,
         run: run.to_owned(),
+        id: None,
+        manifest: None,
         state: RunState::Running,
         kind: RunKind::Live,
         pid: 0,
@@ -49,13 +58,17 @@ pub(crate) fn meta(run: &str) -> Meta {
 
 /// Opens a store behind the ledger's back. sled lets go of its file a moment after its last handle was dropped.
 pub(crate) fn open_store(store: &std::path::Path) -> sled::Db {
+    let conf = fs::read(store.join("conf")).expect("a file");
+    let conf = String::from_utf8_lossy(&conf);
+    let segment = conf.lines().find_map(|line| line.strip_prefix("segment_size: ")).expect("a size");
+    let config = || sled::Config::new().path(store).segment_size(segment.parse().expect("a number"));
     for _ in 0..250 {
-        match sled::open(store) {
+        match config().open() {
             Ok(store) => return store,
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
         }
     }
-    sled::open(store).expect("the store")
+    config().open().expect("the store")
 }
 
 pub(crate) fn id(method: u16, prompt: u32) -> GenerationId {

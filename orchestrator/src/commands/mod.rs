@@ -9,6 +9,7 @@ pub(crate) mod import;
 pub(crate) mod metrics;
 pub(crate) mod query;
 pub(crate) mod report;
+pub(crate) mod rescue;
 pub(crate) mod rm;
 pub(crate) mod runs;
 pub(crate) mod score;

@@ -144,7 +144,7 @@ pub fn score(opened: &OpenedRuns, folder: &Path, options: &ScoreOptions<'_>) -> 
         added += new;
         kept += old;
     }
-    drop(writer);
+    writer.finish()?;
     if let Some(encoder) = &encoder {
         let empty = wanted.iter().filter(|g| encoder.tokens(&g.text).is_ok_and(|tokens| tokens.len() <= 2)).count();
         if empty > 0 {

@@ -28,7 +28,7 @@ fn listed(place: &Place, filters: &[&str]) -> Vec<String> {
 
 /// The files of a run's store.
 fn store(place: &Place, run: &str) -> PathBuf {
-    place.path("runs").join(run).join("store/db")
+    crate::damage::store_of(&place.path("runs").join(run)).join("db")
 }
 
 #[test]
@@ -164,6 +164,7 @@ fn a_running_run_is_left_alone() {
 fn compacting_changes_no_row() {
     let (place, [a, b]) = two_runs();
     let before = place.rows_of("a").lines();
+    let before_a = store(&place, &a);
     let said = printed(&place, &["compact", &a, &b]);
     let mut lines = said.lines();
     for run in [&a, &b] {
@@ -171,7 +172,8 @@ fn compacting_changes_no_row() {
         assert!(line.starts_with(&format!("{run}: ")) && line.ends_with("; every row is the same"), "{line}");
     }
     assert_eq!(place.rows_of("a").lines(), before);
-    assert!(!store(&place, &a).exists() && place.path("runs").join(&a).join("store-2/db").exists());
+    assert_ne!(store(&place, &a), before_a);
+    assert!(!before_a.exists() && store(&place, &a).exists());
     assert!(
         printed(&place, &["verify", &a]).ends_with(&format!("{a}: sound: every chunk is whole and the books close\n"))
     );
@@ -186,7 +188,11 @@ fn damage_is_named_with_its_place() {
         2
     );
     // A progress file that promises more than there is.
-    fs::write(place.path("runs").join(&a).join("progress.json"), r#"{"generations": 7}"#).expect("a file");
+    fs::write(
+        place.path("runs").join(&a).join("progress.json"),
+        specfleet_files::sealed::seal(br#"{"generations": 7}"#),
+    )
+    .expect("a file");
     let output = call(&place, &["verify", &a, &b]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -199,8 +205,9 @@ fn a_newer_store_is_refused_untouched() {
     let (place, [a, _]) = two_runs();
     let meta = place.path("runs").join(&a).join("meta.json");
     let text = fs::read_to_string(&meta).expect("meta.json");
+    let db = store(&place, &a);
     fs::write(&meta, text.replacen(&format!("\"schema\": {SCHEMA}"), "\"schema\": 99", 1)).expect("a file");
-    let modified = || fs::metadata(store(&place, &a)).and_then(|meta| meta.modified()).expect("the store");
+    let modified = || fs::metadata(&db).and_then(|meta| meta.modified()).expect("the store");
     let before = modified();
     for command in [&["rm", "--yes"][..], &["compact"], &["verify"], &["tag", "--remove", "x"], &["calibrate"]] {
         let output = call(&place, &[command, &[&a]].concat());

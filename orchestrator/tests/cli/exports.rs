@@ -120,8 +120,9 @@ fn damage_is_left_out() {
     let output = call(&place, &["export", &run, "--out", "out", "--format", "csv"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     expect![[r#"
-        specfleet: runs/RUN/store: chunk 0 of table batches (key b0000000000000000) is damaged: its checksum does not match; left out
-        specfleet: run RUN is damaged: table batches in 1 place; what was read is without it (specfleet verify RUN names each)
+        specfleet: run RUN is damaged: its store is not as it was closed (specfleet verify RUN says where, specfleet rescue RUN --to NEW saves what is whole)
+        specfleet: runs/RUN/store-2: chunk 0 of table batches (key b0000000000000000) is damaged: it is missing, or not whole; left out
+        specfleet: run RUN is damaged: table batches in 1 place, store in 2 places; what was read is without it (specfleet verify RUN names each)
     "#]].assert_eq(&String::from_utf8_lossy(&output.stderr).replace(&run, "RUN"));
     expect![[r#"
         rounds.csv: 144 rows
@@ -138,5 +139,5 @@ fn damage_is_left_out() {
     assert_eq!(report.status.code(), Some(1), "{}", said(&report));
     let report = String::from_utf8_lossy(&report.stdout).replace(&run, "RUN");
     let verdict = report.lines().find(|line| line.contains("damaged")).and_then(|line| line.split(" · ").next());
-    expect!["INVALID: runs/RUN/store: chunk 0 of table batches (key b0000000000000000) is damaged: its checksum does not match"].assert_eq(verdict.expect("a verdict"));
+    expect!["INVALID: runs/RUN/store-2/blobs/3936: its contents are not those with which the run was closed; runs/RUN/store-2/db: its contents are not those with which the run was closed; runs/RUN/store-2: chunk 0 of table batches (key b0000000000000000) is damaged: it is missing, or not whole"].assert_eq(verdict.expect("a verdict"));
 }

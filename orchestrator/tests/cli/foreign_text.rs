@@ -77,7 +77,7 @@ fn stored_names_reach_no_terminal_and_no_spreadsheet() {
         .replace("\"name\": \"slm-only\"", "\"name\": \"red\\u001b[31m\\u202edesrever\"")
         .replace("\"tagged\"", "\"two\\nlines\\u001b]0;title\\u0007\"");
     assert_ne!(hostile, meta);
-    fs::write(&file, hostile).expect("a file");
+    put_meta(&file, &serde_json::from_str(&hostile).expect("JSON"));
     let folder = place.path("runs");
     let beside = folder.join("a\u{1b}[31m\nb");
     let copied = std::process::Command::new("cp").arg("-r").arg(folder.join(&run)).arg(&beside).status();

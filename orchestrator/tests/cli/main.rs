@@ -4,9 +4,12 @@ mod addresses;
 mod asking;
 mod bad_input;
 mod bad_simulations;
+mod bits;
 mod calibration;
 mod care;
 mod common;
+#[path = "../../../ledger/tests/common/damage.rs"]
+mod damage;
 mod deterministic;
 mod emulated;
 mod exports;

@@ -206,7 +206,7 @@ fn disturb(place: &Place, name: &str, change: &[(&str, Value)]) {
     for (key, value) in change {
         meta["disturbance"][*key] = value.clone();
     }
-    fs::write(&path, meta.to_string()).expect("meta.json");
+    put_meta(&path, &meta);
 }
 
 const QUIET: [(&str, u64); 6] = [

@@ -2,7 +2,6 @@
 //! and no row is dropped in silence.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
@@ -20,21 +19,9 @@ fn two_runs() -> (Place, [String; 2]) {
     (place, names)
 }
 
-fn store_of(place: &Place, run: &str) -> PathBuf {
-    place.path("runs").join(run).join("store")
-}
-
-/// Changes one bit of the first chunk of a table.
+/// Changes one bit of the first chunk of a table, on the disk.
 pub(crate) fn damage(place: &Place, run: &str, table: u8) {
-    let store = sled::open(store_of(place, run)).expect("the store");
-    let (key, mut chunk) = {
-        let first = store.scan_prefix([table]).next().expect("a chunk").expect("sled reads it");
-        (first.0, first.1.to_vec())
-    };
-    let middle = chunk.len() / 2;
-    chunk[middle] ^= 1;
-    store.insert(key, chunk).expect("sled writes it");
-    store.flush().expect("sled writes it");
+    crate::damage::damage(&place.path("runs").join(run), table, 0, crate::damage::flip);
 }
 
 fn errors(output: &Output) -> String {
@@ -52,8 +39,11 @@ fn assert_named(place: &Place, run: &str, part: &str, command: &[&str]) -> Outpu
     let output = call(place, command);
     let error = errors(&output);
     assert_eq!(output.status.code(), Some(1), "{command:?}: {}", said(&output));
-    let begins = format!("specfleet: run {run} is damaged: {part} in 1 place; ");
+    let begins = format!("specfleet: run {run} is damaged: {part} in 1 place");
     assert_eq!(error.lines().filter(|line| line.starts_with(&begins)).count(), 1, "{command:?}: {error}");
+    // Before anything else is said.
+    let first = format!("specfleet: run {run} is damaged: ");
+    assert!(error.lines().next().is_some_and(|line| line.starts_with(&first)), "{command:?}: {error}");
     output
 }
 
@@ -74,8 +64,10 @@ fn every_command_says_that_a_run_is_damaged() {
     assert_named(&place, &a, "table rounds", &["frontier", &a, "--csv", "frontier.csv"]);
     assert_named(&place, &a, "table rounds", &["frontier", &a, "--json"]);
     assert_said(&place, &a, "table rounds", &["export", &a, "--out", "out", "--format", "csv"]);
-    // What reads none of these rows has all of its own.
-    printed(&place, &["compare", &a, &b]);
+    // What reads none of these rows has all of its own, and says so all the same.
+    let compared = call(&place, &["compare", &a, &b]);
+    assert_eq!(compared.status.code(), Some(1), "{}", said(&compared));
+    assert!(errors(&compared).contains("is damaged: store in") && !compared.stdout.is_empty(), "{}", said(&compared));
     damage(&place, &b, b'a');
     for command in [&["compare", &a, &b][..], &["compare", &b, &a, "--json"], &["frontier", &b], &["report", &b]] {
         assert_said(&place, &b, "table audits", command);
@@ -91,7 +83,9 @@ fn scores_and_joules_are_said_to_be_damaged() {
     let (place, [a, b]) = two_runs();
     assert!(call(&place, &["score", &a, "--ui", "none"]).status.success());
     damage(&place, &a, b's');
-    assert_said(&place, &a, "table scores", &["score", &a, "--json"]);
+    let refused = call(&place, &["score", &a, "--json"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(errors(&refused).contains("is damaged and stays as it is"), "{}", errors(&refused));
     assert_said(&place, &a, "table scores", &["report", &a]);
     damage(&place, &b, b'e');
     assert_said(&place, &b, "table energy", &["report", &b, "--json"]);
@@ -108,20 +102,16 @@ fn missing_rows_are_said() {
     let progress = place.path("runs").join(&a).join("progress.json");
     fs::write(progress, r#"{"generations": 7}"#).expect("a file");
     let query = ["query", &a, "--metric", "generations:sum", "--format", "csv"];
-    assert_said(&place, &a, "table generations", &query);
+    assert_said(&place, &a, "file progress.json", &query);
     fs::write(place.path("runs").join(&a).join("progress.json"), "{").expect("a file");
     assert_said(&place, &a, "file progress.json", &query);
     let reader = place.reader(&place.run_of("b"));
     let rounds: usize = reader.closed_rounds().map(|rounds| rounds.expect("whole").rounds.len()).sum();
     drop(reader);
     let b = place.name_of("b");
-    let store = sled::open(store_of(&place, &b)).expect("the store");
     for table in *b"rp" {
-        let last = store.scan_prefix([table]).next_back().expect("a chunk").expect("sled reads it");
-        store.remove(last.0).expect("sled removes it");
+        crate::damage::damage(&place.path("runs").join(&b), table, 0, |chunk| chunk.fill(0));
     }
-    store.flush().expect("sled writes it");
-    drop(store);
     let query = ["query", &b, "--metric", "rounds:sum", "--format", "csv"];
     assert_said(&place, &b, "table rounds", &query);
     let partial = String::from_utf8(call(&place, &query).stdout).expect("text");

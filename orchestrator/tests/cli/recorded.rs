@@ -33,7 +33,7 @@ fn forget_inputs(place: &Place, run: &str) {
     let path = place.path("runs").join(run).join("meta.json");
     let mut meta = meta(place, run);
     meta.as_object_mut().expect("an object").remove("inputs").expect("it was there");
-    fs::write(path, meta.to_string()).expect("a temporary file");
+    put_meta(&path, &meta);
 }
 
 fn refused(place: &Place, arguments: &[&str], why: &[&str]) {

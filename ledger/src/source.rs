@@ -1,0 +1,71 @@
+//! Where a reader's chunks come from: sled, over a private copy of a store that is as it was closed; or the bytes of the files.
+
+use crate::error::LedgerError;
+use crate::found::Found;
+use crate::scratch::PrivateCopy;
+use crate::table::Table;
+
+/// The chunks of a store.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// As sled hands them out.
+    Sled {
+        /// Dropped before the copy that it has open.
+        store: sled::Db,
+        /// Removed with the reader.
+        _copy: PrivateCopy,
+    },
+    /// As they lie in the files.
+    Files(Found),
+}
+
+/// Why a chunk, or what is behind a place, could not be read.
+#[derive(Debug)]
+pub(crate) enum SourceError {
+    /// sled's words.
+    Sled(sled::Error),
+    /// A file cannot be read.
+    File(LedgerError),
+}
+
+impl Source {
+    /// The chunk of this number.
+    pub(crate) fn get(&self, table: Table, number: u64) -> Result<Option<sled::IVec>, SourceError> {
+        match self {
+            Source::Sled { store, .. } => store.get(table.key(number)).map_err(SourceError::Sled),
+            Source::Files(found) => {
+                found.get(table, number).map(|chunk| chunk.map(Into::into)).map_err(SourceError::File)
+            }
+        }
+    }
+
+    /// The numbers of a table's chunks from `first` to `last`, and sled's words if there are more behind a page that it
+    /// cannot read.
+    pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> (Vec<u64>, Option<SourceError>) {
+        let store = match self {
+            Source::Sled { store, .. } => store,
+            Source::Files(found) => return (found.numbers(table, first, last).collect(), None),
+        };
+        let mut numbers = Vec::new();
+        for key in store.range(table.key(first)..=table.key(last)).keys() {
+            match key {
+                Ok(key) => numbers.extend(table.sequence(&key)),
+                Err(error) => {
+                    let next = numbers.last().map_or(first, |number: &u64| number.saturating_add(1));
+                    numbers.append(&mut numbers_from_behind(store, table, next, last));
+                    return (numbers, Some(SourceError::Sled(error)));
+                }
+            }
+        }
+        (numbers, None)
+    }
+}
+
+/// The numbers that lie behind a page that sled cannot read. Its iterators do not get past such a page: they give the same
+/// error again and again. So nobody asks one twice, and what is behind is looked for from the other end.
+fn numbers_from_behind(store: &sled::Db, table: Table, first: u64, last: u64) -> Vec<u64> {
+    let keys = store.range(table.key(first)..=table.key(last)).keys().rev();
+    let mut numbers: Vec<u64> = keys.map_while(Result::ok).filter_map(|key| table.sequence(&key)).collect();
+    numbers.reverse();
+    numbers
+}
