@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use crate::aside;
 use crate::error::LedgerError;
 use crate::lock::{self, RunLock};
-use crate::meta::{self, META_FILE, Meta};
+use crate::meta::{self, Meta};
 use crate::store;
 
 /// Longest tag, in bytes.
@@ -56,14 +57,20 @@ pub fn run_bytes(run_dir: &Path) -> Result<u64, LedgerError> {
 /// whoever wrote it may keep things in it that this program does not know. One whose `meta.json` is damaged is deleted.
 pub fn remove(run_dir: &Path) -> Result<(), LedgerError> {
     match Meta::read(run_dir) {
-        Ok(_) | Err(LedgerError::DamagedFile { .. }) => {}
+        Ok(_) | Err(LedgerError::DamagedFile { .. } | LedgerError::BrokenSeal(_)) => {}
         Err(error) => return Err(error),
     }
+    let failed = |error| LedgerError::io(run_dir, error);
     let lock = RunLock::for_writing(run_dir)?;
-    // First what makes the folder a run: half a deleted run is listed by nobody.
-    let path = run_dir.join(META_FILE);
-    fs::remove_file(&path).map_err(|error| LedgerError::io(&path, error))?;
+    let run_dir = run_dir.canonicalize().map_err(failed)?;
+    let (Some(ledger_dir), Some(name)) = (run_dir.parent(), run_dir.file_name()) else {
+        return Err(LedgerError::NotFound(run_dir));
+    };
+    aside::remove_leftovers(ledger_dir);
+    // At once, so that half a deleted run is listed by nobody.
+    let removed = aside::removed(ledger_dir, &name.to_string_lossy())?;
+    fs::rename(&run_dir, &removed).map_err(failed)?;
     // Some systems delete no file that is open.
     drop(lock);
-    fs::remove_dir_all(run_dir).map_err(|error| LedgerError::io(run_dir, error))
+    aside::remove(&removed).map_err(failed)
 }

@@ -6,6 +6,7 @@
 //!                live.json       what it is doing, while it is written                                ([`Live`])
 //!                summary.json    what all devices did, where the rows hold only some of them        ([`RunWriter::put_summary`])
 //!                lock            held by the writer while it lives; the system frees it when it dies
+//!                spare           room to say why a run failed when the disk is full; goes when the run ends
 //!                store/          sled: the rows, in columnar chunks of at most 64 KiB                  ([`Table`]);
 //!                                store-2/ and so on once the run was compacted, as meta.json says      ([`compact()`])
 //! ```
@@ -27,6 +28,7 @@
 //! * **A crash takes at most what came after the last [`RunWriter::flush`]**, which the caller does at least each second.
 
 mod appender;
+mod aside;
 mod chunk;
 mod codec;
 mod columns;
@@ -56,6 +58,7 @@ mod table;
 mod verify;
 mod writer;
 
+pub use aside::leftovers;
 pub use chunk::MAX_CHUNK_BYTES;
 pub use codec::MAX_LIST_ELEMENTS;
 pub use columns::{RoundChunk, RoundColumn, RoundPiece, RoundRows};

@@ -126,7 +126,12 @@ pub fn list(ledger_dir: &Path) -> Result<Vec<RunListing>, LedgerError> {
     };
     let mut runs = Vec::new();
     for entry in entries {
-        let dir = entry.map_err(|error| LedgerError::io(ledger_dir, error))?.path();
+        let entry = entry.map_err(|error| LedgerError::io(ledger_dir, error))?;
+        // On its way to be a run, or to be none.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let dir = entry.path();
         match listing(&dir) {
             Ok(run) => runs.push(run),
             Err(LedgerError::NotFound(_)) => {}

@@ -10,7 +10,7 @@ use crate::error::LedgerError;
 use crate::meta::{Meta, RunState};
 use crate::store;
 
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// How often, and after how long each time, to ask again for a lock that somebody else has. A listing looks for a moment
 /// only; a writer says in `meta.json` that it has ended before it lets go; and a process that starts another one shares its

@@ -118,19 +118,22 @@ const SMALL_SEGMENT: usize = 4 * 1024;
 /// What the keys of second copies begin with: no table has this tag.
 const COPY: u8 = 0;
 
-/// Writes the chunks of a store into a fresh one of smaller segments, if its log is small; whether it did. There is room for each
-/// chunk twice: a small table lies in one chunk, and would be lost with it.
+/// Writes the chunks of a store into a fresh one of smaller segments, if its log is small; whether it did. Where there is room in
+/// what one segment took before, each chunk is there twice: a small table lies in one chunk, and would be lost with it.
 pub(crate) fn shrink(store: &sled::Db, store_dir: &Path, fresh_dir: &Path) -> Result<bool, LedgerError> {
     let db = store_dir.join("db");
     let log = fs::metadata(&db).map_err(|error| LedgerError::io(&db, error))?.len();
     if log > SMALL_LOG {
         return Ok(false);
     }
+    let failed = |error| LedgerError::store(store_dir, error);
+    let bytes = store.iter().values().map(|chunk| Ok(chunk?.len())).sum::<Result<usize, _>>().map_err(failed)?;
+    let twice = 2 * bytes <= LIVE_SEGMENT;
     let fresh = open_with(fresh_dir, SMALL_SEGMENT)?;
     for entry in store.iter() {
-        let (key, chunk) = entry.map_err(|error| LedgerError::store(store_dir, error))?;
+        let (key, chunk) = entry.map_err(failed)?;
         let copy = [&[COPY][..], &key].concat();
-        for key in [&key[..], &copy] {
+        for key in [&key[..], &copy].into_iter().take(if twice { 2 } else { 1 }) {
             fresh.insert(key, &chunk).map_err(|error| LedgerError::store(fresh_dir, error))?;
         }
     }

@@ -10,6 +10,7 @@ use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Prove
 use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
+use crate::aside;
 use crate::chunk::{self, Row, SHORT_LIST};
 use crate::compact;
 use crate::energy::EnergyRow;
@@ -54,8 +55,8 @@ struct OpenGeneration {
 }
 
 impl RunWriter {
-    /// Creates the folder `ledger_dir/<meta.run>` and its store. The file `meta.json` comes last: a listing sees a run
-    /// only when it can be written.
+    /// Creates the folder `ledger_dir/<meta.run>` and its store. The folder gets its name when its plain files are there: a
+    /// listing sees a run only when it can be written.
     ///
     /// `meta.schema`, `meta.id`, `meta.state`, `meta.pid`, `meta.ended`, `meta.store` and `meta.manifest` are set here,
     /// whatever the caller put there.
@@ -64,14 +65,10 @@ impl RunWriter {
         fs::create_dir_all(ledger_dir).map_err(|error| LedgerError::io(ledger_dir, error))?;
         store::check_space(ledger_dir)?;
         let run_dir = ledger_dir.join(&meta.run);
-        match fs::create_dir(&run_dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(LedgerError::RunExists(run_dir));
-            }
-            Err(error) => return Err(LedgerError::io(&run_dir, error)),
+        if run_dir.exists() {
+            return Err(LedgerError::RunExists(run_dir));
         }
-        let lock = RunLock::for_writing(&run_dir)?;
+        aside::remove_leftovers(ledger_dir);
         let id = RunId::random()?;
         let meta = Meta {
             schema: SCHEMA,
@@ -83,10 +80,8 @@ impl RunWriter {
             store: FIRST_STORE.to_owned(),
             ..meta
         };
+        let lock = make_folder(ledger_dir, &run_dir, &meta)?;
         let rows = Appender::new(&store::path(&run_dir, &meta.store)?, id)?;
-        // A run without this file is damaged, so it is there first.
-        Stock { store: Some(meta.store.clone()), ..Stock::default() }.write(&run_dir)?;
-        meta::replace_json(&run_dir, META_FILE, &meta, true)?;
         Ok(RunWriter {
             run_dir,
             rows,
@@ -219,12 +214,19 @@ impl RunWriter {
                 Err(error)
             }
         };
-        let written = meta::replace_json(&run_dir, META_FILE, &meta, true);
+        let written = match meta::replace_json(&run_dir, META_FILE, &meta, true) {
+            Err(LedgerError::DiskFull { .. }) => {
+                remove_spare(&run_dir)?;
+                meta::replace_json(&run_dir, META_FILE, &meta, true)
+            }
+            written => written,
+        };
+        let spare = remove_spare(&run_dir);
         // After the state: who finds no live figures any more finds the run ended.
         let removed = live::remove(&run_dir);
         let cleaned = compact::remove_leftovers(&run_dir, &meta.store);
         drop(lock);
-        closed.and(written).and(removed).and(cleaned)?;
+        closed.and(written).and(removed).and(cleaned).and(spare)?;
         Ok(meta)
     }
 
@@ -239,6 +241,38 @@ impl RunWriter {
         open.last = last.committed_at;
         self.progress.rounds += rounds.len() as u64;
         Ok(())
+    }
+}
+
+/// Makes a run's folder aside, with its plain files and an empty folder for its rows, and gives it its name; the lock on it.
+fn make_folder(ledger_dir: &Path, run_dir: &Path, meta: &Meta) -> Result<RunLock, LedgerError> {
+    let aside = aside::new(ledger_dir, &meta.run)?;
+    let make = || {
+        fs::create_dir(&aside).map_err(|error| LedgerError::io(&aside, error))?;
+        let lock = RunLock::for_writing(&aside)?;
+        let store_dir = store::path(&aside, &meta.store)?;
+        fs::create_dir(&store_dir).map_err(|error| LedgerError::io(&store_dir, error))?;
+        let spare = aside.join(SPARE_FILE);
+        fs::write(&spare, vec![0; SPARE_BYTES]).map_err(|error| LedgerError::io(&spare, error))?;
+        Stock { store: Some(meta.store.clone()), ..Stock::default() }.write(&aside)?;
+        meta::replace_json(&aside, META_FILE, meta, true)?;
+        // Fails if somebody has made a run of this name meanwhile.
+        fs::rename(&aside, run_dir).map_err(|error| LedgerError::io(run_dir, error))?;
+        store::sync_names(ledger_dir)?;
+        Ok(lock)
+    };
+    make().inspect_err(|_| drop(aside::remove(&aside)))
+}
+
+/// Room on the disk for the last words of a run on a full one.
+const SPARE_FILE: &str = "spare";
+const SPARE_BYTES: usize = 256 * 1024;
+
+fn remove_spare(run_dir: &Path) -> Result<(), LedgerError> {
+    let path = run_dir.join(SPARE_FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LedgerError::io(&path, error)),
+        _ => Ok(()),
     }
 }
 

@@ -63,6 +63,9 @@ fn child() {
     assert!(matches!(error, LedgerError::DiskFull { .. }), "{error}");
     assert!(flushed > 3);
     let run_dir = writer.run_dir().to_path_buf();
+    // Others take what is left of the disk to the last byte.
+    let mut others = std::fs::File::create(disk.join("others")).expect("a file");
+    while std::io::Write::write(&mut others, &[1; 4096]).is_ok_and(|written| written > 0) {}
     let error = writer.finish(RunState::Completed).expect_err("the disk is still full");
     assert!(matches!(error, LedgerError::DiskFull { .. }), "{error}");
     let listed = list(&disk).expect("a listing").remove(0);

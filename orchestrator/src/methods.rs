@@ -1,11 +1,13 @@
 //! From the scenario's methods to methods with every threshold a number, calibrating where one is missing.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use specfleet_config::{CALIBRATIONS, MethodChoice, Settings};
 use specfleet_engine::calibration::{Calibration, CalibrationKey, MethodError, MethodOverrides, resolve};
 use specfleet_engine::method::{Estimator, Method};
+use specfleet_files::sealed::{self, Seal};
 
 use crate::calibrate;
 use crate::error::Error;
@@ -92,6 +94,9 @@ impl<'a> Calibrations<'a> {
     fn find(&self, key: CalibrationKey) -> Result<Calibration, Error> {
         if let Some(file) = &self.settings.calibration.file {
             let wrong = |why: String| Error::Calibration { path: file.path.clone(), why };
+            if sealed::check(file.text.as_bytes()) == Seal::Broken {
+                return Err(wrong("its checksum does not fit: take that out if you changed the file".to_owned()));
+            }
             let calibration: Calibration = serde_json::from_str(&file.text).map_err(|e| wrong(e.to_string()))?;
             if calibration.key != key {
                 return Err(wrong("it belongs to another pair, temperature, estimator or prompt set".to_owned()));
@@ -103,8 +108,14 @@ impl<'a> Calibrations<'a> {
             return Ok(calibration);
         }
         let path = self.cache.join(format!("{}.json", key.fingerprint()));
-        // A cached file that cannot be read, or has the fingerprint of another key by chance, is computed again.
+        // A cached file that cannot be read, or has the fingerprint of another key by chance, is computed again; so is one of
+        // an earlier version, which has no checksum.
         let cached = specfleet_files::read(&path, specfleet_files::DATA).ok();
+        let is_whole = cached.as_deref().is_none_or(|text| sealed::check(text) == Seal::Whole);
+        if !is_whole {
+            (self.announce)(&format!("{} is not what was written: it is computed again", path.display()));
+        }
+        let cached = cached.filter(|_| is_whole);
         let cached = cached.and_then(|text| serde_json::from_slice::<Calibration>(&text).ok());
         if let Some(calibration) = cached.filter(|calibration| calibration.key == key) {
             return Ok(calibration);
@@ -124,6 +135,11 @@ fn write(path: &Path, calibration: &Calibration) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(calibration).map_err(|e| failed(e.into()))?;
     // Another run may read it at the same time: it appears whole or not at all.
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    fs::write(&partial, text).map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)
+    let write = || {
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(&sealed::seal(text.as_bytes()))?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(failed)
 }

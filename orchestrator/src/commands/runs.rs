@@ -67,5 +67,11 @@ pub(crate) fn run(args: &RunsArgs) -> anyhow::Result<ExitCode> {
     } else {
         print(report::run_table(&runs))?;
     }
+    let left = specfleet_ledger::leftovers(&args.ledger).map_err(Error::from)?.len();
+    if left > 0 {
+        specfleet_logs::say!(
+            "note: {left} folders are left of commands that were killed: the next run, or rm, removes them"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
