@@ -157,6 +157,7 @@ fn goodbye_of(code: u64) -> Option<Goodbye> {
         Goodbye::SlowReader,
         Goodbye::Full,
         Goodbye::Closing,
+        Goodbye::Idle,
     ]
     .into_iter()
     .find(|goodbye| u64::from(goodbye.code()) == code)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use specfleet_engine::id::ConnectionId;
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Limits, ServerFrame, encode, greet};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -32,8 +32,8 @@ enum Ending {
     Lost,
 }
 
-/// Serves a device until one side ends it.
-pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
+/// Serves a device until one side ends it. `handshake` is given back when the device has got its place, or none.
+pub(crate) async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, id: ConnectionId, door: &Door) {
     let deadline = Instant::now() + door.idle_timeout;
     let Some(connection) = shake_hands(incoming, deadline).await else { return };
     let (number, remote) = (id.0, connection.remote_address());
@@ -58,13 +58,17 @@ pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
                 warn!(connection = number, %remote, %goodbye, "handshake refused");
                 Ending::Goodbye(goodbye)
             }
-            Ok(welcome) => {
-                info!(connection = number, %remote, "connected");
-                outgoing.add(&ServerFrame::Welcome(welcome));
-                let (ending, waiting) = converse(&mut incoming, &mut outgoing, id, door).await;
-                waiting.iter().for_each(|frame| outgoing.add(frame));
-                ending
-            }
+            Ok(welcome) => match enter(id, door).await {
+                Err(goodbye) => Ending::Goodbye(goodbye),
+                Ok(entered) => {
+                    drop(handshake);
+                    info!(connection = number, %remote, "connected");
+                    outgoing.add(&ServerFrame::Welcome(welcome));
+                    let (ending, waiting) = converse(&mut incoming, &mut outgoing, id, door, entered).await;
+                    waiting.iter().for_each(|frame| outgoing.add(frame));
+                    ending
+                }
+            },
         },
     };
     match ending {
@@ -80,15 +84,6 @@ pub(crate) async fn serve(incoming: Incoming, id: ConnectionId, door: &Door) {
             let _ = timeout(FAREWELL, outgoing.finish()).await;
             close(&connection, goodbye);
         }
-    }
-}
-
-/// Tells a device that the pool is full.
-pub(crate) async fn turn_away(incoming: Incoming, patience: Duration) {
-    if let Some(connection) = shake_hands(incoming, Instant::now() + patience).await {
-        warn!(remote = %connection.remote_address(), goodbye = %Goodbye::Full, "turned away");
-        close(&connection, Goodbye::Full);
-        // The endpoint goes on repeating the reason until the device has had time to hear it.
     }
 }
 
@@ -125,19 +120,30 @@ impl Drop for Registered<'_> {
     }
 }
 
+/// The connection's ends of what the pool holds of it.
+struct Entered<'a> {
+    queue: mpsc::Receiver<ServerFrame>,
+    ended: oneshot::Receiver<Goodbye>,
+    registered: Registered<'a>,
+}
+
+/// Asks the pool for a place.
+async fn enter(connection: ConnectionId, door: &Door) -> Result<Entered<'_>, Goodbye> {
+    let (frames, queue) = mpsc::channel(QUEUE);
+    let (end, ended) = oneshot::channel();
+    let entered = door.pool.send(Connected(connection, Port { frames, end })).await;
+    entered.unwrap_or(Err(Goodbye::Closing))?;
+    Ok(Entered { queue, ended, registered: Registered { door, connection } })
+}
+
 /// Carries frames both ways until something ends it; returns the frames that still wait for the device.
 async fn converse(
     incoming: &mut Reader,
     outgoing: &mut Outgoing,
     connection: ConnectionId,
     door: &Door,
+    Entered { mut queue, mut ended, registered }: Entered<'_>,
 ) -> (Ending, Vec<ServerFrame>) {
-    let (frames, mut queue) = mpsc::channel(QUEUE);
-    let (end, mut ended) = oneshot::channel();
-    if door.pool.send(Connected(connection, Port { frames, end })).await.is_err() {
-        return (Ending::Goodbye(Goodbye::Closing), Vec::new());
-    }
-    let registered = Registered { door, connection };
     let ending = tokio::select! {
         // In this order, so that what the pool decides comes before what the device does because of it.
         biased;

@@ -11,7 +11,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use specfleet_engine::id::ConnectionId;
-use specfleet_engine::wire::{Hello, Limits};
+use specfleet_engine::wire::{FirstAnswer, Hello, Limits, MOST_HANDSHAKES, first_answer};
 use tokio::sync::Semaphore;
 
 use crate::connection;
@@ -23,8 +23,8 @@ use crate::tls::Identity;
 /// is taken in as it comes.
 const WINDOW: u32 = 256 * 1024;
 
-/// Connections beyond the limit that are told so at a time; more of them are refused without a word.
-const TURNED_AWAY: usize = 64;
+/// First packets that may wait for their answer; more of them are refused without a word.
+const UNANSWERED: usize = 1024;
 
 /// Bytes of early packets kept for connections that are not accepted yet: of one, and of all.
 const EARLY_BYTES: (u64, u64) = (64 * 1024, 16 * 1024 * 1024);
@@ -39,7 +39,6 @@ pub(crate) struct Door {
     /// Bounds of frames.
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
-    pub(crate) max_connections: usize,
 }
 
 /// What carries datagrams to and from the pool.
@@ -69,11 +68,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, PoolError> {
 }
 
 /// QUIC over the pool's identity, with every buffer bounded.
-pub(crate) fn server_config(
-    identity: &Identity,
-    idle_timeout: Duration,
-    max_connections: usize,
-) -> Result<ServerConfig, PoolError> {
+pub(crate) fn server_config(identity: &Identity, idle_timeout: Duration) -> Result<ServerConfig, PoolError> {
     let idle = IdleTimeout::try_from(idle_timeout)
         .map_err(|_| PoolError::Settings(format!("an idle timeout of {idle_timeout:?} is longer than QUIC can say")))?;
     let mut transport = TransportConfig::default();
@@ -91,7 +86,7 @@ pub(crate) fn server_config(
     let mut config = ServerConfig::with_crypto(identity.crypto.clone());
     config
         .transport_config(Arc::new(transport))
-        .max_incoming(max_connections.saturating_add(TURNED_AWAY))
+        .max_incoming(UNANSWERED)
         .incoming_buffer_size(EARLY_BYTES.0)
         .incoming_buffer_size_total(EARLY_BYTES.1);
     Ok(config)
@@ -108,32 +103,24 @@ pub(crate) fn open(carrier: Carrier, config: ServerConfig) -> io::Result<Endpoin
 
 /// Lets connections in, one task each, until the endpoint is closed.
 pub(crate) async fn serve(endpoint: Endpoint, door: Arc<Door>) {
-    let places = Arc::new(Semaphore::new(door.max_connections));
-    let apologies = Arc::new(Semaphore::new(TURNED_AWAY));
+    // A handshake takes no place of the pool: those are for connections that have greeted.
+    let handshakes = Arc::new(Semaphore::new(MOST_HANDSHAKES));
     let mut next = 0;
     while let Some(incoming) = endpoint.accept().await {
-        // The place is taken before the connection is accepted, and given back when its task ends.
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            let connection = ConnectionId(next);
-            next += 1;
-            let door = door.clone();
-            actix::spawn(async move {
-                connection::serve(incoming, connection, &door).await;
-                drop(place);
-            });
-        } else if let Ok(place) = apologies.clone().try_acquire_owned() {
-            let door = door.clone();
-            actix::spawn(async move {
-                turn_away(incoming, &door).await;
-                drop(place);
-            });
-        } else {
-            incoming.refuse();
+        let under_way = MOST_HANDSHAKES - handshakes.available_permits();
+        match first_answer(under_way, incoming.remote_address_validated()) {
+            FirstAnswer::ProveAddress => {
+                // QUIC's retry packet; the error is a newcomer that has proven its address already.
+                let _ = Incoming::retry(incoming);
+            }
+            FirstAnswer::Refusal => incoming.refuse(),
+            FirstAnswer::Handshake => {
+                let Ok(handshake) = handshakes.clone().try_acquire_owned() else { continue };
+                let connection = ConnectionId(next);
+                next += 1;
+                let door = door.clone();
+                actix::spawn(async move { connection::serve(incoming, handshake, connection, &door).await });
+            }
         }
     }
-}
-
-/// Tells a device that the pool is full.
-async fn turn_away(incoming: Incoming, door: &Door) {
-    connection::turn_away(incoming, door.idle_timeout).await;
 }

@@ -57,7 +57,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let arena_bytes = check(&options)?;
     let shape = options.model.shape().clone();
     let identity = Identity::new(&options.tls)?;
-    let config = door::server_config(&identity, options.idle_timeout, options.max_connections)?;
+    let config = door::server_config(&identity, options.idle_timeout)?;
     let carrier = match socket {
         Some(socket) => Carrier::Given(socket),
         None => Carrier::Udp(door::bind(options.listen.resolve()?)?),
@@ -73,6 +73,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         settings: options.settings,
         origin: options.origin,
         shares_clock: options.shares_clock,
+        most_guests: options.max_connections,
         blueprint,
         replicas: replicas?,
         clock: Timer::start().map_err(PoolError::Thread)?,
@@ -93,7 +94,6 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         context,
         limits: Limits::for_pair(shape.vocab, shape.context),
         idle_timeout: options.idle_timeout,
-        max_connections: options.max_connections,
     });
     // The socket belongs to the thread that serves it.
     let (opened, endpoint) = oneshot::channel();

@@ -15,7 +15,8 @@
 //!
 //! Start reading at [`start`], then `pool_actor.rs`. What bounds what:
 //!
-//! * connections: [`PoolOptions::max_connections`]; past it `Goodbye::Full`.
+//! * connections that have greeted: [`PoolOptions::max_connections`]; past it one that has long had nothing to do makes room,
+//!   or the newcomer hears `Goodbye::Full`. Handshakes are counted apart (`specfleet_engine::wire::MOST_HANDSHAKES`).
 //! * bytes from a device: QUIC stream windows, then one frame of at most `Limits::frame_bytes`. A connection task hands
 //!   frames over one at a time and waits for the mailbox of the pool, so a busy pool slows its devices down.
 //! * frames to a device: a queue of its own; past it `Goodbye::SlowReader`.
@@ -27,6 +28,7 @@
 mod connection;
 mod door;
 mod error;
+mod guests;
 mod handle;
 mod judge;
 mod message;

@@ -19,9 +19,9 @@ pub(crate) struct Port {
     pub(crate) end: oneshot::Sender<Goodbye>,
 }
 
-/// A device has said hello.
+/// A device has said hello and wants a place; the error is a pool that has none.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<(), Goodbye>")]
 pub(crate) struct Connected(pub(crate) ConnectionId, pub(crate) Port);
 
 /// A connection is gone, or about to be.

@@ -2,35 +2,30 @@
 //! [`Agenda`], which says when the machine is told of it; what the machine answers is carried out in order, and the timer
 //! follows what comes next.
 
-use std::collections::{BTreeMap, VecDeque};
+mod handlers;
+
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, ResponseFuture,
-    SpawnHandle, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, MailboxError, SpawnHandle, WrapFuture};
 use specfleet_engine::acceptance::Next;
 use specfleet_engine::id::{ConnectionId, VerifierId};
-use specfleet_engine::pool::{
-    Agenda, Batch, BatchItem, Input, NextInput, Output, PoolMachine, PoolSettings, SessionKey,
-};
+use specfleet_engine::pool::{Agenda, Batch, BatchItem, Input, NextInput, Output, PoolMachine, PoolSettings};
 use specfleet_engine::record::BatchRecord;
 use specfleet_engine::time::Time;
-use specfleet_engine::wire::{Goodbye, ServerFrame, Upload, VerdictFrame};
+use specfleet_engine::wire::{ServerFrame, Upload, VerdictFrame};
 use specfleet_timer::Timer;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::field::Empty;
 use tracing::{Span, debug, debug_span, info, warn};
 
-use crate::error::PoolError;
+use crate::guests::Guests;
 use crate::judge::ItemAnswer;
-use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Port, Request, Stop};
 use crate::options::{Call, Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
-use crate::status::{Outstanding, PoolStatus, VerifierStatus};
+use crate::status::Outstanding;
 use crate::store::SessionStore;
-use crate::upload;
 use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed, span};
 
 /// Messages that may wait for the pool. A connection has at most one under way and waits until the machine is told of it.
@@ -59,7 +54,7 @@ pub(crate) struct Pool {
     /// Time zero.
     origin: Instant,
     store: SessionStore,
-    connections: BTreeMap<ConnectionId, Port>,
+    guests: Guests,
     /// By number.
     replicas: Vec<Replica>,
     /// The span of each one's batch, for the log.
@@ -84,6 +79,8 @@ pub(crate) struct Parts {
     pub(crate) settings: PoolSettings,
     pub(crate) origin: Instant,
     pub(crate) shares_clock: bool,
+    /// Connections that may be there at a time.
+    pub(crate) most_guests: usize,
     pub(crate) blueprint: Blueprint,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) clock: Timer,
@@ -112,7 +109,7 @@ impl Pool {
             shares_clock: parts.shares_clock,
             origin: parts.origin,
             store: SessionStore::default(),
-            connections: BTreeMap::new(),
+            guests: Guests::new(parts.most_guests),
             spans: vec![Span::none(); parts.replicas.len()],
             replicas: parts.replicas,
             blueprint: parts.blueprint,
@@ -160,7 +157,7 @@ impl Pool {
     /// The only caller of the machine's `handle`: takes the input in and carries out what follows from it.
     fn handle(&mut self, at: Time, input: Input, mut cargo: Cargo, outputs: &mut Vec<Output>) {
         if let Input::Upload(request) = &input
-            && !self.connections.contains_key(&request.session.connection)
+            && !self.guests.contains(request.session.connection)
         {
             // It would open a session that nobody closes.
             return;
@@ -184,6 +181,7 @@ impl Pool {
     fn carry_out(&mut self, output: Output, cargo: &mut Cargo) -> Option<Input> {
         match output {
             Output::Admitted { session, .. } => {
+                self.guests.worked(time_since(self.origin), session.connection);
                 if let Some(upload) = cargo.upload.take() {
                     self.store.admit(session, upload);
                 }
@@ -223,6 +221,7 @@ impl Pool {
                 self.send_frame(session.connection, ServerFrame::Verdict(Box::new(frame)))
             }
             Output::Forget(session) => {
+                self.guests.worked(time_since(self.origin), session.connection);
                 self.store.forget(session);
                 None
             }
@@ -250,17 +249,13 @@ impl Pool {
 
     /// Queues a frame for a device. One that has let its queue fill up is gone from here on.
     fn send_frame(&mut self, connection: ConnectionId, frame: ServerFrame) -> Option<Input> {
-        let port = self.connections.get(&connection)?;
-        match port.frames.try_send(frame) {
-            Ok(()) => None,
-            // Its task is ending and will say so.
-            Err(TrySendError::Closed(_)) => None,
-            Err(TrySendError::Full(_)) => {
-                let port = self.connections.remove(&connection)?;
-                let _ = port.end.send(Goodbye::SlowReader);
-                Some(Input::Disconnected(connection))
-            }
-        }
+        (!self.guests.send(connection, frame)).then_some(Input::Disconnected(connection))
+    }
+
+    /// A connection is no guest any more.
+    fn gone(&mut self, connection: ConnectionId, ctx: &mut Context<Self>) {
+        self.agenda.forget(connection);
+        self.happen(Input::Disconnected(connection), ctx);
     }
 
     // ---- verifiers ---------------------------------------------------------------------------------------------
@@ -412,145 +407,6 @@ impl Pool {
     fn outstanding(&self) -> Outstanding {
         let (queued_jobs, queued_tokens, running) = self.machine.outstanding();
         Outstanding { queued_jobs, queued_tokens, running }
-    }
-}
-
-impl Handler<Connected> for Pool {
-    type Result = ();
-
-    fn handle(&mut self, Connected(connection, port): Connected, _: &mut Context<Self>) {
-        self.connections.insert(connection, port);
-    }
-}
-
-impl Handler<Disconnected> for Pool {
-    type Result = ();
-
-    fn handle(&mut self, Disconnected(connection): Disconnected, ctx: &mut Context<Self>) {
-        self.connections.remove(&connection);
-        self.agenda.forget(connection);
-        self.happen(Input::Disconnected(connection), ctx);
-    }
-}
-
-impl Handler<FromDevice> for Pool {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, FromDevice(connection, request): FromDevice, ctx: &mut Context<Self>) -> Self::Result {
-        // A frame that was under way when its connection ended.
-        if !self.connections.contains_key(&connection) {
-            return Box::pin(async {});
-        }
-        let (told, hears) = oneshot::channel();
-        let mut cargo = Cargo { _told: Some(told), ..Cargo::default() };
-        let claimed = request.at().filter(|_| self.shares_clock).map(Time::from);
-        let at = self.agenda.arrival(claimed, time_since(self.origin));
-        let input = match request {
-            Request::Upload(upload, kind) => {
-                let request = upload::request(connection, &upload, kind, at);
-                cargo.upload = Some(upload);
-                Input::Upload(request)
-            }
-            Request::Cancel { session, upload, .. } => {
-                Input::Cancel { session: SessionKey { connection, session }, upload }
-            }
-            Request::Close { session, .. } => Input::Close(SessionKey { connection, session }),
-            Request::Promise { device, until, after_answer } => {
-                if self.shares_clock {
-                    self.agenda.promise(connection, device, until.into(), after_answer);
-                    self.turn(ctx);
-                }
-                return Box::pin(async {});
-            }
-        };
-        self.agenda.arrive(connection, at, input, cargo);
-        self.turn(ctx);
-        // The error is how it hears.
-        Box::pin(async { drop(hears.await) })
-    }
-}
-
-impl Handler<Kill> for Pool {
-    type Result = Result<oneshot::Receiver<()>, PoolError>;
-
-    fn handle(&mut self, Kill(verifier): Kill, ctx: &mut Context<Self>) -> Self::Result {
-        let count = self.replicas.len();
-        let replica = self.replicas.get_mut(usize::from(verifier.0));
-        let replica = replica.ok_or(PoolError::UnknownVerifier { verifier, count })?;
-        let (done, killed) = oneshot::channel();
-        replica.kill(done);
-        self.send_orders(ctx);
-        Ok(killed)
-    }
-}
-
-impl Handler<NextPhase> for Pool {
-    type Result = MessageResult<NextPhase>;
-
-    fn handle(&mut self, NextPhase(phase, at): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
-        let mut outputs = Vec::new();
-        let now = self.agenda.next_phase(at.filter(|_| self.shares_clock), time_since(self.origin));
-        self.machine.next_phase(now, phase, &mut outputs);
-        if let Some(journal) = &mut self.journal {
-            journal(now, Call::NextPhase(phase), &outputs);
-        }
-        let mut records = Vec::new();
-        for output in outputs {
-            if let Output::VerifierRecord(record) = output {
-                records.push(record);
-            }
-            // Neither records nor orders to verifiers lead to a further input.
-            self.carry_out(output, &mut Cargo::default());
-        }
-        self.turn(ctx);
-        MessageResult(records)
-    }
-}
-
-impl Handler<GetStatus> for Pool {
-    type Result = MessageResult<GetStatus>;
-
-    fn handle(&mut self, _: GetStatus, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(PoolStatus {
-            counts: self.machine.counts(),
-            late: self.agenda.late(),
-            outstanding: self.outstanding(),
-            sessions: self.machine.sessions(),
-            connections: self.connections.len(),
-            kv: self.replicas.iter().map(Replica::held).collect(),
-            verifiers: self
-                .machine
-                .activities()
-                .zip(&self.replicas)
-                .map(|(activity, replica)| VerifierStatus { activity, restarts: replica.restarts() })
-                .collect(),
-        })
-    }
-}
-
-impl Handler<Drain> for Pool {
-    type Result = MessageResult<Drain>;
-
-    fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) -> Self::Result {
-        let (drained, receiver) = oneshot::channel();
-        self.draining.push(drained);
-        self.happen(Input::Closing, ctx);
-        MessageResult(receiver)
-    }
-}
-
-impl Handler<Stop> for Pool {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
-        for (_, port) in std::mem::take(&mut self.connections) {
-            // A task that is ending by itself takes no farewell.
-            let _ = port.end.send(Goodbye::Closing);
-        }
-        for replica in &self.replicas {
-            replica.stop();
-        }
-        ctx.stop();
     }
 }
 

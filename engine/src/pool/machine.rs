@@ -23,7 +23,7 @@ use super::scale::Scaling;
 use super::sessions::Sessions;
 use super::settings::PoolSettings;
 use super::verifier::{Activity, Stage, Verifier};
-use crate::id::{PhaseId, VerifierId};
+use crate::id::{ConnectionId, PhaseId, VerifierId};
 use crate::kv::KvBook;
 use crate::record::{UploadCounts, VerifierRecord};
 use crate::time::{Span, Time};
@@ -101,6 +101,11 @@ impl PoolMachine {
         };
         (0..replicas).for_each(|index| machine.refresh(VerifierId(index)));
         machine
+    }
+
+    /// How many sessions a connection has open.
+    pub fn sessions_of(&self, connection: ConnectionId) -> u32 {
+        self.sessions.count_of(connection)
     }
 
     /// Where the uploads that arrived have ended so far; `sent` counts the arrivals.

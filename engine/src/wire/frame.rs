@@ -228,6 +228,9 @@ pub enum Goodbye {
     /// The pool is shutting down.
     #[error("the pool is closing")]
     Closing,
+    /// The pool was full, and the device had no session for a while.
+    #[error("the device had nothing to do, and another one needed its place")]
+    Idle,
 }
 
 impl Goodbye {
@@ -255,6 +258,7 @@ impl Goodbye {
             Goodbye::Full => 7,
             Goodbye::Closing => 8,
             Goodbye::Stranger => 9,
+            Goodbye::Idle => 10,
         }
     }
 }

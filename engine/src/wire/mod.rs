@@ -8,10 +8,12 @@
 //! handshake, and one that lies about it is told so.
 
 mod codec;
+mod door;
 mod frame;
 mod handshake;
 
 pub use codec::{FrameDecoder, Limits, WireError, encode};
+pub use door::{FirstAnswer, KEEPS_PLACE, MOST_HANDSHAKES, Places, first_answer};
 pub use frame::{
     AdmissionToken, ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome,
 };

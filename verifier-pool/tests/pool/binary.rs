@@ -16,14 +16,14 @@ use crate::common::direct::{judge, key, verdict};
 use crate::common::model::Random;
 use crate::common::world::run;
 
-fn pool() -> Command {
+pub(super) fn pool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_verifier-pool"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// A program that does not outlive its test.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -35,10 +35,16 @@ impl Drop for Running {
 /// Starts a pool and reads the line that it prints.
 fn start(arguments: &[&str]) -> (Running, String) {
     let mut running = Running(pool().args(arguments).spawn().expect("the program starts"));
+    let line = greeting(&mut running);
+    (running, line)
+}
+
+/// The line that a pool prints.
+pub(super) fn greeting(running: &mut Running) -> String {
     let mut line = String::new();
     let stdout = running.0.stdout.take().expect("piped");
     BufReader::new(stdout).read_line(&mut line).expect("a line");
-    (running, line.trim().to_owned())
+    line.trim().to_owned()
 }
 
 #[test]

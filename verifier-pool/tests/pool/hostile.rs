@@ -200,9 +200,9 @@ fn connections_beyond_the_limit_are_told() {
         let world = World::start(tiny(), |options| options.max_connections = 2).await;
         let first = Client::connect(&world).await;
         let _second = Client::connect(&world).await;
-        let (_endpoint, connection) =
-            dial(world.pool.local_addr(), world.pool.certificate_der(), Dial::default()).await.expect("a handshake");
-        assert_eq!(close_code(&connection).await, Some(Goodbye::Full.code()));
+        let mut beyond = Client::open(&world, Dial::default()).await;
+        beyond.say(&ClientFrame::Hello(hello(&world.model))).await;
+        assert_eq!(beyond.goodbye().await, (Vec::new(), Goodbye::Full));
         // A place that is given up is free again.
         first.connection.close(0_u32.into(), b"");
         world.until(|s| s.connections == 1).await;

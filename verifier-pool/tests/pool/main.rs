@@ -4,6 +4,7 @@
 mod common;
 
 mod binary;
+mod doors;
 mod faults;
 mod hostile;
 mod lifecycle;

@@ -1,0 +1,85 @@
+//! The connections that have greeted: their places and their queues of frames.
+
+use std::collections::BTreeMap;
+
+use specfleet_engine::id::ConnectionId;
+use specfleet_engine::time::Time;
+use specfleet_engine::wire::{Goodbye, Places, ServerFrame};
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::message::Port;
+
+/// See the module's documentation.
+pub(crate) struct Guests {
+    ports: BTreeMap<ConnectionId, Port>,
+    places: Places,
+}
+
+impl Guests {
+    /// Nobody yet; this many at a time.
+    pub(crate) fn new(most: usize) -> Guests {
+        Guests { ports: BTreeMap::new(), places: Places::new(most) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub(crate) fn contains(&self, connection: ConnectionId) -> bool {
+        self.ports.contains_key(&connection)
+    }
+
+    /// Lets a connection in, and says who was sent away for it. `is_idle`: whether a connection has no session.
+    pub(crate) fn enter(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        port: Port,
+        is_idle: impl Fn(ConnectionId) -> bool,
+    ) -> Result<Option<ConnectionId>, Goodbye> {
+        let leaving = self.places.enter(now, connection, is_idle)?;
+        if let Some(leaving) = leaving {
+            self.send_away(leaving, Goodbye::Idle);
+        }
+        self.ports.insert(connection, port);
+        Ok(leaving)
+    }
+
+    /// An upload of the connection was admitted, or one of its sessions has ended.
+    pub(crate) fn worked(&mut self, now: Time, connection: ConnectionId) {
+        self.places.worked(now, connection);
+    }
+
+    /// Queues a frame. `false`: the queue was full, and the connection is no guest from here on.
+    pub(crate) fn send(&mut self, connection: ConnectionId, frame: ServerFrame) -> bool {
+        let Some(port) = self.ports.get(&connection) else { return true };
+        match port.frames.try_send(frame) {
+            // A task that is ending will say so.
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+            Err(TrySendError::Full(_)) => {
+                self.send_away(connection, Goodbye::SlowReader);
+                false
+            }
+        }
+    }
+
+    /// The connection is gone.
+    pub(crate) fn leave(&mut self, connection: ConnectionId) -> Option<Port> {
+        self.places.leave(connection);
+        self.ports.remove(&connection)
+    }
+
+    fn send_away(&mut self, connection: ConnectionId, goodbye: Goodbye) {
+        if let Some(port) = self.leave(connection) {
+            // A task that is ending by itself takes no farewell.
+            let _ = port.end.send(goodbye);
+        }
+    }
+
+    /// Sends everybody away.
+    pub(crate) fn close(&mut self) {
+        while let Some((&connection, _)) = self.ports.first_key_value() {
+            self.send_away(connection, Goodbye::Closing);
+        }
+    }
+}

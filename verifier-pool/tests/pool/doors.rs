@@ -1,0 +1,190 @@
+//! What strangers can do at the door of the program `verifier-pool`, over UDP: whatever it is, honest devices do not notice.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use specfleet_engine::id::UploadId;
+use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, PROTOCOL_VERSION, ServerFrame};
+use specfleet_model::{Embedded, Model, Precision, Tokenizer};
+use tempfile::TempDir;
+
+use super::binary::{Running, greeting, pool};
+use crate::common::client::{Client, Dial, caller, dial};
+use crate::common::direct::{judge, key};
+use crate::common::model::Random;
+use crate::common::world::run;
+
+/// Places of a pool whose scenario has one device.
+const PLACES: usize = 17;
+
+/// How long a test waits for what must happen: far longer than any limit of the pool.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// The program, and what a device needs to know of it.
+struct Program {
+    _running: Running,
+    address: SocketAddr,
+    certificate: CertificateDer<'static>,
+    model: Model,
+    hello: Hello,
+    prompt: Vec<u32>,
+    _folder: TempDir,
+}
+
+impl Program {
+    /// For one device, and with more arguments.
+    fn start(arguments: &[&str]) -> Program {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = folder.path().join("pool.pem");
+        let file = pem.display().to_string();
+        let mut command = pool();
+        command.args(["--listen", "0", "--verifiers", "1", "--set", "run.devices=1", "--certificate-out", &file]);
+        command.args(arguments).stderr(Stdio::null());
+        let mut running = Running(command.spawn().expect("the program starts"));
+        let line = greeting(&mut running);
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next()).expect("an address");
+        let model = Model::embedded(Embedded::Verifier, Precision::Q8_0).expect("part of the binary");
+        let tokenizer = Tokenizer::embedded().expect("part of the binary");
+        Program {
+            address: address.parse().expect("an address"),
+            certificate: CertificateDer::from_pem_file(&pem).expect("the certificate"),
+            hello: Hello {
+                protocol: PROTOCOL_VERSION,
+                tokenizer: tokenizer.digest(),
+                vocab: model.shape().vocab as u32,
+                admission: AdmissionToken::NONE,
+            },
+            prompt: tokenizer.encode("Question: Tom has 3 apples.").expect("text"),
+            model,
+            _running: running,
+            _folder: folder,
+        }
+    }
+
+    /// Connects and greets; what the pool answers.
+    async fn knock(&self, how: Dial) -> (Client, Option<ServerFrame>) {
+        let (endpoint, connection) = dial(self.address, &self.certificate, how).await.expect("a handshake");
+        let mut client = Client::over(endpoint, connection, &self.model).await;
+        client.say(&ClientFrame::Hello(self.hello.clone())).await;
+        let answer = client.hear().await;
+        (client, answer)
+    }
+
+    /// Connects and must be welcome.
+    async fn enter(&self) -> Client {
+        let (client, answer) = self.knock(Dial::default()).await;
+        assert!(matches!(answer, Some(ServerFrame::Welcome(_))), "{answer:?}");
+        client
+    }
+
+    /// An upload in a session of this number, and its verdict.
+    async fn work(&self, client: &mut Client, session: u32) {
+        let vocab = self.model.shape().vocab;
+        client.upload(&judge(&mut Random(1), vocab, (session, 1), (0, &self.prompt), key(0, 0))).await;
+        client.verdict(UploadId(1)).await;
+    }
+}
+
+#[test]
+fn who_has_nothing_to_do_makes_room_for_a_newcomer() {
+    run(async {
+        let pool = Program::start(&[]);
+        let mut worker = pool.enter().await;
+        pool.work(&mut worker, 1).await;
+        // They keep their connections alive and never ask for anything, as long as the newcomer comes.
+        let mut strangers = Vec::new();
+        while strangers.len() < PLACES - 1 {
+            strangers.push(pool.enter().await);
+        }
+        let began = Instant::now();
+        let _newcomer = loop {
+            match pool.knock(Dial::default()).await {
+                (client, Some(ServerFrame::Welcome(_))) => break client,
+                (_, Some(ServerFrame::Goodbye(Goodbye::Full))) => {}
+                (_, other) => panic!("{other:?}"),
+            }
+            assert!(began.elapsed() < PATIENCE, "there is no place for it");
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        };
+        // The first of those that never had a session, and nobody else.
+        assert_eq!(strangers.remove(0).goodbye().await, (Vec::new(), Goodbye::Idle));
+        assert!(strangers.iter().all(|stranger| stranger.connection.close_reason().is_none()));
+        pool.work(&mut worker, 2).await;
+    });
+}
+
+/// First packets of handshakes, 40 a second, that reach the pool and are never followed up.
+struct Flood {
+    sent: Arc<AtomicUsize>,
+    calling: tokio::task::JoinHandle<()>,
+}
+
+impl Flood {
+    /// Packets are made by a client that calls a socket of ours, which hands the first of each call on.
+    fn start(pool: &Program) -> Flood {
+        let trap = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let called = trap.local_addr().expect("bound");
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (count, address) = (sent.clone(), pool.address);
+        trap.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
+        thread::spawn(move || {
+            let forger = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            let (mut packet, mut known) = ([0; 2048], BTreeSet::new());
+            // It ends when nobody has called for a while.
+            while let Ok((length, _)) = trap.recv_from(&mut packet) {
+                // A long header: flags, version, length of the connection's name, the name.
+                let name = packet[6..6 + usize::from(packet[5])].to_vec();
+                if known.insert(name) && forger.send_to(&packet[..length], address).is_ok() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        let endpoint = caller(&pool.certificate, Dial::default());
+        let calling = actix::spawn(async move {
+            let mut calls = Vec::new();
+            loop {
+                calls.push(endpoint.connect(called, "localhost").expect("an address"));
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        });
+        Flood { sent, calling }
+    }
+
+    async fn until(&self, count: usize) {
+        let began = Instant::now();
+        while self.sent.load(Ordering::SeqCst) < count {
+            assert!(began.elapsed() < PATIENCE, "{} packets", self.sent.load(Ordering::SeqCst));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.calling.abort();
+    }
+}
+
+#[test]
+fn first_packets_that_nobody_follows_up_keep_nobody_out() {
+    run(async {
+        let pool = Program::start(&[]);
+        let flood = Flood::start(&pool);
+        flood.until(2 * PLACES).await;
+        let mut newcomers = Vec::new();
+        for _ in 0..15 {
+            newcomers.push(pool.enter().await);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(newcomers.iter().all(|newcomer| newcomer.connection.close_reason().is_none()));
+        assert!(!flood.calling.is_finished());
+        pool.work(&mut newcomers[0], 1).await;
+    });
+}
