@@ -1,24 +1,27 @@
-//! The connections that have greeted: their places and their queues of frames.
+//! The connections that have greeted: their places, their queues of frames, and what was refused to them.
 
 use std::collections::BTreeMap;
 
-use specfleet_engine::id::ConnectionId;
+use specfleet_engine::id::{ConnectionId, UploadId};
+use specfleet_engine::pool::{RefuseReason, SessionKey};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{Goodbye, Places, ServerFrame};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::message::Port;
+use crate::refusals::Refusals;
 
 /// See the module's documentation.
 pub(crate) struct Guests {
     ports: BTreeMap<ConnectionId, Port>,
     places: Places,
+    refusals: Refusals,
 }
 
 impl Guests {
     /// Nobody yet; this many at a time.
     pub(crate) fn new(most: usize) -> Guests {
-        Guests { ports: BTreeMap::new(), places: Places::new(most) }
+        Guests { ports: BTreeMap::new(), places: Places::new(most), refusals: Refusals::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -50,6 +53,13 @@ impl Guests {
         self.places.worked(now, connection);
     }
 
+    /// An upload was refused; of a connection that is gone nobody asks why.
+    pub(crate) fn refused(&mut self, session: SessionKey, upload: UploadId, reason: RefuseReason) {
+        if self.contains(session.connection) {
+            self.refusals.add(session, upload, reason);
+        }
+    }
+
     /// Queues a frame. `false`: the queue was full, and the connection is no guest from here on.
     pub(crate) fn send(&mut self, connection: ConnectionId, frame: ServerFrame) -> bool {
         let Some(port) = self.ports.get(&connection) else { return true };
@@ -66,6 +76,7 @@ impl Guests {
     /// The connection is gone.
     pub(crate) fn leave(&mut self, connection: ConnectionId) -> Option<Port> {
         self.places.leave(connection);
+        self.refusals.end(connection);
         self.ports.remove(&connection)
     }
 

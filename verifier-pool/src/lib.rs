@@ -35,6 +35,7 @@ mod message;
 mod metering;
 mod options;
 mod pool_actor;
+mod refusals;
 mod replica;
 mod scenario;
 mod status;

@@ -18,7 +18,7 @@ use specfleet_timer::Timer;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::field::Empty;
-use tracing::{Span, debug, debug_span, info, warn};
+use tracing::{Span, debug, debug_span, warn};
 
 use crate::guests::Guests;
 use crate::judge::ItemAnswer;
@@ -192,7 +192,7 @@ impl Pool {
                 if cargo.upload.take().is_none() {
                     self.store.drop_upload(session, upload);
                 }
-                info!(connection = session.connection.0, session = session.session, upload = upload.0, reason = %reason, "refused");
+                self.guests.refused(session, upload, reason);
                 self.agenda.answered(session.connection);
                 let frame = ServerFrame::Refused { session: session.session, upload, reason, retry_after, price };
                 self.send_frame(session.connection, frame)

@@ -1,8 +1,9 @@
 //! What strangers can do at the door of the program `verifier-pool`, over UDP: whatever it is, honest devices do not notice.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,13 +12,14 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, PROTOCOL_VERSION, ServerFrame};
+use specfleet_engine::pool::RefuseReason;
+use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, Job, PROTOCOL_VERSION, ServerFrame, Upload};
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 use tempfile::TempDir;
 
 use super::binary::{Running, greeting, pool};
 use crate::common::client::{Client, Dial, caller, dial};
-use crate::common::direct::{judge, key};
+use crate::common::direct::{judge, key, upload_of};
 use crate::common::model::Random;
 use crate::common::world::run;
 
@@ -35,6 +37,7 @@ struct Program {
     model: Model,
     hello: Hello,
     prompt: Vec<u32>,
+    said: PathBuf,
     _folder: TempDir,
 }
 
@@ -42,11 +45,11 @@ impl Program {
     /// For one device, and with more arguments.
     fn start(arguments: &[&str]) -> Program {
         let folder = tempfile::tempdir().expect("a folder");
-        let pem = folder.path().join("pool.pem");
+        let (pem, said) = (folder.path().join("pool.pem"), folder.path().join("said"));
         let file = pem.display().to_string();
         let mut command = pool();
         command.args(["--listen", "0", "--verifiers", "1", "--set", "run.devices=1", "--certificate-out", &file]);
-        command.args(arguments).stderr(Stdio::null());
+        command.args(arguments).stderr(fs::File::create(&said).expect("writable"));
         let mut running = Running(command.spawn().expect("the program starts"));
         let line = greeting(&mut running);
         let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next()).expect("an address");
@@ -63,6 +66,7 @@ impl Program {
             },
             prompt: tokenizer.encode("Question: Tom has 3 apples.").expect("text"),
             model,
+            said,
             _running: running,
             _folder: folder,
         }
@@ -89,6 +93,25 @@ impl Program {
         let vocab = self.model.shape().vocab;
         client.upload(&judge(&mut Random(1), vocab, (session, 1), (0, &self.prompt), key(0, 0))).await;
         client.verdict(UploadId(1)).await;
+    }
+
+    /// What it has written to standard error.
+    fn said(&self) -> String {
+        fs::read_to_string(&self.said).expect("text")
+    }
+}
+
+/// An upload that says of itself that it builds on a thousand tokens, in a session that nobody knows.
+fn unfounded() -> Upload {
+    upload_of(7, 7, 1_000, &[1], key(0, 0), Job::Write { limit: 1 })
+}
+
+/// Sends [`unfounded`] and returns the price in its refusal.
+async fn refused(client: &mut Client) -> f32 {
+    client.upload(&unfounded()).await;
+    match client.hear().await {
+        Some(ServerFrame::Refused { reason: RefuseReason::UnknownBase, price, .. }) => price,
+        other => panic!("not refused: {other:?}"),
     }
 }
 
@@ -186,5 +209,27 @@ fn first_packets_that_nobody_follows_up_keep_nobody_out() {
         assert!(newcomers.iter().all(|newcomer| newcomer.connection.close_reason().is_none()));
         assert!(!flood.calling.is_finished());
         pool.work(&mut newcomers[0], 1).await;
+    });
+}
+
+#[test]
+fn a_flood_of_refused_uploads_is_two_lines_of_the_log() {
+    const FLOOD: usize = 2_000;
+    run(async {
+        let pool = Program::start(&["--log", "info"]);
+        let mut client = pool.enter().await;
+        for _ in 0..FLOOD {
+            refused(&mut client).await;
+        }
+        client.connection.close(0_u32.into(), b"");
+        let began = Instant::now();
+        while !pool.said().contains("refused in all") {
+            assert!(began.elapsed() < PATIENCE, "{}", pool.said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let said = pool.said();
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("refused")).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[1].contains(&format!("refused={FLOOD}")), "{lines:?}");
     });
 }
