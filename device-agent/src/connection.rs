@@ -158,6 +158,7 @@ fn goodbye_of(code: u64) -> Option<Goodbye> {
         Goodbye::Full,
         Goodbye::Closing,
         Goodbye::Idle,
+        Goodbye::SlowWriter,
     ]
     .into_iter()
     .find(|goodbye| u64::from(goodbye.code()) == code)

@@ -19,6 +19,10 @@ const QUEUE: usize = 64;
 /// Most bytes taken from a stream at a time.
 const PIECE: usize = 64 * 1024;
 
+/// How long a frame that was begun may take to be complete, and how long a device may take none of what it is sent. The longest
+/// frames have a few megabytes, and an honest device that writes or reads as slowly as this is of no use to anybody.
+const FRAME_TIME: Duration = Duration::from_secs(20);
+
 /// How long a device gets to take its last frames.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -189,15 +193,26 @@ impl Reader {
         }
     }
 
-    /// The next frame.
+    /// The next frame. One of which a part is here must be complete within [`FRAME_TIME`].
     async fn next(&mut self) -> Result<ClientFrame, Ending> {
+        // It counts from here: while the pool takes its time over the frame before, nothing is read, and what has come of the
+        // next one meanwhile is not late.
+        let mut limit = None;
         loop {
             match self.frames.next_frame() {
                 Ok(Some((frame, _))) => return Ok(frame),
                 Ok(None) => {}
                 Err(_) => return Err(Ending::Goodbye(Goodbye::Malformed)),
             }
-            match self.recv.read_chunk(PIECE, true).await {
+            if self.frames.is_within_frame() {
+                limit.get_or_insert_with(|| Instant::now() + FRAME_TIME);
+            }
+            let read = self.recv.read_chunk(PIECE, true);
+            let read = match limit {
+                None => read.await,
+                Some(limit) => timeout_at(limit, read).await.map_err(|_| Ending::Goodbye(Goodbye::SlowWriter))?,
+            };
+            match read {
                 Ok(Some(chunk)) => self.frames.push(&chunk.bytes),
                 Ok(None) => {
                     let whole = self.frames.finish().is_ok();
@@ -221,8 +236,8 @@ impl Outgoing {
     /// Writes every frame that comes through the queue.
     async fn write_all(&mut self, queue: &mut mpsc::Receiver<ServerFrame>) -> Ending {
         loop {
-            if self.flush().await.is_err() {
-                return Ending::Lost;
+            if let Err(ending) = self.flush().await {
+                return ending;
             }
             match queue.recv().await {
                 Some(frame) => self.add(&frame),
@@ -239,9 +254,11 @@ impl Outgoing {
     }
 
     /// Writes what there is. Cancelling it loses nothing: each write reports what it took.
-    async fn flush(&mut self) -> Result<(), quinn::WriteError> {
+    async fn flush(&mut self) -> Result<(), Ending> {
         while self.written < self.buffer.len() {
-            self.written += self.send.write(&self.buffer[self.written..]).await?;
+            let write = timeout(FRAME_TIME, self.send.write(&self.buffer[self.written..]));
+            let written = write.await.map_err(|_| Ending::Goodbye(Goodbye::SlowReader))?;
+            self.written += written.map_err(|_| Ending::Lost)?;
         }
         self.buffer.clear();
         self.written = 0;
@@ -249,7 +266,7 @@ impl Outgoing {
     }
 
     /// Writes what there is, ends the stream and waits until the device has it all.
-    async fn finish(&mut self) -> Result<(), quinn::WriteError> {
+    async fn finish(&mut self) -> Result<(), Ending> {
         self.flush().await?;
         if self.send.finish().is_ok() {
             // The error is a connection that is gone.

@@ -19,7 +19,9 @@
 //!   or the newcomer hears `Goodbye::Full`. Handshakes are counted apart (`specfleet_engine::wire::MOST_HANDSHAKES`).
 //! * bytes from a device: QUIC stream windows, then one frame of at most `Limits::frame_bytes`. A connection task hands
 //!   frames over one at a time and waits for the mailbox of the pool, so a busy pool slows its devices down.
-//! * frames to a device: a queue of its own; past it `Goodbye::SlowReader`.
+//! * frames to a device: a queue of its own; past it, or when nothing of it can be written for a while,
+//!   `Goodbye::SlowReader`.
+//! * a frame from a device: what is begun must be completed in a while; past it `Goodbye::SlowWriter`.
 //! * work: the machine's queue; past it a typed refusal.
 //! * a verifier's orders: one message under way; what gathers meanwhile is at most one batch, and one "free this
 //!   cache" per cache it holds.

@@ -108,6 +108,11 @@ impl<F: DeserializeOwned> FrameDecoder<F> {
         Ok(Some((frame, HEADER + bytes)))
     }
 
+    /// Whether a part of a frame is here that no whole one has been made of yet.
+    pub fn is_within_frame(&self) -> bool {
+        self.buffer.len() > self.read
+    }
+
     /// Call when the stream has ended: an error if that was in the middle of a frame.
     pub fn finish(&self) -> Result<(), WireError> {
         match self.buffer.len() - self.read {
@@ -136,10 +141,12 @@ mod tests {
         for (at, byte) in bytes.iter().enumerate() {
             assert_eq!(decoder.next_frame(), Ok(None));
             assert_eq!(decoder.finish().is_ok(), at == 0);
+            assert_eq!(decoder.is_within_frame(), at > 0);
             decoder.push(&[*byte]);
         }
         assert_eq!(decoder.next_frame(), Ok(Some((frame, length))));
         assert_eq!(decoder.finish(), Ok(()));
+        assert!(!decoder.is_within_frame());
     }
 
     #[test]

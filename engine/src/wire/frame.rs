@@ -231,6 +231,9 @@ pub enum Goodbye {
     /// The pool was full, and the device had no session for a while.
     #[error("the device had nothing to do, and another one needed its place")]
     Idle,
+    /// A frame was begun and not completed in time.
+    #[error("the device takes too long over a frame")]
+    SlowWriter,
 }
 
 impl Goodbye {
@@ -259,6 +262,7 @@ impl Goodbye {
             Goodbye::Closing => 8,
             Goodbye::Stranger => 9,
             Goodbye::Idle => 10,
+            Goodbye::SlowWriter => 11,
         }
     }
 }

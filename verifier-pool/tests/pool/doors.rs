@@ -18,7 +18,7 @@ use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 use tempfile::TempDir;
 
 use super::binary::{Running, greeting, pool};
-use crate::common::client::{Client, Dial, caller, dial};
+use crate::common::client::{Client, Dial, caller, close_code, dial};
 use crate::common::direct::{judge, key, upload_of};
 use crate::common::model::Random;
 use crate::common::world::run;
@@ -231,5 +231,33 @@ fn a_flood_of_refused_uploads_is_two_lines_of_the_log() {
         let lines: Vec<&str> = said.lines().filter(|line| line.contains("refused")).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[1].contains(&format!("refused={FLOOD}")), "{lines:?}");
+    });
+}
+
+#[test]
+fn frames_and_answers_that_make_no_progress_end_their_connection() {
+    run(async {
+        let pool = Program::start(&[]);
+        let mut bystander = pool.enter().await;
+        // A byte a second of a frame of 200 bytes.
+        let mut writer = pool.enter().await;
+        writer.say_bytes(&[200, 0, 0, 0]).await;
+        let writing = writer.connection.clone();
+        let dribble = async {
+            while writer.send.write_all(&[0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        // Fewer answers than wait in a queue, more than it lets the pool send.
+        let (mut reader, answer) = pool.knock(Dial { window: 64, ..Dial::default() }).await;
+        assert!(matches!(answer, Some(ServerFrame::Welcome(_))), "{answer:?}");
+        for _ in 0..20 {
+            reader.upload(&unfounded()).await;
+        }
+        let ((), written, read) = tokio::join!(dribble, close_code(&writing), close_code(&reader.connection));
+        assert_eq!(written, Some(Goodbye::SlowWriter.code()));
+        assert_eq!(read, Some(Goodbye::SlowReader.code()));
+        // Silence between frames is no progress either, and nobody minds.
+        pool.work(&mut bystander, 1).await;
     });
 }
