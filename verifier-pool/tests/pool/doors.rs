@@ -213,6 +213,26 @@ fn first_packets_that_nobody_follows_up_keep_nobody_out() {
 }
 
 #[test]
+fn what_is_refused_moves_no_price() {
+    run(async {
+        // Nothing that one device can do is more than the whole load.
+        let price = ["pool.price_step=1", "pool.price_target_load=1", "pool.price_period_ms=10"];
+        let pool = Program::start(&price.map(|key| ["--set", key]).concat());
+        let mut client = pool.enter().await;
+        // The pool learns what it can do in a period.
+        pool.work(&mut client, 1).await;
+        let began = Instant::now();
+        for _ in 0..400 {
+            assert_eq!(refused(&mut client).await, 0.0);
+        }
+        // Over several periods, or it could not have moved.
+        while began.elapsed() < Duration::from_millis(100) {
+            assert_eq!(refused(&mut client).await, 0.0);
+        }
+    });
+}
+
+#[test]
 fn a_flood_of_refused_uploads_is_two_lines_of_the_log() {
     const FLOOD: usize = 2_000;
     run(async {
