@@ -17,6 +17,7 @@ mod host_timed;
 mod number;
 mod pareto;
 mod passes;
+mod pool_account;
 mod rate;
 mod sketch;
 mod statistic;
@@ -41,6 +42,7 @@ pub use frontier::{
 pub use host_timed::is_host_timed;
 pub use pareto::pareto;
 pub use passes::{Crossed, CrossedDifference, MeanInterval, Over};
+pub use pool_account::{PoolAccount, Unpaid};
 pub use rate::{Rate, RateBuilder};
 pub use sketch::{RELATIVE_ERROR, Sketch};
 pub use statistic::{Statistic, UnknownStatistic, full_metric_name, nearest_metrics, value_of};

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use specfleet_analysis::check_energy_closes;
-use specfleet_ledger::{LedgerError, RunReader, Verified};
+use specfleet_analysis::{PoolAccount, check_energy_closes};
+use specfleet_ledger::{LedgerError, RunReader, RunState, Verified};
 
 use crate::error::Error;
+use crate::results::unpaid;
 
 /// Contradictions and books that a message lists; the others are counted.
 const LISTED: usize = 20;
@@ -52,16 +53,24 @@ pub fn check(run_dir: &Path) -> Result<Checked, Error> {
     let reader = RunReader::open(run_dir)?;
     let stored = reader.verify()?;
     let (mut books, mut generations) = (Vec::new(), 0);
+    let mut account = PoolAccount::default();
     // What cannot be read was found above.
     for record in reader.generations().flatten() {
         let Ok(rounds) = reader.rounds(record.id) else { continue };
         generations += 1;
+        account.generation(&record);
         if let Err(imbalance) = check_energy_closes(&record, &rounds, reader.meta().accounting) {
             let id = record.id;
             let method = reader.meta().methods.get(usize::from(id.method)).map_or("?", |method| &method.name);
             let pass = if reader.meta().passes() > 1 { format!(", pass {}", id.pass) } else { String::new() };
             books.push(format!("{method}, prompt {}, repetition {}{pass}: {imbalance}", id.prompt, id.repetition));
         }
+    }
+    reader.batches().flatten().for_each(|batch| account.batch(&batch));
+    let meta = reader.meta();
+    let whole = stored.is_sound() && meta.state == RunState::Completed && reader.open_generations().is_empty();
+    if whole {
+        books.extend(unpaid(meta, &account));
     }
     Ok(Checked { stored, books, generations })
 }

@@ -6,9 +6,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use specfleet_analysis::{GenerationView, RunHeader, Summary, SummaryBuilder, exact_match, rouge_l};
+use specfleet_analysis::{GenerationView, PoolAccount, RunHeader, Summary, SummaryBuilder, exact_match, rouge_l};
 use specfleet_engine::id::GenerationId;
-use specfleet_engine::record::{AuditRecord, FinishReason, GenerationRecord, RoundRecord, Source};
+use specfleet_engine::record::{ACCOUNTING, AuditRecord, FinishReason, GenerationRecord, RoundRecord, Source};
 use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState};
 use specfleet_model::Tokenizer;
 
@@ -82,6 +82,17 @@ pub(crate) fn shortfalls(missing: usize, open: usize, state: &RunState) -> Vec<S
     [missing, open, end].into_iter().flatten().collect()
 }
 
+/// What of the pool's work was not paid for, in words; nothing where the stored rows do not say it: of devices that are kept in
+/// part, of an older accounting, of an import that holds generations alone.
+pub(crate) fn unpaid(meta: &Meta, account: &PoolAccount) -> Vec<String> {
+    let in_part = matches!(meta.kind, RunKind::Simulated { keep_every: 2.., .. });
+    let alone = meta.imported_from.is_some() && !account.has_batches();
+    if in_part || alone || meta.accounting != ACCOUNTING {
+        return Vec::new();
+    }
+    account.problems(&meta.methods, meta.passes())
+}
+
 /// Sums up the run in `run_dir`; with `out`, also writes `generations.jsonl`, `summary.json`, `paired.json` and
 /// `run.json` there.
 pub fn results(
@@ -96,12 +107,14 @@ pub fn results(
     let mut summary = SummaryBuilder::new(header(meta), &meta.methods, &meta.data_sets);
     let mut lines = out.map(Lines::create).transpose()?;
     let mut pairing = Pairing::default();
+    let mut account = PoolAccount::default();
     let jobs: BTreeMap<(u32, u16), &Job> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
     let audits: BTreeMap<GenerationId, AuditRecord> =
         reader.audits().map(|audit| audit.map(|audit| (audit.id, audit))).collect::<Result<_, _>>()?;
     for record in reader.generations() {
         let record = record?;
         let rounds = reader.rounds(record.id)?;
+        account.generation(&record);
         let Some(job) = jobs.get(&(record.id.prompt, record.id.repetition)) else { continue };
         let text = tokenizer.decode(&record.tokens)?;
         let exact_match = job.reference.as_deref().and_then(|reference| exact_match(&text, reference));
@@ -121,7 +134,9 @@ pub fn results(
         }
     }
     for batch in reader.batches() {
-        if let Err(error) = summary.batch(&batch?) {
+        let batch = batch?;
+        account.batch(&batch);
+        if let Err(error) = summary.batch(&batch) {
             summary.problem(error.to_string());
         }
     }
@@ -130,6 +145,19 @@ pub fn results(
             summary.problem(error.to_string());
         }
     }
+    reasons(&reader, work, problems, &account).into_iter().for_each(|reason| summary.problem(reason));
+    let summary = summary.finish();
+    let names: Vec<&str> = meta.methods.iter().map(|method| method.name.as_str()).collect();
+    let comparisons = pairing.compare(&names, &Runs::of(meta));
+    if let Some(lines) = lines {
+        lines.finish(meta, &summary, &comparisons)?;
+    }
+    Ok((summary, comparisons))
+}
+
+/// Why the figures of a run cannot be trusted, beside generations whose books do not close.
+fn reasons(reader: &RunReader, work: &Work, problems: &[String], account: &PoolAccount) -> Vec<String> {
+    let meta = reader.meta();
     let missing = if work.all_asked {
         (work.jobs.len() * meta.methods.len() * usize::from(meta.passes())).saturating_sub(reader.closed_generations())
     } else {
@@ -140,20 +168,14 @@ pub fn results(
         RunState::Failed { reason } if problems.contains(reason) => &RunState::Completed,
         state => state,
     };
-    shortfalls(missing, reader.open_generations().len(), state).into_iter().for_each(|reason| summary.problem(reason));
-    for damage in reader.damaged() {
-        summary.problem(damage.to_string());
+    let mut reasons = shortfalls(missing, reader.open_generations().len(), state);
+    reasons.extend(reader.damaged().iter().map(ToString::to_string));
+    reasons.extend_from_slice(problems);
+    // Of a run that is not whole, what is missing in the account is what is missing in the run.
+    if reasons.is_empty() {
+        reasons = unpaid(meta, account);
     }
-    for problem in problems {
-        summary.problem(problem.clone());
-    }
-    let summary = summary.finish();
-    let names: Vec<&str> = meta.methods.iter().map(|method| method.name.as_str()).collect();
-    let comparisons = pairing.compare(&names, &Runs::of(meta));
-    if let Some(lines) = lines {
-        lines.finish(meta, &summary, &comparisons)?;
-    }
-    Ok((summary, comparisons))
+    reasons
 }
 
 fn line<'a>(

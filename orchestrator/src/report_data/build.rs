@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use specfleet_analysis::{
-    ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, Quantiles, RateBuilder, RoundPlace,
-    Samples, Scores, Stretches, Summary, SummaryError, pareto,
+    ANSWER_BIN, MethodFigures as Collected, Metric, Metrics, PiecewiseSummary, PoolAccount, Quantiles, RateBuilder,
+    RoundPlace, Samples, Scores, Stretches, Summary, SummaryError, pareto,
 };
 use specfleet_engine::calibration::Calibration;
 use specfleet_engine::disturbance;
@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::opened::OpenedRuns;
 use crate::paired::{Pairing, Runs};
 use crate::report::{COLUMNS, Column, POOL_COLUMNS, is_shown};
-use crate::results::{header, shortfalls};
+use crate::results::{header, shortfalls, unpaid};
 use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun};
 use crate::work::all_asked;
 
@@ -241,6 +241,12 @@ fn problems(run: &StoredRun) -> Vec<String> {
     let asked = asked.and(run.requests()).map_or(0, |requests| requests as usize * phases);
     let open = if whole { run.reader.open_generations().len() } else { 0 };
     problems.extend(shortfalls(asked.saturating_sub(run.generations.len()), open, &run.meta().state));
+    if problems.is_empty() {
+        let mut account = PoolAccount::default();
+        run.generations.iter().for_each(|generation| account.generation(generation));
+        run.reader.batches().flatten().for_each(|batch| account.batch(&batch));
+        problems = unpaid(run.meta(), &account);
+    }
     problems
 }
 

@@ -11,6 +11,7 @@ mod common;
 #[path = "../../../ledger/tests/common/damage.rs"]
 mod damage;
 mod deterministic;
+mod doors;
 mod emulated;
 mod exports;
 mod faults;
