@@ -103,6 +103,22 @@ pub enum Error {
         /// What happened to it.
         source: AgentError,
     },
+    /// A device that has found no way into the pool.
+    #[error("device {device} has not reached the pool in {seconds} s: {why}")]
+    Unreachable {
+        /// Its number.
+        device: u32,
+        /// How long it has tried.
+        seconds: f64,
+        /// What came of its last attempt.
+        why: String,
+    },
+    /// A pool that wants certificates of devices that have none.
+    #[error(
+        "pool.tls.client_authority: the devices of a run have no certificates; leave it out, for the pool of a run lets in \
+         its own devices alone, or start verifier-pool with it"
+    )]
+    ClientAuthority,
     /// The run store.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -247,6 +263,7 @@ impl Error {
             | Error::Folder { .. }
             | Error::TooManyDevices { .. }
             | Error::TooManyVerifiers { .. }
+            | Error::ClientAuthority
             | Error::RealTime { .. }
             | Error::Address { .. }
             | Error::Listen { .. }
@@ -275,6 +292,7 @@ impl Error {
             Error::Interrupted(_) => specfleet_signals::exit_code(),
             Error::DrafterMemory { .. }
             | Error::Agent { .. }
+            | Error::Unreachable { .. }
             | Error::Ledger(_)
             | Error::Export(_)
             | Error::Output { .. }

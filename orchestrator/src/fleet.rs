@@ -1,13 +1,15 @@
 //! The fleet: one method's devices, connected, given their prompts as the load says, and dismissed.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
 use actix::prelude::Request;
 use device_agent::{
-    AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, Leave, Ready, Timer,
+    AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, LastLinkError, Leave,
+    Ready, Timer,
 };
 use specfleet_config::Settings;
 use specfleet_engine::device::DeviceSettings;
@@ -19,6 +21,7 @@ use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::ModelError;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::pair::Pair;
@@ -34,6 +37,21 @@ const WAVE: usize = 64;
 /// Events that may wait to be dispatched; a device whose event waits has nothing else to do.
 const EVENTS: usize = 1024;
 
+/// How long a device may take to be ready after the one before it. A pool that has a place answers within milliseconds, so what
+/// takes longer is something that the user has to know of.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// After this the user is told what is waited for.
+    pub say_after: Duration,
+    /// After this the run ends.
+    pub end_after: Duration,
+}
+
+impl Patience {
+    /// That of a run.
+    pub const OF_A_RUN: Patience = Patience { say_after: Duration::from_secs(10), end_after: Duration::from_secs(60) };
+}
+
 /// What all fleets of a run share.
 pub struct Shared {
     /// The pair.
@@ -48,6 +66,8 @@ pub struct Shared {
     pub origin: Instant,
     /// What lets its devices into the pool.
     pub admission: AdmissionToken,
+    /// How long its devices may take to get there.
+    pub patience: Patience,
 }
 
 /// What a device reports to the dispatcher; `at` by the device's clock, where that is not the host's.
@@ -87,7 +107,8 @@ impl<'a> Turn<'a> {
         for wave in present.chunks(WAVE) {
             let started = wave.iter().map(|&device| fleet.switch_on(device)).collect::<Result<Vec<_>, Error>>()?;
             for (&number, device) in wave.iter().zip(started) {
-                ready(device.send(Ready), number).await?;
+                let asked = device.send(Ready);
+                reach_pool(device, asked, fleet.waiting(number)).await?;
             }
         }
         Ok(fleet)
@@ -167,9 +188,10 @@ impl<'a> Fleet<'a> {
                 // One that was assembled has been ready since before the phase began.
                 let at = self.on_own_clock(number, start).filter(|_| self.devices.contains_key(&number));
                 // Sent now, not when the task below runs: no later message may overtake it.
-                let asked = self.switch_on(number)?.send(Ready);
+                let device = self.switch_on(number)?;
+                let (asked, waiting) = (device.send(Ready), self.waiting(number));
                 actix::spawn(async move {
-                    let event = match ready(asked, number).await {
+                    let event = match reach_pool(device, asked, waiting).await {
                         Ok(()) => Ok(Happened { at, event: Event::Ready(number) }),
                         // It was told to leave before it was ready.
                         Err(Error::Agent { source: AgentError::Left, .. }) => return,
@@ -246,6 +268,11 @@ impl<'a> Fleet<'a> {
         Ok(device)
     }
 
+    /// How the device is waited for. Outages of an emulated link last as long as the scenario says, so they end no run.
+    fn waiting(&self, number: DeviceId) -> Waiting {
+        Waiting { number, patience: self.shared.patience, for_ever: self.part(number).outages.is_some() }
+    }
+
     /// How many jobs the device does one after another.
     fn in_a_row(&self, device: DeviceId) -> u32 {
         let without_pause = matches!(&self.turn.settings.load, Load::Closed { think } if *think == Span::ZERO);
@@ -276,6 +303,40 @@ impl<'a> Fleet<'a> {
         }
         self.shared.connector.drain().await;
     }
+}
+
+/// A device that is waited for.
+struct Waiting {
+    number: DeviceId,
+    patience: Patience,
+    /// Whether it may take as long as it likes.
+    for_ever: bool,
+}
+
+/// Waits until the device is ready, and says after a while what it is that it waits for.
+async fn reach_pool(device: Addr<Device>, asked: Request<Device, Ready>, waiting: Waiting) -> Result<(), Error> {
+    let Waiting { number, patience: Patience { say_after, end_after }, for_ever } = waiting;
+    let mut reached = pin!(ready(asked, number));
+    if let Ok(outcome) = timeout(say_after, &mut reached).await {
+        return outcome;
+    }
+    specfleet_logs::say!("waiting for device {} to reach the pool: {}", number.0, obstacle(&device).await);
+    if for_ever {
+        return reached.await;
+    }
+    match timeout(end_after.saturating_sub(say_after), reached).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let why = obstacle(&device).await;
+            Err(Error::Unreachable { device: number.0, seconds: end_after.as_secs_f64(), why })
+        }
+    }
+}
+
+/// What keeps the device from the pool.
+async fn obstacle(device: &Addr<Device>) -> String {
+    let last = device.send(LastLinkError).await.ok().flatten();
+    last.map_or("it has had no answer yet".to_owned(), |error| error.to_string())
 }
 
 async fn ready(asked: Request<Device, Ready>, number: DeviceId) -> Result<(), Error> {

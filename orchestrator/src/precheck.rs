@@ -52,6 +52,10 @@ pub fn virtual_time(settings: &Settings) -> Result<(), Error> {
 
 /// Refuses a port that is taken, certificates that cannot be used and folders that cannot be written.
 pub fn places(settings: &Settings, ledger: &Path, out: Option<&Path>) -> Result<(), Error> {
+    let tls = settings.pool.tls.as_ref();
+    if tls.is_some_and(|files| files.client_authority.is_some()) {
+        return Err(Error::ClientAuthority);
+    }
     port_is_free(settings)?;
     TlsOptions::from_settings(&settings.pool).check()?;
     folders(ledger, out)

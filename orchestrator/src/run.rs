@@ -20,7 +20,7 @@ use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 
 use crate::audit::{Audited, Case};
 use crate::error::Error;
-use crate::fleet::{Shared, Turn};
+use crate::fleet::{Patience, Shared, Turn};
 use crate::host::HostWatch;
 use crate::inputs::inputs;
 use crate::methods::{Calibrations, Resolved};
@@ -221,6 +221,9 @@ async fn drive(
         Ok(pool) => pool,
         Err(error) => return (Err(error.into()), Disturbed::default()),
     };
+    if let Some(warning) = exposed(pool.local_addr()) {
+        specfleet_logs::say!("{warning}");
+    }
     let (injected, watch_injected) = watch::channel(0);
     let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
     let asking = actix::spawn(ask(pool.clone(), told));
@@ -280,6 +283,7 @@ async fn phases(
         timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
         origin,
         admission,
+        patience: Patience::OF_A_RUN,
     };
     let methods = &resolved.methods;
     for pass in 0..settings.run.warmup {
@@ -333,6 +337,17 @@ fn unheard() -> mpsc::Sender<DeviceEvent> {
     let (events, mut heard) = mpsc::channel(64);
     actix::spawn(async move { while heard.recv().await.is_some() {} });
     events
+}
+
+/// A line for a pool that other machines can reach; `None` on the loopback.
+fn exposed(address: SocketAddr) -> Option<String> {
+    let text = || {
+        format!(
+            "warning: the pool listens at {address}, where other machines reach it; it works for this run alone, but anybody \
+             can knock"
+        )
+    };
+    (!address.ip().is_loopback()).then(text)
 }
 
 /// Where the fleet finds a pool that listens here: one that listens everywhere is reached by the loopback.

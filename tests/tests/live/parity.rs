@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use device_agent::DeviceEvent;
-use specfleet::fleet::{Shared, Turn};
+use specfleet::fleet::{Patience, Shared, Turn};
 use specfleet::progress::{Progress, Ui};
 use specfleet::simulate::{SimulateOptions, Source, simulate};
 use specfleet_config::Settings;
@@ -117,6 +117,7 @@ async fn live(settings: &Settings, source: &Source) -> Records {
         timer: live.timer.clone(),
         origin: live.origin,
         admission: specfleet_engine::wire::AdmissionToken::NONE,
+        patience: Patience::OF_A_RUN,
     };
     let progress = Progress::new(Ui::None);
     for (index, method) in source.resolved.methods.iter().enumerate() {
