@@ -148,6 +148,18 @@ impl Place {
     }
 }
 
+/// What `look` finds, as soon as it finds anything.
+pub(crate) fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing in a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Changes a run's `meta.json` as a program would that knows of its checksum.
 pub(crate) fn put_meta(path: &Path, meta: &Value) {
     let mut meta = meta.clone();

@@ -278,6 +278,23 @@ fn calibration_keeps_to_its_memory() {
     let (code, text, plenty) = calibrate("512");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("calibration follows 32 texts at a time, for which it takes up to "), "{text}");
+    // One that is kept and was changed is computed again, and one that was not is taken.
+    let place = Place::new();
+    let keys = ["--set", "calibration.prompts=5", "--methods", "ui-hlm", "--prompts", "1"];
+    let command = [&["simulate", "--ledger", "runs", "--ui", "plain"], &FIXED[..], &keys].concat();
+    let again = || said(&place.command(&command).output().expect("the binary runs"));
+    let calibrates = |text: &str| text.contains("calibrating this pair");
+    assert!(calibrates(&again()) && !calibrates(&again()));
+    let kept = fs::read_dir(place.path("runs/calibrations")).expect("a folder").next().expect("a file");
+    let kept = kept.expect("an entry").path();
+    let whole = fs::read(&kept).expect("a file");
+    let mut flipped = whole.clone();
+    let digit = flipped.iter().position(u8::is_ascii_digit).expect("a number");
+    flipped[digit] ^= 1;
+    fs::write(&kept, flipped).expect("a file");
+    let text = again();
+    assert!(calibrates(&text) && text.contains("is not what was written: it is computed again"), "{text}");
+    assert_eq!(fs::read(&kept).expect("a file"), whole);
     let (code, text, little) = calibrate("8");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("texts at a time") && !text.contains("follows 32 texts"), "{text}");
