@@ -12,6 +12,7 @@ use specfleet_ledger::{EnergyOwner, LedgerError, Meta, RoundColumn, RunReader};
 
 use crate::error::ExportError;
 use crate::folder::{RUN_FILE, Staging, TRACE_FILE, table_file};
+use crate::identity::{self, DIGESTS, Digests};
 use crate::parquet_writer::ParquetFile;
 use crate::rows::{self, Names, Row, VerifierRow};
 use crate::schema::{Column, Format, SCHEMA, Table};
@@ -92,10 +93,27 @@ pub fn export(
         rows.push((name, written));
     }
     let damaged = damage.told.len();
+    describe(reader, options.format, &rows, damaged, &mut staging)?;
+    staging.put_in_place()?;
+    Ok(Exported { rows, damaged })
+}
+
+/// Writes `run.json`: what the run is, and by what the files beside it are known again.
+fn describe(
+    reader: &RunReader,
+    format: Format,
+    rows: &[(String, u64)],
+    damaged: usize,
+    staging: &mut Staging,
+) -> Result<(), ExportError> {
     let counts: BTreeMap<&str, u64> = rows.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
-    let about = json!({
+    let mut digests = Digests::new();
+    for (name, _) in rows {
+        digests.insert(name.clone(), identity::of_file(&staging.path_of(name))?);
+    }
+    let mut about = json!({
         "export_schema": SCHEMA,
-        "format": options.format.name(),
+        "format": format.name(),
         "program": format!("specfleet {}", env!("CARGO_PKG_VERSION")),
         "rows": counts,
         "damaged_chunks": damaged,
@@ -103,10 +121,10 @@ pub fn export(
         "meta": Meta { id: None, manifest: None, ..reader.meta().clone() },
         "summary": reader.stored_summary()?,
     });
+    digests.insert(RUN_FILE.to_owned(), identity::of_description(&about));
+    about[DIGESTS] = json!(digests);
     let (path, mut file) = staging.create(RUN_FILE.to_owned())?;
-    file.write_all(format!("{about:#}\n").as_bytes()).map_err(|source| ExportError::io(&path, source))?;
-    staging.put_in_place()?;
-    Ok(Exported { rows, damaged })
+    file.write_all(format!("{about:#}\n").as_bytes()).map_err(|source| ExportError::io(&path, source))
 }
 
 /// Tells of each damaged chunk once: several tables may come across it.

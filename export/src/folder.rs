@@ -65,7 +65,12 @@ impl Staging {
         path
     }
 
-    /// The same, opened.
+    /// Where a file that was written lies until it is put in place.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.aside.path.join(name)
+    }
+
+    /// The same as [`Staging::file`], opened.
     pub(crate) fn create(&mut self, name: String) -> Result<(PathBuf, File), ExportError> {
         let path = self.file(name);
         let file = File::create(&path).map_err(|source| ExportError::io(&path, source))?;

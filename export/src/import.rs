@@ -1,17 +1,20 @@
 //! A folder of tables into the ledger.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord};
-use specfleet_ledger::{LedgerError, Meta, RunState, RunWriter, ScoreRow, ScoreWriter};
+use specfleet_ledger::{LedgerError, Meta, Progress, RunState, RunWriter, ScoreRow, ScoreWriter};
 
 use crate::aside::{self, Aside};
 use crate::error::{ExportError, clip};
 use crate::folder::{RUN_FILE, table_file};
+use crate::identity::{self, Digests};
 use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
 use crate::schema::{Column, Format, SCHEMA, Table};
 use crate::values::Batch;
@@ -35,6 +38,8 @@ pub struct Imported {
     pub rounds: u64,
     /// Generations.
     pub generations: u64,
+    /// Whether the export said what its files must be, as all but those of earlier versions do.
+    pub checked: bool,
 }
 
 /// `run.json`, as far as an import needs it.
@@ -44,12 +49,21 @@ struct About {
     meta: Meta,
     #[serde(default)]
     summary: Option<String>,
+    /// Of each file, by its name.
+    #[serde(default)]
+    rows: BTreeMap<String, u64>,
+    #[serde(default)]
+    damaged_chunks: u64,
+    /// Absent in exports of earlier versions, and where somebody took them out.
+    #[serde(default)]
+    digests: Option<Digests>,
 }
 
 /// Imports an export in Parquet or JSON lines as a run of this ledger, under its own name or another. Every row comes back
-/// as it was, with one NaN for all; a run that cannot be imported leaves nothing behind.
+/// as it was, with one NaN for all; a run that cannot be imported leaves nothing behind. What is not as it was exported is
+/// refused, and so is the export of a damaged run: no run of this ledger would say that it is a part of one.
 pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported, ExportError> {
-    let about = read_about(dir)?;
+    let (about, fields) = read_about(dir)?;
     let path = dir.join(RUN_FILE);
     let format = match about.format.as_str() {
         "parquet" => Format::Parquet,
@@ -59,6 +73,10 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
             return Err(ExportError::not_importable(&path, why));
         }
     };
+    if about.digests.is_none() {
+        identity::check_first_fields(&path, &fields)?;
+    }
+    check_whole(&path, about.damaged_chunks)?;
     check_names(&path, &about.meta)?;
     let lacking: Vec<String> = Table::ALL
         .into_iter()
@@ -68,6 +86,9 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
         .collect();
     if !lacking.is_empty() {
         return Err(ExportError::not_importable(dir, format!("there is no {}", lacking.join(", no "))));
+    }
+    if let Some(digests) = &about.digests {
+        identity::check_files(dir, &fields, digests)?;
     }
     let Meta { run: exported, state, ended, .. } = about.meta.clone();
     let run = name.unwrap_or(&exported).to_owned();
@@ -84,7 +105,7 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let aside = Aside::new(ledger, PREFIX)?;
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
     let mut writer = RunWriter::create(&aside.path, meta.clone())?;
-    let source = Source { dir, format, names: Names::of(&meta) };
+    let source = Source { dir, format, names: Names::of(&meta), rows: &about.rows };
     source.rows::<RoundRow, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
     source.rows::<GenerationRecord, _>(|record| writer.close_generation(record, &[]))?;
     source.rows::<BatchRecord, _>(|record| writer.append_batch(record))?;
@@ -103,7 +124,21 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
         }
         _ => ExportError::io(&folder, source),
     })?;
-    Ok(Imported { run, folder, rounds: progress.rounds, generations: progress.generations })
+    let Progress { rounds, generations, .. } = progress;
+    Ok(Imported { run, folder, rounds, generations, checked: about.digests.is_some() })
+}
+
+/// Refuses what is a part of a run.
+fn check_whole(path: &Path, damaged_chunks: u64) -> Result<(), ExportError> {
+    if damaged_chunks == 0 {
+        return Ok(());
+    }
+    let chunks = if damaged_chunks == 1 { "chunk was" } else { "chunks were" };
+    let why = format!(
+        "{damaged_chunks} {chunks} damaged when the run was exported, so its files are a part of it: other tools can read \
+         them, an import would take them for the whole"
+    );
+    Err(ExportError::not_importable(path, why))
 }
 
 /// Refuses names that no table could show.
@@ -151,8 +186,8 @@ fn add_scores(source: &Source<'_>, run_dir: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// Reads `run.json` after checking the version that it says.
-fn read_about(dir: &Path) -> Result<About, ExportError> {
+/// Reads `run.json` after checking the version that it says; beside it all its fields, those that nobody needs too.
+fn read_about(dir: &Path) -> Result<(About, Value), ExportError> {
     /// The one field that keeps its name and meaning in every version to come.
     #[derive(Deserialize)]
     struct Versioned {
@@ -172,7 +207,8 @@ fn read_about(dir: &Path) -> Result<About, ExportError> {
             format!("its export schema is {export_schema}, this program reads up to {SCHEMA}: use a newer version");
         return Err(ExportError::not_importable(&path, why));
     }
-    serde_json::from_slice(&text).map_err(damaged)
+    let about = serde_json::from_slice(&text).map_err(damaged)?;
+    Ok((about, serde_json::from_slice(&text).map_err(damaged)?))
 }
 
 /// The ledger, which goes again if it was made for a run that did not come.
@@ -191,6 +227,8 @@ struct Source<'a> {
     dir: &'a Path,
     format: Format,
     names: Names,
+    /// That each file must have, by its name.
+    rows: &'a BTreeMap<String, u64>,
 }
 
 impl Source<'_> {
@@ -199,9 +237,10 @@ impl Source<'_> {
         self.dir.join(table_file(R::TABLE, self.format))
     }
 
-    /// Reads a table row by row.
+    /// Reads a table row by row, all of it or not at all.
     fn rows<R: Row, E: Into<ExportError>>(&self, mut each: impl FnMut(R) -> Result<(), E>) -> Result<(), ExportError> {
         let path = self.path::<R>();
+        let mut read = 0;
         let (columns, empty) = learn::<R>(&self.names);
         let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
             for index in 0..batch.rows() {
@@ -220,12 +259,15 @@ impl Source<'_> {
                     error => error,
                 })?;
             }
+            read += batch.rows() as u64;
             Ok(())
         };
         match self.format {
-            Format::Parquet => parquet_reader::read(&path, &columns, take),
-            _ => jsonl::read(&path, &columns, &empty, take),
+            Format::Parquet => parquet_reader::read(&path, &columns, take)?,
+            _ => jsonl::read(&path, &columns, &empty, take)?,
         }
+        let known = self.rows.get(&table_file(R::TABLE, self.format));
+        identity::check_rows(&path, known.copied(), read)
     }
 }
 

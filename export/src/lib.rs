@@ -9,6 +9,7 @@ mod csv_cell;
 mod error;
 mod export;
 mod folder;
+mod identity;
 mod import;
 mod jsonl;
 mod pages;

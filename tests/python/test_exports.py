@@ -155,7 +155,10 @@ def test_what_pyarrow_wrote_is_imported(specfleet, exported, tmp_path):
         arrow = pyarrow.parquet.read_table(exported / "parquet" / f"{table}.parquet")
         arrow = arrow.select(sorted(arrow.column_names))
         pyarrow.parquet.write_table(arrow, tmp_path / f"{table}.parquet", compression="snappy", row_group_size=100)
-    (tmp_path / "run.json").write_text((exported / "parquet" / "run.json").read_text())
+    about = json.loads((exported / "parquet" / "run.json").read_text())
+    # The files are others now: who means it takes away what would give that away.
+    del about["digests"]
+    (tmp_path / "run.json").write_text(json.dumps(about))
     specfleet("import", tmp_path, "--ledger", tmp_path / "ledger", "--name", "back")
     specfleet("export", "back", "--ledger", tmp_path / "ledger", "--format", "jsonl", "--out", tmp_path / "again")
     for table in ("rounds", "generations", "batches", "audits", "verifiers", "scores"):

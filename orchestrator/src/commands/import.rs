@@ -26,7 +26,13 @@ pub(crate) struct ImportArgs {
 /// Runs it.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let imported = import(&args.dir, &args.ledger, args.name.as_deref()).map_err(Error::from)?;
-    let Imported { folder, rounds, generations, .. } = imported;
+    let Imported { folder, rounds, generations, checked, .. } = imported;
+    if !checked {
+        specfleet_logs::say!(
+            "note: run.json has no digests, as in exports of earlier versions: whether the files are as they were exported \
+             cannot be checked"
+        );
+    }
     print(format!("{rounds} rounds of {generations} generations in {}", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use crate::common::*;
 use crate::reading::damage;
 
 /// A place with one simulated run, and its name.
-fn one_run() -> (Place, String) {
+pub(crate) fn one_run() -> (Place, String) {
     let place = Place::new();
     let fleet = ["--devices", "2", "--prompts", "6", "--max-new-tokens", "12", "--verifiers", "1"];
     place.quick("simulate", "a", &[&FIXED[..], &fleet, &["--methods", "hlm,u-hlm"]].concat());

@@ -17,6 +17,7 @@ mod exports;
 mod faults;
 mod foreign_text;
 mod full_disk;
+mod hostile_exports;
 #[cfg(target_os = "linux")]
 mod hostile_files;
 mod hostile_models;

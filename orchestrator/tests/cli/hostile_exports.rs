@@ -1,0 +1,132 @@
+//! Exports that are not as they were exported: cut, flipped, lacking a file, or of a run that was damaged already.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::common::*;
+use crate::exports::one_run;
+use crate::reading::damage;
+
+/// An export of the run in a folder of this name.
+fn exported(place: &Place, run: &str, format: &str, out: &str) -> PathBuf {
+    printed(place, &["export", run, "--format", format, "--out", out]);
+    place.path(out)
+}
+
+/// Imports it under this name; the one line with which that is refused. The ledger is as it was.
+fn refusal(place: &Place, out: &str, name: &str) -> String {
+    let output = call(place, &["import", out, "--name", name]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let error = String::from_utf8(output.stderr.clone()).expect("text");
+    assert!(error.trim_end().lines().count() == 1 && output.stdout.is_empty(), "{}", said(&output));
+    let ledger = fs::read_dir(place.path("runs")).expect("the ledger");
+    assert_eq!(ledger.count(), 1, "what was refused leaves nothing");
+    error
+}
+
+/// Changes `run.json` as a JSON object.
+fn describe(out: &std::path::Path, change: impl FnOnce(&mut Value)) {
+    let path = out.join("run.json");
+    let mut about: Value = serde_json::from_slice(&fs::read(&path).expect("run.json")).expect("JSON");
+    change(&mut about);
+    fs::write(path, format!("{about:#}\n")).expect("written");
+}
+
+#[test]
+fn what_is_not_as_it_was_exported_is_refused() {
+    let (place, run) = one_run();
+    for format in ["jsonl", "parquet"] {
+        let out = exported(&place, &run, format, format);
+        let refused = |file: &str| {
+            let error = refusal(&place, format, "back");
+            assert!(error.contains(file), "{file}: {error}");
+        };
+        for table in ["rounds", "generations", "batches", "energy", "audits", "verifiers", "scores"] {
+            let name = format!("{table}.{format}");
+            let path = out.join(&name);
+            let good = fs::read(&path).expect(&name);
+            // One bit, wherever it is; a table may be empty.
+            for at in [good.len() / 3, good.len() / 2, good.len().saturating_sub(1)] {
+                let mut bad = good.clone();
+                if let Some(byte) = bad.get_mut(at) {
+                    *byte ^= 1;
+                    fs::write(&path, &bad).expect(&name);
+                    refused(&name);
+                }
+            }
+            fs::remove_file(&path).expect(&name);
+            refused(&name);
+            fs::write(&path, &good).expect(&name);
+        }
+        // The last line, whole.
+        if format == "jsonl" {
+            let path = out.join("generations.jsonl");
+            let good = fs::read_to_string(&path).expect("text");
+            let cut = good.trim_end().rfind('\n').expect("several lines") + 1;
+            fs::write(&path, &good[..cut]).expect("written");
+            refused("generations.jsonl");
+            fs::write(&path, &good).expect("written");
+        }
+        fs::write(out.join("more.jsonl"), "").expect("written");
+        refused("more.jsonl");
+        fs::remove_file(out.join("more.jsonl")).expect("it is there");
+        let about = fs::read(out.join("run.json")).expect("run.json");
+        describe(&out, |about| about["meta"]["seed"] = 9.into());
+        refused("run.json");
+        fs::write(out.join("run.json"), about).expect("written");
+        printed(&place, &["import", format, "--name", "back"]);
+        printed(&place, &["rm", "back", "--yes"]);
+    }
+}
+
+/// No bit of the description can change unseen, but for the spaces between its words.
+#[test]
+fn a_changed_description_is_refused() {
+    let (place, run) = one_run();
+    let out = exported(&place, &run, "jsonl", "out");
+    let about = fs::read(out.join("run.json")).expect("run.json");
+    let step = about.len() / 12;
+    for at in (0..about.len()).step_by(step).filter(|at| !about[*at].is_ascii_whitespace()) {
+        let mut bad = about.clone();
+        bad[at] ^= 1;
+        fs::write(out.join("run.json"), bad).expect("written");
+        assert!(refusal(&place, "out", "back").contains("run.json"), "byte {at}");
+    }
+}
+
+/// Exports of earlier versions say how many rows there are, and nothing that would show a flipped bit.
+#[test]
+fn an_export_without_digests_is_imported_with_a_note() {
+    let (place, run) = one_run();
+    let out = exported(&place, &run, "jsonl", "out");
+    describe(&out, |about| {
+        about.as_object_mut().expect("an object").remove("digests").expect("digests");
+    });
+    let path = out.join("batches.jsonl");
+    let good = fs::read_to_string(&path).expect("text");
+    let cut = good.trim_end().rfind('\n').expect("several lines") + 1;
+    fs::write(&path, &good[..cut]).expect("written");
+    let error = refusal(&place, "out", "back");
+    let rows = good.lines().count();
+    let why = format!("out/batches.jsonl: it has {} rows, and run.json says {rows}: it is not whole", rows - 1);
+    assert!(error.contains(&why), "{error}");
+    fs::write(&path, &good).expect("written");
+    let output = call(&place, &["import", "out", "--name", "back"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(note.starts_with("note: run.json has no digests") && note.lines().count() == 1, "{note}");
+    assert!(printed(&place, &["verify", "back"]).ends_with("sound: every chunk is whole and the books close\n"));
+}
+
+/// A run of which a part was lost is nowhere taken for a whole one.
+#[test]
+fn the_export_of_a_damaged_run_is_no_run() {
+    let (place, run) = one_run();
+    damage(&place, &run, b'b');
+    let output = call(&place, &["export", &run, "--format", "jsonl", "--out", "out"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let error = refusal(&place, "out", "back");
+    assert!(error.contains("out/run.json: 1 chunk was damaged when the run was exported"), "{error}");
+}
