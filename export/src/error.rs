@@ -39,6 +39,14 @@ pub enum ExportError {
         /// The nearest valid ones, or all.
         instead: String,
     },
+    /// A name of a run that stands for something else.
+    #[error(
+        "run name {name:?} means something else in every ledger and on every command line; --name gives it another"
+    )]
+    ReservedName {
+        /// The name.
+        name: String,
+    },
     /// A folder or a file that cannot be imported.
     #[error("{path}: {why}")]
     NotImportable {
@@ -61,7 +69,10 @@ impl ExportError {
     /// Whether the user can mend it before anything is tried again: exit code 2.
     pub fn is_mistake(&self) -> bool {
         match self {
-            ExportError::NotEmpty(_) | ExportError::Unknown { .. } | ExportError::NotImportable { .. } => true,
+            ExportError::NotEmpty(_)
+            | ExportError::Unknown { .. }
+            | ExportError::ReservedName { .. }
+            | ExportError::NotImportable { .. } => true,
             ExportError::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::PermissionDenied

@@ -15,6 +15,7 @@ use crate::aside::{self, Aside};
 use crate::error::{ExportError, clip};
 use crate::folder::{RUN_FILE, table_file};
 use crate::identity::{self, Digests};
+use crate::limits::{self, Population};
 use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
 use crate::schema::{Column, Format, SCHEMA, Table};
 use crate::values::Batch;
@@ -23,9 +24,6 @@ use crate::{jsonl, parquet_reader};
 
 /// Of the folder that a run is imported into first.
 const PREFIX: &str = ".importing-";
-
-/// Longest name of a method, data set or scorer, in bytes.
-const LONGEST_NAME: usize = 256;
 
 /// What was imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +75,7 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
         identity::check_first_fields(&path, &fields)?;
     }
     check_whole(&path, about.damaged_chunks)?;
-    check_names(&path, &about.meta)?;
+    limits::check_description(&path, &about.meta)?;
     let lacking: Vec<String> = Table::ALL
         .into_iter()
         .filter(|table| table.is_imported())
@@ -92,6 +90,7 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     }
     let Meta { run: exported, state, ended, .. } = about.meta.clone();
     let run = name.unwrap_or(&exported).to_owned();
+    limits::check_run_name(&run)?;
     let folder = ledger.join(&run);
     if folder.exists() {
         return Err(LedgerError::RunExists(folder).into());
@@ -105,7 +104,8 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let aside = Aside::new(ledger, PREFIX)?;
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
     let mut writer = RunWriter::create(&aside.path, meta.clone())?;
-    let source = Source { dir, format, names: Names::of(&meta), rows: &about.rows };
+    let (names, population) = (Names::of(&meta), Population::of(&meta));
+    let source = Source { dir, format, names, population, rows: &about.rows };
     source.rows::<RoundRow, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
     source.rows::<GenerationRecord, _>(|record| writer.close_generation(record, &[]))?;
     source.rows::<BatchRecord, _>(|record| writer.append_batch(record))?;
@@ -139,30 +139,6 @@ fn check_whole(path: &Path, damaged_chunks: u64) -> Result<(), ExportError> {
          them, an import would take them for the whole"
     );
     Err(ExportError::not_importable(path, why))
-}
-
-/// Refuses names that no table could show.
-fn check_names(path: &Path, meta: &Meta) -> Result<(), ExportError> {
-    let methods = meta.methods.iter().map(|method| ("method", &method.name));
-    let data_sets = meta.data_sets.iter().map(|name| ("data set", name));
-    let scorers = meta.scorers.iter().flat_map(|scorer| [("scorer", &scorer.name), ("scorer's unit", &scorer.unit)]);
-    let names = || methods.clone().chain(data_sets.clone()).chain(scorers.clone());
-    names().find(|(_, name)| name.len() > LONGEST_NAME).map_or(Ok(()), |(what, name)| {
-        let why =
-            format!("the name of a {what} has {} bytes, {LONGEST_NAME} are allowed: {:?}", name.len(), clip(name));
-        Err(ExportError::not_importable(path, why))
-    })?;
-    // Control characters and what changes the order of others on a line.
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let tags = meta.tags.iter().map(|tag| ("tag", tag));
-    let mut names = names().chain(tags);
-    names.find(|(_, name)| name.contains(hidden)).map_or(Ok(()), |(what, name)| {
-        let why = format!("the name of a {what} holds characters that no line shows: {:?}", clip(name));
-        Err(ExportError::not_importable(path, why))
-    })
 }
 
 /// Scores come to a run that has ended, here as everywhere.
@@ -227,6 +203,7 @@ struct Source<'a> {
     dir: &'a Path,
     format: Format,
     names: Names,
+    population: Population,
     /// That each file must have, by its name.
     rows: &'a BTreeMap<String, u64>,
 }
@@ -240,15 +217,17 @@ impl Source<'_> {
     /// Reads a table row by row, all of it or not at all.
     fn rows<R: Row, E: Into<ExportError>>(&self, mut each: impl FnMut(R) -> Result<(), E>) -> Result<(), ExportError> {
         let path = self.path::<R>();
-        let mut read = 0;
+        let (mut read, population) = (0, self.population.clone());
         let (columns, empty) = learn::<R>(&self.names);
         let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
             for index in 0..batch.rows() {
                 let mut row = R::blank();
-                row.visit(&self.names, &mut Take::from(batch, index)).map_err(|Misfit { column, why }| {
-                    let row = first + index as u64 + 1;
-                    ExportError::not_importable(&path, format!("row {row}, column {column}: {why}"))
-                })?;
+                row.visit(&self.names, &mut Take::from(batch, index, &population)).map_err(
+                    |Misfit { column, why }| {
+                        let row = first + index as u64 + 1;
+                        ExportError::not_importable(&path, format!("row {row}, column {column}: {why}"))
+                    },
+                )?;
                 each(row).map_err(|error| match error.into() {
                     // A row that this ledger does not take: say which.
                     ExportError::Ledger(

@@ -10,7 +10,7 @@ use specfleet_ledger::{EnergyOwner, EnergyPart, EnergyRow, Meta, RoundChunk, Sco
 
 use crate::schema::{Column, Table};
 use crate::values::{Batch, NO_WORD, Values};
-use crate::visit::{Append, Learn, Misfit, Named, Spec, Visit, Whole};
+use crate::visit::{Append, Learn, Misfit, NJ, NS, Named, Spec, Visit, Whole};
 
 /// What a run calls its methods, data sets and scorers.
 #[derive(Clone, Debug, Default)]
@@ -73,9 +73,6 @@ pub(crate) fn columns(table: Table) -> Vec<Column> {
         Table::Scores => learn::<ScoreRow>(&names).0,
     }
 }
-
-const NS: &str = "ns";
-const NJ: &str = "nJ";
 
 fn visit_method(method: &mut u16, names: &Names, v: &mut impl Visit) -> Result<(), Misfit> {
     let mut code = names.method(*method);

@@ -7,6 +7,7 @@ use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::EnergyPart;
 
 use crate::error::instead;
+use crate::limits::Population;
 use crate::schema::{Column, Kind};
 use crate::values::{Batch, NO_WORD, Values};
 
@@ -16,6 +17,12 @@ pub(crate) struct Misfit {
     pub(crate) column: &'static str,
     pub(crate) why: String,
 }
+
+/// Unit of times.
+pub(crate) const NS: &str = "ns";
+
+/// Unit of energies.
+pub(crate) const NJ: &str = "nJ";
 
 /// Name, unit and meaning of a column.
 #[derive(Clone, Copy)]
@@ -71,7 +78,7 @@ fn out_of_range(Spec(column, ..): Spec, raw: i64) -> Misfit {
 }
 
 /// Integers of the records. All are written as 64 bits; those of 64 bits keep their bits, so that 2^63 and more appear
-/// negative and come back as they were.
+/// negative. No import takes such a value.
 pub(crate) trait Whole: Copy {
     fn to_raw(self) -> i64;
     fn from_raw(raw: i64) -> Option<Self>;
@@ -255,15 +262,17 @@ impl Visit for Append<'_> {
     }
 }
 
-/// Reads a row of a batch. Derived columns may be missing, and so may those that came later.
+/// Reads a row of a batch, and refuses values that no row of the run can have. Derived columns may be missing, and so may
+/// those that came later.
 pub(crate) struct Take<'a> {
     columns: std::slice::Iter<'a, Option<Values>>,
     row: usize,
+    population: &'a Population,
 }
 
 impl<'a> Take<'a> {
-    pub(crate) fn from(batch: &'a Batch, row: usize) -> Take<'a> {
-        Take { columns: batch.columns.iter(), row }
+    pub(crate) fn from(batch: &'a Batch, row: usize, population: &'a Population) -> Take<'a> {
+        Take { columns: batch.columns.iter(), row, population }
     }
 
     fn next(&mut self) -> Option<&'a Values> {
@@ -272,23 +281,23 @@ impl<'a> Take<'a> {
 }
 
 impl Visit for Take<'_> {
-    fn integer(&mut self, _: Spec, value: &mut i64) -> Result<(), Misfit> {
+    fn integer(&mut self, spec: Spec, value: &mut i64) -> Result<(), Misfit> {
         let Some(Values::Integers(values)) = self.next() else { other_kind() };
         *value = values[self.row];
-        Ok(())
+        self.population.check(spec, *value)
     }
-    fn added_integer(&mut self, _: Spec, value: &mut i64, instead: i64) -> Result<(), Misfit> {
+    fn added_integer(&mut self, spec: Spec, value: &mut i64, instead: i64) -> Result<(), Misfit> {
         *value = match self.next() {
             Some(Values::Integers(values)) => values[self.row],
             None => instead,
             Some(_) => other_kind(),
         };
-        Ok(())
+        self.population.check(spec, *value)
     }
-    fn maybe_integer(&mut self, _: Spec, value: &mut Option<i64>) -> Result<(), Misfit> {
+    fn maybe_integer(&mut self, spec: Spec, value: &mut Option<i64>) -> Result<(), Misfit> {
         let Some(Values::MaybeIntegers(values)) = self.next() else { other_kind() };
         *value = values[self.row];
-        Ok(())
+        value.map_or(Ok(()), |value| self.population.check(spec, value))
     }
     fn float(&mut self, _: Spec, value: &mut f32) -> Result<(), Misfit> {
         let Some(Values::Floats(values)) = self.next() else { other_kind() };

@@ -13,6 +13,9 @@ use crate::calibrate;
 use crate::error::Error;
 use crate::pair::Pair;
 
+/// Folder of cached calibrations in a ledger. No run has this name.
+pub(crate) const CACHE: &str = "calibrations";
+
 /// The methods of a run and the calibrations that they took their numbers from.
 #[derive(Clone, Debug, Default)]
 pub struct Resolved {
@@ -37,7 +40,7 @@ pub struct Calibrations<'a> {
 impl<'a> Calibrations<'a> {
     /// Calibrations for this scenario, cached in `ledger/calibrations`.
     pub fn new(settings: &'a Settings, pair: &'a Pair, ledger: &Path, announce: &'a dyn Fn(&str)) -> Self {
-        Calibrations { settings, pair, cache: ledger.join("calibrations"), announce }
+        Calibrations { settings, pair, cache: ledger.join(CACHE), announce }
     }
 
     /// Resolves all methods of the scenario.

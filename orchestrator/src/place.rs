@@ -51,3 +51,17 @@ fn names(ledger: &Path) -> Vec<String> {
     let runs = entries.filter(|entry| entry.path().join("meta.json").exists());
     runs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use specfleet_export::RESERVED_RUN_NAMES;
+
+    use super::*;
+
+    #[test]
+    fn no_run_is_imported_under_a_name_with_another_meaning() {
+        for name in [LATEST, crate::methods::CACHE] {
+            assert!(RESERVED_RUN_NAMES.contains(&name), "{name}");
+        }
+    }
+}

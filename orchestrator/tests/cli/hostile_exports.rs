@@ -130,3 +130,75 @@ fn the_export_of_a_damaged_run_is_no_run() {
     let error = refusal(&place, "out", "back");
     assert!(error.contains("out/run.json: 1 chunk was damaged when the run was exported"), "{error}");
 }
+
+/// A figure that no run can have is refused with its place; sums and screens stay what they are.
+#[test]
+fn impossible_figures_are_refused() {
+    let (place, run) = one_run();
+    let out = exported(&place, &run, "jsonl", "out");
+    describe(&out, |about| {
+        about.as_object_mut().expect("an object").remove("digests").expect("digests");
+    });
+    let impossible = [
+        ("generations", "device_nanojoules", "-1", "-1 is out of range: 0 to 4000000000000000000 nJ"),
+        ("verifiers", "idle_nanojoules", "9223372036854775807", "is out of range: 0 to 4000000000000000000 nJ"),
+        ("batches", "compute_ns", "-1", "-1 is out of range: 0 to 3155760000000000000 ns"),
+        ("rounds", "committed_at_ns", "9223372036854775807", "is out of range: 0 to 3155760000000000000 ns"),
+        ("rounds", "device", "4294967295", "4294967295 is out of range: 0 to 1"),
+        ("generations", "device", "2", "2 is out of range: 0 to 1"),
+        ("batches", "verifier", "4096", "4096 is out of range: 0 to 4095"),
+        ("batches", "method_index", "2", "2 is out of range: 0 to 1"),
+        ("generations", "data_set_index", "1", "1 is out of range: 0 to 0"),
+        ("batches", "cached", "9007199254740993", "is out of range: 0 to 9007199254740992 token"),
+    ];
+    for (table, column, value, why) in impossible {
+        let path = out.join(format!("{table}.jsonl"));
+        let good = fs::read_to_string(&path).expect("text");
+        let mut first: Value = serde_json::from_str(good.lines().next().expect("a row")).expect("JSON");
+        first[column] = value.parse::<i64>().expect("a number").into();
+        let rest: Vec<&str> = good.lines().skip(1).collect();
+        fs::write(&path, format!("{first}\n{}\n", rest.join("\n"))).expect("written");
+        let error = refusal(&place, "out", "back");
+        assert!(error.contains(&format!("{table}.jsonl: row 1, column {column}: ")) && error.contains(why), "{error}");
+        fs::write(&path, good).expect("written");
+    }
+}
+
+#[test]
+fn impossible_descriptions_are_refused() {
+    let (place, run) = one_run();
+    let out = exported(&place, &run, "parquet", "out");
+    describe(&out, |about| {
+        about.as_object_mut().expect("an object").remove("digests").expect("digests");
+    });
+    let good = fs::read(out.join("run.json")).expect("run.json");
+    let refused = |change: &dyn Fn(&mut Value), why: &str| {
+        describe(&out, |about| change(&mut about["meta"]));
+        let error = refusal(&place, "out", "back");
+        assert!(error.contains(why) && error.len() < 1_000, "{why}: {error}");
+        assert!(!error.trim_end().contains(char::is_control), "{error:?}");
+        fs::write(out.join("run.json"), &good).expect("written");
+    };
+    let method = |name: &'static str| move |meta: &mut Value| meta["methods"][0]["name"] = name.into();
+    refused(&method("=cmd|calc"), "\"=cmd|calc\" is no name of a method");
+    refused(&method("hlm\u{1b}[2J"), "the name of a method holds characters that no line shows");
+    refused(&|meta| meta["methods"][0]["name"] = "m".repeat(5 << 20).into(), "has 5242880 bytes, 256 are allowed");
+    let many = |meta: &mut Value| {
+        let one = meta["methods"][0].clone();
+        meta["methods"] = vec![one; 20_000].into();
+    };
+    refused(&many, "the run has 20000 methods, 1000 are taken at most");
+    refused(&|meta| meta["devices"] = 4_294_967_295_u32.into(), "the run has 4294967295 devices");
+    refused(&|meta| meta["ended"] = u64::MAX.into(), "seconds since 1970 are no date");
+    refused(&|meta| meta["machine"]["cpu"] = "\u{1b}]0;x".into(), "cpu: ");
+    for (name, why) in [
+        ("calibrations", "run name \"calibrations\" means something else"),
+        ("LATEST", "run name \"LATEST\" means something else"),
+        (".hidden", "run name \".hidden\" cannot be a folder"),
+    ] {
+        let error = refusal(&place, "out", name);
+        assert!(error.contains(why), "{name}: {error}");
+    }
+    printed(&place, &["export", &run, "--out", "again"]);
+    printed(&place, &["import", "again", "--name", "back"]);
+}
