@@ -1,5 +1,5 @@
-//! The HTTP server: `GET /metrics` and `GET /healthz`, nothing else. It runs on a thread of its own, bounded in
-//! connections, time and input, and ends when it is dropped.
+//! The HTTP server: `GET /metrics` and `GET /healthz`, nothing else, and only in the name of a host that is this server's. It
+//! runs on a thread of its own, bounded in connections, time, input and what waits for its readers, and ends when it is dropped.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,8 +7,12 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::http::header::HOST;
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, HttpResponse, web};
+use specfleet_web::{AllowedHost, HostRule, Limits};
 use thiserror::Error;
 
 use crate::registry::Registry;
@@ -18,10 +22,16 @@ pub const PORT: u16 = 9464;
 
 /// The content type of the text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Connections at a time; those beyond wait in the system's own queue, which is bounded too.
-const CONNECTIONS: usize = 32;
-/// How long a connection may take over its request, and stay idle between two.
+/// How long a connection may take over its request, stay idle between two, and leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LIMITS: Limits = Limits {
+    workers: 1,
+    connections: 32,
+    request: PATIENCE,
+    keep_alive: PATIENCE,
+    standstill: PATIENCE,
+    grace_seconds: 1,
+};
 
 /// Why the metrics are not served.
 #[derive(Debug, Error)]
@@ -56,16 +66,26 @@ pub struct Server {
 impl Server {
     /// Takes the port and answers there from now on.
     pub fn start(address: SocketAddr, registry: Registry) -> Result<Server, ServeError> {
+        Server::start_for(address, registry, Vec::new())
+    }
+
+    /// The same in the name of further hosts, such as that of a proxy in front of it.
+    pub fn start_for(
+        address: SocketAddr,
+        registry: Registry,
+        allowed_hosts: Vec<AllowedHost>,
+    ) -> Result<Server, ServeError> {
         let listen = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => ServeError::InUse { address },
             _ => ServeError::Listen { address, source },
         };
         let listener = TcpListener::bind(address).map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
+        let hosts = HostRule::new(bound.ip().is_loopback(), allowed_hosts);
         let (tell, told) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
-            .spawn(move || actix_web::rt::System::new().block_on(serve(listener, registry, tell)))
+            .spawn(move || actix_web::rt::System::new().block_on(serve(listener, registry, hosts, tell)))
             .map_err(ServeError::Start)?;
         let stopped = || ServeError::Start(io::Error::other("its thread has stopped"));
         let handle = told.recv().map_err(|_| stopped())?.map_err(ServeError::Start)?;
@@ -89,24 +109,21 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: TcpListener, registry: Registry, tell: mpsc::SyncSender<io::Result<ServerHandle>>) {
+async fn serve(
+    listener: TcpListener,
+    registry: Registry,
+    hosts: HostRule,
+    tell: mpsc::SyncSender<io::Result<ServerHandle>>,
+) {
     let app = move || {
         App::new()
             .app_data(web::Data::new(registry.clone()))
+            .app_data(web::Data::new(hosts.clone()))
+            .wrap(from_fn(guard))
             .service(web::resource("/metrics").route(web::get().to(metrics)))
             .service(web::resource("/healthz").route(web::get().to(|| async { HttpResponse::Ok().body("ok\n") })))
     };
-    let server = HttpServer::new(app)
-        .workers(1)
-        .max_connections(CONNECTIONS)
-        .keep_alive(PATIENCE)
-        .client_request_timeout(PATIENCE)
-        .client_disconnect_timeout(PATIENCE)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)
-        .map(HttpServer::run);
-    match server {
+    match specfleet_web::serve(listener, LIMITS, |_, _| {}, app) {
         Ok(server) => {
             // The receiver waits for exactly this.
             let _ = tell.send(Ok(server.handle()));
@@ -117,6 +134,23 @@ async fn serve(listener: TcpListener, registry: Registry, tell: mpsc::SyncSender
             let _ = tell.send(Err(error));
         }
     }
+}
+
+/// Refuses a question in the name of another host: a page of another site could have its own name point to this machine and
+/// read the figures through the browser of somebody who looks at it.
+async fn guard(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let (hosts, host) = (request.app_data::<web::Data<HostRule>>(), request.headers().get(HOST));
+    if let (Some(hosts), Some(host)) = (hosts, host) {
+        let host = String::from_utf8_lossy(host.as_bytes());
+        if !hosts.admits(&host, request.peer_addr().map(|peer| peer.ip())) {
+            let why = format!("these metrics are not read as {host:?} but as localhost, or by an address\n");
+            return Ok(request.into_response(HttpResponse::Forbidden().body(why)));
+        }
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 async fn metrics(registry: web::Data<Registry>) -> HttpResponse {

@@ -308,7 +308,7 @@ fn run_command(LiveArgs { run: args, repeat, warmup, page, metrics }: &LiveArgs)
     room::check_run(&settings)?;
     let checks = settings.thresholds.clone();
     let progress = Progress::new(if args.json { Ui::None } else { args.ui });
-    let served = metrics.start()?;
+    let served = metrics.start(page.allowed_hosts())?;
     let options = RunOptions {
         settings,
         scenario: scenario.to_toml(),

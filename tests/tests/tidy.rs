@@ -128,14 +128,15 @@ fn ban(sources: &[Source], words: &[&str], why: &str) {
 // ---- dependencies --------------------------------------------------------------------------------------------------
 
 /// What each crate may depend on inside the workspace, in its tests and build scripts too.
-const DIRECTIONS: [(&str, &[&str]); 15] = [
+const DIRECTIONS: [(&str, &[&str]); 16] = [
     ("specfleet-engine", &[]),
     ("specfleet-files", &[]),
     ("specfleet-model", &["specfleet-files"]),
     ("specfleet-timer", &[]),
     ("specfleet-logs", &[]),
     ("specfleet-signals", &[]),
-    ("specfleet-metrics", &["specfleet-engine"]),
+    ("specfleet-web", &[]),
+    ("specfleet-metrics", &["specfleet-engine", "specfleet-web"]),
     ("specfleet-config", &["specfleet-engine", "specfleet-files"]),
     ("specfleet-ledger", &["specfleet-engine"]),
     ("specfleet-analysis", &["specfleet-engine"]),
@@ -180,6 +181,7 @@ const DIRECTIONS: [(&str, &[&str]); 15] = [
             "specfleet-logs",
             "specfleet-signals",
             "specfleet-metrics",
+            "specfleet-web",
             "device-agent",
             "verifier-pool",
         ],

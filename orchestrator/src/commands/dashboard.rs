@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use specfleet::cores::cores;
 use specfleet::dashboard::{AllowedHost, Dashboard, DashboardOptions};
 use specfleet::error::Error;
@@ -33,16 +33,22 @@ pub(crate) struct DashboardArgs {
 
 /// The flag that shows a run while it runs.
 #[derive(Args)]
+#[command(group = ArgGroup::new("pages").multiple(true))]
 pub(crate) struct PageArgs {
     /// Show the run in a browser while it goes on
-    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = LISTEN)]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = LISTEN, group = "pages")]
     dashboard: Option<HostPort>,
-    /// With --dashboard: answer to this host name too, with or without a port; may be repeated
-    #[arg(long, value_name = "NAME", requires = "dashboard")]
+    /// With --dashboard or --metrics: answer to this host name too, with or without a port; may be repeated
+    #[arg(long, value_name = "NAME", requires = "pages")]
     allow_host: Vec<AllowedHost>,
 }
 
 impl PageArgs {
+    /// Further names of the page and of the metrics.
+    pub(crate) fn allowed_hosts(&self) -> &[AllowedHost] {
+        &self.allow_host
+    }
+
     /// Starts the page, if it is asked for.
     pub(crate) fn start(&self, ledger: &Path) -> Result<Option<Dashboard>, Error> {
         let start = |listen| start(ledger, "--dashboard", listen, &self.allow_host);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use specfleet::dashboard::AllowedHost;
 use specfleet::error::Error;
 use specfleet_config::HostPort;
 use specfleet_metrics::{Registry, Server};
@@ -11,7 +12,7 @@ use specfleet_metrics::{Registry, Server};
 #[derive(Args)]
 pub(crate) struct MetricsArgs {
     /// Serve metrics for Prometheus there, under /metrics; a port alone means this machine's loopback (such as 9464)
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", group = "pages")]
     metrics: Option<HostPort>,
     /// Go on serving them for so long after the run, for a last scrape
     #[arg(long, value_name = "SECONDS", requires = "metrics", default_value_t = 0)]
@@ -27,11 +28,11 @@ pub(crate) struct Served {
 
 impl MetricsArgs {
     /// Starts the server, if it is asked for, and says where it is on standard error: standard output is for results.
-    pub(crate) fn start(&self) -> Result<Option<Served>, Error> {
+    pub(crate) fn start(&self, hosts: &[AllowedHost]) -> Result<Option<Served>, Error> {
         let Some(address) = &self.metrics else { return Ok(None) };
         let address = address.resolve().map_err(|source| Error::Address { flag: "--metrics", source })?;
         let registry = Registry::new("specfleet", env!("CARGO_PKG_VERSION"));
-        let server = Server::start(address, registry.clone())?;
+        let server = Server::start_for(address, registry.clone(), hosts.to_vec())?;
         specfleet_logs::say!("metrics at http://{}/metrics", server.local_addr());
         Ok(Some(Served { registry, server, linger: Duration::from_secs(u64::from(self.metrics_linger)) }))
     }

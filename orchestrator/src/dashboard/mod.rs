@@ -5,12 +5,11 @@
 //! of last year. [`routes`] says what it answers, [`runs`] lists, [`reports`] computes reports one at a time, [`watch`]
 //! looks twice a second at what is running and tells the [`events`] of all open pages.
 //!
-//! Bounded: connections, open event streams, reports in memory and questions that wait for a report. A page that does not
-//! read its events is cut off.
+//! Bounded: connections, what waits in each, open event streams, reports in memory and questions that wait for a report. A
+//! page that does not read its events is cut off, and so is whoever does not read an answer.
 
 mod compare;
 mod events;
-mod host;
 mod name;
 mod refusal;
 mod reports;
@@ -24,21 +23,21 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::{HttpServer, web};
+use actix_web::web;
+pub use specfleet_web::{AllowedHost, AllowedHostError};
+use specfleet_web::{HostRule, Limits};
 
 use crate::error::Error;
 use crate::report_data::ReportData;
 use events::Hub;
-use host::HostRule;
-pub use host::{AllowedHost, AllowedHostError};
 use reports::Reports;
 use runs::Runs;
 
 /// Threads that answer.
 const WORKERS: usize = 2;
 
-/// Most connections at a time, per worker.
-const CONNECTIONS: usize = 64;
+/// Most connections at a time.
+const CONNECTIONS: usize = 128;
 
 /// How long a question may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,8 +45,20 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// How long an answer may wait for its reader.
+const STANDSTILL: Duration = Duration::from_secs(10);
+
 /// Seconds that open answers get when the server stops.
 const GRACE_SECONDS: u64 = 1;
+
+const LIMITS: Limits = Limits {
+    workers: WORKERS,
+    connections: CONNECTIONS,
+    request: REQUEST_TIMEOUT,
+    keep_alive: KEEP_ALIVE,
+    standstill: STANDSTILL,
+    grace_seconds: GRACE_SECONDS,
+};
 
 /// How long stopping may take in all; a report that is being computed is not waited for any longer.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
@@ -110,17 +121,8 @@ impl Dashboard {
         let thread = std::thread::Builder::new().name("dashboard".to_owned());
         let serve = move || {
             let outcome = actix_web::rt::System::new().block_on(async move {
-                let server = HttpServer::new(move || routes::app(state.clone()))
-                    .workers(WORKERS)
-                    .max_connections(CONNECTIONS)
-                    .client_request_timeout(REQUEST_TIMEOUT)
-                    .keep_alive(KEEP_ALIVE)
-                    .on_connect(events::remember_connection)
-                    .shutdown_timeout(GRACE_SECONDS)
-                    // Ctrl-C belongs to the command.
-                    .disable_signals()
-                    .listen(listener)?
-                    .run();
+                let app = move || routes::app(state.clone());
+                let server = specfleet_web::serve(listener, LIMITS, events::remember_connection, app)?;
                 // Nobody waits for it: the one who started this has gone.
                 let _ = started.send(server.handle());
                 server.await

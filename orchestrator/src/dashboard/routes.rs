@@ -82,7 +82,8 @@ async fn guard(
 fn foreign_host(request: &ServiceRequest) -> Option<Refusal> {
     let state = request.app_data::<Data<State>>()?;
     let host = String::from_utf8_lossy(request.headers().get(HOST)?.as_bytes());
-    (!state.hosts.admits(&host)).then(|| Refusal::foreign_host(&host))
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    (!state.hosts.admits(&host, peer)).then(|| Refusal::foreign_host(&host))
 }
 
 /// The frame of a page; its scripts ask for the rest.

@@ -21,6 +21,7 @@ mod hostile_exports;
 #[cfg(target_os = "linux")]
 mod hostile_files;
 mod hostile_models;
+mod hostile_pages;
 #[cfg(target_os = "linux")]
 mod hostile_systems;
 mod inputs;

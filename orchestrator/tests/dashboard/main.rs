@@ -1,6 +1,7 @@
 //! The live page over real sockets: what it answers, what it refuses, and that nothing about it grows.
 
 mod client;
+mod hostile;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,11 @@ struct Page {
 
 impl Page {
     fn new() -> Page {
+        Page::listening_at("127.0.0.1:0".parse().expect("an address"))
+    }
+
+    fn listening_at(listen: std::net::SocketAddr) -> Page {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let listen = "127.0.0.1:0".parse().expect("an address");
         let ledger = folder.path().join("runs");
         fs::create_dir(&ledger).expect("a folder");
         let options = DashboardOptions { ledger: ledger.clone(), listen, allowed_hosts: Vec::new(), report };

@@ -9,7 +9,7 @@ use thiserror::Error;
 /// The ports that a browser leaves out of a `Host` header.
 const UNSAID_PORTS: [u16; 2] = [80, 443];
 
-/// A name that the dashboard answers to besides those of the loopback, with or without a port.
+/// A name that a server answers to besides those of the loopback, with or without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     /// In small letters.
@@ -42,21 +42,24 @@ impl FromStr for AllowedHost {
 
 /// What a server that listens at one address answers to.
 #[derive(Clone, Debug)]
-pub(super) struct HostRule {
+pub struct HostRule {
     /// Whether only this machine reaches the server.
     loopback: bool,
     allowed: Vec<AllowedHost>,
 }
 
 impl HostRule {
-    pub(super) fn new(loopback: bool, allowed: Vec<AllowedHost>) -> HostRule {
+    /// The rule of a server at an address of the loopback or elsewhere, with further names that it answers to.
+    pub fn new(loopback: bool, allowed: Vec<AllowedHost>) -> HostRule {
         HostRule { loopback, allowed }
     }
 
-    /// Whether a request with this `Host` is answered. Where other machines reach the server, names are checked only if some
-    /// are allowed, and addresses never: no other site can have one.
-    pub(super) fn admits(&self, host: &str) -> bool {
-        if !self.loopback && self.allowed.is_empty() {
+    /// Whether a request with this `Host` from this address is answered. Where other machines reach the server, their names
+    /// for it are checked only if some are allowed, and addresses never: no other site can have one. What comes from this
+    /// machine itself may come from a browser on it, so its names are checked always.
+    pub fn admits(&self, host: &str, peer: Option<IpAddr>) -> bool {
+        let is_local = peer.is_none_or(|peer| peer.to_canonical().is_loopback());
+        if !self.loopback && !is_local && self.allowed.is_empty() {
             return true;
         }
         let Some((name, port)) = split(host) else { return false };
@@ -91,11 +94,16 @@ fn split(host: &str) -> Option<(String, Option<u16>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn rule(loopback: bool, allowed: &[&str]) -> HostRule {
         HostRule::new(loopback, allowed.iter().map(|name| name.parse().expect(name)).collect())
     }
+
+    const HERE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    const OTHER_MACHINE: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7)));
 
     const ELSEWHERE: [&str; 8] = [
         "",
@@ -113,10 +121,10 @@ mod tests {
         let rule = rule(true, &[]);
         for good in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "[::1]", "localhost."]
         {
-            assert!(rule.admits(good), "{good}");
+            assert!(rule.admits(good, HERE), "{good}");
         }
         for bad in ELSEWHERE {
-            assert!(!rule.admits(bad), "{bad}");
+            assert!(!rule.admits(bad, HERE), "{bad}");
         }
     }
 
@@ -132,20 +140,31 @@ mod tests {
             "[fd00::7]:9",
             "localhost:1",
         ] {
-            assert!(rule.admits(good), "{good}");
+            assert!(rule.admits(good, HERE), "{good}");
         }
         let others = ["other.example.org", "other.example.org:80", "sub.runs.example.org", "runs.example.org.evil.org"];
         for bad in ELSEWHERE.iter().chain(&others) {
-            assert!(!rule.admits(bad), "{bad}");
+            assert!(!rule.admits(bad, HERE), "{bad}");
         }
     }
 
     #[test]
     fn an_open_server_checks_names_once_some_are_allowed() {
-        assert!(rule(false, &[]).admits("anything.example.org"));
+        assert!(rule(false, &[]).admits("anything.example.org", OTHER_MACHINE));
         let named = rule(false, &["runs.example.org"]);
-        assert!(named.admits("runs.example.org") && named.admits("10.0.0.1:8080") && named.admits("[::2]:80"));
-        assert!(!named.admits("rebound.example.org"));
+        assert!(named.admits("runs.example.org", OTHER_MACHINE) && named.admits("10.0.0.1:8080", OTHER_MACHINE));
+        assert!(named.admits("[::2]:80", OTHER_MACHINE) && !named.admits("rebound.example.org", OTHER_MACHINE));
+    }
+
+    #[test]
+    fn an_open_server_checks_the_names_that_this_machine_has_for_it() {
+        let open = rule(false, &[]);
+        let mapped = Some(IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped()));
+        for peer in [HERE, mapped, None] {
+            assert!(open.admits("localhost:9464", peer) && open.admits("10.0.0.1:9464", peer));
+            assert!(!open.admits("rebound.example.org", peer), "{peer:?}");
+        }
+        assert!(rule(false, &["runs.example.org"]).admits("runs.example.org", HERE));
     }
 
     #[test]
