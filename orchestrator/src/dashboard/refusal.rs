@@ -45,6 +45,12 @@ impl Refusal {
         Refusal { status: StatusCode::FORBIDDEN, kind: "foreign-host", message }
     }
 
+    /// Asked by a page of another site.
+    pub(super) fn foreign_site() -> Refusal {
+        let message = "data of this dashboard are for its own pages: open them from there".to_owned();
+        Refusal { status: StatusCode::FORBIDDEN, kind: "foreign-site", message }
+    }
+
     /// Every place for an event stream is taken.
     pub(super) fn too_many_clients(most: usize) -> Refusal {
         let message = format!("{most} pages listen already: close one");

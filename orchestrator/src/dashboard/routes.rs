@@ -59,7 +59,7 @@ async fn guard(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let refused = if matches!(*request.method(), Method::GET | Method::HEAD) {
-        foreign_host(&request)
+        foreign_host(&request).or_else(|| foreign_site(&request))
     } else {
         Some(Refusal::read_only())
     };
@@ -84,6 +84,15 @@ fn foreign_host(request: &ServiceRequest) -> Option<Refusal> {
     let host = String::from_utf8_lossy(request.headers().get(HOST)?.as_bytes());
     let peer = request.peer_addr().map(|peer| peer.ip());
     (!state.hosts.admits(&host, peer)).then(|| Refusal::foreign_host(&host))
+}
+
+/// The refusal of a question for data that a page of another site asks through somebody's browser: it could not read the
+/// answer, but it could have this program work for it. Frames of pages and their files cost nothing.
+fn foreign_site(request: &ServiceRequest) -> Option<Refusal> {
+    let asks_for_data = request.path().starts_with("/api/") || request.path() == "/events";
+    let site = request.headers().get("sec-fetch-site")?;
+    let is_foreign = !matches!(site.as_bytes(), b"same-origin" | b"none");
+    (asks_for_data && is_foreign).then(Refusal::foreign_site)
 }
 
 /// The frame of a page; its scripts ask for the rest.

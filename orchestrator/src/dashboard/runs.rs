@@ -21,6 +21,10 @@ const FRESH_FACTOR: u32 = 20;
 /// Most runs of one answer.
 const MOST: usize = 500;
 
+/// Most bytes of the text that is looked for, and most words in it: each is compared with every name of every run.
+const LONGEST_TEXT: usize = 1_024;
+const MOST_WORDS: usize = 32;
+
 /// The runs of a ledger folder, as they were a moment ago.
 pub(super) struct Runs {
     ledger: PathBuf,
@@ -156,6 +160,10 @@ impl Runs {
         const STATES: [&str; 5] = ["running", "completed", "interrupted", "failed", "unreadable"];
         if !filter.state.is_empty() && !STATES.contains(&filter.state.as_str()) {
             return Err(Refusal::bad_request(format!("state={:?}: one of {}", filter.state, STATES.join(", "))));
+        }
+        if filter.text.len() > LONGEST_TEXT || filter.text.split_whitespace().nth(MOST_WORDS).is_some() {
+            let problem = format!("text: at most {MOST_WORDS} words of {LONGEST_TEXT} bytes in all");
+            return Err(Refusal::bad_request(problem));
         }
         let words: Vec<String> = filter.text.split_whitespace().map(str::to_lowercase).collect();
         let (runs, _) = self.listing()?;

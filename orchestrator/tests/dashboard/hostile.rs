@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use crate::Page;
@@ -41,4 +42,38 @@ fn an_open_page_answers_this_machine_in_its_own_names_alone() {
     let asked = |host: &str| ask_with(here, "GET", "/api/runs", host, "").status;
     assert_eq!((asked("localhost"), asked(&here.to_string())), (200, 200));
     assert_eq!(asked("rebound.example.org"), 403);
+}
+
+#[test]
+fn data_are_for_the_pages_of_this_site() {
+    let page = Page::new();
+    page.stored("good", 5, &json!({}));
+    let asked = |path: &str, site: &str| {
+        let header = format!("Sec-Fetch-Site: {site}\r\n");
+        ask_with(page.address(), "HEAD", path, &page.address().to_string(), &header).status
+    };
+    let data = ["/api/runs", "/api/runs/good", "/api/runs/good/report", "/api/compare?a=good&b=good", "/events"];
+    for path in data {
+        for site in ["cross-site", "same-site", "anything"] {
+            assert_eq!(asked(path, site), 403, "{path} {site}");
+        }
+        assert!(asked(path, "same-origin") != 403 && asked(path, "none") != 403, "{path}");
+    }
+    // A link to a page may stand anywhere.
+    assert_eq!((asked("/", "cross-site"), asked("/runs/good", "cross-site")), (200, 200));
+    let answer = ask_with(page.address(), "GET", "/api/runs", "localhost", "Sec-Fetch-Site: cross-site\r\n");
+    assert_eq!((answer.status, answer.kind().as_str()), (403, "foreign-site"));
+}
+
+#[test]
+fn a_text_to_look_for_is_short() {
+    let page = Page::new();
+    page.stored("good", 5, &json!({}));
+    let asked = |text: &str| page.get(&format!("/api/runs?text={text}"));
+    assert_eq!((asked(&"g+".repeat(32)).status, asked(&"g".repeat(1_024)).status), (200, 200));
+    for bad in ["g+".repeat(33), "g".repeat(1_025), "g+".repeat(10_000)] {
+        let answer = asked(&bad);
+        assert_eq!((answer.status, answer.kind().as_str()), (400, "bad-request"), "{}", bad.len());
+        assert!(answer.body.len() < 300, "what was asked is not repeated");
+    }
 }
