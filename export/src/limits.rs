@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use specfleet_engine::record::BETWEEN_METHODS;
-use specfleet_ledger::Meta;
+use specfleet_ledger::{Meta, check_tag};
 
 use crate::error::{ExportError, clip};
 use crate::visit::{Misfit, NJ, NS, Spec};
@@ -126,9 +126,8 @@ fn check_names(path: &Path, meta: &Meta) -> Result<(), ExportError> {
     let data_sets = meta.data_sets.iter().map(|name| ("data set", name));
     let scorers = meta.scorers.iter().map(|scorer| ("scorer", &scorer.name));
     let units = meta.scorers.iter().map(|scorer| ("scorer's unit", &scorer.unit));
-    let tags = meta.tags.iter().map(|tag| ("tag", tag));
     let words = || methods.clone().chain(scorers.clone());
-    let names = || words().chain(units.clone()).chain(data_sets.clone()).chain(tags.clone());
+    let names = || words().chain(units.clone()).chain(data_sets.clone());
     if let Some((what, name)) = names().find(|(_, name)| name.len() > LONGEST_NAME) {
         let (bytes, name) = (name.len(), clip(name));
         return refuse(format!("the name of a {what} has {bytes} bytes, {LONGEST_NAME} are allowed: {name:?}"));
@@ -140,6 +139,9 @@ fn check_names(path: &Path, meta: &Meta) -> Result<(), ExportError> {
     if let Some((what, name)) = words().find(|(_, name)| !is_word(name)) {
         let allowed = "it starts with a letter or digit and holds these, spaces and punctuation";
         return refuse(format!("{:?} is no name of a {what}: {allowed}", clip(name)));
+    }
+    if let Some(error) = meta.tags.iter().find_map(|tag| check_tag(tag).err()) {
+        return refuse(error.to_string());
     }
     let texts = [("scenario_hash", &meta.scenario_hash), ("pool_cost", &meta.pool_cost), ("cpu", &meta.machine.cpu)];
     let system = [("os", &meta.machine.os), ("arch", &meta.machine.arch)];

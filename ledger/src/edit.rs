@@ -34,7 +34,7 @@ pub fn edit_tags(run_dir: &Path, add: &[String], remove: &[String]) -> Result<Ve
 
 /// A tag is a word: it must be told apart in a list, on a command line and in a filter, and mean nothing to a terminal or a
 /// spreadsheet.
-fn check_tag(tag: &str) -> Result<(), LedgerError> {
+pub fn check_tag(tag: &str) -> Result<(), LedgerError> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '+' | '=' | '#' | '%' | '@');
     if tag.len() <= LONGEST_TAG && tag.starts_with(char::is_alphanumeric) && tag.chars().all(plain) {
         Ok(())

@@ -64,7 +64,7 @@ pub use codec::MAX_LIST_ELEMENTS;
 pub use columns::{RoundChunk, RoundColumn, RoundPiece, RoundRows};
 pub use compact::{CompactStep, Compacted, compact, compact_watched};
 pub use damage::{DamageLog, RunPart, Unreadable};
-pub use edit::{edit_tags, is_busy, remove, run_bytes};
+pub use edit::{check_tag, edit_tags, is_busy, remove, run_bytes};
 pub use energy::{EnergyOwner, EnergyPart, EnergyRow};
 pub use error::LedgerError;
 pub use id::RunId;
