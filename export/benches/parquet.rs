@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use specfleet_engine::device::gate::GateReason;
@@ -106,7 +107,8 @@ fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("export");
     group.throughput(Throughput::Elements(u64::from(GENERATIONS) * u64::from(ROUNDS))).sample_size(10);
     for format in [Format::Parquet, Format::Csv, Format::Jsonl] {
-        let options = Options { format, tables: &[Table::Rounds], out: &out, force: true };
+        let options =
+            Options { format, tables: &[Table::Rounds], out: &out, force: true, interrupted: &AtomicBool::new(false) };
         group.bench_function(format.name(), |bencher| {
             bencher.iter_batched(
                 || (),

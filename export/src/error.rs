@@ -39,6 +39,9 @@ pub enum ExportError {
         /// The nearest valid ones, or all.
         instead: String,
     },
+    /// Somebody asked for the end. Nothing was put in place.
+    #[error("interrupted")]
+    Interrupted,
     /// A name of a run that stands for something else.
     #[error(
         "run name {name:?} means something else in every ledger and on every command line; --name gives it another"
@@ -85,7 +88,7 @@ impl ExportError {
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
             ExportError::Ledger(error) => error.is_mistake(),
-            ExportError::DiskFull(_) | ExportError::Parquet { .. } => false,
+            ExportError::Interrupted | ExportError::DiskFull(_) | ExportError::Parquet { .. } => false,
         }
     }
 

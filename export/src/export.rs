@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -16,6 +17,7 @@ use crate::identity::{self, DIGESTS, Digests};
 use crate::parquet_writer::ParquetFile;
 use crate::rows::{self, Names, Row, VerifierRow};
 use crate::schema::{Column, Format, SCHEMA, Table};
+use crate::stop::Stop;
 use crate::values::{Batch, NO_WORD};
 use crate::visit::Append;
 use crate::{text, trace};
@@ -37,6 +39,8 @@ pub struct Options<'a> {
     pub out: &'a Path,
     /// Whether an export in it may be replaced.
     pub force: bool,
+    /// Set from outside to end the export early; nothing is left then.
+    pub interrupted: &'a AtomicBool,
 }
 
 /// What was exported.
@@ -55,12 +59,13 @@ pub fn export(
     options: &Options<'_>,
     tell: &mut dyn FnMut(&LedgerError),
 ) -> Result<Exported, ExportError> {
+    let stop = Stop(options.interrupted);
     let mut staging = Staging::new(options.out, options.force)?;
     let mut damage = Damage { told: BTreeSet::new(), tell };
     let mut rows = Vec::new();
     if options.format == Format::Trace {
         let (path, file) = staging.create(TRACE_FILE.to_owned())?;
-        let events = trace::write(reader, file, &path, &mut |error| damage.tell(&error))?;
+        let events = trace::write(reader, file, &path, stop, &mut |error| damage.tell(&error))?;
         rows.push((TRACE_FILE.to_owned(), events));
     }
     let names = Names::of(reader.meta());
@@ -78,7 +83,7 @@ pub fn export(
             Table::Scores => rows::learn::<specfleet_ledger::ScoreRow>(&names),
         };
         let sink = Sink::create(options.format, &path, columns)?;
-        let written = stream(sink, batch, |feed| match table {
+        let written = stream(sink, batch, stop, |feed| match table {
             Table::Rounds => feed_rounds(reader, &names, feed, &mut damage),
             Table::Generations => feed_rows(reader.generations(), &names, feed, &mut damage),
             Table::Batches => feed_rows(reader.batches(), &names, feed, &mut damage),
@@ -93,7 +98,8 @@ pub fn export(
         rows.push((name, written));
     }
     let damaged = damage.told.len();
-    describe(reader, options.format, &rows, damaged, &mut staging)?;
+    describe(reader, options, &rows, damaged, &mut staging)?;
+    stop.check()?;
     staging.put_in_place()?;
     Ok(Exported { rows, damaged })
 }
@@ -101,7 +107,7 @@ pub fn export(
 /// Writes `run.json`: what the run is, and by what the files beside it are known again.
 fn describe(
     reader: &RunReader,
-    format: Format,
+    options: &Options<'_>,
     rows: &[(String, u64)],
     damaged: usize,
     staging: &mut Staging,
@@ -109,11 +115,11 @@ fn describe(
     let counts: BTreeMap<&str, u64> = rows.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
     let mut digests = Digests::new();
     for (name, _) in rows {
-        digests.insert(name.clone(), identity::of_file(&staging.path_of(name))?);
+        digests.insert(name.clone(), identity::of_file(&staging.path_of(name), Stop(options.interrupted))?);
     }
     let mut about = json!({
         "export_schema": SCHEMA,
-        "format": format.name(),
+        "format": options.format.name(),
         "program": format!("specfleet {}", env!("CARGO_PKG_VERSION")),
         "rows": counts,
         "damaged_chunks": damaged,
@@ -141,9 +147,12 @@ impl Damage<'_> {
     }
 }
 
-fn feed_rounds(reader: &RunReader, names: &Names, feed: &mut Feed, damage: &mut Damage<'_>) {
+fn feed_rounds(reader: &RunReader, names: &Names, feed: &mut Feed<'_>, damage: &mut Damage<'_>) {
     let mut data_sets: Vec<(GenerationId, u16)> = Vec::with_capacity(reader.closed_generations());
     for generation in reader.generations() {
+        if feed.stop.is_asked() {
+            return;
+        }
         match generation {
             Ok(generation) => data_sets.push((generation.id, generation.data_set)),
             Err(error) => damage.tell(&error),
@@ -168,7 +177,7 @@ fn feed_rounds(reader: &RunReader, names: &Names, feed: &mut Feed, damage: &mut 
 fn feed_rows<R: Row>(
     rows: impl Iterator<Item = Result<R, LedgerError>>,
     names: &Names,
-    feed: &mut Feed,
+    feed: &mut Feed<'_>,
     damage: &mut Damage<'_>,
 ) {
     for row in rows {
@@ -253,16 +262,20 @@ impl Sink {
 }
 
 /// Collects rows and passes them on, a batch at a time, to the thread that writes.
-struct Feed {
+struct Feed<'a> {
     batch: Batch,
     rows: u64,
+    stop: Stop<'a>,
     to: SyncSender<Batch>,
     empty: Receiver<Batch>,
 }
 
-impl Feed {
-    /// False when nobody takes rows any more: the writer failed.
+impl Feed<'_> {
+    /// False when nobody takes rows any more: the writer failed, or somebody asked for the end.
     fn pass_if_full(&mut self) -> bool {
+        if self.stop.is_asked() {
+            return false;
+        }
         if self.batch.rows() < BATCH_ROWS && self.batch.list_values() < BATCH_VALUES { true } else { self.pass() }
     }
 
@@ -277,7 +290,12 @@ impl Feed {
 const UNDER_WAY: usize = 2;
 
 /// Runs `produce` on this thread and the sink on another; the rows that were written.
-fn stream(mut sink: Sink, batch: Batch, produce: impl FnOnce(&mut Feed)) -> Result<u64, ExportError> {
+fn stream(
+    mut sink: Sink,
+    batch: Batch,
+    stop: Stop<'_>,
+    produce: impl FnOnce(&mut Feed<'_>),
+) -> Result<u64, ExportError> {
     let (to, full) = sync_channel::<Batch>(UNDER_WAY);
     let (back, empty) = sync_channel(UNDER_WAY);
     for _ in 0..UNDER_WAY {
@@ -294,13 +312,13 @@ fn stream(mut sink: Sink, batch: Batch, produce: impl FnOnce(&mut Feed)) -> Resu
             }
             sink.finish()
         });
-        let mut feed = Feed { batch, rows: 0, to, empty };
+        let mut feed = Feed { batch, rows: 0, stop, to, empty };
         produce(&mut feed);
         feed.pass();
         let rows = feed.rows;
         drop(feed);
         match writer.join() {
-            Ok(written) => written.map(|()| rows),
+            Ok(written) => written.and(stop.check()).map(|()| rows),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{ExportError, clip};
 use crate::folder::RUN_FILE;
+use crate::stop::Stop;
 
 /// The field of `run.json` that holds the digests.
 pub(crate) const DIGESTS: &str = "digests";
@@ -28,12 +29,13 @@ const STEP: usize = 1 << 18;
 pub(crate) type Digests = BTreeMap<String, String>;
 
 /// The digest of a file, in hex.
-pub(crate) fn of_file(path: &Path) -> Result<String, ExportError> {
+pub(crate) fn of_file(path: &Path, stop: Stop<'_>) -> Result<String, ExportError> {
     let failed = |source| ExportError::io(path, source);
     let mut file = specfleet_files::open(path, u64::MAX).map_err(failed)?;
     let mut digest = Sha256::new();
     let mut step = vec![0; STEP];
     loop {
+        stop.check()?;
         let read = file.read(&mut step).map_err(failed)?;
         if read == 0 {
             return Ok(hex(&digest.finalize()));
@@ -58,7 +60,7 @@ fn hex(digest: &[u8]) -> String {
 }
 
 /// Refuses a folder whose files are not those that its description names.
-pub(crate) fn check_files(dir: &Path, about: &Value, digests: &Digests) -> Result<(), ExportError> {
+pub(crate) fn check_files(dir: &Path, about: &Value, digests: &Digests, stop: Stop<'_>) -> Result<(), ExportError> {
     let changed = |file: &str| {
         let why = format!(
             "its SHA-256 is not the one in {RUN_FILE}: it was damaged or changed since it was exported (who changed it on \
@@ -84,7 +86,7 @@ pub(crate) fn check_files(dir: &Path, about: &Value, digests: &Digests) -> Resul
         }
     }
     for (file, known) in digests.iter().filter(|(file, _)| *file != RUN_FILE) {
-        if of_file(&dir.join(file))? != *known {
+        if of_file(&dir.join(file), stop)? != *known {
             return changed(file);
         }
     }
@@ -116,6 +118,8 @@ pub(crate) fn check_rows(path: &Path, known: Option<u64>, found: u64) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -136,6 +140,8 @@ mod tests {
         let path = folder.path().join("abc");
         fs::write(&path, "abc").expect("written");
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(of_file(&path).expect("a digest"), known);
+        assert_eq!(of_file(&path, Stop(&AtomicBool::new(false))).expect("a digest"), known);
+        let stopped = of_file(&path, Stop(&AtomicBool::new(true)));
+        assert!(matches!(stopped, Err(ExportError::Interrupted)));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,12 +19,26 @@ use crate::identity::{self, Digests};
 use crate::limits::{self, Population};
 use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
 use crate::schema::{Column, Format, SCHEMA, Table};
+use crate::stop::Stop;
 use crate::values::Batch;
 use crate::visit::{Misfit, Take};
 use crate::{jsonl, parquet_reader};
 
 /// Of the folder that a run is imported into first.
 const PREFIX: &str = ".importing-";
+
+/// What to import, and where to.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportOptions<'a> {
+    /// The folder of the export.
+    pub dir: &'a Path,
+    /// The folder of all runs.
+    pub ledger: &'a Path,
+    /// The run's name there; `None` for the one that it had.
+    pub name: Option<&'a str>,
+    /// Set from outside to end the import early; nothing is left then.
+    pub interrupted: &'a AtomicBool,
+}
 
 /// What was imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,40 +75,20 @@ struct About {
 /// Imports an export in Parquet or JSON lines as a run of this ledger, under its own name or another. Every row comes back
 /// as it was, with one NaN for all; a run that cannot be imported leaves nothing behind. What is not as it was exported is
 /// refused, and so is the export of a damaged run: no run of this ledger would say that it is a part of one.
-pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported, ExportError> {
+pub fn import(options: &ImportOptions<'_>) -> Result<Imported, ExportError> {
+    let ImportOptions { dir, ledger, name, interrupted } = *options;
+    let stop = Stop(interrupted);
     let (about, fields) = read_about(dir)?;
-    let path = dir.join(RUN_FILE);
-    let format = match about.format.as_str() {
-        "parquet" => Format::Parquet,
-        "jsonl" => Format::Jsonl,
-        other => {
-            let why = format!("an export as {} cannot be imported: it takes parquet or jsonl", clip(other));
-            return Err(ExportError::not_importable(&path, why));
-        }
-    };
-    if about.digests.is_none() {
-        identity::check_first_fields(&path, &fields)?;
-    }
-    check_whole(&path, about.damaged_chunks)?;
-    limits::check_description(&path, &about.meta)?;
-    let lacking: Vec<String> = Table::ALL
-        .into_iter()
-        .filter(|table| table.is_imported())
-        .map(|table| table_file(table, format))
-        .filter(|file| !dir.join(file).is_file())
-        .collect();
-    if !lacking.is_empty() {
-        return Err(ExportError::not_importable(dir, format!("there is no {}", lacking.join(", no "))));
-    }
-    if let Some(digests) = &about.digests {
-        identity::check_files(dir, &fields, digests)?;
-    }
+    let format = check_export(dir, &about, &fields)?;
     let Meta { run: exported, state, ended, .. } = about.meta.clone();
     let run = name.unwrap_or(&exported).to_owned();
     limits::check_run_name(&run)?;
     let folder = ledger.join(&run);
     if folder.exists() {
         return Err(LedgerError::RunExists(folder).into());
+    }
+    if let Some(digests) = &about.digests {
+        identity::check_files(dir, &fields, digests, stop)?;
     }
     let from = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let from = format!("{} (run {exported})", from.display());
@@ -105,7 +100,7 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
     let mut writer = RunWriter::create(&aside.path, meta.clone())?;
     let (names, population) = (Names::of(&meta), Population::of(&meta));
-    let source = Source { dir, format, names, population, rows: &about.rows };
+    let source = Source { dir, format, names, population, rows: &about.rows, stop };
     source.rows::<RoundRow, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
     source.rows::<GenerationRecord, _>(|record| writer.close_generation(record, &[]))?;
     source.rows::<BatchRecord, _>(|record| writer.append_batch(record))?;
@@ -118,6 +113,7 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     let state = if state == RunState::Running { RunState::Interrupted } else { state };
     writer.finish_as(state, ended)?;
     add_scores(&source, &aside.path.join(&run))?;
+    stop.check()?;
     fs::rename(aside.path.join(&run), &folder).map_err(|source| match source.kind() {
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
             LedgerError::RunExists(folder.clone()).into()
@@ -126,6 +122,35 @@ pub fn import(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported,
     })?;
     let Progress { rounds, generations, .. } = progress;
     Ok(Imported { run, folder, rounds, generations, checked: about.digests.is_some() })
+}
+
+/// Refuses what is no export of a whole run, by its description and the names of its files; the format that it has.
+fn check_export(dir: &Path, about: &About, fields: &Value) -> Result<Format, ExportError> {
+    let path = dir.join(RUN_FILE);
+    let format = match about.format.as_str() {
+        "parquet" => Format::Parquet,
+        "jsonl" => Format::Jsonl,
+        other => {
+            let why = format!("an export as {} cannot be imported: it takes parquet or jsonl", clip(other));
+            return Err(ExportError::not_importable(&path, why));
+        }
+    };
+    if about.digests.is_none() {
+        identity::check_first_fields(&path, fields)?;
+    }
+    check_whole(&path, about.damaged_chunks)?;
+    limits::check_description(&path, &about.meta)?;
+    let lacking: Vec<String> = Table::ALL
+        .into_iter()
+        .filter(|table| table.is_imported())
+        .map(|table| table_file(table, format))
+        .filter(|file| !dir.join(file).is_file())
+        .collect();
+    if lacking.is_empty() {
+        Ok(format)
+    } else {
+        Err(ExportError::not_importable(dir, format!("there is no {}", lacking.join(", no "))))
+    }
 }
 
 /// Refuses what is a part of a run.
@@ -206,6 +231,7 @@ struct Source<'a> {
     population: Population,
     /// That each file must have, by its name.
     rows: &'a BTreeMap<String, u64>,
+    stop: Stop<'a>,
 }
 
 impl Source<'_> {
@@ -221,6 +247,7 @@ impl Source<'_> {
         let (columns, empty) = learn::<R>(&self.names);
         let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
             for index in 0..batch.rows() {
+                self.stop.check()?;
                 let mut row = R::blank();
                 row.visit(&self.names, &mut Take::from(batch, index, &population)).map_err(
                     |Misfit { column, why }| {

@@ -13,6 +13,7 @@ use specfleet_engine::record::RoundRecord;
 use specfleet_ledger::{LedgerError, RoundColumn, RoundPiece, RunReader};
 
 use crate::error::ExportError;
+use crate::stop::Stop;
 use crate::text::json_text;
 use crate::visit::Named;
 
@@ -27,12 +28,14 @@ pub(crate) fn write(
     reader: &RunReader,
     file: File,
     path: &Path,
+    stop: Stop<'_>,
     tell: &mut dyn FnMut(LedgerError),
 ) -> Result<u64, ExportError> {
     let methods = reader.meta().methods.iter().map(|method| method.name.clone()).collect();
     let to = BufWriter::with_capacity(1 << 20, file);
     let mut trace = Trace { to, events: 0, methods, named: BTreeSet::new() };
-    trace.all(reader, tell).map_err(|source| ExportError::io(path, source))?;
+    trace.all(reader, stop, tell).map_err(|source| ExportError::io(path, source))?;
+    stop.check()?;
     let events = trace.events;
     let file = trace.to.into_inner().map_err(|error| ExportError::io(path, error.into_error()))?;
     file.sync_all().map_err(|source| ExportError::io(path, source))?;
@@ -48,9 +51,12 @@ struct Trace {
 }
 
 impl Trace {
-    fn all(&mut self, reader: &RunReader, tell: &mut dyn FnMut(LedgerError)) -> std::io::Result<()> {
+    fn all(&mut self, reader: &RunReader, stop: Stop<'_>, tell: &mut dyn FnMut(LedgerError)) -> std::io::Result<()> {
         self.to.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
         for batch in reader.batches() {
+            if stop.is_asked() {
+                return Ok(());
+            }
             match batch {
                 Ok(batch) => {
                     let thread = u64::from(batch.verifier.0) + 1;
@@ -69,6 +75,9 @@ impl Trace {
         // When each device's generation committed last; a device has one at a time.
         let mut last: BTreeMap<DeviceId, (GenerationId, u64)> = BTreeMap::new();
         for chunk in reader.scan_rounds(RoundColumn::ALL) {
+            if stop.is_asked() {
+                return Ok(());
+            }
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {

@@ -6,6 +6,7 @@ mod common;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use common::*;
 use parquet::basic::{CompressionCodec, Repetition, Type as Physical};
@@ -16,9 +17,16 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
 use specfleet_engine::id::DeviceId;
-use specfleet_export::{Format, Imported, Options, Table, export, import};
+use specfleet_export::{ExportError, Format, ImportOptions, Imported, Options, Table, export, import};
 use specfleet_ledger::{MAX_LIST_ELEMENTS, RunReader, RunState, RunWriter};
 use tempfile::{TempDir, tempdir};
+
+/// Ends no export and no import.
+static NOBODY: AtomicBool = AtomicBool::new(false);
+
+fn import_from(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported, ExportError> {
+    import(&ImportOptions { dir, ledger, name, interrupted: &NOBODY })
+}
 
 /// A run of five generations, exported, with nothing in its description that would give a change away.
 fn exported(format: Format) -> TempDir {
@@ -47,12 +55,13 @@ fn take_digests_out(out: &Path) {
 
 fn export_to(dir: &TempDir, format: Format) -> Result<(), String> {
     let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
-    let options = Options { format, tables: &Table::ALL, out: &dir.path().join("out"), force: false };
+    let options =
+        Options { format, tables: &Table::ALL, out: &dir.path().join("out"), force: false, interrupted: &NOBODY };
     export(&reader, &options, &mut |damage| panic!("{damage}")).map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn imported(dir: &TempDir) -> Imported {
-    let imported = import(&dir.path().join("out"), &dir.path().join("other"), None).expect("an import");
+    let imported = import_from(&dir.path().join("out"), &dir.path().join("other"), None).expect("an import");
     fs::remove_dir_all(dir.path().join("other")).expect("it was made");
     imported
 }
@@ -60,7 +69,7 @@ fn imported(dir: &TempDir) -> Imported {
 /// Why the export cannot be imported.
 fn refusal(dir: &TempDir) -> String {
     let dir = dir.path();
-    let error = import(&dir.join("out"), &dir.join("other"), None).expect_err("it cannot be imported");
+    let error = import_from(&dir.join("out"), &dir.join("other"), None).expect_err("it cannot be imported");
     assert!(error.is_mistake(), "{error}");
     assert!(!dir.join("other").exists(), "a failed import leaves nothing");
     let text = error.to_string();
@@ -289,7 +298,7 @@ fn what_a_killed_process_left_is_removed() {
     let held = File::create(live.join(".lock")).expect("a file");
     held.lock().expect("a lock");
     export_to(&dir, Format::Jsonl).expect("nothing is in the way");
-    import(&out, &ledger, Some("again")).expect("an import");
+    import_from(&out, &ledger, Some("again")).expect("an import");
     let names = |dir: &Path| {
         let entries = fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> = entries.filter_map(|name| name.into_string().ok()).collect();
@@ -305,10 +314,11 @@ fn a_name_that_no_system_takes_is_a_mistake() {
     let dir = exported(Format::Jsonl);
     let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
     let out = dir.path().join("n".repeat(300));
-    let options = Options { format: Format::Csv, tables: &[Table::Rounds], out: &out, force: false };
+    let options =
+        Options { format: Format::Csv, tables: &[Table::Rounds], out: &out, force: false, interrupted: &NOBODY };
     assert!(export(&reader, &options, &mut |_| ()).expect_err("the name is too long").is_mistake());
-    let error = import(&dir.path().join("out"), &dir.path().join("other"), Some(&"n".repeat(300)));
+    let error = import_from(&dir.path().join("out"), &dir.path().join("other"), Some(&"n".repeat(300)));
     assert!(error.expect_err("the name is too long").is_mistake());
-    let error = import(&dir.path().join("out"), &out, None);
+    let error = import_from(&dir.path().join("out"), &out, None);
     assert!(error.expect_err("the name is too long").is_mistake());
 }

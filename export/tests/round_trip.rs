@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use common::*;
 use proptest::prelude::*;
@@ -17,9 +18,16 @@ use specfleet_engine::record::{
     Provenance, RoundRecord, UploadCost, UploadCounts, VerifierRecord, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
-use specfleet_export::{ExportError, Format, Options, Table, export, import};
+use specfleet_export::{ExportError, Format, ImportOptions, Imported, Options, Table, export, import};
 use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer};
 use tempfile::tempdir;
+
+/// Ends no export and no import.
+static NOBODY: AtomicBool = AtomicBool::new(false);
+
+fn import_from(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported, ExportError> {
+    import(&ImportOptions { dir, ledger, name, interrupted: &NOBODY })
+}
 
 fn all<T>(rows: impl Iterator<Item = Result<T, LedgerError>>) -> Vec<T> {
     rows.collect::<Result<_, _>>().expect("no chunk is damaged")
@@ -179,7 +187,7 @@ fn audit_bits(audits: &[AuditRecord]) -> Vec<impl PartialEq + std::fmt::Debug + 
 }
 
 fn export_all(reader: &RunReader, format: Format, out: &Path) {
-    let options = Options { format, tables: &Table::ALL, out, force: false };
+    let options = Options { format, tables: &Table::ALL, out, force: false, interrupted: &NOBODY };
     let exported = export(reader, &options, &mut |damage| panic!("{damage}")).expect("an export");
     assert_eq!((exported.damaged, exported.rows.len()), (0, Table::ALL.len()));
 }
@@ -272,7 +280,7 @@ proptest! {
             let out = dir.path().join(format.name());
             export_all(&reader, format, &out);
             let name = format!("from-{}", format.name());
-            let imported = import(&out, dir.path(), Some(&name)).expect("an import");
+            let imported = import_from(&out, dir.path(), Some(&name)).expect("an import");
             let back = RunReader::open(&imported.folder).expect("the run has ended");
             assert_equal(&reader, &back);
             let from = back.meta().imported_from.clone().expect("where it came from");
@@ -327,7 +335,7 @@ fn exported(dir: &Path, format: Format) {
 }
 
 fn refusal(dir: &Path) -> String {
-    let error = import(&dir.join("out"), &dir.join("other"), None).expect_err("it cannot be imported");
+    let error = import_from(&dir.join("out"), &dir.join("other"), None).expect_err("it cannot be imported");
     assert!(error.is_mistake(), "{error}");
     assert!(!dir.join("other").exists(), "a failed import leaves nothing");
     let text = error.to_string();
@@ -376,7 +384,7 @@ fn what_cannot_be_imported_says_why_and_leaves_nothing() {
     fs::write(&rounds, &good).expect("a file");
     fs::write(dir.join("out/audits.jsonl"), "").expect("a file");
     // A run of this name.
-    let error = import(&dir.join("out"), &dir.join("ledger"), None).expect_err("there is one");
+    let error = import_from(&dir.join("out"), &dir.join("ledger"), None).expect_err("there is one");
     assert!(matches!(error, ExportError::Ledger(LedgerError::RunExists(_))) && error.is_mistake());
     let about = dir.join("out/run.json");
     let text = fs::read_to_string(&about).expect("a file");
@@ -414,7 +422,8 @@ fn a_folder_that_is_not_empty_is_left_alone() {
     let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
     let out = dir.path().join("out");
     fs::write(out.join("notes.txt"), "mine").expect("a file");
-    let mut options = Options { format: Format::Parquet, tables: &[Table::Rounds], out: &out, force: false };
+    let mut options =
+        Options { format: Format::Parquet, tables: &[Table::Rounds], out: &out, force: false, interrupted: &NOBODY };
     let refused = export(&reader, &options, &mut |_| ()).expect_err("there is something in it");
     assert!(matches!(refused, ExportError::NotEmpty(_)) && refused.is_mistake());
     options.force = true;

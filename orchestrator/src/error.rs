@@ -289,7 +289,7 @@ impl Error {
             {
                 2
             }
-            Error::Interrupted(_) => specfleet_signals::exit_code(),
+            Error::Interrupted(_) | Error::Export(ExportError::Interrupted) => specfleet_signals::exit_code(),
             Error::DrafterMemory { .. }
             | Error::Agent { .. }
             | Error::Unreachable { .. }

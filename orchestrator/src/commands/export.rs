@@ -48,7 +48,8 @@ pub(crate) fn run(args: &ExportArgs, opened: &OpenedRuns) -> anyhow::Result<Exit
     }
     let folder = find(&args.ledger, &args.run)?;
     let reader = opened.open(&folder)?;
-    let options = Options { format, tables: &tables, out: &args.out, force: args.force };
+    let interrupted = specfleet_signals::flag();
+    let options = Options { format, tables: &tables, out: &args.out, force: args.force, interrupted };
     let exported = export(&reader, &options, &mut |damage| specfleet_logs::say!("specfleet: {damage}; left out"));
     let Exported { rows, .. } = exported.map_err(Error::from)?;
     for (file, rows) in rows {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use specfleet::error::Error;
-use specfleet_export::{Imported, import};
+use specfleet_export::{ImportOptions, Imported, import};
 
 use super::{LEDGER, print};
 
@@ -25,7 +25,9 @@ pub(crate) struct ImportArgs {
 
 /// Runs it.
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
-    let imported = import(&args.dir, &args.ledger, args.name.as_deref()).map_err(Error::from)?;
+    let interrupted = specfleet_signals::flag();
+    let options = ImportOptions { dir: &args.dir, ledger: &args.ledger, name: args.name.as_deref(), interrupted };
+    let imported = import(&options).map_err(Error::from)?;
     let Imported { folder, rounds, generations, checked, .. } = imported;
     if !checked {
         specfleet_logs::say!(

@@ -1,9 +1,14 @@
 //! Exports that are not as they were exported: cut, flipped, lacking a file, or of a run that was damaged already.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::record::RoundRecord;
+use specfleet_engine::time::Time;
+use specfleet_ledger::{Meta, RunState, RunWriter};
 
 use crate::common::*;
 use crate::exports::one_run;
@@ -27,11 +32,16 @@ fn refusal(place: &Place, out: &str, name: &str) -> String {
 }
 
 /// Changes `run.json` as a JSON object.
-fn describe(out: &std::path::Path, change: impl FnOnce(&mut Value)) {
+fn describe(out: &Path, change: impl FnOnce(&mut Value)) {
     let path = out.join("run.json");
     let mut about: Value = serde_json::from_slice(&fs::read(&path).expect("run.json")).expect("JSON");
     change(&mut about);
     fs::write(path, format!("{about:#}\n")).expect("written");
+}
+
+/// As exports of earlier versions are.
+fn take_digests_out(out: &Path) {
+    describe(out, |about| drop(about.as_object_mut().expect("an object").remove("digests")));
 }
 
 #[test]
@@ -101,9 +111,7 @@ fn a_changed_description_is_refused() {
 fn an_export_without_digests_is_imported_with_a_note() {
     let (place, run) = one_run();
     let out = exported(&place, &run, "jsonl", "out");
-    describe(&out, |about| {
-        about.as_object_mut().expect("an object").remove("digests").expect("digests");
-    });
+    take_digests_out(&out);
     let path = out.join("batches.jsonl");
     let good = fs::read_to_string(&path).expect("text");
     let cut = good.trim_end().rfind('\n').expect("several lines") + 1;
@@ -136,9 +144,7 @@ fn the_export_of_a_damaged_run_is_no_run() {
 fn impossible_figures_are_refused() {
     let (place, run) = one_run();
     let out = exported(&place, &run, "jsonl", "out");
-    describe(&out, |about| {
-        about.as_object_mut().expect("an object").remove("digests").expect("digests");
-    });
+    take_digests_out(&out);
     let impossible = [
         ("generations", "device_nanojoules", "-1", "-1 is out of range: 0 to 4000000000000000000 nJ"),
         ("verifiers", "idle_nanojoules", "9223372036854775807", "is out of range: 0 to 4000000000000000000 nJ"),
@@ -168,9 +174,7 @@ fn impossible_figures_are_refused() {
 fn impossible_descriptions_are_refused() {
     let (place, run) = one_run();
     let out = exported(&place, &run, "parquet", "out");
-    describe(&out, |about| {
-        about.as_object_mut().expect("an object").remove("digests").expect("digests");
-    });
+    take_digests_out(&out);
     let good = fs::read(out.join("run.json")).expect("run.json");
     let refused = |change: &dyn Fn(&mut Value), why: &str| {
         describe(&out, |about| change(&mut about["meta"]));
@@ -187,6 +191,7 @@ fn impossible_descriptions_are_refused() {
         let one = meta["methods"][0].clone();
         meta["methods"] = vec![one; 20_000].into();
     };
+    refused(&|meta| meta["tags"] = vec!["=cmd|calc"].into(), "tag \"=cmd|calc\"");
     refused(&many, "the run has 20000 methods, 1000 are taken at most");
     refused(&|meta| meta["devices"] = 4_294_967_295_u32.into(), "the run has 4294967295 devices");
     refused(&|meta| meta["ended"] = u64::MAX.into(), "seconds since 1970 are no date");
@@ -201,4 +206,76 @@ fn impossible_descriptions_are_refused() {
     }
     printed(&place, &["export", &run, "--out", "again"]);
     printed(&place, &["import", "again", "--name", "back"]);
+}
+
+/// A run that takes a while to export and to import: its rounds are of generations that never closed.
+fn large_run(place: &Place, like: &str) -> String {
+    let meta = Meta { run: "large".to_owned(), ..Meta::read(&place.path("runs").join(like)).expect("meta.json") };
+    let mut writer = RunWriter::create(&place.path("runs"), meta).expect("a new run");
+    for prompt in 0..400 {
+        let id = GenerationId { method: 0, prompt, repetition: 0, pass: 0 };
+        let round = |position| RoundRecord {
+            position,
+            token: prompt.wrapping_mul(position) % 2_048,
+            committed_at: Time(u64::from(prompt + position) * 1_000_003),
+            ..RoundRecord::UNKNOWN
+        };
+        let rounds: Vec<RoundRecord> = (0..1_000).map(round).collect();
+        writer.append_rounds(id, DeviceId(prompt % 2), &rounds).expect("rounds");
+    }
+    writer.finish(RunState::Interrupted).expect("an end");
+    "large".to_owned()
+}
+
+/// Names in a folder, of those that are hidden or of all; none where it is not there.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Sends a signal once the command has begun to fill a hidden folder there; its exit code and what it said.
+fn interrupted(place: &Place, arguments: &[&str], fills: &Path, signal: &str) -> (Option<i32>, String) {
+    let mut command = place.command(arguments);
+    command.args(["--ledger", "runs"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    while !names(fills).iter().any(|name| name.starts_with('.')) {
+        if child.try_wait().expect("it is ours").is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
+    sent.expect("kill runs");
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Ctrl-C and the polite signal of a service manager: the exit code of a shell, and nothing is left.
+#[test]
+fn an_export_or_import_that_is_interrupted_leaves_nothing() {
+    let (place, run) = one_run();
+    let large = large_run(&place, &run);
+    let (out, ledger) = (place.path("out"), place.path("runs"));
+    exported(&place, &large, "jsonl", "whole");
+    let before = names(&ledger);
+    let export = ["export", &large, "--format", "jsonl", "--out", "out"];
+    let import = ["import", "whole", "--name", "back"];
+    for (arguments, fills) in [(&export[..], &out), (&import[..], &ledger)] {
+        for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+            // Somebody else may have the processors until it is over: then once more.
+            let mut said = (Some(0), String::new());
+            for _ in 0..5 {
+                said = interrupted(&place, arguments, fills, signal);
+                if said.0 != Some(0) {
+                    break;
+                }
+                let _ = fs::remove_dir_all(&out);
+                let _ = fs::remove_dir_all(ledger.join("back"));
+            }
+            assert!(!out.exists() && names(&ledger) == before, "{arguments:?} {signal}: {:?}", names(&ledger));
+            assert_eq!(said, (Some(code), "specfleet: interrupted\n".to_owned()), "{arguments:?} {signal}");
+        }
+    }
 }
