@@ -503,16 +503,14 @@ fn sweep_command(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(if args.run.json { Ui::None } else { args.run.ui });
     let bench =
         Bench { runs: &args.run.ledger, threads: threads_of(args.threads), interrupted: specfleet_signals::flag() };
-    let swept = sweep::sweep(&scenario, &varied, &bench, |line| progress.say(line))?;
-    if let Some(csv) = &args.csv {
-        sweep::write_csv(&swept, csv)?;
-    }
+    let (swept, outcome) = sweep::sweep(&scenario, &varied, &bench, args.csv.as_deref(), |line| progress.say(line))?;
     if args.run.json {
         print(serde_json::to_string_pretty(&swept).context("writing the rows")?)?;
-    } else {
+    } else if !swept.rows.is_empty() {
         print(sweep::table(&swept))?;
         swept.notes.iter().try_for_each(|note| print(format!("note: {note}")))?;
     }
+    outcome?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,14 +1,15 @@
 //! Every combination of a few varied keys, simulated: a table, a CSV, and which points nobody beats.
 
-use std::io::Write;
+mod file;
+
 use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 use specfleet_analysis::{Statistic, Summary, pareto, value_of};
 use specfleet_config::{Scenario, Vary};
-use specfleet_export::csv_cell;
 
+use self::file::SweepFile;
 use crate::error::Error;
 use crate::point::Bench;
 use crate::report::OF_MISHAPS;
@@ -60,8 +61,17 @@ pub struct Sweep {
     pub notes: Vec<String>,
 }
 
-/// Simulates every combination; `say` is told before each.
-pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl Fn(&str)) -> Result<Sweep, Error> {
+/// Simulates every combination; `say` is told before each. With `csv`, each point's rows are in that file as soon as the
+/// point is simulated; the file is opened before the first one, and left alone where a point has a mistake.
+///
+/// What ends it early, Ctrl-C too, stands beside what came out until then.
+pub fn sweep(
+    scenario: &Scenario,
+    varied: &[Vary],
+    bench: &Bench<'_>,
+    csv: Option<&Path>,
+    say: impl Fn(&str),
+) -> Result<(Sweep, Result<(), Error>), Error> {
     let points = varied.iter().try_fold(1usize, |points, vary| points.checked_mul(vary.values.len()));
     let points = points
         .filter(|&points| points <= MOST_POINTS)
@@ -70,19 +80,26 @@ pub fn sweep(scenario: &Scenario, varied: &[Vary], bench: &Bench<'_>, say: impl 
     for point in 0..points {
         Bench::settings(&changed(scenario, varied, &values_at(varied, point))?)?;
     }
-    let (mut rows, mut notes) = (Vec::new(), Vec::new());
-    for point in 0..points {
+    let keys = varied.iter().map(|vary| vary.key.clone()).collect();
+    let metrics = COLUMNS.iter().map(|column| column.1).collect();
+    let mut sweep = Sweep { keys, metrics, rows: Vec::new(), notes: Vec::new() };
+    let mut csv = csv.map(|path| SweepFile::create(path, &sweep.keys)).transpose()?;
+    let mut measure = |sweep: &mut Sweep, point: usize| {
         let values = values_at(varied, point);
         let place: Vec<String> =
             varied.iter().zip(&values).map(|(vary, value)| format!("{}={value}", vary.key)).collect();
         say(&format!("{}/{points} {}", point + 1, place.join(" ")));
         let measured = bench.measured(&changed(scenario, varied, &values)?, None)?;
-        notes.extend(measured.too_long.filter(|note| !notes.contains(note)));
-        rows.extend(rows_of(&values, &measured.summary));
-    }
-    mark(&mut rows);
-    let keys = varied.iter().map(|vary| vary.key.clone()).collect();
-    Ok(Sweep { keys, metrics: COLUMNS.iter().map(|column| column.1).collect(), rows, notes })
+        sweep.notes.extend(measured.too_long.filter(|note| !sweep.notes.contains(note)));
+        let rows = rows_of(&values, &measured.summary);
+        sweep.rows.extend(rows.iter().cloned());
+        csv.as_mut().map_or(Ok(()), |csv| csv.append(&rows))
+    };
+    let outcome = (0..points).try_for_each(|point| measure(&mut sweep, point));
+    mark(&mut sweep.rows);
+    // What was met first is told.
+    let outcome = outcome.and(csv.map_or(Ok(()), |csv| csv.finish(&sweep.rows)));
+    Ok((sweep, outcome))
 }
 
 /// The scenario with the values of one combination.
@@ -164,27 +181,4 @@ pub fn table(sweep: &Sweep) -> String {
         table.add_row(cells);
     }
     table.to_string()
-}
-
-/// Writes the rows as CSV, figures in SI units.
-pub fn write_csv(sweep: &Sweep, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Output { path: path.to_path_buf(), source };
-    let mut text = Vec::new();
-    let mut line = |cells: Vec<String>| writeln!(text, "{}", cells.join(",")).map_err(failed);
-    let mut header: Vec<String> = sweep.keys.iter().map(|key| csv_cell(key).into_owned()).collect();
-    header.push("method".to_owned());
-    header.extend(COLUMNS.iter().map(|column| match column.2 {
-        Statistic::Mean => column.1.to_owned(),
-        statistic => format!("{}_{statistic}", column.1),
-    }));
-    header.push("pareto".to_owned());
-    line(header)?;
-    for row in &sweep.rows {
-        let mut cells: Vec<String> = row.values.iter().map(|value| csv_cell(value).into_owned()).collect();
-        cells.push(csv_cell(&row.method).into_owned());
-        cells.extend(row.figures.iter().map(|figure| figure.map_or(String::new(), |figure| figure.to_string())));
-        cells.push(row.pareto.to_string());
-        line(cells)?;
-    }
-    std::fs::write(path, text).map_err(failed)
 }

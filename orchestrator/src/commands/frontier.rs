@@ -49,15 +49,15 @@ pub(crate) fn run(args: &FrontierArgs, opened: &OpenedRuns) -> anyhow::Result<Ex
         importance: args.importance.clone(),
     };
     let swept = frontier::frontier(&run, &sweep)?;
-    if let Some(csv) = &args.csv {
-        frontier::write_csv(&swept, csv)?;
-    }
     if args.json {
         print(serde_json::to_string_pretty(&swept).context("writing the points")?)?;
     } else {
         print(format!("{} of run {}", swept.method, swept.run))?;
         print(frontier::table(&swept))?;
         swept.notes.iter().try_for_each(|note| print(format!("note: {note}")))?;
+    }
+    if let Some(csv) = &args.csv {
+        frontier::write_csv(&swept, csv)?;
     }
     Ok(ExitCode::SUCCESS)
 }

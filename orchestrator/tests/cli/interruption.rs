@@ -151,3 +151,68 @@ fn ctrl_c_in_a_search() {
     assert_eq!((status.code(), error.as_str()), (Some(130), "specfleet: interrupted\n"));
     assert_eq!(place.runs().len(), 0);
 }
+
+/// What a sweep has simulated is in its file at once, and in the table whatever ends it.
+#[test]
+fn ctrl_c_in_a_sweep_keeps_every_point() {
+    let place = Place::new();
+    let vary = ["--vary", "run.prompts=1,4000", "--csv", "points.csv"];
+    let fleet = ["--devices", "8", "--max-new-tokens", "16", "--methods", "hlm,slm-only"];
+    let mut command = place.command(&["sweep", "--ledger", "runs", "--ui", "none"]);
+    command.args(QUICK).args(FIXED).args(fleet).args(vary);
+    let said = std::fs::File::create(place.path("said")).expect("a file");
+    let child = command.stdout(said).stderr(std::process::Stdio::piped()).spawn().expect("the binary runs");
+    let sweep = Running::of(child);
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(place.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let began = std::time::Instant::now();
+    // A header and two methods.
+    while lines("points.csv").len() < 3 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no point in a minute: {:?}", lines("points.csv"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, error) = sweep.interrupt(Duration::from_secs(20));
+    assert_eq!((status.code(), error.as_str()), (Some(130), "specfleet: interrupted\n"));
+    let points = lines("points.csv");
+    assert_eq!(points.len(), 3, "{points:?}");
+    assert!(points[0].starts_with("run.prompts,method,") && points[0].ends_with(",pareto"), "{points:?}");
+    assert!(points[1].starts_with("1,hlm,") && points[2].starts_with("1,slm-only,"), "{points:?}");
+    // Which ones nobody beats is known now.
+    assert!(points[1..].iter().all(|point| point.ends_with(",true") || point.ends_with(",false")), "{points:?}");
+    assert_eq!(lines("said").len(), 3, "{:?}", lines("said"));
+}
+
+/// A file that cannot be written is found out before anything is simulated, and a mistake leaves the file as it was.
+#[test]
+fn a_sweep_opens_its_file_first() {
+    let place = Place::new();
+    let sweep = |vary: &str, csv: &str| {
+        let fleet = ["--devices", "2", "--max-new-tokens", "4", "--methods", "slm-only", "--ui", "plain"];
+        let mut command = place.command(&["sweep", "--ledger", "runs", "--vary", vary, "--csv", csv]);
+        command.args(QUICK).args(FIXED).args(fleet).output().expect("the binary runs")
+    };
+    for csv in ["nowhere/points.csv", "."] {
+        let output = sweep("run.prompts=1,2", csv);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(error.lines().count() == 1 && error.contains(&format!("cannot write {csv}: ")), "{error}");
+        assert!(output.stdout.is_empty(), "{}", said(&output));
+    }
+    place.file("points.csv", "mine");
+    let output = sweep("run.prompts=1,0", "points.csv");
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(place.path("points.csv")).expect("a file"), "mine");
+    let output = sweep("run.prompts=1,2", "points.csv");
+    assert!(output.status.success(), "{}", said(&output));
+    let points = std::fs::read_to_string(place.path("points.csv")).expect("a file");
+    assert_eq!(points.lines().count(), 3, "{points}");
+    // What cannot be written twice gets its rows at the end.
+    let output = sweep("run.prompts=1,2", "/dev/stdout");
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).starts_with(&points),
+        "{}",
+        said(&output)
+    );
+}
