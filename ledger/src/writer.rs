@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, Provenance, RoundRecord, VerifierRecord};
@@ -36,6 +36,8 @@ pub struct RunWriter {
     run_dir: PathBuf,
     rows: Appender,
     meta: Meta,
+    /// When it was made, by a clock that nobody sets.
+    created: Instant,
     /// Declared after `rows`, so dropped after it: nobody may open the store before sled has let go of it.
     _lock: RunLock,
     /// Generations that have rounds and are not closed.
@@ -86,6 +88,7 @@ impl RunWriter {
             run_dir,
             rows,
             meta,
+            created: Instant::now(),
             _lock: lock,
             open: BTreeMap::new(),
             closed: BTreeSet::new(),
@@ -195,7 +198,9 @@ impl RunWriter {
     /// Flushes, closes the store and ends the run in `state`; returns its final description. If that fails, the run ends as
     /// [`RunState::Failed`] for that reason, and the error is returned.
     pub fn finish(self, state: RunState) -> Result<Meta, LedgerError> {
-        self.finish_as(state, Some(unix_seconds()))
+        // The wall clock may have been set since the run started.
+        let ended = self.meta.started.saturating_add(self.created.elapsed().as_secs());
+        self.finish_as(state, Some(ended))
     }
 
     /// The same for a run that ended before, in seconds since 1970, if that is known.
@@ -299,9 +304,4 @@ fn check_run_name(name: &str) -> Result<(), LedgerError> {
     } else {
         Err(LedgerError::BadRunName(name.to_owned()))
     }
-}
-
-fn unix_seconds() -> u64 {
-    // A clock before 1970 is not worth failing a finished run for.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -219,6 +219,9 @@ pub enum Error {
     /// A limit of the system that leaves no room for this program.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    /// A clock that no run can be dated by.
+    #[error("the system's clock is before 1970, and no run can be dated by it: set the clock")]
+    WallClock,
     /// A part of this program stopped without saying why.
     #[error("{0} has stopped unexpectedly")]
     Stopped(&'static str),
@@ -297,6 +300,7 @@ impl Error {
             | Error::Export(_)
             | Error::Output { .. }
             | Error::NoRoom(_)
+            | Error::WallClock
             | Error::Stopped(_) => 1,
         }
     }

@@ -48,4 +48,5 @@ pub mod stored;
 pub mod sweep;
 pub mod tasks;
 pub mod thresholds;
+pub mod wall_clock;
 pub mod work;

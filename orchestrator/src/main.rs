@@ -5,7 +5,7 @@ mod commands;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -18,7 +18,7 @@ use specfleet::point::Bench;
 use specfleet::progress::{Progress, Ui};
 use specfleet::run::{Finished, RunOptions};
 use specfleet::simulate::{SimulateOptions, Source, simulate};
-use specfleet::{against, budget, capacity, paired, refit, report, room, run, sweep, thresholds};
+use specfleet::{against, budget, capacity, paired, refit, report, room, run, sweep, thresholds, wall_clock};
 use specfleet_analysis::Summary;
 use specfleet_config::{Check, ConfigError, Mode, Scenario, Threshold, Vary};
 use specfleet_logs::{LogArgs, visible_name};
@@ -235,9 +235,9 @@ fn program() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(full) = room::check() {
-        specfleet_logs::say!("specfleet: {full}");
-        return ExitCode::from(full.exit_code());
+    if let Err(unfit) = room::check().and_then(|()| wall_clock::check(SystemTime::now())) {
+        specfleet_logs::say!("specfleet: {unfit}");
+        return ExitCode::from(unfit.exit_code());
     }
     specfleet_signals::listen();
     if let Err(mistake) = cli.log.start() {

@@ -152,3 +152,62 @@ fn a_simulation_ends_with_its_virtual_time() {
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(error.contains("virtual time has come to its end"), "{error}");
 }
+
+/// Sets the clock on the wall while a file is there, and no other clock.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, now);
+    if (!failed && clock == CLOCK_REALTIME && !access(getenv("CLOCK_SET"), F_OK)) now->tv_sec += atol(getenv("CLOCK_BY"));
+    return failed;
+}
+"#;
+
+/// `specfleet` with a clock that is set by so many seconds as soon as the file `set` is there.
+fn with_clock(place: &Place, by: &str, arguments: &[&str]) -> Command {
+    let source = place.file("clock.c", CLOCK);
+    let library = text(&place.path("clock.so"));
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o", &library, &source, "-ldl"]).status();
+    assert!(built.expect("a C compiler, which this program needs too").success());
+    let mut command = place.command(arguments);
+    command.env("LD_PRELOAD", library).env("CLOCK_SET", place.path("set")).env("CLOCK_BY", by);
+    command
+}
+
+#[test]
+fn a_clock_before_1970_is_refused_in_one_line() {
+    let place = Place::new();
+    place.file("set", "");
+    let output = with_clock(&place, "-3000000000", &[&RUN[..], &FAST].concat()).output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(error.lines().count() == 1 && error.contains("clock is before 1970"), "{error}");
+    assert!(!place.path("runs").exists(), "nothing was begun");
+    // It was the clock.
+    let output = with_clock(&place, "0", &["runs"]).output().expect("it runs");
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// A run lasts as long as it lasted, whatever somebody does to the clock meanwhile.
+#[test]
+fn a_clock_that_is_set_back_ends_no_run_before_its_start() {
+    let place = Place::new();
+    let long = ["--devices", "8", "--prompts", "400", "--max-new-tokens", "32", "--methods", "ui-hlm,hlm,slm-only"];
+    let mut command = with_clock(&place, "-3600", &["run", "--ledger", "runs", "--ui", "none"]);
+    let child = command.args(long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let running = Running::of(child);
+    place.wait_for_generations(2);
+    place.file("set", "");
+    let (status, error) = running.interrupt(Duration::from_secs(20));
+    assert_eq!(status.code(), Some(130), "{error}");
+    let run = &place.runs()[0];
+    let seconds = |field: &str| run[field].as_u64().unwrap_or_else(|| panic!("{field} is there: {run}"));
+    assert!((seconds("started")..seconds("started") + 600).contains(&seconds("ended")), "{run}");
+}
