@@ -105,9 +105,12 @@ impl Connector {
             .map_err(|e| LinkError::Transport(e.to_string()))?;
         let greeting = async { Connection::greet(connecting.await?, hello, *limits).await };
         // Keep-alives hold up the connection of a pool that never answers the greeting: bound that too.
-        tokio::time::timeout(*idle_timeout * 2, greeting).await.unwrap_or(Err(LinkError::Silent))
+        tokio::time::timeout((*idle_timeout * 2).min(GREETING), greeting).await.unwrap_or(Err(LinkError::Silent))
     }
 }
+
+/// Longest wait for a pool's answer to a greeting.
+const GREETING: Duration = Duration::from_secs(20);
 
 fn transport(idle_timeout: Duration) -> Result<TransportConfig, ConnectorError> {
     let idle = IdleTimeout::try_from(idle_timeout)

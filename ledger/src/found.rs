@@ -68,7 +68,7 @@ impl Found {
             let last = read < wanted;
             // Chunks that begin behind this place are found with the next window.
             let settled = if last { window.len() } else { window.len() - LONGEST };
-            for at in finder.find_iter(&window).take_while(|at| *at < settled) {
+            for at in finder.find_iter(window).take_while(|at| *at < settled) {
                 let Some((table, place, len)) = chunk::recognise(&window[at..]) else { continue };
                 if place.run == run {
                     let spot = Spot { file: number, offset: start + at as u64, len };

@@ -11,7 +11,6 @@ use crate::chunk::{self, Expected, Place, Row};
 use crate::damage::DamageLog;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
-use crate::found::Found;
 use crate::id::RunId;
 use crate::index::{Closed, Places};
 use crate::lock::RunLock;
@@ -19,7 +18,6 @@ use crate::manifest::Tables;
 use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
-use crate::scratch::{Copied, PrivateCopy};
 use crate::source::{Source, SourceError};
 use crate::store;
 use crate::table::Table;
@@ -112,7 +110,7 @@ impl RunReader {
         if let Some(manifest) = &meta.manifest {
             manifest.differences(&store_dir).into_iter().for_each(|error| drop(damage_log.note_store(error)));
         }
-        let source = files(&store_dir, run, &damage_log)?;
+        let source = Source::files(&store_dir, run, &damage_log)?;
         Ok(RunReader { _lock: lock, ..RunReader::with(run_dir, meta, store_dir, source, damage_log) })
     }
 
@@ -123,7 +121,7 @@ impl RunReader {
             return Err(LedgerError::MissingStore(store_dir));
         }
         let damage_log = DamageLog::default();
-        let source = source(&store_dir, &meta, &damage_log)?;
+        let source = Source::of(&store_dir, &meta, &damage_log)?;
         Ok(RunReader::with(run_dir, meta, store_dir, source, damage_log))
     }
 
@@ -482,29 +480,4 @@ impl RunReader {
         };
         self.damage_log.note(table, error)
     }
-}
-
-/// Where the chunks of a store come from. What is wrong with a closed store is noted.
-fn source(store_dir: &Path, meta: &Meta, damage_log: &DamageLog) -> Result<Source, LedgerError> {
-    let over = |copy: PrivateCopy| -> Result<Source, LedgerError> {
-        Ok(Source::Sled { store: store::open_copy(&copy.store_dir(), store_dir)?, _copy: copy })
-    };
-    let Some(run) = meta.id else { return over(PrivateCopy::of(store_dir)?) };
-    if let Some(manifest) = &meta.manifest {
-        match PrivateCopy::checked(store_dir, manifest)? {
-            Copied::Whole(copy) => return over(copy),
-            Copied::Differs(errors) => errors.into_iter().for_each(|error| drop(damage_log.note_store(error))),
-        }
-    }
-    files(store_dir, run, damage_log)
-}
-
-/// The whole chunks of a run in the files of its store.
-fn files(store_dir: &Path, run: RunId, damage_log: &DamageLog) -> Result<Source, LedgerError> {
-    let mut found = Found::scan(store_dir, run)?;
-    if found.has_foreign {
-        damage_log.note_store(LedgerError::OtherRun { path: store_dir.to_path_buf(), run });
-    }
-    found.unread.drain(..).for_each(|error| drop(damage_log.note_store(error)));
-    Ok(Source::Files(found))
 }

@@ -1,8 +1,14 @@
 //! Where a reader's chunks come from: sled, over a private copy of a store that is as it was closed; or the bytes of the files.
 
+use std::path::Path;
+
+use crate::damage::DamageLog;
 use crate::error::LedgerError;
 use crate::found::Found;
-use crate::scratch::PrivateCopy;
+use crate::id::RunId;
+use crate::meta::Meta;
+use crate::scratch::{Copied, PrivateCopy};
+use crate::store;
 use crate::table::Table;
 
 /// The chunks of a store.
@@ -29,6 +35,31 @@ pub(crate) enum SourceError {
 }
 
 impl Source {
+    /// Those of a run. What is wrong with a closed store is noted.
+    pub(crate) fn of(store_dir: &Path, meta: &Meta, damage_log: &DamageLog) -> Result<Source, LedgerError> {
+        let over = |copy: PrivateCopy| -> Result<Source, LedgerError> {
+            Ok(Source::Sled { store: store::open_copy(&copy.store_dir(), store_dir)?, _copy: copy })
+        };
+        let Some(run) = meta.id else { return over(PrivateCopy::of(store_dir)?) };
+        if let Some(manifest) = &meta.manifest {
+            match PrivateCopy::checked(store_dir, manifest)? {
+                Copied::Whole(copy) => return over(copy),
+                Copied::Differs(errors) => errors.into_iter().for_each(|error| drop(damage_log.note_store(error))),
+            }
+        }
+        Source::files(store_dir, run, damage_log)
+    }
+
+    /// The whole chunks of a run in the files of its store.
+    pub(crate) fn files(store_dir: &Path, run: RunId, damage_log: &DamageLog) -> Result<Source, LedgerError> {
+        let mut found = Found::scan(store_dir, run)?;
+        if found.has_foreign {
+            damage_log.note_store(LedgerError::OtherRun { path: store_dir.to_path_buf(), run });
+        }
+        found.unread.drain(..).for_each(|error| drop(damage_log.note_store(error)));
+        Ok(Source::Files(found))
+    }
+
     /// The chunk of this number.
     pub(crate) fn get(&self, table: Table, number: u64) -> Result<Option<sled::IVec>, SourceError> {
         match self {

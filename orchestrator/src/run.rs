@@ -215,6 +215,7 @@ async fn drive(
     options.settings.phase = PhaseId::BETWEEN;
     options.settings.cost = cost;
     options.admission = admission;
+    options.idle_timeout = idle_timeout(settings);
     options.shares_clock = settings.has_emulated_fleet();
     options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
     let pool = match verifier_pool::start(options).await {
@@ -273,7 +274,7 @@ async fn phases(
         // Only devices with something to do connect.
         endpoints: usize::from(settings.pool.endpoints)
             .max((settings.run.devices as usize).min(work.jobs.len()).div_ceil(DEVICES_PER_ENDPOINT)),
-        idle_timeout: duration(settings.pool.idle_timeout.0),
+        idle_timeout: idle_timeout(settings),
         limits: Limits::for_pair(shape.vocab, shape.context),
     })?;
     let shared = Shared {
@@ -400,6 +401,12 @@ fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
             })
         })
         .collect()
+}
+
+/// How long a connection of a run may be silent: devices and pool are one process, so silence means that it stood still, as in
+/// a suspended laptop, and not that one of them is gone.
+fn idle_timeout(settings: &Settings) -> Duration {
+    duration(settings.pool.idle_timeout.0).max(Duration::from_secs(600))
 }
 
 /// What is known of a run before it begins; a live one unless the caller says otherwise.

@@ -23,6 +23,9 @@ const PIECE: usize = 64 * 1024;
 /// frames have a few megabytes, and an honest device that writes or reads as slowly as this is of no use to anybody.
 const FRAME_TIME: Duration = Duration::from_secs(20);
 
+/// How long a device gets to shake hands and greet, whatever it may be silent for later.
+const GREETING: Duration = Duration::from_secs(10);
+
 /// How long a device gets to take its last frames.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -38,7 +41,7 @@ enum Ending {
 
 /// Serves a device until one side ends it. `handshake` is given back when the device has got its place, or none.
 pub(crate) async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, id: ConnectionId, door: &Door) {
-    let deadline = Instant::now() + door.idle_timeout;
+    let deadline = Instant::now() + door.idle_timeout.min(GREETING);
     let Some(connection) = shake_hands(incoming, deadline).await else { return };
     let (number, remote) = (id.0, connection.remote_address());
     let (send, recv) = match timeout_at(deadline, connection.accept_bi()).await {

@@ -141,6 +141,14 @@ impl Place {
         }
     }
 
+    /// Waits until a run that is being written has stored at least this many generations.
+    pub(crate) fn wait_for_running(&self, count: u64) {
+        wait_for(|| {
+            let stored = |run: &Value| run["progress"]["generations"].as_u64() >= Some(count);
+            self.runs().iter().any(|run| run["state"] == "running" && stored(run)).then_some(())
+        });
+    }
+
     /// Opens the stored rows of a listed run.
     pub(crate) fn reader(&self, run: &Value) -> RunReader {
         let name = run["run"].as_str().expect("a run has a name");

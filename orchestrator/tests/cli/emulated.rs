@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::{Child, Command};
 
+use specfleet_engine::disturbance::Cause;
 use specfleet_engine::id::PhaseId;
 use specfleet_engine::record::{BETWEEN_METHODS, RunClock, UploadCost};
 use specfleet_engine::time::{Span, Time};
@@ -90,12 +91,30 @@ fn a_live_run_is_its_simulation_whatever_the_host_does() {
     let load = Load::start();
     let loaded = run("run", "loaded");
     drop(load);
+    // For longer than a silent connection is kept by default.
+    let stopped =
+        place.command(&["run", "--ledger", "runs", "--out", "stopped", "--ui", "none"]).args(arguments).spawn();
+    let mut stopped = stopped.expect("the binary runs");
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &stopped.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    };
+    place.wait_for_running(1);
+    signal("-STOP");
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    signal("-CONT");
+    assert!(stopped.wait().expect("it ends").success());
+    let stopped = place.rows_of("stopped");
+    assert!(stopped.meta.noise().iter().any(|noise| noise.cause == Cause::Stalls), "{:?}", stopped.meta.disturbance);
+    let stopped = relative(&stopped);
     let simulated = run("simulate", "simulated");
     let only_in = |a: &[String], b: &[String]| -> Vec<String> {
         let other: BTreeSet<&String> = b.iter().collect();
         a.iter().filter(|line| !other.contains(line)).take(3).cloned().collect()
     };
-    for (name, other) in [("the loaded run", &loaded), ("the simulation", &simulated)] {
+    for (name, other) in
+        [("the loaded run", &loaded), ("the run that stood still", &stopped), ("the simulation", &simulated)]
+    {
         assert_eq!(only_in(&live, other), [""; 0], "not in {name}");
         assert_eq!(only_in(other, &live), [""; 0], "only in {name}");
         assert_eq!(live.len(), other.len(), "{name}");
