@@ -12,6 +12,7 @@
 
 mod arena;
 mod attention;
+mod charsmap;
 mod config;
 mod elementwise;
 mod encoder;

@@ -2,9 +2,12 @@
 //! their file says, so a small file and a short prompt can ask for more memory than there is. What they can make of a text
 //! is bounded here before anything is computed.
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::normalizers::Precompiled;
+
+use crate::charsmap::check_charsmap;
 
 /// Longest text that a tokenizer puts into another one, and longest entry of a vocabulary, in bytes.
 const LONGEST_PIECE: usize = 1024;
@@ -51,21 +54,34 @@ impl Growth {
     }
 }
 
-/// Refuses a tokenizer's file whose precompiled normalizer is damaged: the library takes it for granted that it is whole.
-pub(crate) fn check_precompiled(json: &[u8]) -> Result<(), String> {
-    const KIND: &[u8] = b"Precompiled";
-    // Only few files have one, and reading the large ones twice takes a while.
-    if !json.windows(KIND.len()).any(|part| part == KIND) {
-        return Ok(());
-    }
-    let file: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
-    let mut open: Vec<&Value> = file.get("normalizer").into_iter().collect();
+/// The parts of a tokenizer's file that the library takes for granted.
+#[derive(Deserialize)]
+struct Parts {
+    /// The library panics on one that is no JSON.
+    #[serde(default, rename = "decoder")]
+    _decoder: Value,
+    #[serde(default)]
+    normalizer: Value,
+}
+
+/// Refuses a tokenizer's file on which the library would panic, or which it would reserve memory for by its word alone.
+pub(crate) fn check_file(json: &[u8]) -> Result<(), String> {
+    // The vocabulary, nearly all of a large file, is passed over.
+    let Parts { normalizer, .. } = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    let mut open = vec![&normalizer];
     while let Some(value) = open.pop() {
-        if value.get("type").and_then(Value::as_str) == Some("Precompiled") {
+        if value.get("type").and_then(Value::as_str) == Some("Precompiled")
+            || value.get("precompiled_charsmap").is_some()
+        {
+            let refuse = |reason: &str| Err(format!("its normalizer of type Precompiled cannot be used: {reason}"));
+            let map = value.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
+            if let Err(reason) = check_charsmap(&decode_base64(map)) {
+                return refuse(&reason);
+            }
             // It reads borrowed texts only.
-            let text = value.to_string();
-            serde_json::from_str::<Precompiled>(&text)
-                .map_err(|e| format!("its normalizer of type Precompiled cannot be used: {e}"))?;
+            if let Err(error) = serde_json::from_str::<Precompiled>(&value.to_string()) {
+                return refuse(&error.to_string());
+            }
         }
         open.extend(value.get("normalizers").and_then(Value::as_array).into_iter().flatten());
     }
@@ -156,7 +172,7 @@ mod tests {
         let file =
             json!({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}, "normalizer": normalizer});
         let file = file.to_string();
-        check_precompiled(file.as_bytes())?;
+        check_file(file.as_bytes())?;
         Growth::of(&Tokenizer::from_bytes(file).expect("a tokenizer"))
     }
 

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use crate::{
     ModelError,
     load::read,
     shape::MOST_ENTRIES,
-    text_growth::{Growth, check_precompiled},
+    text_growth::{Growth, check_file},
 };
 
 /// A Hugging Face tokenizer. Cloning copies the vocabulary; share it by reference or `Arc`.
@@ -41,14 +42,15 @@ impl Tokenizer {
             origin: origin.to_owned(),
             reason: format!("not a usable tokenizer: {reason}"),
         };
-        check_precompiled(json).map_err(refuse)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| refuse(e.to_string()))?;
-        let growth = Growth::of(&inner).map_err(refuse)?;
-        let last_id = last_id(&inner).map_err(refuse)?;
-        // A file may carry truncation or padding for training batches; here a text is one whole sequence.
+        check_file(json).map_err(refuse)?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(refuse)?;
+        // A file may carry truncation or padding for training batches; here a text is one whole sequence. Before anything is
+        // encoded: padding can be of any length.
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
-        let canonical = inner.to_string(false).map_err(|e| refuse(e.to_string()))?;
+        let growth = Growth::of(&inner).map_err(refuse)?;
+        let last_id = last_id(&inner).map_err(refuse)?;
+        let canonical = guarded(|| inner.to_string(false)).map_err(refuse)?;
         let value: Value = serde_json::from_str(&canonical).map_err(|e| refuse(e.to_string()))?;
         let mut hasher = Sha256::new();
         hash_canonically(&value, &mut hasher);
@@ -58,15 +60,13 @@ impl Tokenizer {
     /// The ids of `text`, with what the tokenizer's post-processor adds (`<s>` in front, for the embedded one).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         self.growth.check(text).map_err(|reason| self.unusable(reason))?;
-        match self.inner.encode(text, true) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(self.unusable(e.to_string())),
-        }
+        let encoding = guarded(|| self.inner.encode(text, true));
+        Ok(encoding.map_err(|reason| self.unusable(reason))?.get_ids().to_vec())
     }
 
     /// The text of `ids`; special tokens are left out, bytes that are not whole characters become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
-        self.inner.decode(ids, true).map_err(|e| self.unusable(e.to_string()))
+        guarded(|| self.inner.decode(ids, true)).map_err(|reason| self.unusable(reason))
     }
 
     fn unusable(&self, reason: String) -> ModelError {
@@ -96,11 +96,21 @@ impl Tokenizer {
     }
 }
 
+/// What the library answers. It takes files without complaint that it panics on later, such as one whose decoder strips more
+/// characters than a token has; that is a reason like any other, and must not end whoever serves somebody else as well.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    // All that a call changes in a tokenizer is a cache of words, which the library passes over if a panic has poisoned it.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(answer) => answer.map_err(|e| e.to_string()),
+        Err(_) => Err("the library that reads it panicked".to_owned()),
+    }
+}
+
 /// The largest id among the tokens of a vocabulary and those that are put around a text. A vocabulary that is empty, or whose
 /// ids go beyond what any model has, is refused: the library walks over all ids up to the largest when it writes one out.
 pub(crate) fn last_id(inner: &tokenizers::Tokenizer) -> Result<u32, String> {
     let last = inner.get_vocab(true).into_values().max().ok_or("its vocabulary is empty")?;
-    let around = inner.encode("", true).map_err(|e| e.to_string())?;
+    let around = guarded(|| inner.encode("", true))?;
     let last = around.get_ids().iter().copied().fold(last, u32::max);
     if last as usize >= MOST_ENTRIES {
         return Err(format!("it has a token {last}, and ids must lie below {MOST_ENTRIES}"));

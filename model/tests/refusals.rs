@@ -108,6 +108,37 @@ fn missing_and_broken_files_are_named() {
     assert_names(&error.to_string(), &["tokenizer.json"]);
 }
 
+/// The library that reads tokenizers panics on each of these.
+#[test]
+fn a_tokenizer_that_the_library_panics_on_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = |decoder: &str| {
+        let model = r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#;
+        let text = format!(r#"{{"version": "1.0", "decoder": {decoder}, "model": {model}}}"#);
+        fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+        Tokenizer::load_dir(dir.path())
+    };
+    let error = load(r#"{"type": "WordPiece", "prefix": "", "cleanup": tru%}"#).err().unwrap();
+    assert_names(&error.to_string(), &["tokenizer.json", "not a usable tokenizer: expected ident"]);
+    // Nothing is wrong with this one until a token is shorter than what is taken off.
+    let tokenizer = load(r#"{"type": "Strip", "content": "a", "start": 0, "stop": 2}"#).unwrap();
+    let error = tokenizer.decode(&[0]).unwrap_err();
+    assert_names(&error.to_string(), &["tokenizer.json", "the library that reads it panicked"]);
+    assert_eq!(tokenizer.encode("a").unwrap(), [0], "and it goes on");
+}
+
+#[test]
+fn the_padding_of_a_tokenizer_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let padding = r#"{"strategy": {"Fixed": 1000000000000}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "a"}"#;
+    let model = r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#;
+    let text = format!(r#"{{"version": "1.0", "padding": {padding}, "model": {model}}}"#);
+    fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+    let tokenizer = Tokenizer::load_dir(dir.path()).unwrap();
+    assert_eq!((tokenizer.last_id(), tokenizer.encode("a").unwrap()), (0, vec![0]));
+}
+
 #[test]
 fn a_configuration_that_does_not_fit_is_refused() {
     for (key, value, named) in [

@@ -13,8 +13,8 @@ use tokenizers::{AddedToken, NormalizerWrapper, TruncationParams};
 use super::config::{EncoderConfig, Family};
 use crate::ModelError;
 use crate::load::read;
-use crate::text_growth::{Growth, check_precompiled};
-use crate::tokenizer::last_id;
+use crate::text_growth::{Growth, check_file};
+use crate::tokenizer::{guarded, last_id};
 
 /// A tokenizer that puts two tokens around each text and cuts what is too long.
 pub(super) struct Words {
@@ -44,9 +44,9 @@ impl Words {
         let (mut inner, origin) = if whole.exists() {
             let (bytes, origin) = (read(&whole)?, whole.display().to_string());
             digest.update(&bytes);
-            check_precompiled(&bytes).map_err(|reason| unusable(&origin, &reason))?;
-            let parsed = tokenizers::Tokenizer::from_bytes(&bytes);
-            (parsed.map_err(|e| unusable(&origin, &format!("not a usable tokenizer: {e}")))?, origin)
+            check_file(&bytes).map_err(|reason| unusable(&origin, &reason))?;
+            let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes));
+            (parsed.map_err(|reason| unusable(&origin, &format!("not a usable tokenizer: {reason}")))?, origin)
         } else if vocabulary.exists() {
             let (bytes, origin) = (read(&vocabulary)?, vocabulary.display().to_string());
             digest.update(&bytes);
@@ -60,6 +60,9 @@ impl Words {
             let reason = format!("it has {entries} tokens, the encoder's vocab_size is {}", config.vocab);
             return Err(unusable(&origin, &reason));
         }
+        // Before anything is encoded: padding can be of any length.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| unusable(&origin, &e.to_string()))?;
         let growth = Growth::of(&inner).map_err(|reason| unusable(&origin, &reason))?;
         let last = last_id(&inner).map_err(|reason| unusable(&origin, &reason))?;
         if last as usize >= config.vocab {
@@ -71,9 +74,7 @@ impl Words {
             let reason = format!("a text may have {limit} tokens, which leaves no room between the two around it");
             return Err(unusable(&origin, &reason));
         }
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| unusable(&origin, &e.to_string()))?;
-        let empty = inner.encode("", true).map_err(|e| unusable(&origin, &e.to_string()))?;
+        let empty = guarded(|| inner.encode("", true)).map_err(|reason| unusable(&origin, &reason))?;
         let around: [u32; 2] = empty.get_ids().try_into().map_err(|_| {
             let found = empty.get_ids().len();
             unusable(&origin, &format!("it puts {found} tokens around a text, expected two ([CLS] and [SEP])"))
@@ -94,15 +95,14 @@ impl Words {
     pub(super) fn tokens(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let text = strip(text);
         self.growth.check(text).map_err(|reason| unusable(&self.origin, &reason))?;
-        let encoded = if self.space_in_front && !text.is_empty() {
-            self.inner.encode(format!(" {text}"), true)
-        } else {
-            self.inner.encode(text, true)
-        };
-        match encoded {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(unusable(&self.origin, &error.to_string())),
-        }
+        let encoded = guarded(|| {
+            if self.space_in_front && !text.is_empty() {
+                self.inner.encode(format!(" {text}"), true)
+            } else {
+                self.inner.encode(text, true)
+            }
+        });
+        Ok(encoded.map_err(|reason| unusable(&self.origin, &reason))?.get_ids().to_vec())
     }
 }
 
