@@ -429,6 +429,10 @@ fn programs_print_where_a_failure_is_handled() {
     );
 }
 
+/// Files outside the model that step outside the language's guarantees, and why.
+const UNSAFE: [(&str, &str); 1] =
+    [("tests/tests/mutations/heap.rs", "an allocator that counts: the standard library knows no other way to one")];
+
 #[test]
 fn unsafe_code_lives_in_the_model_alone() {
     let metadata = metadata();
@@ -436,8 +440,10 @@ fn unsafe_code_lives_in_the_model_alone() {
     // By parts: this file must not break its own rule.
     let word = ["un", "safe"].concat();
     let others: Vec<&str> = members.values().filter(|folder| *folder != "model").map(String::as_str).collect();
+    let others: Vec<Source> =
+        sources(&others).into_iter().filter(|source| UNSAFE.iter().all(|(path, _)| *path != source.path)).collect();
     ban(
-        &sources(&others),
+        &others,
         &[&word, &format!("{word}_code")],
         "Only the kernels of `model` have a reason to step outside the language's guarantees.",
     );
