@@ -52,6 +52,27 @@ fn safetensors(header: &[u8], data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header, data].concat()
 }
 
+/// What a model that was taken must be made of: tensors of the shapes that its configuration calls for, all finite.
+fn assert_whole(file: &[u8]) {
+    let length = file.first_chunk().map(|length| u64::from_le_bytes(*length) as usize).expect("a length");
+    let (header, data) = file[PREFIX..].split_at(length);
+    let found: Value = serde_json::from_slice(header).expect("a header");
+    let whole: Value = serde_json::from_slice(&weights().0).expect("a header");
+    for (name, tensor) in whole.as_object().expect("tensors") {
+        assert_eq!(found[name]["shape"], tensor["shape"], "{name}");
+        let at = |place: usize| found[name]["data_offsets"][place].as_u64().expect("an offset") as usize;
+        let bytes = &data[at(0)..at(1)];
+        // The exponent of what is not finite is all ones; that of `bf16` is as long as that of `f32`.
+        let size = match found[name]["dtype"].as_str() {
+            Some("F32") => 4,
+            Some("BF16") => 2,
+            _ => continue,
+        };
+        let is_finite = |value: &[u8]| value[size - 1] & 0x7f != 0x7f || value[size - 2] & 0x80 == 0;
+        assert!(bytes.chunks_exact(size).all(is_finite), "{name} is not finite");
+    }
+}
+
 /// Loads the folder's model; whether it could be.
 fn load(dir: &Path) -> bool {
     let Ok(model) = Model::load_dir(dir, Precision::F32) else { return false };
@@ -82,7 +103,11 @@ fn weights_are_read_or_refused() {
     };
     watch("safetensors", 3, bases, make, move |input| {
         fs::write(dir.path().join("model.safetensors"), &input.bytes).expect("written");
-        load(dir.path())
+        let is_taken = load(dir.path());
+        if is_taken {
+            assert_whole(&input.bytes);
+        }
+        is_taken
     });
 }
 
