@@ -22,6 +22,10 @@ use crate::source::{Source, SourceError};
 use crate::store;
 use crate::table::Table;
 
+/// Chunks up to which a run's files are taken at their word about how many there are; beyond that the store is asked, so that
+/// a wrong number takes no memory.
+const MOST_SAID: u64 = 1 << 20;
+
 /// Decoded rounds to keep, beside the chunk that is read: generations that ran at the same time share chunks, and are read
 /// one by one. 25 MB.
 const CACHED_ROUNDS: usize = 32 * RoundRecord::ROWS_PER_CHUNK;
@@ -347,7 +351,7 @@ impl RunReader {
         if first > last {
             return (Vec::new(), None);
         }
-        if let (Source::Sled { .. }, Some(_)) = (&self.source, said) {
+        if matches!(self.source, Source::Sled { .. }) && said.is_some() && last - first < MOST_SAID {
             // The store is as it was closed.
             return ((first..=last).collect(), None);
         }

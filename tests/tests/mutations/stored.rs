@@ -73,6 +73,21 @@ fn descriptions_of_runs_are_read_or_refused() {
     });
 }
 
+#[test]
+fn a_description_that_claims_more_chunks_than_there_are_takes_no_memory() {
+    let dir = temporary_folder();
+    let run = store_run(dir.path());
+    let whole = String::from_utf8(without(&fs::read(run.join("meta.json")).expect("a file"))).expect("a text");
+    for claimed in ["9223372036854775807", "18446744073709551615", "3000000000"] {
+        let claims = whole.replace("\"chunks\": 1", &format!("\"chunks\": {claimed}"));
+        assert_ne!(claims, whole);
+        fs::write(run.join("meta.json"), seal(claims.as_bytes())).expect("written");
+        let reader = RunReader::open(&run).expect("its description is sealed");
+        let (read, lacking): (Vec<_>, Vec<_>) = reader.generations().partition(Result::is_ok);
+        assert_eq!((read.len(), lacking.len()), (3, 1), "{claimed}");
+    }
+}
+
 /// A stored run and its export.
 fn exported(format: Format) -> TempDir {
     let dir = temporary_folder();
