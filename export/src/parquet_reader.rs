@@ -1,6 +1,7 @@
 //! Tables from Parquet files, ours or what another tool made of them: columns are found by name, in any order. Nothing that a file
 //! says of itself is believed: what the library takes on trust is looked at before (here and in `pages`).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -232,7 +233,9 @@ impl Source<'_> {
         while done < rows {
             let definitions = (self.shape.whole > 0).then_some(&mut definitions);
             let repetitions = self.shape.list.then_some(&mut repetitions);
-            let read = reader.read_records(rows - done, definitions, repetitions, &mut values);
+            // It panics on numbers that are longer than any; nothing that a panic left half done is used again.
+            let read = || reader.read_records(rows - done, definitions, repetitions, &mut values);
+            let read = catch_unwind(AssertUnwindSafe(read)).map_err(|_| self.bad("a page is damaged"))?;
             let (records, ..) = read.map_err(|error| self.bad(error))?;
             if records == 0 {
                 return Err(self.bad(format!("it ends {} rows before the others", rows - done)));
