@@ -138,7 +138,7 @@ const DIRECTIONS: [(&str, &[&str]); 16] = [
     ("specfleet-web", &[]),
     ("specfleet-metrics", &["specfleet-engine", "specfleet-web"]),
     ("specfleet-config", &["specfleet-engine", "specfleet-files"]),
-    ("specfleet-ledger", &["specfleet-engine"]),
+    ("specfleet-ledger", &["specfleet-engine", "specfleet-files"]),
     ("specfleet-analysis", &["specfleet-engine"]),
     ("specfleet-export", &["specfleet-engine", "specfleet-files", "specfleet-ledger"]),
     ("specfleet-simulator", &["specfleet-engine", "specfleet-analysis"]),
