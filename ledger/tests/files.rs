@@ -9,7 +9,7 @@ use specfleet_engine::id::DeviceId;
 use specfleet_files::sealed::{seal, without};
 use specfleet_ledger::{
     LedgerError, ListedState, Live, LiveVerifier, Meta, RunKind, RunPart, RunReader, RunState, RunWriter, SCHEMA,
-    Table, VerifierState, edit_tags, list, remove, verify,
+    Table, VerifierState, edit_tags, list, remove, rescue, verify,
 };
 use tempfile::tempdir;
 
@@ -252,6 +252,38 @@ fn rows_that_are_said_to_be_stored_are_missed() {
         matches!(report.contradictions[..], [LedgerError::MissingGenerations { expected: 6, found: 5, .. }]),
         "{report:?}"
     );
+}
+
+/// What is whole of a killed writer's run is saved, though nothing says any more how much there was.
+#[test]
+fn a_run_is_rescued_without_its_plain_files() {
+    let dir = tempdir().expect("a temporary folder");
+    let mut writer = RunWriter::create(dir.path(), meta("killed")).expect("a new run");
+    let rounds = plausible_rounds(&mut Noise(5), 300, 40);
+    for prompt in 0..4 {
+        writer.close_generation(plausible_generation(id(0, prompt), DeviceId(0), &rounds), &rounds).expect("a closing");
+    }
+    writer.append_rounds(id(0, 9), DeviceId(0), &rounds).expect("rounds");
+    writer.flush().expect("a flush");
+    let run_dir = writer.run_dir().to_path_buf();
+    drop(writer);
+    let whole = rescue(&run_dir, dir.path(), "whole").expect("a rescue");
+    assert!(whole.is_whole(), "{whole:?}");
+    let flip_file = |name: &str| {
+        let mut text = fs::read(run_dir.join(name)).expect("a file");
+        let digit = text.iter().rposition(u8::is_ascii_digit).expect("a digit");
+        text[digit] ^= 1;
+        fs::write(run_dir.join(name), text).expect("a file");
+    };
+    flip_file("progress.json");
+    flip_file("meta.json");
+    let saved = rescue(&run_dir, dir.path(), "saved").expect("a rescue");
+    assert_eq!((saved.lost.len(), saved.opened.len()), (2, 0), "{saved:?}");
+    assert_eq!(saved.rows[&Table::Rounds], (1500, None));
+    let reader = RunReader::open(&saved.folder).expect("a run");
+    assert_eq!((reader.closed_generations(), reader.open_generations().len()), (4, 1));
+    assert!(matches!(&reader.meta().state, RunState::Failed { reason } if reason.contains("rescued from run killed")));
+    assert!(reader.verify().expect("a check").is_sound());
 }
 
 /// What a caller skips over, and what leaves no error in its place, is known to the reader all the same.

@@ -208,6 +208,26 @@ fn most_of_a_damaged_run_is_rescued() {
     }
 }
 
+#[test]
+fn a_flipped_bit_of_an_export_is_refused_by_the_name_of_its_file() {
+    let mut numbers = Numbers(3);
+    let place = Place::new();
+    place.quick("simulate", "a", &[&FIXED[..], &LARGE].concat());
+    let out = place.path("exported");
+    printed(&place, &["export", &place.name_of("a"), "--out", "exported", "--format", "parquet"]);
+    let whole = files(&out);
+    for _ in 0..flips() {
+        let (flipped, at) = flip_one(&whole, &mut numbers);
+        let output = call(&place, &["import", "exported", "--name", "back"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let name = flipped.file_name().expect("a name").to_string_lossy().into_owned();
+        assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{name}, byte {at}: {error}");
+        assert!(error.contains(&name) && !place.path("runs/back").exists(), "{name}, byte {at}: {error}");
+        fs::write(&flipped, &whole[&flipped]).expect("a file");
+    }
+    printed(&place, &["import", "exported", "--name", "back"]);
+}
+
 /// A store in the place of another run's, and a description of another run, are told from the right ones.
 #[test]
 fn swapped_stores_and_descriptions_are_seen() {
