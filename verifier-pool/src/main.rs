@@ -128,6 +128,7 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
             }
         }
     });
+    let (mebibytes, verifiers) = (options.kv_bytes >> 20, options.settings.replicas());
     let pool = verifier_pool::start(options).await?;
     let pem = arguments.write_certificate(&pool)?.or(given.as_deref());
     if let Some(server) = &server {
@@ -139,6 +140,9 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
         specfleet_logs::say!("cannot print: {error}");
         specfleet_logs::say!("{greeting}");
     }
+    specfleet_logs::say!(
+        "KV caches take up to {mebibytes} MiB in each of {verifiers} verifiers, and the pool keeps what they once took"
+    );
     if let Some(metrics) = metrics {
         actix::spawn(show(pool.clone(), metrics));
     }

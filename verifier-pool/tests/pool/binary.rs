@@ -105,6 +105,19 @@ fn serves_until_it_is_interrupted() {
     });
 }
 
+/// Memory of KV caches is not given back while a pool lives, so how much it can be is said.
+#[test]
+fn the_bound_of_its_memory_is_said() {
+    let (mut running, _) =
+        start(&["--listen", "127.0.0.1:0", "--verifiers", "2", "--set", "model.verifier_kv_mebibytes=48"]);
+    let mut line = String::new();
+    BufReader::new(running.0.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+    assert_eq!(
+        line.trim(),
+        "KV caches take up to 48 MiB in each of 2 verifiers, and the pool keeps what they once took"
+    );
+}
+
 /// The polite signal of a service manager: as Ctrl-C, and it says so with its exit code.
 #[test]
 fn sigterm_ends_it_in_order() {
