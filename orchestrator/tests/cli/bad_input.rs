@@ -337,7 +337,7 @@ fn models() {
         "broken-tokenizer",
         &|folder| edit(&folder.join("tokenizer.json"), "{", "["),
         expect![
-            "specfleet: FOLDER/broken-tokenizer/tokenizer.json: not a usable tokenizer: invalid type: sequence, expected struct Tokenizer at line 2 column 2"
+            "specfleet: FOLDER/broken-tokenizer/tokenizer.json: not a usable tokenizer: expected `,` or `]` at line 2 column 12"
         ],
     );
     with(

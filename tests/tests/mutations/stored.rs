@@ -26,7 +26,7 @@ fn store_run(ledger: &Path) -> PathBuf {
         "schema": SCHEMA, "run": "r", "state": "running", "pid": 1, "started": 1_700_000_000, "ended": 1_700_000_100,
         "scenario": "devices = 2\n", "scenario_hash": "0123456789abcdef", "seed": 42, "repeat": 1,
         "versions": {"specfleet": "0.1.0"}, "methods": [method.clone()], "data_sets": ["word-problems"],
-        "accounting": 2, "pool_cost": "fixed", "devices": 2, "verifiers": 1, "calibration": {"a": 0.82},
+        "accounting": 2, "pool_cost": "fixed", "devices": 3, "verifiers": 1, "calibration": {"a": 0.82},
         "wall_seconds": 1.5, "tags": ["one", "two"], "faults_injected": 3,
     }))
     .expect("a description");
