@@ -33,8 +33,8 @@ const MAGIC: [u8; 3] = *b"SFC";
 const VERSION: u8 = 4;
 /// What every chunk that says where it belongs begins with.
 pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], VERSION];
-/// The schema that [`VERSION`] came with: its chunks have all the columns of that schema, whatever the store has. Scores
-/// may be added to a store of an older one.
+/// The schema that [`VERSION`] came with: its chunks have all the columns of that schema. No store of an older one has any:
+/// it is rewritten before rows are added to it.
 const VERSION_SINCE: u32 = 6;
 /// The version of schemas 1 and 2.
 const BLOCKS_VERSION: u8 = 1;
@@ -228,7 +228,7 @@ pub(crate) fn open<R: Row>(chunk: &[u8], expected: Expected) -> Result<Decoder<'
     if chunk.len() < OLD_HEADER || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
-    // A chunk says itself how it is written: rows that are added to an older store are written as they are today.
+    // A chunk says itself how it is written: programs up to schema 5 added rows to older stores as they wrote their own.
     let schema = expected.schema;
     let (form, schema) = match chunk[3] {
         BLOCKS_VERSION => (Form::Blocks, schema),

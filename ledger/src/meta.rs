@@ -412,8 +412,8 @@ impl Stock {
     }
 }
 
-/// Replaces `dir/name` by `value` as JSON with a checksum: all or nothing. `durable` also waits for the disk, for files whose loss in a
-/// power cut would matter.
+/// Replaces `dir/name` by `value` as JSON with a checksum: all or nothing. `durable` also waits for the disk, for files whose
+/// loss in a power cut would matter.
 pub(crate) fn replace_json(dir: &Path, name: &str, value: &impl Serialize, durable: bool) -> Result<(), LedgerError> {
     let text =
         serde_json::to_vec_pretty(value).map_err(|source| LedgerError::DamagedFile { path: dir.join(name), source })?;
