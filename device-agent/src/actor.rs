@@ -15,7 +15,7 @@ use specfleet_engine::id::{DeviceId, GenerationId, UploadId};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{
-    AdmissionToken, ClientFrame, ClockReading, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame,
+    AdmissionToken, ClientFrame, ClockReading, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame, VerifierIdentity,
 };
 use specfleet_timer::Timer;
 use tokio::sync::{mpsc, oneshot};
@@ -134,6 +134,11 @@ pub struct CutConnection;
 #[rtype(result = "Option<LinkError>")]
 pub struct LastLinkError;
 
+/// Which verifier the pool said that it has, when it was last connected to.
+#[derive(Message)]
+#[rtype(result = "Option<VerifierIdentity>")]
+pub struct PoolVerifier;
+
 /// End gracefully. A generation under way ends as `left`, and its record says so.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -168,6 +173,10 @@ pub struct Device {
     /// apart.
     attempt: u32,
     last_link_error: Option<LinkError>,
+    /// The pool's verifier, as it said when it was last connected to.
+    verifier: Option<VerifierIdentity>,
+    /// The one that the running generation was begun with: the first that it sent an upload to.
+    begun_with: Option<VerifierIdentity>,
     /// Why no generation can be run any more.
     fatal: Option<AgentError>,
     /// The machine is done for good: the actor stops when everything is handed over.
@@ -241,6 +250,8 @@ impl Device {
             link: None,
             attempt: 0,
             last_link_error: None,
+            verifier: None,
+            begun_with: None,
             fatal: None,
             gone: false,
             ready: false,
@@ -367,6 +378,7 @@ impl Device {
         }
         record.times.waiting_overrun = self.clock.take_overrun();
         self.plan = None;
+        self.begun_with = None;
         self.round = RoundSpan::default();
         let at = self.reading(self.clock.arrival(&self.machine));
         self.send(&ClientFrame::Close { session: self.machine.session(), at }, ctx);
@@ -402,7 +414,12 @@ impl Device {
     }
 
     fn connected(&mut self, connection: Connection, ctx: &mut Context<Self>) {
-        let Connection { outgoing, incoming } = connection;
+        let Connection { verifier, outgoing, incoming } = connection;
+        if let Some(change) = self.begun_with.as_ref().and_then(|before| before.change_to(&verifier)) {
+            outgoing.cut();
+            return self.lost(LinkError::OtherVerifier(change), ctx);
+        }
+        self.verifier = Some(verifier);
         let number = self.attempt;
         let listening = self.listen(number, incoming, ctx);
         self.link = Some(Link { number, outgoing, listening });
@@ -559,6 +576,9 @@ impl Device {
             if let Some(store) = &self.store {
                 let method = &self.machine.settings().method.name;
                 self.round.uploaded(self.device, method, store.prompt_tokens(), &plan, bytes);
+            }
+            if self.begun_with.is_none() {
+                self.begun_with = self.verifier.clone();
             }
             // It promises nothing until it is answered.
             self.promised = NO_PROMISE;
@@ -761,6 +781,14 @@ impl Handler<LastLinkError> for Device {
 
     fn handle(&mut self, _: LastLinkError, _: &mut Context<Self>) -> Option<LinkError> {
         self.last_link_error.clone()
+    }
+}
+
+impl Handler<PoolVerifier> for Device {
+    type Result = Option<VerifierIdentity>;
+
+    fn handle(&mut self, _: PoolVerifier, _: &mut Context<Self>) -> Option<VerifierIdentity> {
+        self.verifier.clone()
     }
 }
 

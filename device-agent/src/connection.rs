@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
-use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Hello, Limits, ServerFrame, encode, welcome_fits};
+use specfleet_engine::wire::{
+    ClientFrame, FrameDecoder, Goodbye, Hello, Limits, ServerFrame, VerifierIdentity, encode, welcome_fits,
+};
 use tokio::sync::mpsc;
 
 use crate::error::LinkError;
@@ -23,6 +25,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A connection that the pool has welcomed.
 pub(crate) struct Connection {
+    pub(crate) verifier: VerifierIdentity,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
 }
@@ -53,12 +56,13 @@ impl Connection {
         let outgoing = Outgoing { connection, frames, limits };
         let mut incoming = Incoming { stream: recv, decoder: FrameDecoder::new(limits) };
         outgoing.send(&ClientFrame::Hello(hello))?;
-        match incoming.next().await? {
-            (ServerFrame::Welcome(welcome), _) => welcome_fits(&welcome).map_err(LinkError::Goodbye)?,
+        let welcome = match incoming.next().await? {
+            (ServerFrame::Welcome(welcome), _) => welcome,
             (ServerFrame::Goodbye(goodbye), _) => return Err(LinkError::Goodbye(goodbye)),
             _ => return Err(LinkError::Protocol("its first frame is no welcome")),
-        }
-        Ok(Connection { outgoing, incoming })
+        };
+        welcome_fits(&welcome).map_err(LinkError::Goodbye)?;
+        Ok(Connection { verifier: welcome.verifier, outgoing, incoming })
     }
 }
 
@@ -121,7 +125,8 @@ impl From<ConnectionError> for LinkError {
     fn from(error: ConnectionError) -> LinkError {
         match &error {
             ConnectionError::TransportError(e) if TLS_ALERTS.contains(&u64::from(e.code)) => {
-                LinkError::Handshake(e.reason.clone())
+                // What rustls puts before an error of ours says nothing.
+                LinkError::Handshake(e.reason.trim_start_matches("other error: ").to_owned())
             }
             ConnectionError::ConnectionClosed(close) if TLS_ALERTS.contains(&u64::from(close.error_code)) => {
                 LinkError::Handshake(error.to_string())

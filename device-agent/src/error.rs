@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use specfleet_engine::device::SettingsError;
 use specfleet_engine::pool::RefuseReason;
-use specfleet_engine::wire::{Goodbye, WireError};
+use specfleet_engine::wire::{Goodbye, VerifierChange, WireError};
 use specfleet_model::ModelError;
 use thiserror::Error;
+
+use crate::tls::NOT_PINNED;
 
 /// Why a device cannot do what it was asked to. Cloned to everybody who waits for it.
 #[derive(Clone, Debug, Error)]
@@ -95,6 +97,9 @@ pub enum LinkError {
     /// The pool takes no frames any more.
     #[error("the pool does not read")]
     Stuck,
+    /// The pool that answers now would go on with a text otherwise than the one that began it.
+    #[error("{0}")]
+    OtherVerifier(VerifierChange),
     /// Cut on purpose.
     #[error("the connection was cut")]
     Cut,
@@ -104,6 +109,13 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// Whether the pool has a certificate that is not trusted.
+    pub fn is_about_certificate(&self) -> bool {
+        // The first text is rustls' own; an alert of the peer has another one.
+        let texts = ["invalid peer certificate", NOT_PINNED];
+        matches!(self, LinkError::Handshake(reason) if texts.iter().any(|text| reason.contains(text)))
+    }
+
     /// Whether to connect again is pointless.
     pub fn is_final(&self) -> bool {
         match self {
@@ -114,6 +126,8 @@ impl LinkError {
             | LinkError::Protocol(_)
             | LinkError::Wire(_)
             | LinkError::Stuck
+            // Another pool behind the same address may still have the verifier, and the next text may begin with this one.
+            | LinkError::OtherVerifier(_)
             | LinkError::Cut
             | LinkError::Outage => false,
         }

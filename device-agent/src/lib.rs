@@ -23,7 +23,8 @@ mod store;
 mod tls;
 
 pub use actor::{
-    AgentOptions, Call, CutConnection, Device, DeviceEvent, Generate, Journal, LastLinkError, Leave, Ready,
+    AgentOptions, Call, CutConnection, Device, DeviceEvent, Generate, Journal, LastLinkError, Leave, PoolVerifier,
+    Ready,
 };
 pub use connector::{Connector, ConnectorOptions};
 pub use drafter::Drafter;

@@ -7,7 +7,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use specfleet_engine::wire::ALPN;
 
@@ -104,6 +104,18 @@ struct Pinned {
     provider: Arc<CryptoProvider>,
 }
 
+/// How the reason begins where a pool has another certificate than the pinned one.
+pub(crate) const NOT_PINNED: &str = "it is not the certificate that this device trusts";
+
+/// The pool has another certificate than the one that it must have; with the SHA-256 of the one that it has.
+#[derive(Debug, thiserror::Error)]
+#[error("{NOT_PINNED}: the pool's has SHA-256 {}", hexadecimal(.0))]
+struct NotPinned([u8; 32]);
+
+fn hexadecimal(digest: &[u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Pinned {
     fn verifier(digest: [u8; 32], provider: Arc<CryptoProvider>) -> Arc<Pinned> {
         Arc::new(Pinned { digest, provider })
@@ -119,10 +131,12 @@ impl ServerCertVerifier for Pinned {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if fingerprint(end_entity) == self.digest {
+        let found = fingerprint(end_entity);
+        if found == self.digest {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+            // Not as an invalid certificate: what such an error says of ours is shown in the form for programmers.
+            Err(rustls::Error::Other(OtherError(Arc::new(NotPinned(found)))))
         }
     }
 

@@ -1,12 +1,8 @@
 //! The model pair of a run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 use specfleet_config::{ModelChoice, ModelOptions, Precision};
 use specfleet_ledger::InputDigest;
-use specfleet_model::{Embedded, Model, ModelError, Tokenizer, check_pair};
+use specfleet_model::{Embedded, Model, ModelDigests, ModelError, Tokenizer, check_pair};
 
 /// Names of digests among a run's versions.
 pub(crate) const DRAFTER_VERSION: &str = "drafter_sha256";
@@ -19,9 +15,6 @@ pub(crate) const TOKENIZER: &str = "tokenizer";
 /// What the digests of a pair are called.
 pub(crate) const PARTS: [&str; 5] =
     ["drafter weights", "drafter configuration", "verifier weights", "verifier configuration", TOKENIZER];
-
-/// Files of a model's folder, beside its weights, that decide what it computes and where its texts end.
-const CONFIGURATION: [&str; 2] = ["config.json", "generation_config.json"];
 
 /// Drafter, verifier and the tokenizer they share.
 #[derive(Clone)]
@@ -36,6 +29,8 @@ pub struct Pair {
     pub drafter_digest: String,
     /// SHA-256 of the verifier's weights, hexadecimal.
     pub verifier_digest: String,
+    /// Digests of the verifier's files, for the pool.
+    pub verifier_files: ModelDigests,
     /// Digests of its parts, as a run stores them.
     pub digests: Vec<InputDigest>,
 }
@@ -53,6 +48,7 @@ impl Pair {
             tokenizer: drafter.tokenizer,
             drafter_digest: drafter.digest,
             verifier_digest: verifier.digest,
+            verifier_files: verifier.digests,
         })
     }
 
@@ -126,86 +122,41 @@ fn load(choice: &ModelChoice, which: Embedded, precision: Precision) -> Result<L
         ModelChoice::Embedded => (Model::embedded(which, precision)?, Tokenizer::embedded()?),
         ModelChoice::Folder(folder) => (Model::load_dir(folder, precision)?, Tokenizer::load_dir(folder)?),
     };
-    let digests = ModelDigests::of(choice, which);
-    Ok(Loaded { model, tokenizer, digest: digests.whole.clone(), digests })
+    let digests = digests_of(choice, which);
+    Ok(Loaded { model, tokenizer, digest: hex(&digests.whole), digests })
 }
 
-/// What is in a model, told apart by SHA-256 in hex.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelDigests {
-    /// Of everything: what a calibration belongs to.
-    whole: String,
-    weights: String,
-    configuration: String,
-    /// Where it lies, unless it is embedded.
-    path: Option<String>,
+/// Digests of the model that a scenario names, without loading it.
+fn digests_of(choice: &ModelChoice, which: Embedded) -> ModelDigests {
+    match choice {
+        ModelChoice::Embedded => ModelDigests::embedded(which),
+        ModelChoice::Folder(folder) => ModelDigests::folder(folder),
+    }
 }
 
-impl ModelDigests {
-    /// Those of the model that a scenario names, without loading it. A file that cannot be read has failed the loader before;
-    /// here it counts as empty.
-    pub(crate) fn of(choice: &ModelChoice, which: Embedded) -> ModelDigests {
-        match choice {
-            ModelChoice::Embedded => {
-                let weights = hex(Sha256::digest(which.weights()).as_slice());
-                let configuration = hex(Sha256::digest(which.config()).as_slice());
-                ModelDigests { whole: weights.clone(), weights, configuration, path: None }
-            }
-            ModelChoice::Folder(folder) => ModelDigests::of_folder(folder),
-        }
-    }
-
-    fn of_folder(folder: &Path) -> ModelDigests {
-        let is_weights = |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
-        let is_named = |path: &Path, name: &str| path.file_name().is_some_and(|found| found == name);
-        let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| is_weights(path) || CONFIGURATION.iter().any(|name| is_named(path, name)))
-            .collect();
-        paths.sort();
-        // Beside the whole weights, shards are a remainder that nobody reads.
-        let merged = paths.iter().any(|path| is_named(path, "model.safetensors"));
-        let (mut whole, mut weights, mut configuration) = (Sha256::new(), Sha256::new(), Sha256::new());
-        for path in &paths {
-            let bytes = specfleet_files::read(path, u64::MAX).unwrap_or_default();
-            whole.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-            whole.update(&bytes);
-            if !is_weights(path) {
-                configuration.update(&bytes);
-            } else if !merged || is_named(path, "model.safetensors") {
-                weights.update(&bytes);
-            }
-        }
-        let [whole, weights, configuration] = [whole, weights, configuration].map(|digest| hex(&digest.finalize()));
-        let path = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        ModelDigests { whole, weights, configuration, path: Some(path.to_string_lossy().into_owned()) }
-    }
-
-    /// As a run stores them, of the model that is called `role`.
-    fn recorded(&self, role: &str) -> [InputDigest; 2] {
-        let entry = |what: &str, sha256: &String| InputDigest {
-            of: format!("{role} {what}"),
-            path: self.path.clone(),
-            sha256: sha256.clone(),
-        };
-        [entry("weights", &self.weights), entry("configuration", &self.configuration)]
-    }
+/// As a run stores them, of the model that is called `role`.
+fn recorded_as(role: &str, digests: &ModelDigests) -> [InputDigest; 2] {
+    let path = digests.path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let entry = |what: &str, sha256: &[u8; 32]| InputDigest {
+        of: format!("{role} {what}"),
+        path: path.clone(),
+        sha256: hex(sha256),
+    };
+    [entry("weights", &digests.weights), entry("configuration", &digests.configuration)]
 }
 
 /// Digests of what a scenario's pair is made of, as a run stores them; the tokenizer is read, the models are not loaded.
 pub(crate) fn digests(options: &ModelOptions) -> Result<Vec<InputDigest>, ModelError> {
-    let drafter = ModelDigests::of(&options.drafter, Embedded::Drafter);
-    let verifier = ModelDigests::of(&options.verifier, Embedded::Verifier);
+    let drafter = digests_of(&options.drafter, Embedded::Drafter);
+    let verifier = digests_of(&options.verifier, Embedded::Verifier);
     Ok(recorded(&drafter, &verifier, &load_tokenizer(options)?))
 }
 
 fn recorded(drafter: &ModelDigests, verifier: &ModelDigests, tokenizer: &Tokenizer) -> Vec<InputDigest> {
+    let [weights, configuration] = recorded_as("drafter", drafter);
     let tokenizer =
-        InputDigest { of: TOKENIZER.to_owned(), path: drafter.path.clone(), sha256: hex(&tokenizer.digest()) };
-    let models = [drafter.recorded("drafter"), verifier.recorded("verifier")];
-    models.into_iter().flatten().chain([tokenizer]).collect()
+        InputDigest { of: TOKENIZER.to_owned(), path: weights.path.clone(), sha256: hex(&tokenizer.digest()) };
+    [weights, configuration].into_iter().chain(recorded_as("verifier", verifier)).chain([tokenizer]).collect()
 }
 
 /// Lower-case hexadecimal digits.

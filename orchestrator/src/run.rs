@@ -207,7 +207,7 @@ async fn drive(
     };
     let mut options = PoolOptions::from_settings(
         settings,
-        pair.verifier.clone(),
+        (pair.verifier.clone(), pair.verifier_files.clone()),
         pair.tokenizer.digest(),
         recorder.pool_events(),
         origin,

@@ -60,17 +60,17 @@ pub(crate) async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, i
     let ending = match timeout_at(deadline, incoming.next()).await {
         Err(_) => Ending::Goodbye(Goodbye::Silent),
         Ok(Err(ending)) => ending,
-        Ok(Ok(first)) => match greet(&door.ours, door.context, &first) {
+        Ok(Ok(first)) => match greet(&door.ours, &first) {
             Err(goodbye) => {
                 warn!(connection = number, %remote, %goodbye, "handshake refused");
                 Ending::Goodbye(goodbye)
             }
-            Ok(welcome) => match enter(id, door).await {
+            Ok(()) => match enter(id, door).await {
                 Err(goodbye) => Ending::Goodbye(goodbye),
                 Ok(entered) => {
                     drop(handshake);
                     info!(connection = number, %remote, "connected");
-                    outgoing.add(&ServerFrame::Welcome(welcome));
+                    outgoing.add(&ServerFrame::Welcome(door.welcome.clone()));
                     let (ending, waiting) = converse(&mut incoming, &mut outgoing, id, door, entered).await;
                     waiting.iter().for_each(|frame| outgoing.add(frame));
                     ending

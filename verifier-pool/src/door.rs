@@ -11,7 +11,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use specfleet_engine::id::ConnectionId;
-use specfleet_engine::wire::{FirstAnswer, Hello, Limits, MOST_HANDSHAKES, first_answer};
+use specfleet_engine::wire::{FirstAnswer, Hello, Limits, MOST_HANDSHAKES, Welcome, first_answer};
 use tokio::sync::Semaphore;
 
 use crate::connection;
@@ -32,10 +32,10 @@ const EARLY_BYTES: (u64, u64) = (64 * 1024, 16 * 1024 * 1024);
 /// What every connection task needs.
 pub(crate) struct Door {
     pub(crate) pool: Addr<Pool>,
-    /// What the pool would say of itself.
+    /// What the pool would say in the place of a device.
     pub(crate) ours: Hello,
-    /// Longest sequence the verifier takes.
-    pub(crate) context: u32,
+    /// What it says to those that it lets in.
+    pub(crate) welcome: Welcome,
     /// Bounds of frames.
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use specfleet_config::{AddressError, HostPort};
 use specfleet_engine::id::VerifierId;
+use specfleet_model::ModelError;
 
 /// Why the pool did not start, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum PoolError {
     /// Settings that do not fit each other or the model.
     #[error("{0}")]
     Settings(String),
+    /// The probe of what this machine computes failed.
+    #[error("the probe of this machine's kernels failed: {0}")]
+    Probe(#[source] ModelError),
     /// The operating system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

@@ -10,8 +10,8 @@ use specfleet_engine::id::{PhaseId, VerifierId};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::VerifierRecord;
 use specfleet_engine::time::Time;
-use specfleet_engine::wire::{Goodbye, Hello, Limits, PROTOCOL_VERSION};
-use specfleet_model::{KvArena, ModelShape};
+use specfleet_engine::wire::{Goodbye, Hello, Limits, NoPrecision, PROTOCOL_VERSION, VerifierIdentity, Welcome};
+use specfleet_model::{KvArena, Model, ModelDigests, ModelShape, kernel_digest};
 use specfleet_timer::Timer;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -56,6 +56,11 @@ pub async fn start_over(socket: Arc<dyn AsyncUdpSocket>, options: PoolOptions) -
 async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) -> Result<PoolHandle, PoolError> {
     let arena_bytes = check(&options)?;
     let shape = options.model.shape().clone();
+    let welcome = Welcome {
+        protocol: PROTOCOL_VERSION,
+        context: options.settings.context,
+        verifier: identity_of(&options.model, &options.digests)?,
+    };
     let identity = Identity::new(&options.tls)?;
     let config = door::server_config(&identity, options.idle_timeout)?;
     let carrier = match socket {
@@ -68,7 +73,6 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads };
     let replicas: Result<Vec<Replica>, _> =
         (0..options.settings.replicas()).map(|_| Replica::start(&blueprint).map_err(PoolError::Thread)).collect();
-    let context = options.settings.context;
     let parts = Parts {
         settings: options.settings,
         origin: options.origin,
@@ -91,7 +95,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
             vocab: shape.vocab as u32,
             admission: options.admission,
         },
-        context,
+        welcome,
         limits: Limits::for_pair(shape.vocab, shape.context),
         idle_timeout: options.idle_timeout,
     });
@@ -114,6 +118,18 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         certificate_pem: tls::to_pem(&identity.certificate),
         certificate: identity.certificate.to_vec(),
     })))
+}
+
+/// What the pool tells devices of its verifier.
+fn identity_of(model: &Model, digests: &ModelDigests) -> Result<VerifierIdentity, PoolError> {
+    let precision = model.precision().to_string();
+    Ok(VerifierIdentity {
+        model: digests.whole,
+        weights: digests.weights,
+        configuration: digests.configuration,
+        precision: precision.try_into().map_err(|error: NoPrecision| PoolError::Settings(error.to_string()))?,
+        kernels: kernel_digest().map_err(PoolError::Probe)?,
+    })
 }
 
 /// Checks the settings against the model, and says how large an arena may grow.

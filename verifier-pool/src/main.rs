@@ -12,7 +12,7 @@ use specfleet_config::{CostChoice, HostPort, ModelChoice, Scenario, Settings};
 use specfleet_files::room;
 use specfleet_logs::LogArgs;
 use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server};
-use specfleet_model::{Embedded, Model, ModelError, Precision, Tokenizer, check_tokenizer};
+use specfleet_model::{Embedded, Model, ModelDigests, ModelError, Precision, Tokenizer, check_tokenizer};
 use specfleet_signals::Ending;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, TlsOptions, observed};
@@ -105,10 +105,11 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
         None => None,
     };
     let metrics = server.as_ref().map(|_| PoolMetrics::new(&registry));
-    let (model, tokenizer) = load_verifier(&settings)?;
+    let (model, digests, tokenizer) = load_verifier(&settings)?;
     check_tokenizer(&model, &tokenizer)?;
     let (events, mut records) = mpsc::channel(EVENTS);
-    let mut options = PoolOptions::from_settings(&settings, model, tokenizer.digest(), events, Instant::now());
+    let mut options =
+        PoolOptions::from_settings(&settings, (model, digests), tokenizer.digest(), events, Instant::now());
     if let Some(listen) = &arguments.listen {
         options.listen = listen.clone();
     }
@@ -188,15 +189,21 @@ impl Arguments {
     }
 }
 
-fn load_verifier(settings: &Settings) -> Result<(Model, Tokenizer), ModelError> {
+fn load_verifier(settings: &Settings) -> Result<(Model, ModelDigests, Tokenizer), ModelError> {
     let precision = match settings.model.verifier_precision {
         specfleet_config::Precision::F32 => Precision::F32,
         specfleet_config::Precision::Q8_0 => Precision::Q8_0,
         specfleet_config::Precision::Q4K => Precision::Q4K,
     };
     match &settings.model.verifier {
-        ModelChoice::Embedded => Ok((Model::embedded(Embedded::Verifier, precision)?, Tokenizer::embedded()?)),
-        ModelChoice::Folder(folder) => Ok((Model::load_dir(folder, precision)?, Tokenizer::load_dir(folder)?)),
+        ModelChoice::Embedded => {
+            let model = Model::embedded(Embedded::Verifier, precision)?;
+            Ok((model, ModelDigests::embedded(Embedded::Verifier), Tokenizer::embedded()?))
+        }
+        ModelChoice::Folder(folder) => {
+            let model = Model::load_dir(folder, precision)?;
+            Ok((model, ModelDigests::folder(folder), Tokenizer::load_dir(folder)?))
+        }
     }
 }
 

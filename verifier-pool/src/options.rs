@@ -9,7 +9,7 @@ use specfleet_engine::pool::{Input, Output, PoolSettings};
 use specfleet_engine::record::{BatchRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::AdmissionToken;
-use specfleet_model::Model;
+use specfleet_model::{Model, ModelDigests};
 use tokio::sync::mpsc;
 
 /// Everything that [`crate::start`] needs.
@@ -29,6 +29,9 @@ pub struct PoolOptions {
     pub threads: usize,
     /// Digest of the tokenizer; devices must have the same.
     pub tokenizer_digest: [u8; 32],
+    /// Digests of the verifier's files, which devices are told: one that began a text with another verifier does not go on
+    /// with this one.
+    pub digests: ModelDigests,
     /// What a device must know to be let in; [`AdmissionToken::NONE`] lets everybody in.
     pub admission: AdmissionToken,
     /// After how much silence a connection is gone. Keeping an idle connection alive is the device's job.

@@ -6,7 +6,7 @@ use specfleet_config::Settings;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::AdmissionToken;
-use specfleet_model::{Model, useful_threads};
+use specfleet_model::{Model, ModelDigests, useful_threads};
 use tokio::sync::mpsc;
 
 use crate::options::{PoolEvent, PoolOptions, TlsOptions};
@@ -20,7 +20,7 @@ impl PoolOptions {
     /// that comes from a calibration is up to the caller; until then batches are charged as measured.
     pub fn from_settings(
         settings: &Settings,
-        model: Model,
+        (model, digests): (Model, ModelDigests),
         tokenizer_digest: [u8; 32],
         events: mpsc::Sender<PoolEvent>,
         origin: Instant,
@@ -44,6 +44,7 @@ impl PoolOptions {
             kv_bytes,
             threads: useful_threads(settings.model.verifier_threads.into()),
             tokenizer_digest,
+            digests,
             admission: AdmissionToken::NONE,
             idle_timeout: duration(pool.idle_timeout),
             max_connections: settings.run.devices as usize + GUESTS,

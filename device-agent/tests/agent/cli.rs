@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::common::*;
 
-async fn call(arguments: Vec<OsString>) -> Output {
+pub(crate) async fn call(arguments: Vec<OsString>) -> Output {
     call_into(Stdio::piped(), arguments).await
 }
 
@@ -21,11 +21,11 @@ async fn call_into(output: impl Into<Stdio>, arguments: Vec<OsString>) -> Output
     tokio::task::spawn_blocking(run).await.expect("no panic")
 }
 
-fn arguments(given: &[&str]) -> Vec<OsString> {
+pub(crate) fn arguments(given: &[&str]) -> Vec<OsString> {
     given.iter().map(OsString::from).collect()
 }
 
-fn message(output: &Output) -> String {
+pub(crate) fn message(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).expect("text");
     text.lines().filter(|line| !line.starts_with("note: ")).collect::<Vec<_>>().join("\n")
 }

@@ -26,9 +26,11 @@ use specfleet_engine::record::{ACCOUNTING, GenerationRecord, RoundRecord, Verify
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{
     ALPN, AdmissionToken, ClientFrame, FrameDecoder, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
-    VerdictFrame, encode, greet,
+    VerdictFrame, VerifierIdentity, Welcome, encode, greet,
 };
-use specfleet_model::{Embedded, KvArena, LogitRows, Model, Precision, SeqStep, Tokenizer};
+use specfleet_model::{
+    Embedded, KvArena, LogitRows, Model, ModelDigests, Precision, SeqStep, Tokenizer, kernel_digest,
+};
 use tokio::sync::mpsc;
 
 /// The embedded pair and its tokenizer, loaded once.
@@ -63,6 +65,8 @@ pub(crate) struct Behaviour {
     pub(crate) delay: Duration,
     /// Pretend to have another tokenizer.
     pub(crate) other_tokenizer: bool,
+    /// After so many uploads, end the connections and have another verifier from then on.
+    pub(crate) changes_after: Option<u32>,
     /// What refusals announce as the pool's price.
     pub(crate) price: f32,
 }
@@ -149,13 +153,14 @@ async fn serve(connection: quinn::Connection, state: &PoolState) -> Result<(), B
             let mut answers = Vec::new();
             if !greeted {
                 greeted = true;
-                let answer = match greet(&ours(state.behaviour.other_tokenizer), 1024, &frame) {
-                    Ok(welcome) => ServerFrame::Welcome(welcome),
+                let answer = match greet(&ours(state.behaviour.other_tokenizer), &frame) {
+                    Ok(()) => ServerFrame::Welcome(state.welcome()),
                     Err(goodbye) => ServerFrame::Goodbye(goodbye),
                 };
                 answers.push(answer);
             } else {
                 match frame {
+                    ClientFrame::Upload(_) if state.changes_now() => return Ok(()),
                     ClientFrame::Upload(upload) => {
                         tokio::time::sleep(state.behaviour.delay).await;
                         answers = state.answer(*upload, &mut sessions);
@@ -190,6 +195,31 @@ impl PoolState {
         while self.uploads.load(Ordering::Relaxed) < uploads {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// What the pool says of itself now.
+    fn welcome(&self) -> Welcome {
+        let (verifier, digests) = (&pair().verifier, ModelDigests::embedded(Embedded::Verifier));
+        let identity = VerifierIdentity {
+            model: digests.whole,
+            weights: digests.weights,
+            configuration: digests.configuration,
+            precision: verifier.precision().to_string().try_into().expect("a name"),
+            kernels: kernel_digest().expect("every machine computes something"),
+        };
+        let has_changed = self.behaviour.changes_after.is_some_and(|n| self.uploads.load(Ordering::Relaxed) > n);
+        let verifier =
+            if has_changed { VerifierIdentity { weights: [9; 32], model: [9; 32], ..identity } } else { identity };
+        Welcome { protocol: PROTOCOL_VERSION, context: 1024, verifier }
+    }
+
+    /// Whether this upload is the one that the verifier changes at.
+    fn changes_now(&self) -> bool {
+        let changes = self.behaviour.changes_after.is_some_and(|n| self.uploads.load(Ordering::Relaxed) == n);
+        if changes {
+            self.uploads.fetch_add(1, Ordering::Relaxed);
+        }
+        changes
     }
 
     fn answer(&self, upload: Upload, sessions: &mut BTreeMap<u32, Vec<u32>>) -> Vec<ServerFrame> {

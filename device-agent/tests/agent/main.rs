@@ -4,6 +4,7 @@
 
 mod cli;
 mod common;
+mod identity;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;

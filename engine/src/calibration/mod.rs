@@ -45,10 +45,34 @@ pub struct CalibrationKey {
     pub samples_from: Option<PayloadForm>,
 }
 
+/// How the model in a role differs from the one that a calibration was made with.
+fn other(role: &str, (model, stored): (&str, &str), digests: &[&str], precision: &str) -> Option<String> {
+    let short = |digest: &str| digest.chars().take(8).collect::<String>();
+    if !digests.contains(&model) {
+        let now = digests.first().map_or_else(String::new, |digest| short(digest));
+        Some(format!("it was made with another {role} (SHA-256 {}, and this one's is {now})", short(model)))
+    } else if stored != precision {
+        Some(format!("it was made with the {role} in {stored}, and this one runs in {precision}"))
+    } else {
+        None
+    }
+}
+
 impl CalibrationKey {
     /// `form` as it stands in a key: only `sparse-exact` changes the law of the drafts.
     pub fn samples_from(form: PayloadForm) -> Option<PayloadForm> {
         matches!(form, PayloadForm::SparseExact { .. }).then_some(form)
+    }
+
+    /// What is not as in this key, in words, where a device drafts with the drafter that one of `digests` names in
+    /// `precision`; `None` if it is the calibration's. A model has more than one digest: a folder of files has one of its own.
+    pub fn other_drafter(&self, digests: &[&str], precision: &str) -> Option<String> {
+        other("drafter", (&self.drafter, &self.drafter_precision), digests, precision)
+    }
+
+    /// The same for the verifier of the pool.
+    pub fn other_verifier(&self, digests: &[&str], precision: &str) -> Option<String> {
+        other("verifier", (&self.verifier, &self.verifier_precision), digests, precision)
     }
 
     /// 16 hexadecimal digits that differ where keys differ (64-bit FNV-1a over the fields): the name of a cached

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::VerifierIdentity;
 use crate::acceptance::Next;
 use crate::device::payload::Payload;
 use crate::id::{DeviceId, UploadId};
@@ -172,6 +173,8 @@ pub struct Welcome {
     pub protocol: u16,
     /// Longest sequence the verifier takes.
     pub context: u32,
+    /// Which verifier it is.
+    pub verifier: VerifierIdentity,
 }
 
 /// A verdict.

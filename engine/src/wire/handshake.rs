@@ -3,8 +3,8 @@
 use super::frame::{AdmissionToken, Goodbye, Hello, Welcome};
 use super::{PROTOCOL_VERSION, frame::ClientFrame};
 
-/// The pool's answer to the first frame of a connection: `ours` is what the pool would say of itself.
-pub fn greet(ours: &Hello, context: u32, first: &ClientFrame) -> Result<Welcome, Goodbye> {
+/// Whether the first frame of a connection lets a device in: `ours` is what the pool would say in its place.
+pub fn greet(ours: &Hello, first: &ClientFrame) -> Result<(), Goodbye> {
     let ClientFrame::Hello(theirs) = first else { return Err(Goodbye::OutOfOrder) };
     if theirs.protocol != ours.protocol {
         return Err(Goodbye::Protocol { ours: ours.protocol, theirs: theirs.protocol });
@@ -16,7 +16,7 @@ pub fn greet(ours: &Hello, context: u32, first: &ClientFrame) -> Result<Welcome,
     if theirs.tokenizer != ours.tokenizer || theirs.vocab != ours.vocab {
         return Err(Goodbye::Tokenizer);
     }
-    Ok(Welcome { protocol: ours.protocol, context })
+    Ok(())
 }
 
 /// Whether a device can work with the pool that answered so.
@@ -36,7 +36,7 @@ mod tests {
     fn refusals_are_typed() {
         let admission = AdmissionToken([3; 16]);
         let ours = Hello { protocol: PROTOCOL_VERSION, tokenizer: [7; 32], vocab: 100, admission };
-        let say = |hello: Hello| greet(&ours, 64, &ClientFrame::Hello(hello));
+        let say = |hello: Hello| greet(&ours, &ClientFrame::Hello(hello));
         assert!(say(ours.clone()).is_ok());
         assert_eq!(
             say(Hello { protocol: 0, ..ours.clone() }),
@@ -48,7 +48,7 @@ mod tests {
             assert_eq!(say(Hello { admission: other, ..ours.clone() }), Err(Goodbye::Stranger));
         }
         let open = Hello { admission: AdmissionToken::NONE, ..ours.clone() };
-        assert!(greet(&open, 64, &ClientFrame::Hello(ours.clone())).is_ok(), "a pool without a run takes everybody");
-        assert_eq!(greet(&ours, 64, &ClientFrame::Close { session: 1, at: None }), Err(Goodbye::OutOfOrder));
+        assert!(greet(&open, &ClientFrame::Hello(ours.clone())).is_ok(), "a pool without a run takes everybody");
+        assert_eq!(greet(&ours, &ClientFrame::Close { session: 1, at: None }), Err(Goodbye::OutOfOrder));
     }
 }

@@ -11,6 +11,7 @@ mod codec;
 mod door;
 mod frame;
 mod handshake;
+mod identity;
 
 pub use codec::{FrameDecoder, Limits, WireError, encode};
 pub use door::{FirstAnswer, KEEPS_PLACE, MOST_HANDSHAKES, Places, first_answer};
@@ -18,9 +19,10 @@ pub use frame::{
     AdmissionToken, ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome,
 };
 pub use handshake::{greet, welcome_fits};
+pub use identity::{NoPrecision, PrecisionName, Short, VerifierChange, VerifierIdentity};
 
 /// Version of the frames; peers must agree on it.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The ALPN of this version.
-pub const ALPN: &[u8] = b"specfleet/3";
+pub const ALPN: &[u8] = b"specfleet/4";

@@ -70,8 +70,9 @@ impl Live {
     ) -> Live {
         let origin = Instant::now();
         let (events, records) = mpsc::channel(1024);
-        let model = pair.verifier.clone();
-        let mut options = PoolOptions::from_settings(settings, model, pair.tokenizer.digest(), events, origin);
+        let (model, digests) = (pair.verifier.clone(), pair.verifier_files.clone());
+        let mut options =
+            PoolOptions::from_settings(settings, (model, digests), pair.tokenizer.digest(), events, origin);
         change(&mut options);
         let network = Network::default();
         let pool = match carrier {

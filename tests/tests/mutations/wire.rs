@@ -13,7 +13,7 @@ use specfleet_engine::record::VerifyCost;
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{
     AdmissionToken, ClientFrame, FrameDecoder, Goodbye, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
-    VerdictFrame, Welcome, encode,
+    VerdictFrame, VerifierIdentity, Welcome, encode,
 };
 use specfleet_tests::mutator::{Mutator, Notation};
 
@@ -95,7 +95,7 @@ fn server_frames() -> Vec<Vec<u8>> {
     };
     let (session, upload, reason) = (7, UploadId(300), RefuseReason::QueueFull);
     [
-        ServerFrame::Welcome(Welcome { protocol: PROTOCOL_VERSION, context: 512 }),
+        ServerFrame::Welcome(Welcome { protocol: PROTOCOL_VERSION, context: 512, verifier: verifier() }),
         verdict(Next::Replacement(17)),
         verdict(Next::Resample(Distribution::one_hot(VOCAB, 5))),
         ServerFrame::Refused { session, upload, reason, retry_after: Span(5_000_000), price: 0.5 },
@@ -104,6 +104,16 @@ fn server_frames() -> Vec<Vec<u8>> {
     .iter()
     .map(encoded)
     .collect()
+}
+
+fn verifier() -> VerifierIdentity {
+    VerifierIdentity {
+        model: [1; 32],
+        weights: [2; 32],
+        configuration: [3; 32],
+        precision: "q8_0".to_owned().try_into().expect("a name"),
+        kernels: [4; 32],
+    }
 }
 
 fn encoded<F: Serialize>(frame: &F) -> Vec<u8> {

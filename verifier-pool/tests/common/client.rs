@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use specfleet_engine::id::UploadId;
 use specfleet_engine::wire::{
     ALPN, AdmissionToken, ClientFrame, FrameDecoder, Goodbye, Hello, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
-    VerdictFrame, encode,
+    VerdictFrame, Welcome, encode,
 };
 use specfleet_model::Model;
 
@@ -115,10 +115,13 @@ impl Client {
     }
 
     /// Says hello and is welcome.
-    pub(crate) async fn greet(&mut self, hello: Hello) {
+    pub(crate) async fn greet(&mut self, hello: Hello) -> Welcome {
         self.say(&ClientFrame::Hello(hello)).await;
         match self.hear().await {
-            Some(ServerFrame::Welcome(welcome)) => assert_eq!(welcome.protocol, PROTOCOL_VERSION),
+            Some(ServerFrame::Welcome(welcome)) => {
+                assert_eq!(welcome.protocol, PROTOCOL_VERSION);
+                welcome
+            }
             other => panic!("no welcome: {other:?}"),
         }
     }

@@ -10,7 +10,7 @@ use specfleet_engine::id::PhaseId;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::AdmissionToken;
-use specfleet_model::Model;
+use specfleet_model::{Embedded, Model, ModelDigests};
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, PoolStatus, TlsOptions};
 
@@ -113,6 +113,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
         kv_bytes: kv_tokens as usize * shape.kv_bytes_per_token,
         threads: 1,
         tokenizer_digest: DIGEST,
+        digests: ModelDigests::embedded(Embedded::Verifier),
         idle_timeout: Duration::from_secs(5),
         max_connections: 32,
         events,

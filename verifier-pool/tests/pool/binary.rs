@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{AdmissionToken, Goodbye, Hello, Job, PROTOCOL_VERSION};
+use specfleet_engine::wire::{AdmissionToken, Goodbye, Hello, Job, PROTOCOL_VERSION, VerifierChange, VerifierIdentity};
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 
 use crate::common::client::{Client, Dial, dial};
@@ -103,6 +104,64 @@ fn serves_until_it_is_interrupted() {
         assert_eq!(client.goodbye().await.1, Goodbye::Closing);
         assert!(running.0.wait().expect("it ends").success());
     });
+}
+
+/// A pool says which verifier it has: by its weights and configuration wherever they lie, its precision, and what this machine
+/// computes.
+#[test]
+fn the_verifier_is_told_to_whoever_is_let_in() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/assets");
+        for file in ["verifier/config.json", "verifier/model.safetensors", "tokenizer.json"] {
+            let name = file.rsplit('/').next().expect("a name");
+            std::fs::copy(assets.join(file), folder.path().join(name)).expect("copied");
+        }
+        let copy = folder.path().to_str().expect("Unicode");
+        let embedded = verifier_of(&[]).await;
+        assert_eq!(embedded.precision.as_str(), "q8_0");
+        assert_eq!(embedded.weights, <[u8; 32]>::from(Sha256::digest(Embedded::Verifier.weights())));
+        assert_eq!(embedded.change_to(&verifier_of(&[]).await), None, "a pool that is started again");
+        assert_eq!(embedded.change_to(&verifier_of(&["--verifier", copy]).await), None, "the same files in a folder");
+        let f32 = verifier_of(&["--set", "model.verifier_precision=f32"]).await;
+        assert!(matches!(embedded.change_to(&f32), Some(VerifierChange::Precision { .. })));
+        assert_eq!(embedded.kernels, f32.kernels, "the probe goes through all precisions");
+
+        let config = std::fs::read_to_string(folder.path().join("config.json")).expect("readable");
+        let changed = config.replace("\"rope_theta\": 10000.0", "\"rope_theta\": 10001.0");
+        assert_ne!(config, changed);
+        std::fs::write(folder.path().join("config.json"), changed).expect("writable");
+        let rotated = verifier_of(&["--verifier", copy]).await;
+        assert!(matches!(embedded.change_to(&rotated), Some(VerifierChange::Configuration { .. })));
+        std::fs::write(folder.path().join("config.json"), config).expect("writable");
+        let mut weights = std::fs::read(folder.path().join("model.safetensors")).expect("readable");
+        let last = weights.len() - 2;
+        weights[last] ^= 1;
+        std::fs::write(folder.path().join("model.safetensors"), weights).expect("writable");
+        let other = verifier_of(&["--verifier", copy]).await;
+        assert!(matches!(embedded.change_to(&other), Some(VerifierChange::Weights { .. })));
+    });
+}
+
+/// What a pool with these arguments says of its verifier.
+async fn verifier_of(arguments: &[&str]) -> VerifierIdentity {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pem = folder.path().join("pool.pem");
+    let file = pem.display().to_string();
+    let fixed = ["--listen", "127.0.0.1:0", "--verifiers", "1", "--certificate-out", &file];
+    let (_running, line) = start(&[&fixed[..], arguments].concat());
+    let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(',').next()).expect("an address");
+    let certificate = CertificateDer::from_pem_file(&pem).expect("the certificate");
+    let model = Model::embedded(Embedded::Verifier, Precision::Q8_0).expect("part of the binary");
+    let address = address.parse().expect("an address");
+    let (endpoint, connection) = dial(address, &certificate, Dial::default()).await.expect("a handshake");
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        tokenizer: Tokenizer::embedded().expect("part of the binary").digest(),
+        vocab: model.shape().vocab as u32,
+        admission: AdmissionToken::NONE,
+    };
+    Client::over(endpoint, connection, &model).await.greet(hello).await.verifier
 }
 
 /// Memory of KV caches is not given back while a pool lives, so how much it can be is said.

@@ -1,9 +1,11 @@
 //! One real device against a pool, on this machine or another.
 
 mod arguments;
+mod belongs;
 mod method;
 mod report;
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use device_agent::{
 use specfleet_config::{ModelChoice, Precision as Stored, Settings};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable};
 use specfleet_engine::id::{DeviceId, GenerationId};
+use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::AdmissionToken;
@@ -28,6 +31,7 @@ use specfleet_model::{Embedded, Model, Precision, Tokenizer, check_tokenizer, us
 use tokio::sync::mpsc;
 
 use crate::arguments::Arguments;
+use crate::belongs::Check;
 use crate::report::{Meter, Report};
 
 /// What went wrong decides the exit code.
@@ -39,6 +43,9 @@ enum Failure {
     /// It was asked to end: the signal's code.
     Interrupted,
 }
+
+/// How often it is looked whether there is a connection to the pool; what is so twice is said.
+const LASTS: Duration = Duration::from_secs(2);
 
 /// Threads and open files that are needed beside those of models: timers, signals, event loops and sockets.
 const ROOM: (usize, usize) = (8, 24);
@@ -97,8 +104,9 @@ fn in_one_line(error: &anyhow::Error) -> String {
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Task { tokenizer, prompt, settings, options, events, notice } = prepare(arguments).map_err(Failure::Input)?;
-    if let Some(notice) = notice {
+    let Task { tokenizer, prompt, settings, options, events, notices, mut check } =
+        prepare(arguments).map_err(Failure::Input)?;
+    for notice in notices {
         specfleet_logs::say!("note: {notice}");
     }
     let connector = options.connector.clone();
@@ -106,7 +114,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let done = tokio::select! {
         done = reach(arguments, &device, &settings) => match done {
             Ok(()) => tokio::select! {
-                done = answer(arguments, &device, &tokenizer, prompt, events, &settings) => done,
+                done = answer(arguments, &device, &tokenizer, prompt, events, &settings, &mut check) => done,
                 _ = specfleet_signals::asked() => Err(Failure::Interrupted),
             },
             failed => failed,
@@ -126,7 +134,10 @@ struct Task {
     settings: Arc<DeviceSettings>,
     options: AgentOptions,
     events: mpsc::Receiver<DeviceEvent>,
-    notice: Option<String>,
+    /// What the user should know beforehand.
+    notices: Vec<String>,
+    /// What is said of the pool's verifier once it is known.
+    check: Check,
 }
 
 fn prepare(arguments: &Arguments) -> Result<Task> {
@@ -139,7 +150,9 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         format!("Question: {}\nAnswer:", arguments.prompt)
     };
     let prompt: Arc<[u32]> = tokenizer.encode(&text).context("--prompt")?.into();
-    let (settings, notice) = settings(&scenario, &model)?;
+    let (method, notice, calibration) = method::method_for(&scenario)?;
+    let of_another = calibration.as_ref().and_then(|key| belongs::drafter(key, &scenario));
+    let settings = settings(&scenario, method, &model);
     let room = u32::try_from(prompt.len()).map_or(0, |tokens| settings.limit(tokens));
     anyhow::ensure!(
         room > 0 && !prompt.is_empty(),
@@ -175,7 +188,8 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         in_a_row: 0,
         journal: None,
     };
-    Ok(Task { tokenizer, prompt, settings, options, events, notice })
+    let (notices, check) = (notice.into_iter().chain(of_another).collect(), Check::new(calibration));
+    Ok(Task { tokenizer, prompt, settings, options, events, notices, check })
 }
 
 fn drafter(scenario: &Settings) -> Result<(Model, Tokenizer)> {
@@ -190,11 +204,10 @@ fn drafter(scenario: &Settings) -> Result<(Model, Tokenizer)> {
     })
 }
 
-/// What the device machine is told, and what the user should know about it.
-fn settings(scenario: &Settings, drafter: &Model) -> Result<(DeviceSettings, Option<String>)> {
-    let (method, notice) = method::method_for(scenario)?;
+/// What the device machine is told.
+fn settings(scenario: &Settings, method: Method, drafter: &Model) -> DeviceSettings {
     let (shape, device) = (drafter.shape(), DeviceId(0));
-    let settings = DeviceSettings {
+    DeviceSettings {
         method,
         sampling: scenario.run.sampling,
         seed: scenario.run.seed,
@@ -213,8 +226,7 @@ fn settings(scenario: &Settings, drafter: &Model) -> Result<(DeviceSettings, Opt
         latency_target: Span::ZERO,
         battery_nanojoules: 0,
         outages: None,
-    };
-    Ok((settings, notice))
+    }
 }
 
 /// Waits for the pool, unless the device may go on without it.
@@ -225,7 +237,7 @@ async fn reach(arguments: &Arguments, device: &Addr<Device>, settings: &DeviceSe
     }
     match tokio::time::timeout(patience, device.send(Ready)).await {
         Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(Failure::Run(anyhow!(error).context(format!("--connect {}", arguments.connect)))),
+        Ok(Ok(Err(error))) => Err(Failure::Run(explained(error).context(format!("--connect {}", arguments.connect)))),
         Ok(Err(gone)) => Err(Failure::Run(gone.into())),
         Err(_) => {
             let last = device.send(LastLinkError).await.ok().flatten();
@@ -233,6 +245,17 @@ async fn reach(arguments: &Arguments, device: &Addr<Device>, settings: &DeviceSe
             let (address, seconds) = (&arguments.connect, patience.as_secs_f64());
             Err(Failure::Run(anyhow!("cannot reach the pool at {address} within {seconds} s: {why}")))
         }
+    }
+}
+
+/// An error, and how to go on where the pool's certificate is not the one that is trusted.
+fn explained(error: AgentError) -> anyhow::Error {
+    match &error {
+        AgentError::Link(link) if link.is_about_certificate() => anyhow!(
+            "{error}. A pool without pool.tls makes a new certificate whenever it starts: if it has been started again, take \
+             the new one from it (the SHA-256 that it prints, or --certificate-out), or give it one that stays (pool.tls)"
+        ),
+        _ => error.into(),
     }
 }
 
@@ -244,27 +267,55 @@ async fn answer(
     prompt: Arc<[u32]>,
     mut events: mpsc::Receiver<DeviceEvent>,
     settings: &DeviceSettings,
+    check: &mut Check,
 ) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure::Run(error);
+    check.say(device).await;
     let mut meter = Meter::open();
     let generation = GenerationId { method: 0, prompt: 0, repetition: 0, pass: 0 };
     let finished = device.send(Generate { generation, data_set: 0, prompt, scheduled: None });
     let mut printer = Printer::default();
     let printed = show(arguments, tokenizer, &mut events, &mut meter, &mut printer);
-    let (finished, printed) = tokio::join!(finished, printed);
+    let both = async { tokio::join!(finished, printed) };
+    let (finished, printed) = tokio::select! {
+        done = both => done,
+        never = say_why_it_waits(device) => match never {},
+    };
     let finished: Result<GenerationRecord, AgentError> = finished.map_err(|gone| failed(gone.into()))?;
     let (rounds, text) = printed.map_err(failed)?;
-    let mut record = finished.map_err(|error| failed(error.into()))?;
+    let mut record = finished.map_err(|error| failed(explained(error)))?;
     meter.correct(&mut record);
-    let report = Report { record: &record, rounds: &rounds, method: &settings.method.name, meter: &meter };
+    let verifier = check.say(device).await;
+    let report = Report { record: &record, rounds: &rounds, method: &settings.method.name, meter: &meter, verifier };
     if arguments.json {
         printer.write(format_args!("{}\n", report.json(&text)));
     } else {
         printer.write(format_args!("\n\n{}\n", report.text()));
     }
     match record.finish {
-        FinishReason::Failed => Err(failed(anyhow!("the generation failed: the pool went out of reach"))),
+        FinishReason::Failed => {
+            let last = device.send(LastLinkError).await.ok().flatten();
+            let why = last.map_or_else(String::new, |error| format!(": {error}"));
+            Err(failed(anyhow!("the generation failed: the pool went out of reach{why}")))
+        }
         _ => printer.finish().context("cannot print").map_err(failed),
+    }
+}
+
+/// Says why there is no connection to the pool, once for each reason that lasts. A text that waits for its pool looks like one
+/// that is written slowly.
+async fn say_why_it_waits(device: &Addr<Device>) -> Infallible {
+    let (mut last, mut said) = (None, Vec::new());
+    loop {
+        tokio::time::sleep(LASTS).await;
+        let now = device.send(LastLinkError).await.ok().flatten().map(|error| error.to_string());
+        if let Some(reason) = now.clone().filter(|_| now == last)
+            && !said.contains(&reason)
+        {
+            specfleet_logs::say!("note: no connection to the pool: {reason}");
+            said.push(reason);
+        }
+        last = now;
     }
 }
 

@@ -2,17 +2,20 @@
 
 use anyhow::{Context, Result};
 use specfleet_config::{CALIBRATIONS, MethodChoice, ModelChoice, Settings};
-use specfleet_engine::calibration::{Calibration, MethodError, MethodOverrides, ThresholdChoice, resolve};
+use specfleet_engine::calibration::{
+    Calibration, CalibrationKey, MethodError, MethodOverrides, ThresholdChoice, resolve,
+};
 use specfleet_engine::method::{ImportanceStatistic, Method};
 
 /// u_th = −b/a of U-HLM's published risk line (a = 0.82, b = −0.06).
 const PUBLISHED_THRESHOLD: f32 = 0.06 / 0.82;
 
-/// The method to run, and what the user should know about where its numbers come from.
+/// The method to run, what the user should know about where its numbers come from, and the key of the calibration that they
+/// come from.
 ///
 /// They come from the scenario's overrides, then from a calibration of this pair. Without one, published numbers of
 /// another pair stand in where there are any.
-pub(crate) fn method_for(settings: &Settings) -> Result<(Method, Option<String>)> {
+pub(crate) fn method_for(settings: &Settings) -> Result<(Method, Option<String>, Option<CalibrationKey>)> {
     let MethodChoice { name, overrides } = &settings.methods[0];
     let calibration = calibration(settings)?;
     match resolve(calibration.as_ref(), name, overrides) {
@@ -22,9 +25,14 @@ pub(crate) fn method_for(settings: &Settings) -> Result<(Method, Option<String>)
                 "no calibration given: {name} runs with a threshold published for another pair (u_th = \
                  {PUBLISHED_THRESHOLD:.3}, U-HLM) and an uncalibrated importance rule; --calibration FILE gives its own"
             );
-            Ok((method, Some(notice)))
+            Ok((method, Some(notice), None))
         }
-        resolved => Ok((resolved?, calibration.and_then(|calibration| calibration.fits_badly()))),
+        resolved => {
+            let notice = calibration.as_ref().and_then(Calibration::fits_badly);
+            // A method all of whose numbers are given asks no calibration.
+            let asked = resolve(None, name, overrides).is_err();
+            Ok((resolved?, notice, calibration.filter(|_| asked).map(|calibration| calibration.key)))
+        }
     }
 }
 
@@ -41,9 +49,9 @@ fn calibration(settings: &Settings) -> Result<Option<Calibration>> {
     Ok(Some(calibration))
 }
 
-/// The shipped calibration that fits the embedded drafter under these settings. A device cannot see the verifier; that it
-/// is the embedded one too is as likely as anything else a device could assume, and no token is wrong if it is not: only
-/// the thresholds are rougher.
+/// The shipped calibration that fits the embedded drafter under these settings. Which
+/// verifier the pool has, a device learns when it connects; it says so then if that is not the embedded one. No token is wrong
+/// in that case: only the thresholds are rougher.
 fn shipped(settings: &Settings) -> Option<Calibration> {
     if settings.model.drafter != ModelChoice::Embedded {
         return None;

@@ -5,6 +5,9 @@ use std::path::Path;
 use device_agent::meters::{EnergyMeter, MeterError, POWERCAP};
 use serde_json::{Value, json};
 use specfleet_engine::record::{GenerationRecord, Provenance, RoundRecord};
+use specfleet_engine::wire::VerifierIdentity;
+
+use crate::belongs::hexadecimal;
 
 /// The hardware meter, or why there is none.
 pub(crate) struct Meter(Result<EnergyMeter, MeterError>);
@@ -49,6 +52,8 @@ pub(crate) struct Report<'a> {
     pub(crate) rounds: &'a [RoundRecord],
     pub(crate) method: &'a str,
     pub(crate) meter: &'a Meter,
+    /// The verifier of the pool, if one was met.
+    pub(crate) verifier: Option<VerifierIdentity>,
 }
 
 impl Report<'_> {
@@ -117,6 +122,11 @@ impl Report<'_> {
             },
             "energy": energy,
             "energy_source": self.meter.source(),
+            "verifier": self.verifier.as_ref().map(|verifier| json!({
+                "sha256": hexadecimal(&verifier.model),
+                "precision": verifier.precision.as_str(),
+                "kernels_sha256": hexadecimal(&verifier.kernels),
+            })),
         })
     }
 }

@@ -1,0 +1,61 @@
+//! Whether a calibration belongs to the pair that is at hand: the drafter here, the verifier in the pool.
+
+use std::fmt::Write;
+
+use actix::Addr;
+use device_agent::{Device, PoolVerifier};
+use specfleet_config::{ModelChoice, Settings};
+use specfleet_engine::calibration::CalibrationKey;
+use specfleet_engine::wire::VerifierIdentity;
+use specfleet_model::{Embedded, ModelDigests};
+
+/// What to tell a user whose method has its numbers from a calibration of another drafter.
+pub(crate) fn drafter(key: &CalibrationKey, settings: &Settings) -> Option<String> {
+    let model = &settings.model;
+    let digests = match &model.drafter {
+        ModelChoice::Embedded => ModelDigests::embedded(Embedded::Drafter),
+        ModelChoice::Folder(folder) => ModelDigests::folder(folder),
+    };
+    let (whole, weights) = (hexadecimal(&digests.whole), hexadecimal(&digests.weights));
+    key.other_drafter(&[&whole, &weights], model.drafter_precision.as_str()).map(|what| notice(&what))
+}
+
+/// The same for the verifier that the pool says it has.
+pub(crate) fn verifier(key: &CalibrationKey, pool: &VerifierIdentity) -> Option<String> {
+    let (whole, weights) = (hexadecimal(&pool.model), hexadecimal(&pool.weights));
+    key.other_verifier(&[&whole, &weights], pool.precision.as_str()).map(|what| notice(&what))
+}
+
+fn notice(what: &str) -> String {
+    format!("the calibration is of another pair: {what}; the thresholds are rough, and no token is wrong because of it")
+}
+
+/// Says once, as soon as the pool has been reached, that its verifier is not the calibration's.
+pub(crate) struct Check {
+    key: Option<CalibrationKey>,
+}
+
+impl Check {
+    /// For a method that has its numbers from the calibration of this key, if from any.
+    pub(crate) fn new(key: Option<CalibrationKey>) -> Check {
+        Check { key }
+    }
+
+    /// Which verifier the device has met; `None` where it has met none so far.
+    pub(crate) async fn say(&mut self, device: &Addr<Device>) -> Option<VerifierIdentity> {
+        let met = device.send(PoolVerifier).await.ok().flatten()?;
+        if let Some(notice) = self.key.take().and_then(|key| verifier(&key, &met)) {
+            specfleet_logs::say!("note: {notice}");
+        }
+        Some(met)
+    }
+}
+
+/// Lower-case digits, as calibrations name models.
+pub(crate) fn hexadecimal(digest: &[u8; 32]) -> String {
+    digest.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
