@@ -26,6 +26,9 @@ pub enum ExportError {
     /// The disk is full. Nothing was put in place.
     #[error("too little space left on the disk of {0}: free some, or export elsewhere; nothing was exported")]
     DiskFull(PathBuf),
+    /// The operating system gave no thread. Nothing was put in place.
+    #[error("cannot start a thread: {0}; see ulimit -u, ulimit -v and the limits of a container")]
+    Thread(io::Error),
     /// The folder has something in it already.
     #[error("{0} is not empty: choose another folder, or say --force to replace an export in it")]
     NotEmpty(PathBuf),
@@ -88,7 +91,10 @@ impl ExportError {
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
             ExportError::Ledger(error) => error.is_mistake(),
-            ExportError::Interrupted | ExportError::DiskFull(_) | ExportError::Parquet { .. } => false,
+            ExportError::Interrupted
+            | ExportError::DiskFull(_)
+            | ExportError::Thread(_)
+            | ExportError::Parquet { .. } => false,
         }
     }
 

@@ -303,7 +303,7 @@ fn stream(
         let _ = back.send(batch.clone());
     }
     thread::scope(|scope| {
-        let writer = scope.spawn(move || {
+        let write = move || {
             for mut batch in full {
                 sink.write(&batch)?;
                 batch.clear();
@@ -311,7 +311,8 @@ fn stream(
                 let _ = back.send(batch);
             }
             sink.finish()
-        });
+        };
+        let writer = thread::Builder::new().spawn_scoped(scope, write).map_err(ExportError::Thread)?;
         let mut feed = Feed { batch, rows: 0, stop, to, empty };
         produce(&mut feed);
         feed.pass();

@@ -1,7 +1,6 @@
 //! Tables from Parquet files, ours or what another tool made of them: columns are found by name, in any order. Nothing that a file
 //! says of itself is believed: what the library takes on trust is looked at before (here and in `pages`).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+use specfleet_files::guard;
 use specfleet_ledger::MAX_LIST_ELEMENTS;
 
 use crate::error::{ExportError, clip};
@@ -235,7 +235,7 @@ impl Source<'_> {
             let repetitions = self.shape.list.then_some(&mut repetitions);
             // It panics on numbers that are longer than any; nothing that a panic left half done is used again.
             let read = || reader.read_records(rows - done, definitions, repetitions, &mut values);
-            let read = catch_unwind(AssertUnwindSafe(read)).map_err(|_| self.bad("a page is damaged"))?;
+            let read = guard::guarded(read).ok_or_else(|| self.bad("a page is damaged"))?;
             let (records, ..) = read.map_err(|error| self.bad(error))?;
             if records == 0 {
                 return Err(self.bad(format!("it ends {} rows before the others", rows - done)));

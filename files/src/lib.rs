@@ -1,10 +1,11 @@
 //! Reading files that a user names; and whether the system has room for open files and threads ([`room`]);
-//! and files that tell whether they are what was written ([`sealed`]).
+//! files that tell whether they are what was written ([`sealed`]); and libraries that panic on some ([`guard`]).
 //!
 //! A name may stand for a pipe that nobody writes to, for a device that never ends, or for a sparse file of a terabyte.
 //! Whoever reads such a file whole waits for ever, or takes all memory. So what is read here is a regular file, of a size
 //! that the caller states.
 
+pub mod guard;
 pub mod room;
 pub mod sealed;
 

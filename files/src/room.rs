@@ -47,6 +47,24 @@ pub fn on_own_stack(program: fn() -> ExitCode) -> Result<ExitCode, NoRoom> {
     Ok(thread.join().unwrap_or(ExitCode::from(101)))
 }
 
+/// Does the work of each part, on a thread of its own but for the first. What the system has no room to start a thread for is
+/// done here, one after another.
+pub fn share_out<W: Send>(parts: impl IntoIterator<Item = W>, work: impl Fn(W) + Sync) {
+    let parts: Vec<Mutex<Option<W>>> = parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
+    let run = |index: usize| {
+        let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(part) = part {
+            work(part);
+        }
+    };
+    thread::scope(|scope| {
+        let run = &run;
+        let is_left = |index: usize| Builder::new().spawn_scoped(scope, move || run(index)).is_err();
+        let left: Vec<usize> = (1..parts.len()).filter(|index| is_left(*index)).collect();
+        (0..parts.len().min(1)).chain(left).for_each(run);
+    });
+}
+
 fn open_at_once(files: usize) -> io::Result<()> {
     // A device that is on every system of the kind whose limits are low.
     if cfg!(not(unix)) {
@@ -70,6 +88,15 @@ fn start_at_once(threads: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_part_is_done_once() {
+        for parts in [0, 1, 2, 7] {
+            let mut done = vec![0; parts];
+            share_out(done.iter_mut().zip(1..), |(done, number)| *done += number);
+            assert_eq!(done, (1..=parts).collect::<Vec<usize>>());
+        }
+    }
 
     #[test]
     fn there_is_room_for_a_few() {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -34,6 +34,9 @@ pub const SCHEMA: u32 = 6;
 
 /// The first schema whose plain files have checksums.
 const SEALED_SINCE: u32 = 6;
+
+/// Most bytes of a plain file that is read: far more than the methods and calibrations of any run take.
+const MOST: u64 = specfleet_files::DATA;
 
 /// Where a new run's rows lie.
 pub(crate) const FIRST_STORE: &str = "store";
@@ -266,7 +269,7 @@ impl Meta {
     /// The same of a file that is not what was written, as far as it can be parsed.
     pub(crate) fn read_unchecked(run_dir: &Path) -> Result<Meta, LedgerError> {
         let path = run_dir.join(META_FILE);
-        let text = fs::read(&path).map_err(|error| LedgerError::io(&path, error))?;
+        let text = specfleet_files::read(&path, MOST).map_err(|error| LedgerError::io(&path, error))?;
         serde_json::from_slice(&text).map_err(|source| LedgerError::DamagedFile { path, source })
     }
 }
@@ -279,9 +282,9 @@ pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, Led
         schema: u32,
     }
     let path = run_dir.join(META_FILE);
-    let text = match fs::read(&path) {
+    let text = match specfleet_files::read(&path, MOST) {
         Ok(text) => text,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(LedgerError::NotFound(run_dir.to_path_buf()));
         }
         Err(error) => return Err(LedgerError::io(&path, error)),
@@ -375,9 +378,9 @@ impl Stock {
     /// Reads the run's `progress.json`; `None` while there is none.
     pub(crate) fn read(run_dir: &Path) -> Result<Option<Stock>, LedgerError> {
         let path = run_dir.join(PROGRESS_FILE);
-        let text = match fs::read(&path) {
+        let text = match specfleet_files::read(&path, MOST) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LedgerError::io(&path, error)),
         };
         let is_sealed = match sealed::check(&text) {
@@ -448,12 +451,17 @@ pub(crate) fn read_sealed(dir: &Path, name: &str, schema: u32) -> Result<Option<
     Ok(Some(String::from_utf8_lossy(&sealed::without(text.as_bytes())).into_owned()))
 }
 
+/// A regular file of a run's size as text.
+fn read_whole(path: &Path) -> io::Result<String> {
+    String::from_utf8(specfleet_files::read(path, MOST)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
 /// A plain file as text; `None` if there is none.
 pub(crate) fn read_text(dir: &Path, name: &str) -> Result<Option<String>, LedgerError> {
     let path = dir.join(name);
-    match fs::read_to_string(&path) {
+    match read_whole(&path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(LedgerError::io(&path, error)),
     }
 }

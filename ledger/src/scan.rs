@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
 
 use specfleet_engine::record::RoundRecord;
+use specfleet_files::room;
 
 use crate::chunk;
 use crate::columns::{Projection, RoundChunk, RoundColumn, RoundPiece};
@@ -96,13 +96,7 @@ impl RunReader {
                 }
             }
         };
-        thread::scope(|scope| {
-            // This thread is one of them; a panic of another comes out of the scope.
-            for _ in 1..threads.min(parts.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        room::share_out(0..threads.min(parts.len()).max(1), |_| work());
         let results = results.into_iter().filter_map(|result| result.into_inner().ok().flatten());
         let (states, damage): (Vec<S>, Vec<Vec<LedgerError>>) = results.unzip();
         all_damage.extend(damage.into_iter().flatten());

@@ -143,7 +143,7 @@ pub(crate) fn shrink(store: &sled::Db, store_dir: &Path, fresh_dir: &Path) -> Re
 
 /// The size that a store was created with, which sled wants to be told again; `None` if there is none.
 fn segment(store_dir: &Path) -> Option<usize> {
-    let conf = fs::read(store_dir.join("conf")).ok()?;
+    let conf = specfleet_files::read(&store_dir.join("conf"), specfleet_files::SMALL).ok()?;
     // A checksum follows the text.
     let text = String::from_utf8_lossy(&conf);
     let size: usize = text.lines().find_map(|line| line.strip_prefix("segment_size: "))?.parse().ok()?;

@@ -4,12 +4,9 @@
 //! over each row's own cache. With several threads the *sequences* are divided and each thread runs the whole pass for
 //! its share, so threads meet only at the end.
 
-use std::{
-    collections::BTreeSet,
-    ops::Range,
-    sync::{Mutex, PoisonError, atomic::Ordering},
-    thread,
-};
+use std::{collections::BTreeSet, ops::Range, sync::atomic::Ordering};
+
+use specfleet_files::room;
 
 use crate::{
     KvArena, Model, ModelError, SeqId,
@@ -166,20 +163,8 @@ impl Model {
         let inner = self.inner();
         {
             let work = shares.into_iter().zip(scratch.iter_mut()).zip(outputs.iter_mut());
-            let work: Vec<_> = work.map(|share| Mutex::new(Some(share))).collect();
-            let compute = |index: usize| {
-                let share = work[index].lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(((jobs, scratch), output)) = share {
-                    run_share(inner, layout, jobs, head, &steps_at, scratch, output);
-                }
-            };
-            thread::scope(|scope| {
-                // What the system has no room to start a thread for is computed here; the numbers are the same.
-                let compute = &compute;
-                let start = |index: usize| thread::Builder::new().spawn_scoped(scope, move || compute(index)).is_err();
-                let left: Vec<usize> = (1..work.len()).filter(|index| start(*index)).collect();
-                compute(0);
-                left.into_iter().for_each(compute);
+            room::share_out(work, |((jobs, scratch), output)| {
+                run_share(inner, layout, jobs, head, &steps_at, scratch, output);
             });
         }
         in_flight.commit(steps.iter().map(|s| s.tokens.len()));

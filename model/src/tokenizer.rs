@@ -1,10 +1,10 @@
 //! Text to token ids and back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use specfleet_files::guard;
 
 use crate::{
     ModelError,
@@ -100,9 +100,9 @@ impl Tokenizer {
 /// characters than a token has; that is a reason like any other, and must not end whoever serves somebody else as well.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     // All that a call changes in a tokenizer is a cache of words, which the library passes over if a panic has poisoned it.
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(answer) => answer.map_err(|e| e.to_string()),
-        Err(_) => Err("the library that reads it panicked".to_owned()),
+    match guard::guarded(work) {
+        Some(answer) => answer.map_err(|e| e.to_string()),
+        None => Err("the library that reads it panicked".to_owned()),
     }
 }
 

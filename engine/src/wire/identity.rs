@@ -140,7 +140,6 @@ impl fmt::Display for PrecisionName {
 }
 
 #[cfg(test)]
-#[expect(clippy::expect_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
     use crate::wire::{FrameDecoder, Limits, ServerFrame, Welcome, encode};

@@ -11,7 +11,7 @@ use specfleet::opened::OpenedRuns;
 use specfleet::page;
 use specfleet::report_data::{self, ReportData};
 
-use super::{LEDGER, find_all, print};
+use super::{LEDGER, find_all, for_each_run, print};
 
 /// What a stored run says: tables, energy by part, the filter's damage.
 #[derive(Args)]
@@ -30,20 +30,27 @@ pub(crate) struct ReportArgs {
     html: Option<PathBuf>,
 }
 
+/// Runs it. A run that cannot be read keeps no other from being reported.
 pub(crate) fn run(args: &ReportArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     let folders = find_all(&args.ledger, &args.runs)?;
-    let reports: Vec<ReportData> =
-        folders.iter().map(|folder| report_data::report(opened, folder, cores())).collect::<Result<_, _>>()?;
+    let mut reports: Vec<ReportData> = Vec::new();
+    let outcome = for_each_run(&folders, |folder| {
+        reports.push(report_data::report(opened, folder, cores())?);
+        Ok(ExitCode::SUCCESS)
+    })?;
+    if reports.is_empty() {
+        return Ok(outcome);
+    }
     if let Some(file) = &args.html {
         std::fs::write(file, page::render(&reports)).map_err(|source| Error::Output { path: file.clone(), source })?;
         if !args.json {
             print(format!("report in {}", file.display()))?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(outcome);
         }
     }
     if args.json {
         let text = match &reports[..] {
-            [report] => serde_json::to_string_pretty(report),
+            [report] if folders.len() == 1 => serde_json::to_string_pretty(report),
             reports => serde_json::to_string_pretty(reports),
         };
         print(text.context("writing the report")?)?;
@@ -51,5 +58,5 @@ pub(crate) fn run(args: &ReportArgs, opened: &OpenedRuns) -> anyhow::Result<Exit
         let texts: Vec<String> = reports.iter().map(report_data::text).collect();
         print(texts.join("\n\n"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(outcome)
 }

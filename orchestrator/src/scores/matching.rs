@@ -1,9 +1,9 @@
 //! BERTScore and its relatives: texts to states in batches, then greedy matching pair by pair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
 
 use specfleet_analysis::{Idf, Matching, TextStates, greedy_matching};
+use specfleet_files::room;
 use specfleet_model::{Encoder, KvArena, LogitRows, Model, ModelError, SeqStep, Tokenizer};
 
 use crate::cores::cores;
@@ -135,13 +135,9 @@ impl Bank {
         let threads = cores();
         let share = pairs.len().div_ceil(threads).max(1);
         let mut found = vec![None; pairs.len()];
-        thread::scope(|scope| {
-            for (pairs, found) in pairs.chunks(share).zip(found.chunks_mut(share)) {
-                scope.spawn(move || {
-                    for ((candidate, reference), found) in pairs.iter().zip(found) {
-                        *found = self.matching(candidate, reference, idf);
-                    }
-                });
+        room::share_out(pairs.chunks(share).zip(found.chunks_mut(share)), |(pairs, found)| {
+            for ((candidate, reference), found) in pairs.iter().zip(found) {
+                *found = self.matching(candidate, reference, idf);
             }
         });
         found

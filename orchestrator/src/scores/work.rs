@@ -287,7 +287,8 @@ struct BaselineFile {
 impl BaselineFile {
     fn read(path: &Path, layer: usize) -> Result<BaselineFile, Error> {
         let refuse = |why: String| Error::Score(format!("--baseline: {}: {why}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        let bytes = specfleet_files::read(path, specfleet_files::DATA).map_err(|error| refuse(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
         let row = Baseline::parse(&text, layer).map_err(refuse)?;
         Ok(BaselineFile { row, digest: hex(Sha256::digest(text.as_bytes()).as_slice()) })
     }

@@ -1,10 +1,10 @@
 //! What a run's texts are worth: against the references of its workload and against `llm-only`, on several threads.
 
 use std::collections::BTreeMap;
-use std::thread;
 
 use specfleet_analysis::{exact_match, first_divergence, rouge_l, token_agreement};
 use specfleet_engine::record::{FinishReason, GenerationRecord};
+use specfleet_files::room;
 use specfleet_model::Tokenizer;
 
 use super::inputs::tokenizer_of;
@@ -75,14 +75,9 @@ impl StoredRun {
         };
         let part = generations.len().div_ceil(threads.max(1)).max(1);
         let tokenizer = tokenizer.as_ref();
-        thread::scope(|scope| {
-            for (records, figures) in generations.chunks(part).zip(figures.chunks_mut(part)) {
-                let one = &one;
-                scope.spawn(move || {
-                    for (record, figures) in records.iter().zip(figures) {
-                        *figures = one(record, tokenizer);
-                    }
-                });
+        room::share_out(generations.chunks(part).zip(figures.chunks_mut(part)), |(records, figures)| {
+            for (record, figures) in records.iter().zip(figures) {
+                *figures = one(record, tokenizer);
             }
         });
         figures

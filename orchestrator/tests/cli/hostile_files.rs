@@ -55,6 +55,41 @@ fn pipes_and_devices_in_the_place_of_a_models_files_are_refused() {
     );
 }
 
+/// A folder in the ledger whose files are pipes holds up nobody, and the runs beside it are listed.
+#[test]
+fn pipes_in_the_place_of_a_runs_files_hold_up_nobody() {
+    let place = Place::new();
+    place.run("out", &QUICK[..6]);
+    let run = place.name_of("out");
+    fs::create_dir_all(place.path("runs/piped")).expect("a folder");
+    pipe(&place, "runs/piped/meta.json");
+    let listed = call(&place, &["runs"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(&run), "{}", said(&listed));
+    for command in ["report", "verify", "query", "compact", "rescue"] {
+        let more: &[&str] = match command {
+            "rescue" => &["--to", "new"],
+            "query" => &["--metric", "rounds:sum"],
+            _ => &[],
+        };
+        let output = call(&place, &[&[command, "piped"], more].concat());
+        assert!(!output.status.success(), "{command}");
+        assert!(said(&output).contains("meta.json: it is a pipe"), "{command}: {}", said(&output));
+    }
+    // The same for the files beside it that a run has.
+    for file in ["progress.json", "summary.json", "tags.json"] {
+        let folder = place.path("runs").join(&run);
+        if folder.join(file).exists() {
+            let kept = fs::read(folder.join(file)).expect("readable");
+            pipe(&place, &format!("runs/{run}/{file}"));
+            let output = call(&place, &["verify", &run]);
+            assert!(said(&output).contains("is a pipe"), "{file}: {}", said(&output));
+            fs::remove_file(folder.join(file)).expect("removed");
+            fs::write(folder.join(file), kept).expect("written");
+        }
+    }
+    assert!(printed(&place, &["verify", &run]).contains("sound"));
+}
+
 #[test]
 fn pipes_and_devices_in_the_place_of_a_scenarios_files_are_refused() {
     let place = Place::new();

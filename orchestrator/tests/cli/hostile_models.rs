@@ -184,6 +184,23 @@ fn sizes_that_no_machine_has_room_for_are_refused() {
     );
 }
 
+/// The library panics where a decoder strips more than a token has; its message and its trace are no answer to a user.
+#[test]
+fn a_tokenizer_that_its_library_panics_on_is_refused_in_one_line() {
+    let place = Place::new();
+    for which in ["drafter", "verifier"] {
+        copy_model(which, &place.path(which));
+        let path = place.path(which).join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
+        tokenizer["decoder"] = json!({"type": "Strip", "content": "Ġ", "start": 0, "stop": 40});
+        fs::write(path, tokenizer.to_string()).expect("written");
+    }
+    let quick = ["--methods", "slm-only", "--prompts", "1", "--max-new-tokens", "32", "--ui", "none"];
+    let pair = ["run", "--drafter", "drafter", "--verifier", "verifier"];
+    let expected = expect!["specfleet: drafter/tokenizer.json: the library that reads it panicked"];
+    refused_at(&place, &[&pair[..], &quick].concat(), expected);
+}
+
 #[test]
 fn vocabularies_that_the_models_do_not_have_are_refused() {
     let own = |change: &dyn Fn(&mut Value), expected: Expect| {

@@ -238,6 +238,12 @@ fn all_runs_are_looked_at() {
         let error = errors(&output);
         assert!(error.lines().count() == 1 && error.contains(&b) && error.contains("is damaged"), "{error}");
     }
+    // The reports of those that can be read are printed all the same, in a list also where one of two is left.
+    let output = call(&place, &["report", "--json", &b, &c]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let reports: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a list");
+    assert_eq!(reports.as_array().map(Vec::len), Some(1));
+    assert!(errors(&output).contains(&b) && errors(&output).contains("is damaged"), "{}", said(&output));
     // A newer run is for the user to mend; beside it all is well.
     let meta = place.path("runs").join(&b).join("meta.json");
     fs::write(meta, "{\"schema\": 99}").expect("a file");
