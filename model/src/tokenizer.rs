@@ -50,6 +50,9 @@ impl Tokenizer {
         inner.with_padding(None);
         let growth = Growth::of(&inner).map_err(refuse)?;
         let last_id = last_id(&inner).map_err(refuse)?;
+        // A decoder that panics on a token would do so in the middle of a run.
+        let all: Vec<u32> = (0..=last_id).collect();
+        guarded(|| inner.decode(&all, false)).map_err(refuse)?;
         let canonical = guarded(|| inner.to_string(false)).map_err(refuse)?;
         let value: Value = serde_json::from_str(&canonical).map_err(|e| refuse(e.to_string()))?;
         let mut hasher = Sha256::new();

@@ -121,10 +121,10 @@ fn a_tokenizer_that_the_library_panics_on_is_refused() {
     let error = load(r#"{"type": "WordPiece", "prefix": "", "cleanup": tru%}"#).err().unwrap();
     assert_names(&error.to_string(), &["tokenizer.json", "not a usable tokenizer: expected ident"]);
     // Nothing is wrong with this one until a token is shorter than what is taken off.
-    let tokenizer = load(r#"{"type": "Strip", "content": "a", "start": 0, "stop": 2}"#).unwrap();
-    let error = tokenizer.decode(&[0]).unwrap_err();
-    assert_names(&error.to_string(), &["tokenizer.json", "the library that reads it panicked"]);
-    assert_eq!(tokenizer.encode("a").unwrap(), [0], "and it goes on");
+    let error = load(r#"{"type": "Strip", "content": "a", "start": 0, "stop": 2}"#).err().unwrap();
+    assert_names(&error.to_string(), &["tokenizer.json", "not a usable tokenizer: the library that reads it panicked"]);
+    let tokenizer = load(r#"{"type": "Strip", "content": "a", "start": 0, "stop": 1}"#).unwrap();
+    assert_eq!((tokenizer.decode(&[0]).unwrap(), tokenizer.encode("a").unwrap()), (String::new(), vec![0]));
 }
 
 #[test]

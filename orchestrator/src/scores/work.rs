@@ -1,7 +1,6 @@
 //! Which figures are wanted, which of them the run lacks, and the loop that computes those.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
