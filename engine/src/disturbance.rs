@@ -1,12 +1,17 @@
 //! What a live run's host did to it: how late emulated devices and verifiers were, how long nothing ran at all, and what
 //! others took of the processors. A pure function of what was recorded says whether that is too much.
+//!
+//! Where the whole process did not run for [`STANDSTILL`] or longer, in a suspended machine say, that is a [`Standstill`]
+//! \[ours\]: the clocks of a run leave it out, so that nobody is charged for it, and where times follow the host the phase
+//! that it fell into is not worth reading.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::PhaseId;
 use crate::record::{BETWEEN_METHODS, BatchRecord, GenerationRecord};
-use crate::time::Span;
+use crate::time::{Span, Time};
 
 /// What a run recorded about its own disturbance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +45,61 @@ pub struct Disturbance {
 
 /// From which length on a standstill counts.
 pub const STALL: Span = Span::from_millis(100);
+
+/// From which length on a gap in which the process did not run is a standstill.
+pub const STANDSTILL: Span = Span::from_millis(1_000);
+
+/// What each processor may compute in such a gap, before the process stops and after it goes on until somebody looks.
+const AROUND_A_STANDSTILL: Span = Span::from_millis(200);
+
+/// Whether a process of which nothing was seen for `gap` stood still. `used`: the processor time that it took meanwhile, of at
+/// most `processors` at a time. Threads that compute on a host too busy to let anybody look are no standstill, nor is what
+/// the system does not tell from that.
+pub fn is_standstill(gap: Span, used: Option<Span>, processors: usize) -> bool {
+    let most = AROUND_A_STANDSTILL.0.saturating_mul(processors as u64);
+    gap >= STANDSTILL && used.is_some_and(|used| used.0 <= most)
+}
+
+/// The whole process did not run for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standstill {
+    /// When, by a clock that leaves standstills out: there it begins and ends at the same time.
+    pub at: Time,
+    /// How long it was.
+    pub length: Span,
+}
+
+/// A phase of a run, from its beginning to its end; without one it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Whose phase it is.
+    pub phase: PhaseId,
+    /// When it began.
+    pub from: Time,
+    /// When it ended.
+    pub to: Option<Time>,
+}
+
+/// A standstill with the phase of the run that it fell into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoodStill {
+    /// Whose phase it disturbed; `None` between the methods.
+    pub phase: Option<PhaseId>,
+    /// When, by the clock of the run, which leaves it out.
+    pub at: Time,
+    /// How long it was.
+    pub length: Span,
+}
+
+/// Which phase each standstill fell into: the one in which it began or ended.
+pub fn attributed(standstills: &[Standstill], phases: &[Stretch]) -> Vec<StoodStill> {
+    let covers = |at: Time, stretch: &Stretch| stretch.from <= at && stretch.to.is_none_or(|to| at <= to);
+    let attribute = |&Standstill { at, length }: &Standstill| {
+        let phase = phases.iter().find(|stretch| covers(at, stretch)).map(|stretch| stretch.phase);
+        StoodStill { phase, at, length }
+    };
+    standstills.iter().map(attribute).collect()
+}
 
 /// Something that disturbed a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +201,14 @@ impl Disturbance {
         self.batch_overrun += Span(record.measured.0.saturating_sub(record.compute.0));
     }
 
+    /// Takes out standstills that are told apart: nobody was charged for them.
+    pub fn leave_out(&mut self, standstills: &[StoodStill]) {
+        for standstill in standstills {
+            self.stalls = self.stalls.saturating_sub(1);
+            self.stalled = self.stalled - standstill.length;
+        }
+    }
+
     /// How much of a cause there was, as a share; `None` where nothing says.
     pub fn share(&self, cause: Cause) -> Option<f64> {
         let ratio = |part: Span, whole: Span| (whole > Span::ZERO).then(|| part.0 as f64 / whole.0 as f64);
@@ -226,6 +294,34 @@ mod tests {
         assert_eq!(unknown.share(Cause::Others), None);
         assert_eq!(unknown.share(Cause::Verifiers), None, "batches that are charged as measured are never late");
         assert_eq!((unknown.noise(), verdict(&[]), short_verdict(&[])), (Vec::new(), None, None));
+    }
+
+    #[test]
+    fn a_long_gap_without_computing_is_a_standstill() {
+        let seconds = |seconds: f64| Span::from_seconds(seconds);
+        let after = |gap: f64, used: f64, processors| is_standstill(seconds(gap), Some(seconds(used)), processors);
+        assert!(after(6.0, 0.0, 1) && after(1.0, 0.0, 1), "nothing ran");
+        assert!(!after(0.999, 0.0, 1), "too short: that counts for NOISY");
+        assert!(after(6.0, 0.35, 2), "both computed until it stopped and when it went on");
+        assert!(!after(1.5, 1.4, 2), "one of its threads computed, and the host let nobody look");
+        assert!(!after(6.0, 9.0, 2) && after(6.0, 9.0, 64), "what counts is what they could have done");
+        assert!(!is_standstill(seconds(6.0), None, 2), "what the system does not say is no standstill");
+    }
+
+    #[test]
+    fn a_standstill_belongs_to_the_phase_that_it_touches() {
+        let phase = |method| PhaseId { method, pass: 0 };
+        let phases = [
+            Stretch { phase: phase(0), from: Time(10), to: Some(Time(20)) },
+            Stretch { phase: phase(1), from: Time(30), to: None },
+        ];
+        let at = |at| Standstill { at: Time(at), length: STANDSTILL };
+        let found = attributed(&[at(5), at(10), at(15), at(20), at(25), at(30), at(99)], &phases);
+        let methods: Vec<_> = found.iter().map(|stood| stood.phase.map(|phase| phase.method)).collect();
+        assert_eq!(methods, [None, Some(0), Some(0), Some(0), None, Some(1), Some(1)]);
+        let mut seen = Disturbance { stalls: 8, stalled: Span::from_millis(7_150), ..QUIET };
+        seen.leave_out(&found);
+        assert_eq!((seen.stalls, seen.stalled), (1, Span::from_millis(150)), "the short ones stay");
     }
 
     proptest! {
