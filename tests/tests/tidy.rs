@@ -132,7 +132,7 @@ const DIRECTIONS: [(&str, &[&str]); 16] = [
     ("specfleet-engine", &[]),
     ("specfleet-files", &[]),
     ("specfleet-model", &["specfleet-files"]),
-    ("specfleet-timer", &[]),
+    ("specfleet-timer", &["specfleet-engine"]),
     ("specfleet-logs", &[]),
     ("specfleet-signals", &[]),
     ("specfleet-web", &[]),
