@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use specfleet_engine::acceptance::Next;
@@ -17,7 +16,7 @@ use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{
     AdmissionToken, ClientFrame, ClockReading, Hello, PROTOCOL_VERSION, ServerFrame, VerdictFrame, VerifierIdentity,
 };
-use specfleet_timer::Timer;
+use specfleet_timer::{HostClock, Timer};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::{Connection, Incoming, Outgoing};
@@ -50,9 +49,9 @@ pub struct AgentOptions {
     pub admission: AdmissionToken,
     /// Where its records go. When it is full, the device waits.
     pub events: mpsc::Sender<DeviceEvent>,
-    /// The start of the run, which times count from.
-    pub origin: Instant,
-    /// Whether the pool's times count from there too, by the same clock. An emulated device then tells it when things arrive.
+    /// The host's clock, which starts with the run.
+    pub clock: HostClock,
+    /// Whether the pool's times are of that clock too. An emulated device then tells it when things arrive.
     pub shares_clock: bool,
     /// How many generations it is given one after another, the first as soon as it is ready; 0 where that is not known.
     pub in_a_row: u32,
@@ -157,7 +156,7 @@ pub struct Device {
     connector: Connector,
     timer: Timer,
     hello: Hello,
-    origin: Instant,
+    host_clock: HostClock,
     /// The running generation's tokens and drafts.
     store: Option<Store<Sequence>>,
     /// Who waits for the running generation.
@@ -223,7 +222,7 @@ impl Device {
             tokenizer_digest,
             admission,
             events,
-            origin,
+            clock,
             shares_clock,
             in_a_row,
             journal,
@@ -241,7 +240,7 @@ impl Device {
             connector,
             timer,
             hello,
-            origin,
+            host_clock: clock,
             store: None,
             caller: None,
             failure: None,
@@ -268,9 +267,9 @@ impl Device {
         Ok(Actor::start(device))
     }
 
-    /// Nanoseconds since the start of the run, by the host's clock.
+    /// Time since the start of the run, by the host's clock.
     fn host(&self) -> Time {
-        Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.host_clock.now()
     }
 
     /// A time of the device's clock, for a pool that goes by the same one.
@@ -649,11 +648,8 @@ impl Device {
         if let Some((_, handle)) = self.alarm.take() {
             ctx.cancel_future(handle);
         }
-        // A time beyond what the clock can tell never comes.
-        let Some((at, instant)) = next.and_then(|at| Some((at, self.origin.checked_add(Duration::from_nanos(at.0))?)))
-        else {
-            return;
-        };
+        // A time beyond what the clock can tell never comes. One that rings too early, after a standstill, is set again.
+        let Some((at, instant)) = next.and_then(|at| Some((at, self.host_clock.instant(at)?))) else { return };
         let alarm = self.timer.at(instant).into_actor(self).map(|(), device, ctx| {
             device.alarm = None;
             device.wake(ctx);

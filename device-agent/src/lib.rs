@@ -7,6 +7,7 @@
 //! * [`Drafter`]: the thread on which the draft steps of all devices of the process run, packed into common passes;
 //! * [`Connector`]: the way to the pool, QUIC with TLS 1.3;
 //! * [`Timer`]: waking up on time, far closer than tokio's own timers;
+//! * [`HostClock`]: the time of the host, without what the process stood still;
 //! * [`meters`]: the hardware energy meters of a real device.
 //!
 //! Nothing here compares an uncertainty, a length, a price or a load with anything: that is the engine's business.
@@ -30,6 +31,6 @@ pub use connector::{Connector, ConnectorOptions};
 pub use drafter::Drafter;
 pub use drafting::{Draft, DraftJob, Drafting};
 pub use error::{AgentError, ConnectorError, DraftError, LinkError};
-pub use specfleet_timer::Timer;
+pub use specfleet_timer::{HostClock, Timer};
 pub use store::Store;
 pub use tls::{Identity, Trust};

@@ -78,6 +78,7 @@ fn store(ledger: &Path) -> RunReader {
         seeds: 1,
         disturbance: None,
         noise: None,
+        standstills: Vec::new(),
         devices: 16,
         verifiers: 1,
         calibration: None,

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use specfleet_engine::disturbance::{Disturbance, Noise};
+use specfleet_engine::disturbance::{Disturbance, Noise, StoodStill};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::RunClock;
 use specfleet_files::sealed::{self, Seal};
@@ -211,6 +211,9 @@ pub struct Meta {
     /// That in words, if it was too much: for who reads this file. Programs ask [`Disturbance::noise`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<String>,
+    /// When the whole process of a live run stood still whose times follow the host. They are in no time of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standstills: Vec<StoodStill>,
     /// What a simulation took in real time, in seconds.
     #[serde(default)]
     pub wall_seconds: Option<f64>,

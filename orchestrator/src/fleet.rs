@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use actix::prelude::Request;
 use device_agent::{
-    AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, LastLinkError, Leave,
-    Ready, Timer,
+    AgentError, AgentOptions, Connector, Device, DeviceEvent, DraftError, Drafter, Generate, HostClock, LastLinkError,
+    Leave, Ready, Timer,
 };
 use specfleet_config::Settings;
 use specfleet_engine::device::DeviceSettings;
@@ -62,8 +62,8 @@ pub struct Shared {
     pub connector: Connector,
     /// What wakes devices.
     pub timer: Timer,
-    /// Time zero.
-    pub origin: Instant,
+    /// The host's clock, which starts with the run.
+    pub clock: HostClock,
     /// What lets its devices into the pool.
     pub admission: AdmissionToken,
     /// How long its devices may take to get there.
@@ -153,7 +153,8 @@ impl<'a> Fleet<'a> {
         let (tell, mut happened) = mpsc::channel(EVENTS);
         let mut orders = Vec::new();
         while !dispatch.is_done() {
-            let wake = dispatch.poll_timeout().map(|at| self.shared.origin + Duration::from_nanos(at.0));
+            // After a standstill it comes too early, and is set again. A time beyond what the clock can tell never comes.
+            let wake = dispatch.poll_timeout().and_then(|at| self.shared.clock.instant(at));
             let Happened { at, event } = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
@@ -257,7 +258,7 @@ impl<'a> Fleet<'a> {
             timer: shared.timer.clone(),
             tokenizer_digest: shared.pair.tokenizer.digest(),
             events: self.turn.events.clone(),
-            origin: shared.origin,
+            clock: shared.clock.clone(),
             shares_clock: self.turn.settings.has_emulated_fleet(),
             admission: shared.admission,
             in_a_row: self.in_a_row(number),
@@ -291,9 +292,9 @@ impl<'a> Fleet<'a> {
         GenerationId { method, prompt: prompt_id, repetition, pass }
     }
 
-    /// Nanoseconds since the start of the run, by the host's clock.
+    /// Time since the start of the run, by the host's clock.
     pub fn now(&self) -> Time {
-        Time(u64::try_from(self.shared.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.shared.clock.now()
     }
 
     /// Lets the devices go.

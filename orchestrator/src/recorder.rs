@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use device_agent::DeviceEvent;
 use specfleet_analysis::{Scores, StreamSummary};
 use specfleet_config::Threshold;
-use specfleet_engine::disturbance::{self, Disturbance};
+use specfleet_engine::disturbance::{self, Disturbance, StoodStill};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord, Provenance, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
@@ -51,12 +51,14 @@ enum Command {
 }
 
 /// What was done to a run, on purpose and by its host.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disturbed {
     /// Faults that were injected.
     pub injected: u32,
     /// Frames that came to an emulated pool too late.
     pub late: u64,
+    /// When the whole process stood still, where times follow the host.
+    pub standstills: Vec<StoodStill>,
 }
 
 /// A handle of the recorder's thread.
@@ -304,12 +306,14 @@ impl Worker {
                     Some(Command::Ended { disturbed, wall_seconds, host }) => {
                         let mut disturbance = self.disturbance;
                         host.finish(&mut disturbance);
+                        disturbance.leave_out(&disturbed.standstills);
                         disturbance.late_arrivals = disturbed.late;
                         self.writer.update_meta(|meta| {
                             meta.faults_injected = disturbed.injected;
                             meta.wall_seconds = Some(wall_seconds);
                             meta.noise = disturbance::verdict(&disturbance.noise());
                             meta.disturbance = Some(disturbance);
+                            meta.standstills = disturbed.standstills;
                         })?;
                     }
                     Some(Command::Close(state, answer)) => {

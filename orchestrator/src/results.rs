@@ -14,6 +14,7 @@ use specfleet_model::Tokenizer;
 
 use crate::error::Error;
 use crate::paired::{Comparison, Pairing, Runs};
+use crate::standstills;
 use crate::work::{Job, Work};
 
 /// One line of `generations.jsonl`.
@@ -175,6 +176,7 @@ fn reasons(reader: &RunReader, work: &Work, problems: &[String], account: &PoolA
     if reasons.is_empty() {
         reasons = unpaid(meta, account);
     }
+    reasons.extend(standstills::reasons(meta));
     reasons
 }
 

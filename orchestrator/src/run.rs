@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, Timer, Trust};
+use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, HostClock, Timer, Trust};
 use specfleet_analysis::{StreamSummary, Summary};
-use specfleet_config::{Fault, Settings, Threshold};
+use specfleet_config::{Settings, Threshold};
 use specfleet_engine::cost::BatchCost;
-use specfleet_engine::id::{PhaseId, VerifierId};
+use specfleet_engine::id::PhaseId;
 use specfleet_engine::record::{ACCOUNTING, RunClock, VerifierRecord};
 use specfleet_engine::wire::AdmissionToken;
 use specfleet_engine::wire::Limits;
@@ -20,6 +20,7 @@ use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 
 use crate::audit::{Audited, Case};
 use crate::error::Error;
+use crate::faults::inject;
 use crate::fleet::{Patience, Shared, Turn};
 use crate::host::HostWatch;
 use crate::inputs::inputs;
@@ -35,6 +36,7 @@ use crate::recorder::{Disturbed, Held, Recorder, Watching};
 use crate::report;
 use crate::results::{header, results};
 use crate::simulate;
+use crate::standstills::{self, Phases};
 use crate::work::Work;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
@@ -128,6 +130,8 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         Err(error) => RunState::Failed { reason: error.to_string() },
     };
     // A recorder that stopped says why when it is closed: a full disk, mostly.
+    let injected = disturbed.injected;
+    let between = standstills::note(&disturbed.standstills);
     let noted = recorder.ended(disturbed, began.elapsed().as_secs_f64(), watched_host).await;
     recorder.close(state).await?;
     noted?;
@@ -138,7 +142,6 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
     };
 
     let mut problems = Vec::new();
-    let injected = disturbed.injected;
     if (injected as usize) < settings.faults.len() {
         let planned = settings.faults.len();
         problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
@@ -150,7 +153,7 @@ pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
         let path = out.join("metrics.prom");
         std::fs::write(&path, registry.text()).map_err(|source| Error::Output { path, source })?;
     }
-    let mut notes: Vec<String> = too_long.into_iter().chain(resolved.warnings).collect();
+    let mut notes: Vec<String> = too_long.into_iter().chain(resolved.warnings).chain(between).collect();
     if let Some(idle) = idle {
         notes.push(format!("verifiers idle for {:.1} s, {:.1} J that no method is charged", idle.0, idle.1));
     }
@@ -200,7 +203,9 @@ async fn drive(
     told: watch::Sender<Option<PoolStatus>>,
     beside: Option<PoolMetrics>,
 ) -> (Result<Ended, Error>, Disturbed) {
-    let origin = Instant::now();
+    let Ok(clock) = HostClock::start() else { return (Err(Error::Stopped("the clock")), Disturbed::default()) };
+    let follows_host = settings.clock(cost.is_some()) == RunClock::Host;
+    let ran = Phases::default();
     let admission = match verifier_pool::admission_token() {
         Ok(token) => token,
         Err(error) => return (Err(error.into()), Disturbed::default()),
@@ -210,7 +215,7 @@ async fn drive(
         (pair.verifier.clone(), pair.verifier_files.clone()),
         pair.tokenizer.digest(),
         recorder.pool_events(),
-        origin,
+        clock.clone(),
     );
     options.settings.phase = PhaseId::BETWEEN;
     options.settings.cost = cost;
@@ -226,10 +231,11 @@ async fn drive(
         specfleet_logs::say!("{warning}");
     }
     let (injected, watch_injected) = watch::channel(0);
-    let faults = actix::spawn(inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, origin, injected));
+    let faults = inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, clock.clone(), injected);
+    let faults = actix::spawn(faults);
     let asking = actix::spawn(ask(pool.clone(), told));
     let outcome = tokio::select! {
-        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, origin, admission) => {
+        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, (&clock, &ran), admission) => {
             outcome.map(|idle| (Some(idle), None))
         }
         check = early_end(watched) => Ok((None, Some(check))),
@@ -242,7 +248,9 @@ async fn drive(
     let late = pool.status().await.map_or(0, |status| status.late);
     pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
     let injected = *watch_injected.borrow();
-    (outcome, Disturbed { injected, late })
+    // Where all times are declared a standstill is in none of them, and only makes the run noisy.
+    let standstills = if follows_host { ran.standstills(&clock) } else { Vec::new() };
+    (outcome, Disturbed { injected, late, standstills })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
@@ -254,7 +262,7 @@ async fn phases(
     recorder: &Recorder,
     progress: &Progress,
     pool: &PoolHandle,
-    origin: Instant,
+    (clock, ran): (&HostClock, &Phases),
     admission: AdmissionToken,
 ) -> Result<(f64, f64), Error> {
     let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
@@ -282,7 +290,7 @@ async fn phases(
         drafter,
         connector,
         timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
-        origin,
+        clock: clock.clone(),
         admission,
         patience: Patience::OF_A_RUN,
     };
@@ -307,9 +315,11 @@ async fn phases(
             let mut fleet = turn.assemble(&shared).await?;
             // The account of the phase starts when the fleet stands.
             let start = fleet.now();
+            ran.begin(phase, start);
             let shared_clock = |at| Some(at).filter(|_| settings.has_emulated_fleet());
             pool.next_phase_at(phase, shared_clock(start)).await?;
             let served = fleet.serve(start, progress.phase(&label, work.jobs.len())).await;
+            ran.end(fleet.now());
             // The account ends before the devices leave, which the host times.
             let accounts = match served {
                 Ok(end) => Ok(pool.next_phase_at(PhaseId::BETWEEN, shared_clock(end)).await),
@@ -368,24 +378,6 @@ async fn ask(pool: PoolHandle, told: watch::Sender<Option<PoolStatus>>) {
     }
 }
 
-/// Kills verifiers at their times, in turn.
-async fn inject(
-    pool: PoolHandle,
-    mut faults: Vec<Fault>,
-    verifiers: u16,
-    origin: Instant,
-    injected: watch::Sender<u32>,
-) {
-    faults.sort_by_key(|Fault::KillVerifier { at }| *at);
-    for (number, Fault::KillVerifier { at }) in faults.into_iter().enumerate() {
-        tokio::time::sleep_until((origin + duration(at.0)).into()).await;
-        let victim = VerifierId((number % usize::from(verifiers.max(1))) as u16);
-        if pool.kill_verifier(victim).await.is_ok() {
-            injected.send_modify(|count| *count += 1);
-        }
-    }
-}
-
 /// The finished generations with their prompts, for the audit.
 fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
     let jobs: BTreeMap<_, _> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
@@ -439,6 +431,7 @@ pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, d
         faults_injected: 0,
         disturbance: None,
         noise: None,
+        standstills: Vec::new(),
         wall_seconds: None,
         store: String::new(),
         tags: Vec::new(),

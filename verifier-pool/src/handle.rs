@@ -70,12 +70,13 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let listen_error = |source| PoolError::Listen { address: options.listen.clone(), source };
     let address = carrier.local_addr().map_err(listen_error)?;
 
-    let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads };
+    let clock = options.clock.clone();
+    let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads, clock };
     let replicas: Result<Vec<Replica>, _> =
         (0..options.settings.replicas()).map(|_| Replica::start(&blueprint).map_err(PoolError::Thread)).collect();
     let parts = Parts {
         settings: options.settings,
-        origin: options.origin,
+        host: options.clock,
         shares_clock: options.shares_clock,
         most_guests: options.max_connections,
         blueprint,

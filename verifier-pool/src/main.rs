@@ -3,17 +3,19 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sha2::{Digest, Sha256};
 use specfleet_config::{CostChoice, HostPort, ModelChoice, Scenario, Settings};
+use specfleet_engine::disturbance::Standstill;
 use specfleet_files::room;
 use specfleet_logs::LogArgs;
 use specfleet_metrics::{PoolMetrics, PoolObserver, Registry, Server};
 use specfleet_model::{Embedded, Model, ModelDigests, ModelError, Precision, Tokenizer, check_tokenizer};
 use specfleet_signals::Ending;
+use specfleet_timer::HostClock;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, TlsOptions, observed};
 
@@ -108,8 +110,9 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     let (model, digests, tokenizer) = load_verifier(&settings)?;
     check_tokenizer(&model, &tokenizer)?;
     let (events, mut records) = mpsc::channel(EVENTS);
+    let clock = HostClock::start().context("cannot start the thread of the clock")?;
     let mut options =
-        PoolOptions::from_settings(&settings, (model, digests), tokenizer.digest(), events, Instant::now());
+        PoolOptions::from_settings(&settings, (model, digests), tokenizer.digest(), events, clock.clone());
     if let Some(listen) = &arguments.listen {
         options.listen = listen.clone();
     }
@@ -150,6 +153,9 @@ async fn run(arguments: &Arguments) -> Result<Ending> {
     let ending = specfleet_signals::asked().await;
     specfleet_logs::say!("interrupted: no new uploads are taken, those at hand are answered");
     pool.shutdown(Duration::from_nanos(settings.pool.shutdown_timeout.0)).await;
+    for Standstill { length, .. } in clock.standstills() {
+        specfleet_logs::say!("the process stood still for {:.1} s, which no batch is charged", length.seconds());
+    }
     Ok(ending)
 }
 

@@ -1,7 +1,7 @@
 //! What a pool is told when it starts, and what it tells while it runs.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use specfleet_config::HostPort;
 use specfleet_engine::id::PhaseId;
@@ -10,6 +10,7 @@ use specfleet_engine::record::{BatchRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::{Model, ModelDigests};
+use specfleet_timer::HostClock;
 use tokio::sync::mpsc;
 
 /// Everything that [`crate::start`] needs.
@@ -40,9 +41,9 @@ pub struct PoolOptions {
     pub max_connections: usize,
     /// Takes the records. While it is full, the whole pool waits; once its receiver is gone, records are dropped.
     pub events: mpsc::Sender<PoolEvent>,
-    /// Time zero of the run.
-    pub origin: Instant,
-    /// Whether the devices' times count from there too, by the same clock. An emulated pool then goes by what they say of
+    /// The host's clock, which starts with the run.
+    pub clock: HostClock,
+    /// Whether the devices' times are of that clock too. An emulated pool then goes by what they say of
     /// when things arrive; else by when they come.
     pub shares_clock: bool,
     /// Sees every call of the machine, for metrics and for replaying a live run; `None`: nobody does.

@@ -5,7 +5,7 @@
 mod handlers;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, MailboxError, SpawnHandle, WrapFuture};
 use specfleet_engine::acceptance::Next;
@@ -14,7 +14,7 @@ use specfleet_engine::pool::{Agenda, Batch, BatchItem, Input, NextInput, Output,
 use specfleet_engine::record::BatchRecord;
 use specfleet_engine::time::Time;
 use specfleet_engine::wire::{ServerFrame, Upload, VerdictFrame};
-use specfleet_timer::Timer;
+use specfleet_timer::{HostClock, Timer};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::field::Empty;
@@ -26,7 +26,7 @@ use crate::options::{Call, Journal, PoolEvent};
 use crate::replica::{Blueprint, Replica};
 use crate::status::Outstanding;
 use crate::store::SessionStore;
-use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed, span};
+use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed};
 
 /// Messages that may wait for the pool. A connection has at most one under way and waits until the machine is told of it.
 const MAILBOX: usize = 64;
@@ -51,8 +51,8 @@ pub(crate) struct Pool {
     agenda: Agenda<Cargo>,
     /// Whether devices go by the same clock.
     shares_clock: bool,
-    /// Time zero.
-    origin: Instant,
+    /// The host's clock.
+    host: HostClock,
     store: SessionStore,
     guests: Guests,
     /// By number.
@@ -77,7 +77,7 @@ pub(crate) struct Pool {
 /// What a pool actor is made of.
 pub(crate) struct Parts {
     pub(crate) settings: PoolSettings,
-    pub(crate) origin: Instant,
+    pub(crate) host: HostClock,
     pub(crate) shares_clock: bool,
     /// Connections that may be there at a time.
     pub(crate) most_guests: usize,
@@ -99,7 +99,7 @@ impl Actor for Pool {
 impl Pool {
     /// A pool whose verifiers run already.
     pub(crate) fn new(mut parts: Parts) -> Pool {
-        let now = time_since(parts.origin);
+        let now = parts.host.now();
         if let Some(journal) = &mut parts.journal {
             journal(now, Call::New, &[]);
         }
@@ -107,7 +107,7 @@ impl Pool {
             agenda: Agenda::new(now, parts.settings.cost.is_some(), parts.shares_clock),
             machine: PoolMachine::new(now, parts.settings),
             shares_clock: parts.shares_clock,
-            origin: parts.origin,
+            host: parts.host,
             store: SessionStore::default(),
             guests: Guests::new(parts.most_guests),
             spans: vec![Span::none(); parts.replicas.len()],
@@ -127,7 +127,7 @@ impl Pool {
     fn turn(&mut self, ctx: &mut Context<Self>) {
         let mut outputs = Vec::new();
         let wake = loop {
-            match self.agenda.next(self.machine.poll_timeout(), time_since(self.origin)) {
+            match self.agenda.next(self.machine.poll_timeout(), self.host.now()) {
                 NextInput::Now(at, input) => {
                     let (input, cargo) = input.unwrap_or((Input::Timeout, Cargo::default()));
                     self.handle(at, input, cargo, &mut outputs);
@@ -150,7 +150,7 @@ impl Pool {
 
     /// Something has happened that is not emulated.
     fn happen(&mut self, input: Input, ctx: &mut Context<Self>) {
-        self.agenda.happen(time_since(self.origin), input, Cargo::default());
+        self.agenda.happen(self.host.now(), input, Cargo::default());
         self.turn(ctx);
     }
 
@@ -172,7 +172,7 @@ impl Pool {
         }
         for output in outputs.drain(..) {
             if let Some(follows) = self.carry_out(output, &mut cargo) {
-                self.agenda.happen(time_since(self.origin), follows, Cargo::default());
+                self.agenda.happen(self.host.now(), follows, Cargo::default());
             }
         }
     }
@@ -181,7 +181,7 @@ impl Pool {
     fn carry_out(&mut self, output: Output, cargo: &mut Cargo) -> Option<Input> {
         match output {
             Output::Admitted { session, .. } => {
-                self.guests.worked(time_since(self.origin), session.connection);
+                self.guests.worked(self.host.now(), session.connection);
                 if let Some(upload) = cargo.upload.take() {
                     self.store.admit(session, upload);
                 }
@@ -204,7 +204,7 @@ impl Pool {
                     batch: batch.batch,
                     evict: batch.evict,
                     tasks: batch.items.iter().map(|item| self.store.task(item)).collect(),
-                    ordered: Instant::now(),
+                    ordered: self.host.now(),
                 };
                 self.order(batch.verifier, Order::Batch(order));
                 None
@@ -221,7 +221,7 @@ impl Pool {
                 self.send_frame(session.connection, ServerFrame::Verdict(Box::new(frame)))
             }
             Output::Forget(session) => {
-                self.guests.worked(time_since(self.origin), session.connection);
+                self.guests.worked(self.host.now(), session.connection);
                 self.store.forget(session);
                 None
             }
@@ -284,7 +284,7 @@ impl Pool {
     ) {
         // A mailbox that is gone means that the whole thread died.
         let Ok(Ok(Answer { batch, held })) = answer else {
-            let at = self.agenda.failed(verifier, time_since(self.origin));
+            let at = self.agenda.failed(verifier, self.host.now());
             self.handle(at, Input::VerifierFailed(verifier), Cargo::default(), &mut Vec::new());
             self.turn(ctx);
             return;
@@ -302,7 +302,7 @@ impl Pool {
                     outcomes: done.items.iter().map(|item| item.outcome).collect(),
                 };
                 let cargo = Cargo { answers: done.items, ..Cargo::default() };
-                self.agenda.computed(verifier, time_since(self.origin), input, cargo);
+                self.agenda.computed(verifier, self.host.now(), input, cargo);
                 self.turn(ctx);
             }
             None => self.send_orders(ctx),
@@ -372,8 +372,8 @@ impl Pool {
         if let Some((_, handle)) = self.timer.take() {
             ctx.cancel_future(handle);
         }
-        // A time beyond what the clock can tell never comes.
-        let instant = |at: Time| Some((at, self.origin.checked_add(Duration::from_nanos(at.0))?));
+        // A time beyond what the clock can tell never comes. One that rings too early, after a standstill, is set again.
+        let instant = |at: Time| Some((at, self.host.instant(at)?));
         let Some((at, instant)) = wanted.and_then(instant) else { return };
         let alarm = self.clock.at(instant).into_actor(self).map(|(), pool, ctx| {
             pool.timer = None;
@@ -408,9 +408,4 @@ impl Pool {
         let (queued_jobs, queued_tokens, running) = self.machine.outstanding();
         Outstanding { queued_jobs, queued_tokens, running }
     }
-}
-
-/// Now, in the run's time.
-fn time_since(origin: Instant) -> Time {
-    Time::ZERO + span(origin, Instant::now())
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix::prelude::Request;
 use actix::{Actor, Addr, Arbiter};
 use specfleet_model::Model;
+use specfleet_timer::HostClock;
 use tokio::sync::oneshot;
 
 use crate::status::KvHeld;
@@ -22,6 +23,8 @@ pub(crate) struct Blueprint {
     pub(crate) arena_bytes: usize,
     /// Threads of a pass.
     pub(crate) threads: usize,
+    /// What its batches are timed by.
+    pub(crate) clock: HostClock,
 }
 
 /// See the module's documentation.
@@ -49,9 +52,7 @@ impl Life {
         let arbiter = Arbiter::try_new()?;
         let kill = Arc::new(AtomicBool::new(false));
         let (blueprint, switch) = (blueprint.clone(), kill.clone());
-        let verifier = Verifier::start_in_arbiter(&arbiter.handle(), move |_| {
-            Verifier::new(blueprint.model, blueprint.arena_bytes, blueprint.threads, switch)
-        });
+        let verifier = Verifier::start_in_arbiter(&arbiter.handle(), move |_| Verifier::new(blueprint, switch));
         Ok(Life { arbiter, verifier, kill })
     }
 }

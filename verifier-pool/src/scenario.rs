@@ -1,12 +1,13 @@
 //! From a scenario's settings to the pool's options.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use specfleet_config::Settings;
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::{Model, ModelDigests, useful_threads};
+use specfleet_timer::HostClock;
 use tokio::sync::mpsc;
 
 use crate::options::{PoolEvent, PoolOptions, TlsOptions};
@@ -23,7 +24,7 @@ impl PoolOptions {
         (model, digests): (Model, ModelDigests),
         tokenizer_digest: [u8; 32],
         events: mpsc::Sender<PoolEvent>,
-        origin: Instant,
+        clock: HostClock,
     ) -> PoolOptions {
         let pool = &settings.pool;
         let shape = model.shape();
@@ -49,7 +50,7 @@ impl PoolOptions {
             idle_timeout: duration(pool.idle_timeout),
             max_connections: settings.run.devices as usize + GUESTS,
             events,
-            origin,
+            clock,
             shares_clock: false,
             journal: None,
         }

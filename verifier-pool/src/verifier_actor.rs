@@ -4,14 +4,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use actix::{Actor, ActorContext, Context, Handler, Message, MessageResult};
 use specfleet_engine::pool::SessionKey;
-use specfleet_engine::time::Span;
-use specfleet_model::Model;
+use specfleet_engine::time::{Span, Time};
+use specfleet_timer::HostClock;
 
 use crate::judge::{ItemAnswer, Judge};
+use crate::replica::Blueprint;
 use crate::status::KvHeld;
 use crate::store::Task;
 
@@ -34,7 +34,7 @@ pub(crate) struct BatchOrder {
     /// Its items; `None` for one that has nothing to compute.
     pub(crate) tasks: Vec<Option<Task>>,
     /// When it was ordered.
-    pub(crate) ordered: Instant,
+    pub(crate) ordered: Time,
 }
 
 /// The orders that have gathered since the last answer, at most one of them a batch.
@@ -69,6 +69,7 @@ pub(crate) struct VerifierFailed;
 /// See the module's documentation.
 pub(crate) struct Verifier {
     judge: Judge,
+    clock: HostClock,
     /// Set from outside to make the next step fail.
     kill: Arc<AtomicBool>,
 }
@@ -93,8 +94,9 @@ impl Handler<Orders> for Verifier {
 
 impl Verifier {
     /// A replica with an empty cache that dies when `kill` is set.
-    pub(crate) fn new(model: Model, arena_bytes: usize, threads: usize, kill: Arc<AtomicBool>) -> Self {
-        Verifier { judge: Judge::new(model, arena_bytes, threads), kill }
+    pub(crate) fn new(blueprint: Blueprint, kill: Arc<AtomicBool>) -> Self {
+        let Blueprint { model, arena_bytes, threads, clock } = blueprint;
+        Verifier { judge: Judge::new(model, arena_bytes, threads), clock, kill }
     }
 
     fn carry_out(&mut self, orders: Vec<Order>) -> Answer {
@@ -111,7 +113,7 @@ impl Verifier {
     }
 
     fn compute(&mut self, order: BatchOrder) -> BatchAnswer {
-        let started = Instant::now();
+        let started = self.clock.now();
         for session in order.evict {
             self.judge.free(session);
         }
@@ -122,8 +124,8 @@ impl Verifier {
         self.die_if_killed();
         BatchAnswer {
             batch: order.batch,
-            waited: span(order.ordered, started),
-            compute: span(started, Instant::now()),
+            waited: started.since(order.ordered),
+            compute: self.clock.now().since(started),
             items,
         }
     }
@@ -139,9 +141,4 @@ impl Verifier {
 /// The failure of this replica; caught in `handle`.
 fn die(reason: &str) -> ! {
     panic!("{reason}")
-}
-
-/// Nanoseconds from `from` to `to`; a run is shorter than the 584 years that fit.
-pub(crate) fn span(from: Instant, to: Instant) -> Span {
-    Span(to.saturating_duration_since(from).as_nanos() as u64)
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::Addr;
 use device_agent::{
-    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, Journal, Timer,
-    Trust,
+    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, HostClock, Journal,
+    Timer, Trust,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -419,7 +419,7 @@ impl Rig {
             timer: Timer::start().expect("threads can be started"),
             tokenizer_digest: pair().tokenizer.digest(),
             events: sender,
-            origin: Instant::now(),
+            clock: HostClock::start().expect("threads can be started"),
             admission: AdmissionToken::NONE,
             shares_clock: false,
             in_a_row: 0,

@@ -43,6 +43,7 @@ pub(crate) fn meta(run: &str) -> Meta {
         seeds: 1,
         disturbance: None,
         noise: None,
+        standstills: Vec::new(),
         devices: 16,
         verifiers: 2,
         calibration: Some(serde_json::json!({ "a": 0.82 })),

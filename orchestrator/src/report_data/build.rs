@@ -25,6 +25,7 @@ use crate::opened::OpenedRuns;
 use crate::paired::{Pairing, Runs};
 use crate::report::{COLUMNS, Column, POOL_COLUMNS, is_shown};
 use crate::results::{header, shortfalls, unpaid};
+use crate::standstills;
 use crate::stored::{AuditCursor, FIGURE_COLUMNS, StoredRun};
 use crate::work::all_asked;
 
@@ -247,6 +248,7 @@ fn problems(run: &StoredRun) -> Vec<String> {
         run.reader.batches().flatten().for_each(|batch| account.batch(&batch));
         problems = unpaid(run.meta(), &account);
     }
+    problems.extend(standstills::reasons(run.meta()));
     problems
 }
 

@@ -2,9 +2,9 @@
 //! strangers can do at the door of a pool alone is in `verifier-pool/tests/pool/doors.rs`.
 
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use device_agent::{Connector, ConnectorOptions, Drafter, Timer, Trust};
+use device_agent::{Connector, ConnectorOptions, Drafter, HostClock, Timer, Trust};
 use specfleet::error::Error;
 use specfleet::fleet::{Patience, Shared, Turn};
 use specfleet::methods::Calibrations;
@@ -77,7 +77,7 @@ fn a_fleet_that_does_not_reach_its_pool_ends_its_run() {
             drafter: Drafter::start(pair.drafter.clone(), 16 << 20, 1).expect("a thread"),
             connector: connector.expect("a socket"),
             timer: Timer::start().expect("a thread"),
-            origin: Instant::now(),
+            clock: HostClock::start().expect("threads can be started"),
             admission: AdmissionToken::NONE,
             patience: Patience { say_after: Duration::from_millis(100), end_after: Duration::from_millis(500) },
             pair: pair.clone(),

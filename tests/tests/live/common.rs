@@ -1,9 +1,9 @@
 //! A live pool and what devices need to reach it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, Timer, Trust};
+use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, HostClock, Timer, Trust};
 use specfleet::pair::Pair;
 use specfleet::progress::{Progress, Ui};
 use specfleet::simulate::Source;
@@ -26,7 +26,7 @@ pub(crate) struct Live {
     pub(crate) connector: Connector,
     pub(crate) drafter: Drafter,
     pub(crate) timer: Timer,
-    pub(crate) origin: Instant,
+    pub(crate) clock: HostClock,
     /// Where devices report.
     pub(crate) events: mpsc::Sender<DeviceEvent>,
     devices: Collected<DeviceEvent>,
@@ -68,11 +68,11 @@ impl Live {
         pair: &Pair,
         change: impl FnOnce(&mut PoolOptions),
     ) -> Live {
-        let origin = Instant::now();
+        let clock = HostClock::start().expect("threads can be started");
         let (events, records) = mpsc::channel(1024);
         let (model, digests) = (pair.verifier.clone(), pair.verifier_files.clone());
         let mut options =
-            PoolOptions::from_settings(settings, (model, digests), pair.tokenizer.digest(), events, origin);
+            PoolOptions::from_settings(settings, (model, digests), pair.tokenizer.digest(), events, clock.clone());
         change(&mut options);
         let network = Network::default();
         let pool = match carrier {
@@ -100,7 +100,7 @@ impl Live {
             connector: connector.expect("a way to the pool"),
             drafter: Drafter::start(pair.drafter.clone(), 64 << 20, 1).expect("threads can be started"),
             timer: Timer::start().expect("threads can be started"),
-            origin,
+            clock,
             events,
             devices: Collected::new(reports),
             batches: Collected::new(records),

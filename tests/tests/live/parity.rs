@@ -115,7 +115,7 @@ async fn live(settings: &Settings, source: &Source) -> Records {
         drafter: live.drafter.clone(),
         connector: live.connector.clone(),
         timer: live.timer.clone(),
-        origin: live.origin,
+        clock: live.clock.clone(),
         admission: specfleet_engine::wire::AdmissionToken::NONE,
         patience: Patience::OF_A_RUN,
     };

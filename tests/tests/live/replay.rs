@@ -173,7 +173,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
             timer: live.timer.clone(),
             tokenizer_digest: pair.tokenizer.digest(),
             events: live.events.clone(),
-            origin: live.origin,
+            clock: live.clock.clone(),
             admission: AdmissionToken::NONE,
             shares_clock: false,
             in_a_row: 0,

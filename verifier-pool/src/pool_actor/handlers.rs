@@ -6,7 +6,7 @@ use specfleet_engine::time::Time;
 use specfleet_engine::wire::Goodbye;
 use tokio::sync::oneshot;
 
-use super::{Cargo, Pool, time_since};
+use super::{Cargo, Pool};
 use crate::error::PoolError;
 use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Request, Stop};
 use crate::options::Call;
@@ -20,7 +20,7 @@ impl Handler<Connected> for Pool {
     fn handle(&mut self, Connected(connection, port): Connected, ctx: &mut Context<Self>) -> Self::Result {
         let machine = &self.machine;
         let is_idle = |guest| machine.sessions_of(guest) == 0;
-        if let Some(leaving) = self.guests.enter(time_since(self.origin), connection, port, is_idle)? {
+        if let Some(leaving) = self.guests.enter(self.host.now(), connection, port, is_idle)? {
             self.gone(leaving, ctx);
         }
         Ok(())
@@ -47,7 +47,7 @@ impl Handler<FromDevice> for Pool {
         let (told, hears) = oneshot::channel();
         let mut cargo = Cargo { _told: Some(told), ..Cargo::default() };
         let claimed = request.at().filter(|_| self.shares_clock).map(Time::from);
-        let at = self.agenda.arrival(claimed, time_since(self.origin));
+        let at = self.agenda.arrival(claimed, self.host.now());
         let input = match request {
             Request::Upload(upload, kind) => {
                 let request = upload::request(connection, &upload, kind, at);
@@ -92,7 +92,7 @@ impl Handler<NextPhase> for Pool {
 
     fn handle(&mut self, NextPhase(phase, at): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
         let mut outputs = Vec::new();
-        let now = self.agenda.next_phase(at.filter(|_| self.shares_clock), time_since(self.origin));
+        let now = self.agenda.next_phase(at.filter(|_| self.shares_clock), self.host.now());
         self.machine.next_phase(now, phase, &mut outputs);
         if let Some(journal) = &mut self.journal {
             journal(now, Call::NextPhase(phase), &outputs);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use specfleet_config::HostPort;
 use specfleet_engine::device::energy::VerifierProfile;
@@ -11,6 +11,7 @@ use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::AdmissionToken;
 use specfleet_model::{Embedded, Model, ModelDigests};
+use specfleet_timer::HostClock;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions, PoolStatus, TlsOptions};
 
@@ -117,7 +118,7 @@ pub(crate) fn options(model: Model, events: mpsc::Sender<PoolEvent>) -> PoolOpti
         idle_timeout: Duration::from_secs(5),
         max_connections: 32,
         events,
-        origin: Instant::now(),
+        clock: HostClock::start().expect("threads can be started"),
         shares_clock: false,
         admission: AdmissionToken::NONE,
         journal: None,

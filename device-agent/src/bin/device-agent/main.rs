@@ -8,17 +8,18 @@ mod report;
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::Addr;
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use device_agent::{
-    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, LastLinkError,
-    Leave, Ready, Timer,
+    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, HostClock,
+    LastLinkError, Leave, Ready, Timer,
 };
 use specfleet_config::{ModelChoice, Precision as Stored, Settings};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable};
+use specfleet_engine::disturbance::Standstill;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
@@ -109,7 +110,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     for notice in notices {
         specfleet_logs::say!("note: {notice}");
     }
-    let connector = options.connector.clone();
+    let (connector, clock) = (options.connector.clone(), options.clock.clone());
     let device = Device::start(options).map_err(|error| Failure::Input(error.into()))?;
     let done = tokio::select! {
         done = reach(arguments, &device, &settings) => match done {
@@ -124,6 +125,9 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Both fail only if there is nothing left to end.
     let _ = device.send(Leave).await;
     let _ = tokio::time::timeout(Duration::from_secs(3), connector.drain()).await;
+    for Standstill { length, .. } in clock.standstills() {
+        specfleet_logs::say!("note: the process stood still for {:.1} s, which no figure contains", length.seconds());
+    }
     done
 }
 
@@ -182,7 +186,7 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         timer: Timer::start().context("cannot start the timer thread")?,
         tokenizer_digest: tokenizer.digest(),
         events: sender,
-        origin: Instant::now(),
+        clock: HostClock::start().context("cannot start the thread of the clock")?,
         admission: AdmissionToken::NONE,
         shares_clock: false,
         in_a_row: 0,
