@@ -1,11 +1,16 @@
 //! The binary, as a user calls it.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::common::*;
+
+/// It has a long answer.
+pub(crate) const QUESTION: &str = "Tom has 5 apples and buys 3 more. He eats 1. How many apples does he have?";
 
 pub(crate) async fn call(arguments: Vec<OsString>) -> Output {
     call_into(Stdio::piped(), arguments).await
@@ -38,8 +43,7 @@ fn one_device_prints_the_verifiers_text_and_its_account() {
         let port = pool.address.port();
         let (by_name, by_port) = (format!("localhost:{port}"), format!(":{port}"));
         let fingerprint: String = Sha256::digest(&pool.certificate).iter().map(|byte| format!("{byte:02x}")).collect();
-        let question = "Tom has 5 apples and buys 3 more. He eats 1. How many apples does he have?";
-        let common = ["--prompt", question, "--temperature", "0", "--max-new-tokens", "24"];
+        let common = ["--prompt", QUESTION, "--temperature", "0", "--max-new-tokens", "24"];
 
         let json = ["--connect", &by_port, "--fingerprint", &fingerprint, "--method", "block", "--json"];
         let json = call(arguments(&[&common[..], &json].concat()));
@@ -63,6 +67,42 @@ fn one_device_prints_the_verifiers_text_and_its_account() {
             let text = String::from_utf8(text.stdout).expect("text");
             assert!(text.contains("uploads: ") && text.contains("energy, device: "), "{text}");
         }
+    });
+}
+
+/// A device that is stopped in the middle of its text has stood still, and has not been slow.
+#[test]
+fn a_standstill_is_in_no_figure() {
+    system(async {
+        let pool = FakePool::start(Behaviour::default());
+        let fingerprint: String = Sha256::digest(&pool.certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+        let address = pool.address.to_string();
+        let stopped = move || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_device-agent"));
+            command.args(["--connect", &address, "--fingerprint", &fingerprint, "--prompt", QUESTION]);
+            command.args(["--method", "hlm", "--max-new-tokens", "24", "--set", "device.profile=phone"]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+            let mut first = [0];
+            child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("the first letter");
+            for (signal, pause) in [("-STOP", 6), ("-CONT", 0)] {
+                let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+                assert!(sent.expect("kill is there").success());
+                std::thread::sleep(Duration::from_secs(pause));
+            }
+            child.wait_with_output().expect("it ends")
+        };
+        let output = tokio::task::spawn_blocking(stopped).await.expect("no panic");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("note: the process stood still for ") && said.contains(", which no figure contains"),
+            "{said}"
+        );
+        let text = String::from_utf8(output.stdout).expect("text");
+        let (_, account) = text.split_once(" tokens in ").expect("the account");
+        let seconds: f64 = account.split_once(" s,").expect("seconds").0.parse().expect("a number");
+        // It takes two and a half.
+        assert!(seconds < 6.0, "{text}");
     });
 }
 

@@ -6,10 +6,8 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use crate::cli::{arguments, call, message};
+use crate::cli::{QUESTION, arguments, call, message};
 use crate::common::*;
-
-const QUESTION: &str = "Tom has 5 apples and buys 3 more. He eats 1. How many apples does he have?";
 
 fn fingerprint(pool: &FakePool) -> String {
     Sha256::digest(&pool.certificate).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -197,7 +197,8 @@ fn a_tokenizer_that_its_library_panics_on_is_refused_in_one_line() {
     }
     let quick = ["--methods", "slm-only", "--prompts", "1", "--max-new-tokens", "32", "--ui", "none"];
     let pair = ["run", "--drafter", "drafter", "--verifier", "verifier"];
-    let expected = expect!["specfleet: drafter/tokenizer.json: not a usable tokenizer: the library that reads it panicked"];
+    let expected =
+        expect!["specfleet: drafter/tokenizer.json: not a usable tokenizer: the library that reads it panicked"];
     refused_at(&place, &[&pair[..], &quick].concat(), expected);
 }
 

@@ -185,6 +185,26 @@ fn sigterm_ends_it_in_order() {
     end(running);
 }
 
+/// A pool that was stopped has charged nobody for it, and says so.
+#[test]
+fn a_standstill_is_said_at_the_end() {
+    let (mut running, _) = start(&["--listen", "127.0.0.1:0", "--verifiers", "1"]);
+    let process = running.0.id().to_string();
+    for (signal, pause) in [("-STOP", 2_000), ("-CONT", 200)] {
+        assert!(Command::new("kill").args([signal, &process]).status().expect("kill is there").success());
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    let mut stderr = running.0.stderr.take().expect("piped");
+    end(running);
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).expect("text");
+    assert!(
+        said.contains("the process stood still for 2.") || said.contains("the process stood still for 1.9"),
+        "{said}"
+    );
+    assert!(said.contains(" s, which no batch is charged"), "{said}");
+}
+
 #[test]
 fn host_names_and_bare_ports_are_taken() {
     for listen in ["localhost:0", ":0", "0"] {
