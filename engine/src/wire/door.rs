@@ -12,8 +12,13 @@ const TRUSTED_HANDSHAKES: usize = 8;
 /// Most connections that are shaking hands, or have yet to greet, at a time.
 pub const MOST_HANDSHAKES: usize = 256;
 
-/// How long a connection keeps its place against newcomers after it was let in, and after its last session was at work.
+/// How long a connection without a session keeps its place against newcomers after its last one was at work.
 pub const KEEPS_PLACE: Span = Span::from_millis(10_000);
+
+/// The same for a connection that never had one, after it was let in: some round trips. A pool that strangers have filled lets
+/// in as many newcomers as it has places in this time. With ten seconds a pool of 24 places let in two a second, shared with
+/// the strangers that came back, and a fleet whose devices connect for each answer did half of its work.
+pub const KEEPS_UNUSED_PLACE: Span = Span::from_millis(500);
 
 /// What a newcomer's first packet is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +45,12 @@ pub fn first_answer(under_way: usize, is_proven: bool) -> FirstAnswer {
 /// The places of a pool: which connections have one, and who gives up theirs to a newcomer.
 ///
 /// A connection without a session is sent away only when the pool is full, somebody who has greeted wants its place, and it has
-/// had nothing to do for [`KEEPS_PLACE`]. A time limit alone would be simpler, and wrong: a device is idle for as long as its user
-/// thinks, or while others of its run are still at work, and may draft for minutes before its first upload. An honest fleet
-/// never fills a pool, which has a place for each of its devices and some to spare; so it loses none whatever its devices wait
-/// for. Where strangers fill it, those that never had a session go first, so a device between two generations goes last, and
-/// when it connects again it is itself the newcomer that somebody makes room for.
+/// had nothing to do for [`KEEPS_PLACE`] or [`KEEPS_UNUSED_PLACE`]. A time limit alone would be simpler, and wrong: a device is
+/// idle for as long as its user thinks, or while others of its run are still at work, and may draft for minutes before its first
+/// upload. An honest fleet never fills a pool, which has a place for each of its devices and some to spare; so it loses none
+/// whatever its devices wait for. Where strangers fill it, those that never had a session go first, so a device between two
+/// generations goes last; one that drafts for long before its first upload may go, and when it connects again it is itself the
+/// newcomer that somebody makes room for.
 #[derive(Debug)]
 pub struct Places {
     most: usize,
@@ -58,6 +64,13 @@ struct Guest {
     has_worked: bool,
     /// When it was let in, or was last at work.
     since: Time,
+}
+
+impl Guest {
+    /// For how long nobody takes its place.
+    fn keeps(&self) -> Span {
+        if self.has_worked { KEEPS_PLACE } else { KEEPS_UNUSED_PLACE }
+    }
 }
 
 impl Places {
@@ -76,7 +89,8 @@ impl Places {
     ) -> Result<Option<ConnectionId>, Goodbye> {
         let mut leaving = None;
         if self.guests.len() >= self.most {
-            let idle = self.guests.iter().filter(|(id, guest)| now.since(guest.since) >= KEEPS_PLACE && is_idle(**id));
+            let idle =
+                self.guests.iter().filter(|(id, guest)| now.since(guest.since) >= guest.keeps() && is_idle(**id));
             let first = idle.min_by_key(|(id, guest)| (guest.has_worked, guest.since, **id));
             leaving = Some(*first.ok_or(Goodbye::Full)?.0);
         }
@@ -144,15 +158,28 @@ mod tests {
     #[test]
     fn a_newcomer_gets_the_place_of_who_has_been_idle_for_long() {
         let mut places = Places::new(2);
-        places.enter(at(0), ConnectionId(0), EVERYBODY).expect("room");
-        places.enter(at(1), ConnectionId(1), EVERYBODY).expect("room");
+        for id in 0..2 {
+            places.enter(at(0), ConnectionId(id), EVERYBODY).expect("room");
+            places.worked(at(id), ConnectionId(id));
+        }
         let newcomer = ConnectionId(2);
         assert_eq!(places.enter(at(9), newcomer, EVERYBODY), Err(Goodbye::Full));
         assert_eq!(places.enter(at(60), newcomer, NOBODY), Err(Goodbye::Full));
         assert_eq!(places.enter(at(10), newcomer, EVERYBODY), Ok(Some(ConnectionId(0))));
         // It has been there for no time, and the other for a second less than the limit.
         assert_eq!(places.enter(at(10), ConnectionId(3), EVERYBODY), Err(Goodbye::Full));
+        places.worked(at(10), newcomer);
         assert_eq!(places.enter(at(11), ConnectionId(3), EVERYBODY), Ok(Some(ConnectionId(1))));
+    }
+
+    #[test]
+    fn a_place_that_was_never_used_is_kept_for_a_moment() {
+        let mut places = Places::new(1);
+        let moment = |part: u64| Time(KEEPS_UNUSED_PLACE.0 * part / 4);
+        places.enter(at(0), ConnectionId(0), EVERYBODY).expect("room");
+        assert_eq!(places.enter(moment(3), ConnectionId(1), EVERYBODY), Err(Goodbye::Full));
+        assert_eq!(places.enter(moment(4), ConnectionId(1), NOBODY), Err(Goodbye::Full));
+        assert_eq!(places.enter(moment(4), ConnectionId(1), EVERYBODY), Ok(Some(ConnectionId(0))));
     }
 
     #[test]
