@@ -22,13 +22,14 @@ pub(crate) struct Dial {
     pub(crate) alpn: Vec<u8>,
     /// Bytes that the pool may send before the client reads.
     pub(crate) window: u32,
-    pub(crate) keep_alive: bool,
+    /// After how long without a word it says that it is still there.
+    pub(crate) keep_alive: Option<Duration>,
     pub(crate) identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
 }
 
 impl Default for Dial {
     fn default() -> Self {
-        Dial { alpn: ALPN.to_vec(), window: 1 << 20, keep_alive: true, identity: None }
+        Dial { alpn: ALPN.to_vec(), window: 1 << 20, keep_alive: Some(Duration::from_millis(50)), identity: None }
     }
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct Client {
     _endpoint: Endpoint,
     pub(crate) connection: Connection,
     pub(crate) send: SendStream,
-    recv: RecvStream,
+    pub(crate) recv: RecvStream,
     frames: FrameDecoder<ServerFrame>,
     limits: Limits,
 }
@@ -77,9 +78,7 @@ pub(crate) fn caller(certificate: &[u8], dial: Dial) -> Endpoint {
     };
     tls.alpn_protocols = vec![dial.alpn];
     let mut transport = TransportConfig::default();
-    transport
-        .stream_receive_window(VarInt::from_u32(dial.window))
-        .keep_alive_interval(dial.keep_alive.then(|| Duration::from_millis(50)));
+    transport.stream_receive_window(VarInt::from_u32(dial.window)).keep_alive_interval(dial.keep_alive);
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
     config.transport_config(Arc::new(transport));
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");

@@ -60,6 +60,11 @@ pub(crate) fn upload_of(session: u32, upload: u32, base: u32, tokens: &[u32], ke
     }
 }
 
+/// An upload that says of itself that it builds on a thousand tokens, in a session that nobody knows.
+pub(crate) fn unfounded() -> Upload {
+    upload_of(7, 7, 1_000, &[1], key(0, 0), Job::Write { limit: 1 })
+}
+
 /// What the verifier must say to `upload` when the session's tokens, those of the upload included, are `tokens`:
 /// accepted drafts and what follows them. For a write job, the first token.
 pub(crate) fn verdict(model: &Model, tokens: &[u32], upload: &Upload) -> (u8, Next) {

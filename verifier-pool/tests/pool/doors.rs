@@ -1,25 +1,22 @@
 //! What strangers can do at the door of the program `verifier-pool`, over UDP: whatever it is, honest devices do not notice.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use specfleet_engine::id::UploadId;
 use specfleet_engine::pool::RefuseReason;
-use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, Job, PROTOCOL_VERSION, ServerFrame, Upload};
+use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, PROTOCOL_VERSION, ServerFrame};
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 use tempfile::TempDir;
 
 use super::binary::{Running, greeting, pool};
-use crate::common::client::{Client, Dial, caller, close_code, dial};
-use crate::common::direct::{judge, key, upload_of};
+use crate::common::client::{Client, Dial, close_code, dial};
+use crate::common::direct::{judge, key, unfounded};
+use crate::common::flood::Flood;
 use crate::common::model::Random;
 use crate::common::world::run;
 
@@ -101,11 +98,6 @@ impl Program {
     }
 }
 
-/// An upload that says of itself that it builds on a thousand tokens, in a session that nobody knows.
-fn unfounded() -> Upload {
-    upload_of(7, 7, 1_000, &[1], key(0, 0), Job::Write { limit: 1 })
-}
-
 /// Sends [`unfounded`] and returns the price in its refusal.
 async fn refused(client: &mut Client) -> f32 {
     client.upload(&unfounded()).await;
@@ -143,71 +135,19 @@ fn who_has_nothing_to_do_makes_room_for_a_newcomer() {
     });
 }
 
-/// First packets of handshakes, 40 a second, that reach the pool and are never followed up.
-struct Flood {
-    sent: Arc<AtomicUsize>,
-    calling: tokio::task::JoinHandle<()>,
-}
-
-impl Flood {
-    /// Packets are made by a client that calls a socket of ours, which hands the first of each call on.
-    fn start(pool: &Program) -> Flood {
-        let trap = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let called = trap.local_addr().expect("bound");
-        let sent = Arc::new(AtomicUsize::new(0));
-        let (count, address) = (sent.clone(), pool.address);
-        trap.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
-        thread::spawn(move || {
-            let forger = UdpSocket::bind("127.0.0.1:0").expect("a port");
-            let (mut packet, mut known) = ([0; 2048], BTreeSet::new());
-            // It ends when nobody has called for a while.
-            while let Ok((length, _)) = trap.recv_from(&mut packet) {
-                // A long header: flags, version, length of the connection's name, the name.
-                let name = packet[6..6 + usize::from(packet[5])].to_vec();
-                if known.insert(name) && forger.send_to(&packet[..length], address).is_ok() {
-                    count.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-        });
-        let endpoint = caller(&pool.certificate, Dial::default());
-        let calling = actix::spawn(async move {
-            let mut calls = Vec::new();
-            loop {
-                calls.push(endpoint.connect(called, "localhost").expect("an address"));
-                tokio::time::sleep(Duration::from_millis(25)).await;
-            }
-        });
-        Flood { sent, calling }
-    }
-
-    async fn until(&self, count: usize) {
-        let began = Instant::now();
-        while self.sent.load(Ordering::SeqCst) < count {
-            assert!(began.elapsed() < PATIENCE, "{} packets", self.sent.load(Ordering::SeqCst));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.calling.abort();
-    }
-}
-
 #[test]
 fn first_packets_that_nobody_follows_up_keep_nobody_out() {
     run(async {
         let pool = Program::start(&[]);
-        let flood = Flood::start(&pool);
-        flood.until(2 * PLACES).await;
+        let flood = Flood::start(pool.address, &pool.certificate);
+        flood.until(2 * PLACES, PATIENCE).await;
         let mut newcomers = Vec::new();
         for _ in 0..15 {
             newcomers.push(pool.enter().await);
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         assert!(newcomers.iter().all(|newcomer| newcomer.connection.close_reason().is_none()));
-        assert!(!flood.calling.is_finished());
+        assert!(flood.is_under_way());
         pool.work(&mut newcomers[0], 1).await;
     });
 }

@@ -135,7 +135,7 @@ fn peers_that_say_nothing() {
 fn peers_that_vanish() {
     run(with_bystander(async |world| {
         // One after an upload, one in mid-frame; neither sends a packet again.
-        let how = || Dial { keep_alive: false, ..Dial::default() };
+        let how = || Dial { keep_alive: None, ..Dial::default() };
         let mut idle = Client::connect_as(world, how()).await;
         Generation::new(3, 1, 10).round(world, &mut idle).await;
         let mut cut = Client::connect_as(world, how()).await;
