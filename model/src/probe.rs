@@ -117,7 +117,6 @@ fn weights(config: &LlamaConfig) -> Result<Vec<(String, Tensor)>, ModelError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use super::*;
 
