@@ -26,7 +26,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PATIENCE: Duration = Duration::from_secs(5);
 const LIMITS: Limits = Limits {
     workers: 1,
-    connections: 32,
+    connections: 128,
     request: PATIENCE,
     keep_alive: PATIENCE,
     standstill: PATIENCE,
