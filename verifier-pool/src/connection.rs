@@ -1,10 +1,11 @@
 //! One connection, from its handshake to its farewell. Whatever a peer does ends this task alone, with a typed reason.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use specfleet_engine::id::ConnectionId;
-use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Limits, ServerFrame, encode, greet};
+use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Limits, Refusals, ServerFrame, encode, greet};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
@@ -151,12 +152,13 @@ async fn converse(
     door: &Door,
     Entered { mut queue, mut ended, registered }: Entered<'_>,
 ) -> (Ending, Vec<ServerFrame>) {
+    let refusals = Cell::new(Refusals::default());
     let ending = tokio::select! {
         // In this order, so that what the pool decides comes before what the device does because of it.
         biased;
         goodbye = &mut ended => Ending::Goodbye(goodbye.unwrap_or(Goodbye::Closing)),
-        ending = incoming.read_all(connection, door) => ending,
-        ending = outgoing.write_all(&mut queue) => ending,
+        ending = incoming.read_all(connection, door, &refusals) => ending,
+        ending = outgoing.write_all(&mut queue, &refusals) => ending,
     };
     // At once, and not after a farewell that takes its time.
     drop(registered);
@@ -175,8 +177,13 @@ struct Reader {
 
 impl Reader {
     /// Hands every frame to the pool, one at a time: the next is read when the pool's machine has been told of the last.
-    async fn read_all(&mut self, connection: ConnectionId, door: &Door) -> Ending {
+    async fn read_all(&mut self, connection: ConnectionId, door: &Door, refusals: &Cell<Refusals>) -> Ending {
         loop {
+            let mut so_far = refusals.get();
+            if let Some(pause) = so_far.take_pause().filter(|_| door.paces_refused) {
+                refusals.set(so_far);
+                tokio::time::sleep(Duration::from_nanos(pause.0)).await;
+            }
             let request = match self.next().await {
                 Err(ending) => return ending,
                 Ok(ClientFrame::Hello(_)) => return Ending::Goodbye(Goodbye::OutOfOrder),
@@ -237,13 +244,22 @@ struct Outgoing {
 
 impl Outgoing {
     /// Writes every frame that comes through the queue.
-    async fn write_all(&mut self, queue: &mut mpsc::Receiver<ServerFrame>) -> Ending {
+    async fn write_all(&mut self, queue: &mut mpsc::Receiver<ServerFrame>, refusals: &Cell<Refusals>) -> Ending {
         loop {
             if let Err(ending) = self.flush().await {
                 return ending;
             }
             match queue.recv().await {
-                Some(frame) => self.add(&frame),
+                Some(frame) => {
+                    let mut so_far = refusals.get();
+                    match &frame {
+                        ServerFrame::Refused { retry_after, .. } => so_far.refused(*retry_after),
+                        ServerFrame::Verdict(_) => so_far.answered(),
+                        ServerFrame::Welcome(_) | ServerFrame::Goodbye(_) => {}
+                    }
+                    refusals.set(so_far);
+                    self.add(&frame);
+                }
                 // The pool has let go of this connection and says why on the other channel.
                 None => std::future::pending().await,
             }

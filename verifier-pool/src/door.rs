@@ -39,6 +39,9 @@ pub(crate) struct Door {
     /// Bounds of frames.
     pub(crate) limits: Limits,
     pub(crate) idle_timeout: Duration,
+    /// Whether connections whose uploads are refused again and again are read more slowly. Devices that share the pool's clock
+    /// send ahead of time and retry by that clock, so they are not.
+    pub(crate) paces_refused: bool,
 }
 
 /// What carries datagrams to and from the pool.

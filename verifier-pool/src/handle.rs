@@ -25,6 +25,9 @@ use crate::replica::{Blueprint, Replica};
 use crate::status::PoolStatus;
 use crate::tls::{self, Identity};
 
+/// How long connections get to end once the pool has sent them away: a little more than their tasks give devices for it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A running pool. Clones are handles of the same one. Dropping them all leaves it running; only
 /// [`shutdown`](Self::shutdown), or the end of the actix system, stops it.
 #[derive(Clone)]
@@ -99,6 +102,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         welcome,
         limits: Limits::for_pair(shape.vocab, shape.context),
         idle_timeout: options.idle_timeout,
+        paces_refused: !options.shares_clock,
     });
     // The socket belongs to the thread that serves it.
     let (opened, endpoint) = oneshot::channel();
@@ -215,7 +219,9 @@ impl PoolHandle {
             let _ = timeout_at(deadline, drained).await;
         }
         let _ = timeout_at(deadline, pool.send(Stop)).await;
-        let _ = timeout_at(deadline, endpoint.wait_idle()).await;
+        // Whoever had a place gets its farewell meanwhile. Handshakes are not waited for: strangers can keep some open for ever.
+        let farewell = deadline.min(Instant::now() + FAREWELL);
+        let _ = timeout_at(farewell, endpoint.wait_idle()).await;
         endpoint.close(VarInt::from_u32(Goodbye::Closing.code()), b"the pool is closing");
         arbiter.stop();
     }

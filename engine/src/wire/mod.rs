@@ -14,7 +14,7 @@ mod handshake;
 mod identity;
 
 pub use codec::{FrameDecoder, Limits, WireError, encode};
-pub use door::{FirstAnswer, KEEPS_PLACE, KEEPS_UNUSED_PLACE, MOST_HANDSHAKES, Places, first_answer};
+pub use door::{FirstAnswer, KEEPS_PLACE, KEEPS_UNUSED_PLACE, MOST_HANDSHAKES, Places, Refusals, first_answer};
 pub use frame::{
     AdmissionToken, ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome,
 };
