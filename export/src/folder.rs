@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::aside::{self, Aside};
+use specfleet_files::aside::{self, Aside};
+
 use crate::error::ExportError;
 use crate::schema::{Format, Table};
 
@@ -53,21 +54,21 @@ impl Staging {
             Ok(aside) => Ok(Staging { out: out.to_path_buf(), aside, made, files: Vec::new(), done: false }),
             Err(error) => {
                 remove_empty(&made);
-                Err(error)
+                Err(failed(error))
             }
         }
     }
 
     /// Where to write a file.
     pub(crate) fn file(&mut self, name: String) -> PathBuf {
-        let path = self.aside.path.join(&name);
+        let path = self.aside.path().join(&name);
         self.files.push(name);
         path
     }
 
     /// Where a file that was written lies until it is put in place.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
-        self.aside.path.join(name)
+        self.aside.path().join(name)
     }
 
     /// The same as [`Staging::file`], opened.
@@ -88,7 +89,7 @@ impl Staging {
         }
         for name in &self.files {
             let to = self.out.join(name);
-            fs::rename(self.aside.path.join(name), &to).map_err(|source| ExportError::io(&to, source))?;
+            fs::rename(self.aside.path().join(name), &to).map_err(|source| ExportError::io(&to, source))?;
         }
         self.done = true;
         Ok(())
@@ -108,7 +109,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.done {
             // The folders are empty without it.
-            let _ = fs::remove_dir_all(&self.aside.path);
+            let _ = fs::remove_dir_all(self.aside.path());
             remove_empty(&self.made);
         }
     }

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord};
+use specfleet_files::aside::Aside;
 use specfleet_ledger::{LedgerError, Meta, Progress, RunState, RunWriter, ScoreRow, ScoreWriter};
 
-use crate::aside::{self, Aside};
 use crate::error::{ExportError, clip};
 use crate::folder::{RUN_FILE, table_file};
 use crate::identity::{self, Digests};
@@ -93,12 +93,11 @@ pub fn import(options: &ImportOptions<'_>) -> Result<Imported, ExportError> {
     let from = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
     let from = format!("{} (run {exported})", from.display());
     // Where no listing looks: it becomes a run when it is whole.
-    aside::remove_dead(ledger, PREFIX);
     let _made = Made((!ledger.exists()).then_some(ledger));
     fs::create_dir_all(ledger).map_err(|source| ExportError::io(ledger, source))?;
-    let aside = Aside::new(ledger, PREFIX)?;
+    let aside = Aside::new(ledger, PREFIX).map_err(|source| ExportError::io(ledger, source))?;
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
-    let mut writer = RunWriter::create(&aside.path, meta.clone())?;
+    let mut writer = RunWriter::create(aside.path(), meta.clone())?;
     let (names, population) = (Names::of(&meta), Population::of(&meta));
     let source = Source { dir, format, names, population, rows: &about.rows, stop };
     source.rows::<RoundRow, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
@@ -112,9 +111,9 @@ pub fn import(options: &ImportOptions<'_>) -> Result<Imported, ExportError> {
     let progress = writer.progress();
     let state = if state == RunState::Running { RunState::Interrupted } else { state };
     writer.finish_as(state, ended)?;
-    add_scores(&source, &aside.path.join(&run))?;
+    add_scores(&source, &aside.path().join(&run))?;
     stop.check()?;
-    fs::rename(aside.path.join(&run), &folder).map_err(|source| match source.kind() {
+    fs::rename(aside.path().join(&run), &folder).map_err(|source| match source.kind() {
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
             LedgerError::RunExists(folder.clone()).into()
         }

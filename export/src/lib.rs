@@ -4,7 +4,6 @@
 //! come from there, and `docs/export.md` is checked against it. Everything is streamed: what is in memory is a row group,
 //! and sixteen bytes per generation.
 
-mod aside;
 mod csv_cell;
 mod error;
 mod export;

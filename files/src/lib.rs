@@ -1,10 +1,12 @@
 //! Reading files that a user names; and whether the system has room for open files and threads ([`room`]);
-//! files that tell whether they are what was written ([`sealed`]); and libraries that panic on some ([`guard`]).
+//! files that tell whether they are what was written ([`sealed`]); and libraries that panic on some ([`guard`]); and folders that go
+//! with their process ([`aside`]).
 //!
 //! A name may stand for a pipe that nobody writes to, for a device that never ends, or for a sparse file of a terabyte.
 //! Whoever reads such a file whole waits for ever, or takes all memory. So what is read here is a regular file, of a size
 //! that the caller states.
 
+pub mod aside;
 pub mod guard;
 pub mod room;
 pub mod sealed;

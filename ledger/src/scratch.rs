@@ -6,22 +6,18 @@
 //! only reads, are linked. The folder goes with its reader; what a killed reader leaves is removed by the next one.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+
+use specfleet_files::aside::Aside;
 
 use crate::error::LedgerError;
-use crate::id::RunId;
 use crate::manifest::{FileDigest, Manifest};
 use crate::store;
 
 /// What the names of the folders begin with.
 const PREFIX: &str = "specfleet-read-";
-
-/// Held by the reader while it lives. The last that is removed from a folder.
-const LOCK_FILE: &str = "lock";
 
 /// The store within the folder.
 const STORE: &str = "store";
@@ -29,17 +25,9 @@ const STORE: &str = "store";
 /// Bytes that a copy leaves free on the disk.
 const SPARE: u64 = 1 << 20;
 
-/// How often, and after how long each time, to ask again for a folder to go away: sled's threads may still write to it for a
-/// moment after its last handle was dropped.
-const PATIENCE: (u32, Duration) = (25, Duration::from_millis(20));
-
 /// A copy of a store; dropping it removes it.
 #[derive(Debug)]
-pub(crate) struct PrivateCopy {
-    dir: PathBuf,
-    /// The system frees it when the process dies.
-    _lock: File,
-}
+pub(crate) struct PrivateCopy(Aside);
 
 /// What became of the wish for a copy.
 #[derive(Debug)]
@@ -96,7 +84,7 @@ impl PrivateCopy {
 
     /// Where the store lies.
     pub(crate) fn store_dir(&self) -> PathBuf {
-        self.dir.join(STORE)
+        self.0.path().join(STORE)
     }
 
     /// An empty folder on a disk with room for these files.
@@ -111,53 +99,22 @@ impl PrivateCopy {
         if free < needed {
             return Err(LedgerError::NoScratch { path: scratch, needed, free });
         }
-        let copy = PrivateCopy::create(&scratch).map_err(|error| LedgerError::io(&scratch, error))?;
-        remove_leftovers(&scratch, &copy.dir);
+        let copy = PrivateCopy(Aside::new(&scratch, PREFIX).map_err(|error| LedgerError::io(&scratch, error))?);
         let blobs = copy.store_dir().join(store::BLOBS);
         fs::create_dir_all(&blobs).map_err(|error| LedgerError::io(&blobs, error))?;
         Ok(copy)
     }
 
-    /// A fresh folder, and the lock on it. Until the lock is held, somebody who cleans up may take the folder for one that was
-    /// left; then another one is made.
-    fn create(scratch: &Path) -> io::Result<PrivateCopy> {
-        loop {
-            let name = RunId::random().map_err(io::Error::other)?;
-            let dir = scratch.join(format!("{PREFIX}{name}"));
-            let mut builder = DirBuilder::new();
-            #[cfg(unix)]
-            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-            builder.create(&dir)?;
-            let lock = match OpenOptions::new().write(true).create_new(true).open(dir.join(LOCK_FILE)) {
-                Ok(lock) => lock,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            if lock.try_lock().is_ok() && dir.join(LOCK_FILE).exists() {
-                return Ok(PrivateCopy { dir, _lock: lock });
-            }
-        }
-    }
-
     /// Puts one file of the store into the copy; its place there.
     fn take(&self, store_dir: &Path, name: &str) -> Result<PathBuf, LedgerError> {
         let (from, to) = (store_dir.join(name), self.store_dir().join(name));
-        let taken = if is_linked(name) { link(&from, &to) } else { fs::copy(&from, &to).map(drop) };
-        taken.map_err(|error| LedgerError::io(&from, error))?;
+        let take = || {
+            // A pipe in its place would be waited for.
+            specfleet_files::open(&from, u64::MAX)?;
+            if is_linked(name) { link(&from, &to) } else { fs::copy(&from, &to).map(drop) }
+        };
+        take().map_err(|error| LedgerError::io(&from, error))?;
         Ok(to)
-    }
-}
-
-impl Drop for PrivateCopy {
-    fn drop(&mut self) {
-        let (times, pause) = PATIENCE;
-        for _ in 0..times {
-            // What stays is removed by the next reader.
-            match remove(&self.dir) {
-                Ok(()) => return,
-                Err(_) => thread::sleep(pause),
-            }
-        }
     }
 }
 
@@ -176,48 +133,4 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
-}
-
-/// Removes what readers left that were killed. Nothing here fails: whose folder cannot be looked at or removed keeps it.
-fn remove_leftovers(scratch: &Path, ours: &Path) {
-    let Ok(entries) = fs::read_dir(scratch) else { return };
-    for entry in entries.flatten() {
-        let dir = entry.path();
-        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if named && dir != ours && is_ours(&dir, ours) {
-            match File::open(dir.join(LOCK_FILE)).map(|lock| (lock.try_lock(), lock)) {
-                Ok((Ok(()), _lock)) => drop(remove(&dir)),
-                Ok((Err(TryLockError::WouldBlock | TryLockError::Error(_)), _)) => {}
-                // A folder without a lock is removed if there is nothing in it.
-                Err(_) => drop(fs::remove_dir(&dir)),
-            }
-        }
-    }
-}
-
-/// Whether a folder belongs to the user whom this process runs for, and is no link to one.
-#[cfg(unix)]
-fn is_ours(dir: &Path, ours: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    let (Ok(theirs), Ok(ours)) = (fs::symlink_metadata(dir), fs::symlink_metadata(ours)) else { return false };
-    theirs.is_dir() && theirs.uid() == ours.uid()
-}
-
-#[cfg(not(unix))]
-fn is_ours(dir: &Path, _: &Path) -> bool {
-    fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir())
-}
-
-/// Removes a folder, its lock last: so nobody takes half a folder for a fresh one.
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir.join(STORE)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    match fs::remove_file(dir.join(LOCK_FILE)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::remove_dir(dir)
 }

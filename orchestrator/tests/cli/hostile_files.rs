@@ -65,17 +65,7 @@ fn pipes_in_the_place_of_a_runs_files_hold_up_nobody() {
     pipe(&place, "runs/piped/meta.json");
     let listed = call(&place, &["runs"]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains(&run), "{}", said(&listed));
-    for command in ["report", "verify", "query", "compact", "rescue"] {
-        let more: &[&str] = match command {
-            "rescue" => &["--to", "new"],
-            "query" => &["--metric", "rounds:sum"],
-            _ => &[],
-        };
-        let output = call(&place, &[&[command, "piped"], more].concat());
-        assert!(!output.status.success(), "{command}");
-        assert!(said(&output).contains("meta.json: it is a pipe"), "{command}: {}", said(&output));
-    }
-    // The same for the files beside it that a run has.
+    // The same for the files of a run that lie beside its store.
     for file in ["progress.json", "summary.json", "tags.json"] {
         let folder = place.path("runs").join(&run);
         if folder.join(file).exists() {

@@ -50,7 +50,7 @@ fn reading_needs_no_right_to_write_and_what_a_killed_reader_left_is_removed() {
     let left = scratch.join("specfleet-read-0123456789abcdef");
     fs::create_dir_all(left.join("store/blobs")).expect("a folder");
     fs::write(left.join("store/db"), "half a copy").expect("a file");
-    fs::write(left.join("lock"), "").expect("a file");
+    fs::write(left.join(".lock"), "").expect("a file");
     // Somebody else's, and a folder that another program made.
     fs::create_dir_all(scratch.join("specfleet-notes")).expect("a folder");
     let folder = place.path("runs").join(&run);
