@@ -155,7 +155,7 @@ fn strip_marks(answer: &str) -> String {
 
 /// SHA-256 in hex.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    specfleet_files::hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -109,12 +109,8 @@ pub(crate) const NOT_PINNED: &str = "it is not the certificate that this device 
 
 /// The pool has another certificate than the one that it must have; with the SHA-256 of the one that it has.
 #[derive(Debug, thiserror::Error)]
-#[error("{NOT_PINNED}: the pool's has SHA-256 {}", hexadecimal(.0))]
+#[error("{NOT_PINNED}: the pool's has SHA-256 {}", specfleet_files::hex(.0))]
 struct NotPinned([u8; 32]);
-
-fn hexadecimal(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 impl Pinned {
     fn verifier(digest: [u8; 32], provider: Arc<CryptoProvider>) -> Arc<Pinned> {

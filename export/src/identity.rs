@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use specfleet_files::hex;
 
 use crate::error::{ExportError, clip};
 use crate::folder::RUN_FILE;
@@ -53,10 +54,6 @@ pub(crate) fn of_description(about: &Value) -> String {
         digest.update(format!("{name}:{value}\n"));
     }
     hex(&digest.finalize())
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Refuses a folder whose files are not those that its description names.

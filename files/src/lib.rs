@@ -24,6 +24,11 @@ pub const SMALL: u64 = 16 * MEBIBYTE;
 /// Most bytes of a file of data that is read whole: data sets, traces, calibrations, tables.
 pub const DATA: u64 = 1024 * MEBIBYTE;
 
+/// A digest in lower-case hexadecimal digits.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Opens a regular file of at most `most` bytes. The error says what else it is, or how large.
 pub fn open(path: &Path, most: u64) -> io::Result<File> {
     // Opening a pipe would wait for its writer, so the name is looked at first.

@@ -47,5 +47,5 @@ pub fn check_tokenizer(model: &Model, tokenizer: &Tokenizer) -> Result<(), Model
 }
 
 fn short(tokenizer: &Tokenizer) -> String {
-    tokenizer.digest()[..4].iter().map(|b| format!("{b:02x}")).collect()
+    specfleet_files::hex(&tokenizer.digest()[..4])
 }

@@ -1,6 +1,7 @@
 //! The model pair of a run.
 
 use specfleet_config::{ModelChoice, ModelOptions, Precision};
+use specfleet_files::hex;
 use specfleet_ledger::InputDigest;
 use specfleet_model::{Embedded, Model, ModelDigests, ModelError, Tokenizer, check_pair};
 
@@ -157,9 +158,4 @@ fn recorded(drafter: &ModelDigests, verifier: &ModelDigests, tokenizer: &Tokeniz
     let tokenizer =
         InputDigest { of: TOKENIZER.to_owned(), path: weights.path.clone(), sha256: hex(&tokenizer.digest()) };
     [weights, configuration].into_iter().chain(recorded_as("verifier", verifier)).chain([tokenizer]).collect()
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,5 @@
 //! A verifier pool of its own, for devices on this machine or others.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -215,11 +214,8 @@ fn load_verifier(settings: &Settings) -> Result<(Model, ModelDigests, Tokenizer)
 
 /// Where the pool is, and how a device knows that it is this one.
 fn greeting(pool: &PoolHandle, pem: Option<&Path>) -> String {
-    let mut line = format!("listening on {}, certificate SHA-256 ", pool.local_addr());
-    for byte in Sha256::digest(pool.certificate_der()) {
-        // Writing to a string cannot fail.
-        let _ = write!(line, "{byte:02x}");
-    }
+    let fingerprint = specfleet_files::hex(&Sha256::digest(pool.certificate_der()));
+    let line = format!("listening on {}, certificate SHA-256 {fingerprint}", pool.local_addr());
     match pem {
         Some(path) => line + " in " + &path.display().to_string(),
         None => line + " (--certificate-out FILE writes it)",

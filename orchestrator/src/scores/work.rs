@@ -11,6 +11,7 @@ use specfleet_analysis::{
 };
 use specfleet_config::{Precision, short};
 use specfleet_engine::calibration::Calibration;
+use specfleet_files::hex;
 use specfleet_ledger::{Meta, ScoreRow, ScoreWriter, Scorer};
 use specfleet_model::{Embedded, Encoder, Model, Tokenizer};
 
@@ -21,7 +22,7 @@ use super::{RunScores, load, metric};
 use crate::cores::cores;
 use crate::error::Error;
 use crate::opened::OpenedRuns;
-use crate::pair::{VERIFIER_VERSION, hex, load_verifier};
+use crate::pair::{VERIFIER_VERSION, load_verifier};
 use crate::progress::Progress;
 use crate::stored::unfinished_note;
 

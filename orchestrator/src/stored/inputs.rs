@@ -2,10 +2,11 @@
 
 use sha2::{Digest, Sha256};
 use specfleet_config::{ConfigError, InputFile, Scenario, Settings, WorkloadPart, short};
+use specfleet_files::hex;
 use specfleet_ledger::{InputDigest, Meta};
 use specfleet_model::{ModelError, Tokenizer};
 
-use crate::pair::{self, PARTS, TOKENIZER, TOKENIZER_VERSION, hex, load_tokenizer};
+use crate::pair::{self, PARTS, TOKENIZER, TOKENIZER_VERSION, load_tokenizer};
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -1,12 +1,11 @@
 //! Whether a calibration belongs to the pair that is at hand: the drafter here, the verifier in the pool.
 
-use std::fmt::Write;
-
 use actix::Addr;
 use device_agent::{Device, PoolVerifier};
 use specfleet_config::{ModelChoice, Settings};
 use specfleet_engine::calibration::CalibrationKey;
 use specfleet_engine::wire::VerifierIdentity;
+use specfleet_files::hex;
 use specfleet_model::{Embedded, ModelDigests};
 
 /// What to tell a user whose method has its numbers from a calibration of another drafter.
@@ -16,13 +15,13 @@ pub(crate) fn drafter(key: &CalibrationKey, settings: &Settings) -> Option<Strin
         ModelChoice::Embedded => ModelDigests::embedded(Embedded::Drafter),
         ModelChoice::Folder(folder) => ModelDigests::folder(folder),
     };
-    let (whole, weights) = (hexadecimal(&digests.whole), hexadecimal(&digests.weights));
+    let (whole, weights) = (hex(&digests.whole), hex(&digests.weights));
     key.other_drafter(&[&whole, &weights], model.drafter_precision.as_str()).map(|what| notice(&what))
 }
 
 /// The same for the verifier that the pool says it has.
 pub(crate) fn verifier(key: &CalibrationKey, pool: &VerifierIdentity) -> Option<String> {
-    let (whole, weights) = (hexadecimal(&pool.model), hexadecimal(&pool.weights));
+    let (whole, weights) = (hex(&pool.model), hex(&pool.weights));
     key.other_verifier(&[&whole, &weights], pool.precision.as_str()).map(|what| notice(&what))
 }
 
@@ -49,13 +48,4 @@ impl Check {
         }
         Some(met)
     }
-}
-
-/// Lower-case digits, as calibrations name models.
-pub(crate) fn hexadecimal(digest: &[u8; 32]) -> String {
-    digest.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -49,9 +49,9 @@ fn calibration(settings: &Settings) -> Result<Option<Calibration>> {
     Ok(Some(calibration))
 }
 
-/// The shipped calibration that fits the embedded drafter under these settings. Which
-/// verifier the pool has, a device learns when it connects; it says so then if that is not the embedded one. No token is wrong
-/// in that case: only the thresholds are rougher.
+/// The shipped calibration that fits the embedded drafter under these settings. A device learns which
+/// verifier the pool has when it connects, and says so if that is not the embedded one. No token is wrong in that case: only
+/// the thresholds are rougher.
 fn shipped(settings: &Settings) -> Option<Calibration> {
     if settings.model.drafter != ModelChoice::Embedded {
         return None;

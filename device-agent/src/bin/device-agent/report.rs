@@ -6,8 +6,7 @@ use device_agent::meters::{EnergyMeter, MeterError, POWERCAP};
 use serde_json::{Value, json};
 use specfleet_engine::record::{GenerationRecord, Provenance, RoundRecord};
 use specfleet_engine::wire::VerifierIdentity;
-
-use crate::belongs::hexadecimal;
+use specfleet_files::hex;
 
 /// The hardware meter, or why there is none.
 pub(crate) struct Meter(Result<EnergyMeter, MeterError>);
@@ -123,9 +122,9 @@ impl Report<'_> {
             "energy": energy,
             "energy_source": self.meter.source(),
             "verifier": self.verifier.as_ref().map(|verifier| json!({
-                "sha256": hexadecimal(&verifier.model),
+                "sha256": hex(&verifier.model),
                 "precision": verifier.precision.as_str(),
-                "kernels_sha256": hexadecimal(&verifier.kernels),
+                "kernels_sha256": hex(&verifier.kernels),
             })),
         })
     }
