@@ -1,6 +1,6 @@
 //! Do the books close? What a generation says as a whole must follow from its rows (ARCHITECTURE.md has how).
 
-use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord, Source};
+use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
 use thiserror::Error;
 
@@ -94,12 +94,10 @@ impl RoundSums {
         let agrees = round.position == index && tokens.get(index as usize) == Some(&round.token);
         self.agreeing += u32::from(agrees && self.agreeing == self.rounds);
         self.rounds += 1;
-        if let Some(cost) = &round.upload {
-            self.cloud += cost.verify.nanojoules;
-            self.cloud_paper += cost.verify.paper_nanojoules;
-        }
+        self.cloud += round.cloud_nanojoules();
+        self.cloud_paper += round.cloud_paper_nanojoules();
         self.waiting += round.waiting;
-        self.local |= matches!(round.source, Source::Fallback | Source::Refused);
+        self.local |= round.source.is_without_pool();
     }
 
     /// Adds the part that follows.

@@ -232,7 +232,7 @@ impl<'a> FrontierLog<'a> {
     pub fn spread(&self, count: usize) -> Vec<f32> {
         let rounds = self.generations.iter().flat_map(|generation| &generation.rounds);
         let mut values: Vec<f32> = rounds
-            .filter(|round| is_draft(round.source))
+            .filter(|round| round.source.is_draft())
             .map(|round| round.uncertainty)
             .filter(|u| u.is_finite())
             .collect();
@@ -343,7 +343,7 @@ impl<'a> FrontierLog<'a> {
         for round in &generation.rounds {
             pass.survived += same;
             unfed += 1.0;
-            if !is_draft(round.source) {
+            if !round.source.is_draft() {
                 continue;
             }
             let signals = Signals {
@@ -363,16 +363,13 @@ impl<'a> FrontierLog<'a> {
             pass.unknown += u64::from(unknown);
             pass.drafts += 1;
             pass.agreeing += u64::from(!unknown && decision.upload == round.reason.uploads());
-            let logged = f64::from(u8::from(matches!(round.source, Source::Accepted | Source::Replaced)));
-            if matches!(round.source, Source::Fallback | Source::Refused) {
+            let logged = f64::from(u8::from(round.source.is_judged_draft()));
+            if round.source.is_without_pool() {
                 // Who found the pool out of reach finds it so again.
                 upload = 0.0;
             }
-            let rejected = match round.source {
-                Source::Accepted => Some(0.0),
-                Source::Replaced => Some(1.0),
-                _ => round.audited.map(|accepted| 1.0 - f64::from(accepted)),
-            };
+            let accepted = round.source.accepted().map(|accepted| f64::from(u8::from(accepted)));
+            let rejected = accepted.or(round.audited.map(f64::from)).map(|accepted| 1.0 - accepted);
             uploads += upload;
             if upload >= 0.5 {
                 pass.work += unfed;
@@ -406,7 +403,7 @@ impl Costs {
         let rounds = || generations.iter().flat_map(|generation| &generation.rounds);
         let paying = || rounds().filter(|round| round.work > 0);
         let uploads = paying().count() as f64;
-        let answered = rounds().filter(|r| matches!(r.source, Source::Accepted | Source::Replaced)).count() as f64;
+        let answered = rounds().filter(|round| round.source.is_judged_draft()).count() as f64;
         if answered == 0.0 {
             return None;
         }
@@ -437,11 +434,6 @@ impl Costs {
         let work = self.cloud_per_work * self.work_scale * pass.work;
         (per_upload * pass.uploads + work + self.device_per_token * pass.tokens as f64) * 1e-9
     }
-}
-
-/// Whether the drafter proposed this token and the gate decided about it.
-fn is_draft(source: Source) -> bool {
-    !matches!(source, Source::Bonus | Source::Verifier)
 }
 
 /// The threshold of a gate's statistic; `None` where it has none.

@@ -60,6 +60,43 @@ pub enum Source {
     Refused,
 }
 
+impl Source {
+    /// Whether the verifier accepted the draft; `None` where it judged no draft.
+    #[inline]
+    pub fn accepted(self) -> Option<bool> {
+        match self {
+            Source::Accepted => Some(true),
+            Source::Replaced => Some(false),
+            Source::Skipped | Source::Bonus | Source::Verifier | Source::Fallback | Source::Refused => None,
+        }
+    }
+
+    /// Whether the verifier judged a draft at this token.
+    #[inline]
+    pub fn is_judged_draft(self) -> bool {
+        self.accepted().is_some()
+    }
+
+    /// Whether the drafter proposed a token here, about which the gate decided.
+    #[inline]
+    pub fn is_draft(self) -> bool {
+        !matches!(self, Source::Bonus | Source::Verifier)
+    }
+
+    /// Whether the verifier has not seen this token.
+    #[inline]
+    pub fn is_unseen(self) -> bool {
+        matches!(self, Source::Skipped | Source::Fallback | Source::Refused)
+    }
+
+    /// Whether the device committed its draft because the pool was out of reach or would not take it. When that happens
+    /// depends on chance.
+    #[inline]
+    pub fn is_without_pool(self) -> bool {
+        matches!(self, Source::Fallback | Source::Refused)
+    }
+}
+
 /// One committed token: the decision that led to it, and what its upload cost if it paid for one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundRecord {
@@ -125,6 +162,25 @@ impl RoundRecord {
     #[inline]
     pub fn started_upload(&self) -> Option<&UploadCost> {
         self.upload.as_ref().filter(|cost| cost.attempts > 0)
+    }
+
+    /// Whether the verifier judged a draft at this token.
+    #[inline]
+    pub fn is_judged_draft(&self) -> bool {
+        self.source.is_judged_draft()
+    }
+
+    /// The cost of an upload that the pool answered with a verdict, if this is its first token. A text that the verifier
+    /// writes alone has one such token.
+    #[inline]
+    pub fn answered_upload(&self) -> Option<&UploadCost> {
+        self.started_upload().filter(|_| !self.source.is_unseen())
+    }
+
+    /// The same of uploads of drafts alone: one per upload whose drafts the verifier judged.
+    #[inline]
+    pub fn judged_upload(&self) -> Option<&UploadCost> {
+        self.answered_upload().filter(|_| self.source != Source::Verifier)
     }
 
     /// Upload attempts that it paid for, resends included; 0 if it paid for none.
@@ -202,7 +258,7 @@ impl UploadCost {
 
 /// What the pool charged for one verdict: what its upload waited for, and its share of the batch's energy. Pool, wire,
 /// device and simulator hand it on as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VerifyCost {
     /// Time in the pool's queue.
     pub queue_wait: Span,
@@ -227,6 +283,16 @@ impl VerifyCost {
         fed_tokens: 0,
         nanojoules: 0,
         paper_nanojoules: 0,
+    };
+
+    /// Figures of a usual size, for the length of a frame whose own figures are not known.
+    pub const USUAL: VerifyCost = VerifyCost {
+        queue_wait: Span(2_000_000),
+        batch_wait: Span(20_000),
+        compute: Span(2_000_000),
+        fed_tokens: 4,
+        nanojoules: 50_000_000,
+        paper_nanojoules: 50_000_000,
     };
 
     /// How long the upload was in the pool.

@@ -15,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use specfleet_engine::id::{DeviceId, GenerationId};
-use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, UploadCost, VerifierRecord, VerifyCost};
+use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, UploadCost, VerifierRecord};
 use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
@@ -330,7 +330,5 @@ fn hash_round(round: &RoundRecord, hash: &mut DefaultHasher) {
     let Some(cost) = upload else { return hash.write_u8(0) };
     hash.write_u8(1);
     let UploadCost { attempts, uplink_bits, uplink_bytes, downlink_bytes, snr_db, uplink, downlink, verify } = cost;
-    (attempts, uplink_bits, uplink_bytes, downlink_bytes, snr_db.to_bits(), uplink, downlink).hash(hash);
-    let VerifyCost { queue_wait, batch_wait, compute, fed_tokens, nanojoules, paper_nanojoules } = verify;
-    (queue_wait, batch_wait, compute, fed_tokens, nanojoules, paper_nanojoules).hash(hash);
+    (attempts, uplink_bits, uplink_bytes, downlink_bytes, snr_db.to_bits(), uplink, downlink, verify).hash(hash);
 }

@@ -1,9 +1,7 @@
 //! What a fleet does: decisions, tokens, uploads, time and joules, by method.
 
 use prometheus::{Counter, Histogram, IntCounter};
-use specfleet_engine::record::{
-    BatchRecord, FinishReason, GenerationRecord, RoundRecord, Source, VerifierRecord, VerifyCost,
-};
+use specfleet_engine::record::{BatchRecord, FinishReason, GenerationRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
 use crate::family;
@@ -88,21 +86,17 @@ impl FleetMetrics {
         if let Some(last) = course.last.replace(record.committed_at) {
             metrics.inter_token.observe(record.committed_at.since(last).seconds());
         }
-        let of_draft = match record.source {
-            Source::Accepted | Source::Replaced | Source::Bonus => true,
-            Source::Verifier => false,
-            Source::Skipped | Source::Fallback | Source::Refused => return,
-        };
-        // The costs of an upload stand on the first token that it led to; a verifier that writes alone is asked per token.
-        if record.started_upload().is_some() || !of_draft {
-            let VerifyCost { queue_wait, batch_wait, .. } = record.verify_cost();
-            self.pool.answered(queue_wait, batch_wait);
+        if record.source.is_unseen() {
+            return;
         }
-        if of_draft && record.started_upload().is_some() {
+        if let Some(cost) = record.answered_upload() {
+            self.pool.answered(cost.verify.queue_wait, cost.verify.batch_wait);
+        }
+        if record.judged_upload().is_some() {
             self.pool.judged();
             course.position = 0;
         }
-        if record.source == Source::Accepted {
+        if record.source.accepted() == Some(true) {
             self.pool.accepted(course.position);
         }
         course.position += 1;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use specfleet_engine::pool::Activity;
-use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, Source};
+use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{Live, LiveJoules, LiveVerifier, VerifierState};
 use verifier_pool::PoolStatus;
@@ -38,8 +38,8 @@ impl Seen {
     pub fn round(&mut self, record: &RoundRecord) {
         self.tokens += 1;
         self.uploads += u64::from(record.attempts());
-        self.judged += u64::from(matches!(record.source, Source::Accepted | Source::Replaced));
-        self.rejected += u64::from(record.source == Source::Replaced);
+        self.judged += u64::from(record.is_judged_draft());
+        self.rejected += u64::from(record.source.accepted() == Some(false));
     }
 
     /// A generation ended.

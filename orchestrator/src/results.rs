@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 use specfleet_analysis::{GenerationView, PoolAccount, RunHeader, Summary, SummaryBuilder, exact_match, rouge_l};
 use specfleet_engine::id::GenerationId;
-use specfleet_engine::record::{ACCOUNTING, AuditRecord, FinishReason, GenerationRecord, RoundRecord, Source};
+use specfleet_engine::record::{ACCOUNTING, AuditRecord, FinishReason, GenerationRecord, RoundRecord};
 use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState};
 use specfleet_model::Tokenizer;
 
@@ -201,11 +201,7 @@ fn line<'a>(
         reference: job.reference.as_deref(),
         text,
         token_ids: &record.tokens,
-        uploaded_positions: rounds
-            .iter()
-            .filter(|round| matches!(round.source, Source::Accepted | Source::Replaced))
-            .map(|round| round.position)
-            .collect(),
+        uploaded_positions: rounds.iter().filter(|round| round.is_judged_draft()).map(|round| round.position).collect(),
         finish_reason: record.finish,
         exact_match,
         energy_joules: Joules {

@@ -13,7 +13,7 @@ pub use timeline::{Stretch, Stretches};
 use std::collections::BTreeMap;
 
 use specfleet_engine::method::{Gate, Method};
-use specfleet_engine::record::{BatchRecord, RoundRecord, Source};
+use specfleet_engine::record::{BatchRecord, RoundRecord};
 use specfleet_engine::time::Span;
 
 /// Tokens of one bin of [`MethodFigures::answer`].
@@ -93,11 +93,7 @@ impl MethodFigures {
         if let Some(gap) = gap {
             self.gap(gap);
         }
-        let accepted = match round.source {
-            Source::Accepted => Some(true),
-            Source::Replaced => Some(false),
-            _ => None,
-        };
+        let accepted = round.source.accepted();
         let bin = ((round.position / ANSWER_BIN) as usize).min(ANSWER_BINS - 1);
         if self.answer.len() <= bin {
             self.answer.resize(bin + 1, Judged::default());
@@ -115,8 +111,7 @@ impl MethodFigures {
         {
             self.risk.push(round.uncertainty, rejected);
         }
-        let answered = round.started_upload().filter(|_| is_answered(round.source));
-        let queue = answered.map(|cost| cost.verify.queue_wait + cost.verify.batch_wait);
+        let queue = round.answered_upload().map(|cost| cost.verify.queue_wait + cost.verify.batch_wait);
         if let Some(queue) = queue {
             self.queue.push(queue);
         }
@@ -176,11 +171,6 @@ fn merge_judged(mine: &mut Vec<Judged>, others: &[Judged]) {
 /// Whether the uncertainty of a round's record is u(t).
 fn measures_uncertainty(gate: &Gate) -> bool {
     matches!(gate, Gate::Uncertainty { .. } | Gate::Joint { .. } | Gate::Price(_))
-}
-
-/// Whether the pool answered for this token.
-fn is_answered(source: Source) -> bool {
-    matches!(source, Source::Accepted | Source::Replaced | Source::Bonus | Source::Verifier)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use specfleet_engine::calibration::{Distributions, RiskLine, percentiles};
 use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::method::{Gate, Join, Method, Writer};
-use specfleet_engine::record::{FinishReason, RoundRecord, Source};
+use specfleet_engine::record::{FinishReason, RoundRecord};
 
 use super::GenerationRows;
 
@@ -86,11 +86,7 @@ fn drafts(generations: &[GenerationRows<'_>], methods: &[Method]) -> Vec<Draft> 
         let known = generation.rounds.iter().zip(audited);
         drafts.extend(known.filter(|(round, _)| is_draft(round) && round.uncertainty.is_finite()).map(
             |(round, audited)| {
-                let accepted = match round.source {
-                    Source::Accepted => Some(1.0),
-                    Source::Replaced => Some(0.0),
-                    _ => audited,
-                };
+                let accepted = round.source.accepted().map(|accepted| f32::from(u8::from(accepted))).or(audited);
                 Draft { u: round.uncertainty, accepted }
             },
         ));

@@ -75,7 +75,7 @@ impl Measured {
         self.generations += 1;
         self.steps.add(record.times.overrun.0 as f64, record.counts.draft_steps);
         let waited_alone = max_wait.0..=max_wait.0.saturating_mul(3) / 2;
-        let answered: Vec<&UploadCost> = rounds.iter().filter_map(answered_cost).collect();
+        let answered: Vec<&UploadCost> = rounds.iter().filter_map(RoundRecord::judged_upload).collect();
         for cost in &answered {
             let VerifyCost { queue_wait, batch_wait, .. } = cost.verify;
             self.batch.add(batch_wait.0 as f64, 1);
@@ -93,7 +93,7 @@ impl Measured {
                 let gap = pair[1].committed_at.since(pair[0].committed_at).0 as f64;
                 if pair.iter().all(is_skipped) {
                     self.late_steps.push((gap - shortest).max(0.0) as f32);
-                } else if let Some(cost) = answered_cost(&pair[1])
+                } else if let Some(cost) = RoundRecord::judged_upload(&pair[1])
                     && cost.attempts == 1
                     && method.block == 1
                 {
@@ -178,12 +178,6 @@ fn shortest_gaps(generations: &[GenerationRows<'_>]) -> BTreeMap<(u16, DeviceId)
 
 fn is_skipped(round: &RoundRecord) -> bool {
     round.source == Source::Skipped
-}
-
-/// What the upload cost that this round paid for, if the verifier judged its drafts.
-fn answered_cost(round: &RoundRecord) -> Option<&UploadCost> {
-    let judged = matches!(round.source, Source::Accepted | Source::Replaced | Source::Bonus);
-    round.started_upload().filter(|_| judged)
 }
 
 /// What the parts of an upload say it took.

@@ -1,7 +1,7 @@
 //! The exact summary: every sample is kept until the end.
 
 use specfleet_engine::method::Method;
-use specfleet_engine::record::{BatchRecord, FinishReason, Source, VerifierRecord};
+use specfleet_engine::record::{BatchRecord, FinishReason, VerifierRecord};
 
 use super::books::Books;
 use super::pairs::{Outcome, Pairs};
@@ -44,7 +44,7 @@ impl SummaryBuilder {
         self.books.generation(record, &tally, Scores { exact_match: view.exact_match, rouge_l: view.rouge_l });
         // What was never started has no text to compare.
         if record.finish != FinishReason::Dropped {
-            let local = view.rounds.iter().any(|round| matches!(round.source, Source::Fallback | Source::Refused));
+            let local = view.rounds.iter().any(|round| round.source.is_without_pool());
             self.pairs.add(record, Outcome::of(record, local));
         }
         Ok(())

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::method::Method;
-use specfleet_engine::record::{
-    AuditRecord, BatchRecord, FinishReason, GenerationRecord, RoundRecord, Source, VerifierRecord,
-};
+use specfleet_engine::record::{AuditRecord, BatchRecord, FinishReason, GenerationRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::{Span, Time};
 
 use super::books::Books;
@@ -258,11 +256,7 @@ impl Fragment {
         if round.started_upload().is_some() {
             self.place = Some(0);
         }
-        let accepted = match round.source {
-            Source::Accepted => true,
-            Source::Replaced => false,
-            _ => return None,
-        };
+        let accepted = round.source.accepted()?;
         match &mut self.place {
             Some(place) => {
                 *place += 1;

@@ -87,27 +87,14 @@ impl GenerationTally {
         self.tokens += 1;
         self.in_time += u32::from(adjacent && gap <= self.latency_target);
         self.uplink_bytes += u64::from(round.uplink_bytes());
-        let of_drafts = match round.source {
-            Source::Accepted => {
-                self.accepted += 1;
-                true
-            }
-            Source::Replaced => {
-                self.replaced += 1;
-                true
-            }
-            Source::Bonus => {
-                self.added += 1;
-                true
-            }
-            Source::Verifier => {
-                self.added += 1;
-                false
-            }
+        match round.source {
+            Source::Accepted => self.accepted += 1,
+            Source::Replaced => self.replaced += 1,
+            Source::Bonus | Source::Verifier => self.added += 1,
             Source::Skipped | Source::Fallback | Source::Refused => return between,
-        };
-        if let Some(cost) = round.started_upload() {
-            self.uploads += u32::from(of_drafts);
+        }
+        self.uploads += u32::from(round.judged_upload().is_some());
+        if let Some(cost) = round.answered_upload() {
             samples.nanoseconds(Kind::Queue, cost.verify.queue_wait + cost.verify.batch_wait, 1);
         }
         between

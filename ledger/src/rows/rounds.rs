@@ -111,7 +111,8 @@ impl Row for RoundRecord {
         columns.floats(rows.iter().map(|row| row.importance_threshold));
         columns.floats(rows.iter().map(|row| row.draft_probability));
         columns.floats(rows.iter().map(|row| row.price));
-        columns.integers(rows.iter().map(|row| pays(row) != is_paid(row.source)));
+        // What is stored is the option and not the figures, so that a cost of nothing but zeros is read back as one.
+        columns.integers(rows.iter().map(|row| row.upload.is_some() != usually_pays(row.source)));
         let costs: Vec<&UploadCost> = rows.iter().filter_map(|row| row.upload.as_ref()).collect();
         let costs = || costs.iter().copied();
         columns.integers(costs().map(|cost| cost.attempts));
@@ -146,15 +147,9 @@ impl Row for RoundRecord {
     }
 }
 
-/// Whether a row pays for an upload. What is stored is the option and not the figures, so that a cost of nothing but zeros
-/// is read back as one.
-fn pays(row: &RoundRecord) -> bool {
-    row.upload.is_some()
-}
-
 /// Whether a token of this source usually pays for an upload. A guess that misses costs a few bits.
-fn is_paid(source: Source) -> bool {
-    matches!(source, Source::Accepted | Source::Replaced | Source::Verifier)
+fn usually_pays(source: Source) -> bool {
+    source.is_judged_draft() || source == Source::Verifier
 }
 
 /// The part of a gap that an upload explains.
@@ -305,7 +300,7 @@ fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundR
     }
     let surprising: Vec<bool> = columns.integers()?;
     let pays: Vec<bool> =
-        rows.source.iter().zip(surprising).map(|(source, surprising)| is_paid(*source) != surprising).collect();
+        rows.source.iter().zip(surprising).map(|(source, surprising)| usually_pays(*source) != surprising).collect();
     let count = pays.iter().filter(|pays| **pays).count();
     /// One of the columns, spread over all rows if it is wanted itself; the values of the paying rows.
     macro_rules! paying {

@@ -145,16 +145,12 @@ static ROUNDS: &[MetricColumn] = rounds! {
     "importance_threshold" "" 1.0, [ImportanceThreshold], |row| real(row.record.importance_threshold);
     "draft_probability" "ratio" 1.0, [DraftProbability], |row| real(row.record.draft_probability);
     "price" "" 1.0, [Price], |row| real(row.record.price);
-    "uploaded" "ratio" 1.0, [Source, Attempts], |row| match row.record.source {
-        Source::Accepted | Source::Replaced | Source::Bonus => flag(row.record.started_upload().is_some()),
-        // Nothing was drafted that could have been uploaded.
-        Source::Verifier => None,
-        Source::Skipped | Source::Fallback | Source::Refused => flag(false),
+    "uploaded" "ratio" 1.0, [Source, Attempts], |row| {
+        // Where the verifier writes alone, nothing was drafted that could have been uploaded.
+        (row.record.source != Source::Verifier).then(|| Figure::Whole(u64::from(row.record.judged_upload().is_some())))
     };
-    "rejected" "ratio" 1.0, [Source], |row| match row.record.source {
-        Source::Accepted => whole(0),
-        Source::Replaced => whole(1),
-        _ => None,
+    "rejected" "ratio" 1.0, [Source], |row| {
+        row.record.source.accepted().map(|accepted| Figure::Whole(u64::from(!accepted)))
     };
     "accept_probability" "ratio" 1.0, [Position], |row| real(row.audited?);
     "attempts" "attempts" 1.0, [Attempts], |row| paid_or_zero(row, |cost| u64::from(cost.attempts));
@@ -168,8 +164,8 @@ static ROUNDS: &[MetricColumn] = rounds! {
     "queue" "s" NANO, [Queue, Batch, Attempts], |row| paid(row, |cost| (cost.verify.queue_wait + cost.verify.batch_wait).0);
     "verify" "s" NANO, [Compute, Attempts], |row| paid(row, |cost| cost.verify.compute.0);
     "work" "tokens" 1.0, [Work, Attempts], |row| paid(row, |cost| u64::from(cost.verify.fed_tokens));
-    "upload_energy_cloud" "J" NANO, [CloudNanojoules], |row| paid_or_zero(row, |cost| cost.verify.nanojoules);
-    "upload_energy_cloud_paper" "J" NANO, [CloudPaperNanojoules], |row| paid_or_zero(row, |cost| cost.verify.paper_nanojoules);
+    "upload_energy_cloud" "J" NANO, [CloudNanojoules], |row| whole(row.record.cloud_nanojoules());
+    "upload_energy_cloud_paper" "J" NANO, [CloudPaperNanojoules], |row| whole(row.record.cloud_paper_nanojoules());
 };
 
 macro_rules! of_record {

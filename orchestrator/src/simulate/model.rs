@@ -137,7 +137,6 @@ impl DeviceAnswers for ModelDevices {
 impl ModelDevices {
     /// Bytes of a verdict's frame, with numbers of a usual size in it.
     fn verdict_bytes(&mut self, accepted: u8, next: Next) -> u32 {
-        let (usual, energy) = (Span(2_000_000), 50_000_000);
         self.scratch.clear();
         let frame = ServerFrame::Verdict(Box::new(VerdictFrame {
             session: 1,
@@ -145,14 +144,7 @@ impl ModelDevices {
             accepted,
             next,
             more: false,
-            cost: VerifyCost {
-                queue_wait: usual,
-                batch_wait: Span(20_000),
-                compute: usual,
-                fed_tokens: 4,
-                nanojoules: energy,
-                paper_nanojoules: energy,
-            },
+            cost: VerifyCost::USUAL,
             price: 0.0,
         }));
         encode(&frame, self.phase.limits, &mut self.scratch).map_or(0, |bytes| bytes as u32)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use specfleet_analysis::{GenerationTally, Scores, StreamSummary};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{
-    AuditRecord, BatchRecord, FinishReason, GenerationRecord, Provenance, RoundRecord, Source, VerifierRecord,
+    AuditRecord, BatchRecord, FinishReason, GenerationRecord, Provenance, RoundRecord, VerifierRecord,
 };
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{LedgerError, RunWriter};
@@ -72,11 +72,6 @@ impl ShardSink {
     }
 }
 
-/// Whether the verifier has not seen this token.
-fn is_unseen(source: Source) -> bool {
-    matches!(source, Source::Skipped | Source::Fallback | Source::Refused)
-}
-
 impl DeviceSink for ShardSink {
     fn started(&mut self, device: DeviceId, id: GenerationId, data_set: u16, scheduled: Time, target: Span) {
         // Methods and data sets are those of the run's own lists.
@@ -87,7 +82,7 @@ impl DeviceSink for ShardSink {
         self.seen.round(record);
         if let Some(tally) = &mut self.tallies[(device.0 / SHARDS) as usize] {
             tally.round(record, &mut self.summary);
-            if let Some(fitted) = self.fitted.as_ref().filter(|_| is_unseen(record.source)) {
+            if let Some(fitted) = self.fitted.as_ref().filter(|_| record.source.is_unseen()) {
                 tally.audit(fitted.acceptance_at(record.uncertainty) as f32);
             }
         }
@@ -174,7 +169,7 @@ impl PoolSink for PoolRows {
 
 /// What the fitted verifier says about the tokens of a generation that it has not seen.
 pub(super) fn fitted_audit(fitted: &Fitted, kept: &Kept) -> Option<AuditRecord> {
-    let unseen = || kept.rounds.iter().filter(|round| is_unseen(round.source));
+    let unseen = || kept.rounds.iter().filter(|round| round.source.is_unseen());
     let positions: Vec<u32> = unseen().map(|round| round.position).collect();
     let probabilities = unseen().map(|round| fitted.acceptance_at(round.uncertainty) as f32);
     (!positions.is_empty()).then(|| AuditRecord {

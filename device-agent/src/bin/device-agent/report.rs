@@ -4,7 +4,7 @@ use std::path::Path;
 
 use device_agent::meters::{EnergyMeter, MeterError, POWERCAP};
 use serde_json::{Value, json};
-use specfleet_engine::record::{GenerationRecord, Provenance, RoundRecord};
+use specfleet_engine::record::{GenerationRecord, Provenance, RoundRecord, Source};
 use specfleet_engine::wire::VerifierIdentity;
 use specfleet_files::hex;
 
@@ -64,10 +64,12 @@ impl Report<'_> {
         self.rounds.len() as f64 / self.seconds().max(1e-9)
     }
 
-    /// Uploads over committed tokens; an upload that had to be sent again counts once.
-    fn upload_rate(&self) -> f64 {
-        let uploads = self.rounds.iter().filter(|round| round.started_upload().is_some()).count();
-        uploads as f64 / self.rounds.len().max(1) as f64
+    /// Answered uploads of drafts over committed tokens, as in the reports of a fleet: `None` for a text that the verifier
+    /// writes, because nothing of it was drafted.
+    fn upload_rate(&self) -> Option<f64> {
+        let uploads = self.rounds.iter().filter(|round| round.judged_upload().is_some()).count();
+        let drafted = self.rounds.iter().all(|round| round.source != Source::Verifier);
+        drafted.then(|| uploads as f64 / self.rounds.len().max(1) as f64)
     }
 
     fn parts(&self) -> [(&'static str, f64, Provenance); 3] {
@@ -81,16 +83,14 @@ impl Report<'_> {
     }
 
     pub(crate) fn text(&self) -> String {
-        let mut lines = vec![
-            format!(
-                "{}: {} tokens in {:.2} s, {:.1} tokens/s",
-                self.method,
-                self.rounds.len(),
-                self.seconds(),
-                self.tokens_per_second()
-            ),
-            format!("uploads: {:.0} % of the tokens", 100.0 * self.upload_rate()),
-        ];
+        let mut lines = vec![format!(
+            "{}: {} tokens in {:.2} s, {:.1} tokens/s",
+            self.method,
+            self.rounds.len(),
+            self.seconds(),
+            self.tokens_per_second()
+        )];
+        lines.extend(self.upload_rate().map(|rate| format!("uploads: {:.0} % of the tokens", 100.0 * rate)));
         for (part, joules, provenance) in self.parts() {
             lines.push(format!("energy, {part}: {joules:.3} J ({})", name(provenance)));
         }
