@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, HostClock, Timer, Trust};
@@ -81,8 +82,15 @@ type Ended = (Option<(f64, f64)>, Option<String>);
 
 /// Runs the scenario: every method's fleet through the whole workload, one method after another.
 ///
-/// Must be called inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
-pub async fn run(options: RunOptions<'_>) -> Result<Finished, Error> {
+/// Must be awaited inside an actix system. Ctrl-C ends the run early; what was recorded until then is kept.
+///
+/// The future is boxed so that its code is compiled here, once: the body of an `async fn` is compiled again in every crate
+/// that awaits it.
+pub fn run<'a>(options: RunOptions<'a>) -> Pin<Box<dyn Future<Output = Result<Finished, Error>> + 'a>> {
+    Box::pin(run_scenario(options))
+}
+
+async fn run_scenario(options: RunOptions<'_>) -> Result<Finished, Error> {
     let RunOptions { mut settings, scenario, ledger, out, progress, metrics: registry } = options;
     precheck::fleet(&settings)?;
     let pair = Pair::load(&settings.model)?;

@@ -1,6 +1,7 @@
 //! Starting a pool, and the handle by which it is asked things and stopped.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,14 +48,18 @@ struct Shared {
 /// has to outlive the pool; the pool's own threads are arbiters of that system.
 ///
 /// Errors: a port that is in use, certificate files that cannot be read, settings that do not fit the model.
-pub async fn start(options: PoolOptions) -> Result<PoolHandle, PoolError> {
-    begin(None, options).await
+pub fn start(options: PoolOptions) -> StartingPool {
+    Box::pin(begin(None, options))
 }
 
 /// The same over whatever carries datagrams; `listen` has no meaning.
-pub async fn start_over(socket: Arc<dyn AsyncUdpSocket>, options: PoolOptions) -> Result<PoolHandle, PoolError> {
-    begin(Some(socket), options).await
+pub fn start_over(socket: Arc<dyn AsyncUdpSocket>, options: PoolOptions) -> StartingPool {
+    Box::pin(begin(Some(socket), options))
 }
+
+/// A pool that starts while it is awaited. It is boxed so that its code is compiled here, once: the body of an `async fn`
+/// is compiled again in every crate that awaits it.
+pub type StartingPool = Pin<Box<dyn Future<Output = Result<PoolHandle, PoolError>>>>;
 
 async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) -> Result<PoolHandle, PoolError> {
     let arena_bytes = check(&options)?;

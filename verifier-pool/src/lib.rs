@@ -47,7 +47,7 @@ mod upload;
 mod verifier_actor;
 
 pub use error::PoolError;
-pub use handle::{PoolHandle, start, start_over};
+pub use handle::{PoolHandle, StartingPool, start, start_over};
 pub use judge::{ItemAnswer, Judge, JudgeError};
 pub use metering::observed;
 pub use options::{Call, Journal, PoolEvent, PoolOptions, TlsOptions};

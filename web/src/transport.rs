@@ -86,41 +86,58 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::Instant;
 
     use super::*;
     use crate::crowd::Crowd;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    fn guarded(io: DuplexStream, patience: Duration) -> Guarded<DuplexStream> {
+        Guarded::new(io, Crowd::new(1).try_enter().expect("a place"), patience)
+    }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_answer_that_nobody_reads_is_cut() {
+        let patience = Duration::from_millis(50);
         let (io, _reader) = duplex(64);
-        let mut guarded = Guarded::new(io, Crowd::new(1).try_enter().expect("a place"), PATIENCE);
         let began = Instant::now();
-        let error = guarded.write_all(&[0; 1_000]).await.expect_err("nobody reads");
-        assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, PATIENCE.as_secs()));
+        let error = guarded(io, patience).write_all(&[0; 1_000]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= patience, "cut after {:?}", began.elapsed());
     }
 
-    #[tokio::test(start_paused = true)]
+    /// Each time that something is read, the reader has the whole patience again. The deadlines are compared, so that no
+    /// stall of the host decides.
+    #[tokio::test]
     async fn an_answer_that_is_read_slowly_is_not() {
+        let patience = Duration::from_secs(600);
         let (io, mut reader) = duplex(64);
-        let mut guarded = Guarded::new(io, Crowd::new(1).try_enter().expect("a place"), PATIENCE);
-        let writer = tokio::spawn(async move { guarded.write_all(&[0; 1_000]).await });
-        let mut read = 0;
-        while read < 1_000 {
-            tokio::time::sleep(PATIENCE / 2).await;
-            read += reader.read(&mut [0; 64]).await.expect("bytes");
+        let mut guarded = guarded(io, patience);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut deadlines = Vec::new();
+        for _ in 0..4 {
+            let mut write = || Pin::new(&mut guarded).poll_write(&mut context, &[0; 64]);
+            assert!(matches!(write(), Poll::Ready(Ok(64))), "there is room");
+            let full = Instant::now();
+            assert!(write().is_pending(), "nobody has read");
+            let deadline = guarded.waiting.as_ref().expect("it waits for its reader").deadline();
+            assert!(deadline >= full + patience, "{:?} are left", deadline - full);
+            assert!(Pin::new(&mut guarded).poll_write(&mut context, &[0; 64]).is_pending());
+            let again = guarded.waiting.as_ref().expect("it still waits").deadline();
+            assert_eq!(again, deadline, "without progress the patience goes on running out");
+            deadlines.push(deadline);
+            reader.read_exact(&mut [0; 64]).await.expect("bytes");
         }
-        writer.await.expect("no panic").expect("it was read");
+        assert!(deadlines.is_sorted(), "{deadlines:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn whoever_makes_room_is_woken() {
         let crowd = Crowd::new(1);
         let (io, _other) = duplex(64);
-        let mut guarded = Guarded::new(io, crowd.enter().await, PATIENCE);
+        let mut guarded = Guarded::new(io, crowd.enter().await, Duration::from_secs(600));
         let reading = tokio::spawn(async move { guarded.read(&mut [0; 1]).await });
         let _next = crowd.enter().await;
         let error = reading.await.expect("no panic").expect_err("it has made room");
