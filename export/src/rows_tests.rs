@@ -1,6 +1,6 @@
 //! Whole columns come out as row by row.
 
-#[path = "../../ledger/tests/common/mod.rs"]
+#[path = "../../ledger/tests/suite/common/mod.rs"]
 mod common;
 
 use common::*;

@@ -6,7 +6,7 @@
 //! nothing uploaded, 40 of 100 tokens (what `ui-hlm` does by default), all. Bytes are those of the store's files, with all
 //! tables in them: a generation, its four rows of energy, and a batch for every second upload.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/suite/common/mod.rs"]
 mod common;
 
 use std::fs;

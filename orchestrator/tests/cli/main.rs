@@ -8,8 +8,9 @@ mod bits;
 mod calibration;
 mod care;
 mod common;
-#[path = "../../../ledger/tests/common/damage.rs"]
+#[path = "../../../ledger/tests/suite/common/damage.rs"]
 mod damage;
+mod dashboard;
 mod deterministic;
 mod doors;
 mod emulated;
