@@ -7,7 +7,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
-use crate::chunk::{self, Limits, Place, Row};
+use crate::chunk::{self, Limits, ChunkIdentity, Row};
 use crate::codec::MAX_LIST_ELEMENTS;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
@@ -177,7 +177,7 @@ impl Appender {
         }
         let limits = self.limits_of(R::TABLE);
         let stored = self.tables.entry(R::TABLE).or_default();
-        let mut next = Place { run: self.run, number: stored.chunks };
+        let mut next = ChunkIdentity { run: self.run, number: stored.chunks };
         chunk::write(rows, limits, &mut next, &mut |count, bytes| {
             batch.insert(&R::TABLE.key(stored.chunks), bytes);
             stored.chunks += 1;
@@ -211,7 +211,7 @@ impl Appender {
         let run = self.run;
         let mut of_rounds = self.tables.get(&Table::Rounds).copied().unwrap_or_default();
         let mut of_pieces = self.tables.get(&Table::Pieces).copied().unwrap_or_default();
-        let mut next = Place { run, number: of_rounds.chunks };
+        let mut next = ChunkIdentity { run, number: of_rounds.chunks };
         let mut pieces = pieces.into_iter();
         let mut carried: Option<Piece> = None;
         let mut row = 0;
@@ -230,7 +230,7 @@ impl Appender {
             }
             let number = of_rounds.chunks;
             batch.insert(&Table::Rounds.key(number), bytes);
-            batch.insert(&Table::Pieces.key(number), chunk::whole(&here, Place { run, number }));
+            batch.insert(&Table::Pieces.key(number), chunk::whole(&here, ChunkIdentity { run, number }));
             of_rounds = Stored { chunks: number + 1, rows: of_rounds.rows + count as u64 };
             of_pieces = Stored { chunks: number + 1, rows: of_pieces.rows + here.len() as u64 };
             Ok(())

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0 .. 3 | `SFC` |
-//! | 3 | version of the encoding: 1 up to schema 2, 2 up to schema 4, 3 up to schema 5, [`VERSION`] since schema 6 |
+//! | 3 | [`VERSION`] of the encoding |
 //! | 4 .. 12 | id of the run, little-endian like all that follows |
 //! | 12 | tag of the table |
 //! | 13 .. 21 | number of the chunk in its table |
@@ -12,12 +12,11 @@
 //! | 29 .. 33 | CRC-32 of everything else |
 //! | 33 .. | the columns |
 //!
-//! So a chunk says where it belongs, and is found again in the bytes of a store that sled cannot open (see `found`). Chunks
-//! of versions 1 to 3 say less: after the version come tag, number of rows and CRC-32.
+//! So a chunk says where it belongs, and is found again in the bytes of a store that sled cannot open (see `found`).
 
 use std::ops::Range;
 
-use crate::codec::{Decoder, Encoder, Form, MAX_LIST_ELEMENTS, Malformed};
+use crate::codec::{Decoder, Encoder, MAX_LIST_ELEMENTS, Malformed};
 use crate::error::LedgerError;
 use crate::id::RunId;
 use crate::table::Table;
@@ -31,24 +30,10 @@ const MAX_BULK_CHUNK_BYTES: usize = 256 * 1024;
 
 const MAGIC: [u8; 3] = *b"SFC";
 const VERSION: u8 = 4;
-/// What every chunk that says where it belongs begins with.
+/// What every chunk begins with.
 pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], VERSION];
-/// The schema that [`VERSION`] came with: its chunks have all the columns of that schema. No store of an older one has any:
-/// it is rewritten before rows are added to it.
-const VERSION_SINCE: u32 = 6;
-/// The version of schemas 1 and 2.
-const BLOCKS_VERSION: u8 = 1;
-/// The version of schemas 3 and 4, and the first of them.
-const COLUMNS_VERSION: u8 = 2;
-const COLUMNS_SINCE: u32 = 3;
-/// The version of schema 5.
-const PASSES_VERSION: u8 = 3;
-const PASSES_SINCE: u32 = 5;
 const CHECKSUM: Range<usize> = 29..33;
 const HEADER: usize = 33;
-/// The same of versions 1 to 3.
-const OLD_CHECKSUM: Range<usize> = 9..13;
-const OLD_HEADER: usize = 13;
 
 /// Most rows of one chunk; a bound on what a damaged header can make us allocate.
 const MAX_ROWS: usize = 1 << 16;
@@ -71,7 +56,7 @@ pub(crate) trait Row: Sized + 'static {
 
 /// Where a chunk belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ChunkIdentity {
     /// The run.
     pub(crate) run: RunId,
     /// Its number in its table.
@@ -80,7 +65,7 @@ pub(crate) struct Place {
 
 /// One chunk of these rows, however large it gets. For the pieces of a chunk of rounds, which must be one: at most one
 /// per row and 25 bytes each, so 100 KiB where every row is another generation's, which is still below sled's limit.
-pub(crate) fn whole<R: Row>(rows: &[R], place: Place) -> Vec<u8> {
+pub(crate) fn whole<R: Row>(rows: &[R], place: ChunkIdentity) -> Vec<u8> {
     let columns = columns(rows);
     let mut chunk = Vec::with_capacity(HEADER + columns.len());
     chunk.extend_from_slice(&START);
@@ -117,7 +102,7 @@ fn integer<const N: usize>(chunk: &[u8], at: usize) -> [u8; N] {
 }
 
 /// The chunk that begins these bytes, if it is whole: its table, its place and its length.
-pub(crate) fn recognise(bytes: &[u8]) -> Option<(Table, Place, usize)> {
+pub(crate) fn recognise(bytes: &[u8]) -> Option<(Table, ChunkIdentity, usize)> {
     if bytes.len() < HEADER || bytes[..4] != START {
         return None;
     }
@@ -128,7 +113,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Option<(Table, Place, usize)> {
     }
     let table = Table::ALL.into_iter().find(|table| table.tag() == chunk[12])?;
     let place =
-        Place { run: RunId(u64::from_le_bytes(integer(chunk, 4))), number: u64::from_le_bytes(integer(chunk, 13)) };
+        ChunkIdentity { run: RunId(u64::from_le_bytes(integer(chunk, 4))), number: u64::from_le_bytes(integer(chunk, 13)) };
     Some((table, place, len))
 }
 
@@ -168,7 +153,7 @@ const PARTS_OF_MANY: u64 = 20;
 pub(crate) fn write<R: Row>(
     rows: &[R],
     limits: Limits,
-    next: &mut Place,
+    next: &mut ChunkIdentity,
     sink: &mut impl FnMut(usize, Vec<u8>) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
     let parts = rows.len().div_ceil((limits.rows * R::ROWS_PER_CHUNK).min(limits.most));
@@ -199,24 +184,15 @@ pub(crate) fn write<R: Row>(
 
 /// Refuses a row that is larger than a chunk. A row of lists of at most [`SHORT_LIST`] elements never is.
 pub(crate) fn check_row<R: Row>(row: &R) -> Result<(), LedgerError> {
-    let mut nowhere = Place { run: RunId::NONE, number: 0 };
+    let mut nowhere = ChunkIdentity { run: RunId::NONE, number: 0 };
     write(std::slice::from_ref(row), Limits::LIVE, &mut nowhere, &mut |_, _| Ok(()))
 }
 
 /// Lists of this length fit a chunk whatever they hold: two columns of at most 32 bits per element, and the rest.
 pub(crate) const SHORT_LIST: usize = 7000;
 
-/// What a reader knows of a chunk before it looks into it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected {
-    /// Schema of the store.
-    pub(crate) schema: u32,
-    /// The run, and the number under which the chunk lies.
-    pub(crate) place: Place,
-}
-
-/// The rows of a chunk.
-pub(crate) fn read<R: Row>(chunk: &[u8], expected: Expected) -> Result<Vec<R>, Malformed> {
+/// The rows of a chunk that lies at this place.
+pub(crate) fn read<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<Vec<R>, Malformed> {
     let mut columns = open::<R>(chunk, expected)?;
     let rows = R::decode(columns.rows(), &mut columns)?;
     columns.finish()?;
@@ -224,45 +200,27 @@ pub(crate) fn read<R: Row>(chunk: &[u8], expected: Expected) -> Result<Vec<R>, M
 }
 
 /// The columns of a chunk, after its header was checked.
-pub(crate) fn open<R: Row>(chunk: &[u8], expected: Expected) -> Result<Decoder<'_>, Malformed> {
-    if chunk.len() < OLD_HEADER || chunk[..3] != MAGIC {
+pub(crate) fn open<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<Decoder<'_>, Malformed> {
+    if chunk.len() < START.len() || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
-    // A chunk says itself how it is written: programs up to schema 5 added rows to older stores as they wrote their own.
-    let schema = expected.schema;
-    let (form, schema) = match chunk[3] {
-        BLOCKS_VERSION => (Form::Blocks, schema),
-        COLUMNS_VERSION => (Form::Columns, schema.max(COLUMNS_SINCE)),
-        PASSES_VERSION => (Form::Columns, schema.max(PASSES_SINCE)),
-        VERSION => return open_placed::<R>(chunk, expected),
-        _ => return Err(Malformed("its encoding is of an unknown version")),
-    };
-    if checksum(chunk, OLD_CHECKSUM) != u32::from_le_bytes(integer(chunk, OLD_CHECKSUM.start)) {
-        return Err(Malformed("its checksum does not match"));
+    if chunk[3] != VERSION {
+        return Err(Malformed("its encoding is of an unknown version"));
     }
-    if expected.place.run != RunId::NONE {
-        return Err(Malformed("it does not say of which run it is"));
-    }
-    let rows = rows::<R>(chunk[4], integer(chunk, 5))?;
-    Ok(Decoder::new(&chunk[OLD_HEADER..], rows, schema, form))
-}
-
-/// The same of a chunk that says where it belongs.
-fn open_placed<R: Row>(chunk: &[u8], expected: Expected) -> Result<Decoder<'_>, Malformed> {
     if chunk.len() < HEADER || checksum(chunk, CHECKSUM) != u32::from_le_bytes(integer(chunk, CHECKSUM.start)) {
         return Err(Malformed("its checksum does not match"));
     }
     let rows = rows::<R>(chunk[12], integer(chunk, 25))?;
-    if u64::from_le_bytes(integer(chunk, 4)) != expected.place.run.0 {
+    if u64::from_le_bytes(integer(chunk, 4)) != expected.run.0 {
         return Err(Malformed("it belongs to another run"));
     }
-    if u64::from_le_bytes(integer(chunk, 13)) != expected.place.number {
+    if u64::from_le_bytes(integer(chunk, 13)) != expected.number {
         return Err(Malformed("it is another chunk of its table"));
     }
     if u32::from_le_bytes(integer(chunk, 21)) as usize != chunk.len() {
         return Err(Malformed("it has another length than it says"));
     }
-    Ok(Decoder::new(&chunk[HEADER..], rows, expected.schema.max(VERSION_SINCE), Form::Columns))
+    Ok(Decoder::new(&chunk[HEADER..], rows))
 }
 
 /// The number of rows, which a header says beside the tag of the table.

@@ -96,16 +96,7 @@ macro_rules! round_columns {
             pub(crate) fn clear(&mut self) {
                 $(self.$field.clear();)*
                 self.pays.clear();
-                self.clear_costs_but(Projection::EMPTY);
-            }
-
-            /// Empties the columns of costs that are not in the set.
-            pub(crate) fn clear_costs_but(&mut self, wanted: Projection) {
-                $(
-                    if !wanted.has(RoundColumn::$cost) {
-                        self.$column.clear();
-                    }
-                )*
+                $(self.$column.clear();)*
             }
         }
     };
@@ -188,8 +179,6 @@ pub(crate) struct Projection(u32);
 impl Projection {
     /// Every column.
     pub(crate) const ALL: Projection = Projection(u32::MAX);
-    /// No column.
-    const EMPTY: Projection = Projection(0);
 
     pub(crate) fn new(columns: &[RoundColumn]) -> Projection {
         Projection(columns.iter().fold(0, |set, column| set | 1 << *column as u32))
@@ -204,11 +193,6 @@ impl Projection {
         let first = RoundColumn::CommittedAt as u32;
         // Times and costs stand behind everything else.
         if self.0 >> first == 0 { self } else { Projection(self.0 | 1 << RoundColumn::Source as u32) }
-    }
-
-    /// The set with all costs of uploads.
-    pub(crate) fn with_costs(self) -> Projection {
-        Projection(self.0 | Projection::new(RoundColumn::COSTS).0)
     }
 
     /// Whether one of these is in the set.

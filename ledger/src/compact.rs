@@ -1,4 +1,4 @@
-//! Rewriting a run that has ended into a fresh store: the same rows in fewer bytes, in the newest schema.
+//! Rewriting a run that has ended into a fresh store: the same rows in fewer bytes.
 //!
 //! A run's store grows in small pieces: what half a second brought, and sled's log of how it came. Here each generation's
 //! rounds come together in full chunks, in a store that holds nothing else.
@@ -6,7 +6,7 @@
 //! # Crashes
 //!
 //! The fresh store is filled, put on the disk, opened again and compared row by row. Then `meta.json` is replaced, which
-//! names the folder of the store and its schema: before that the old store is the run's, after it the new one. What is
+//! names the folder of the store: before that the old store is the run's, after it the new one. What is
 //! left beside it by a crash, on either side of that moment, is a folder that nobody names; the next compaction removes it.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use crate::error::LedgerError;
 use crate::id::RunId;
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, Tables};
-use crate::meta::{self, Meta, RunState, SCHEMA};
+use crate::meta::{self, Meta, RunState};
 use crate::reader::RunReader;
 use crate::rows::{ClosedGeneration, Piece};
 use crate::scores::ScoreRow;
@@ -42,14 +42,12 @@ pub struct Compacted {
     pub bytes_after: u64,
     /// Rounds in it.
     pub rounds: u64,
-    /// The schema before; afterwards it is [`SCHEMA`].
-    pub schema_before: u32,
 }
 
 /// Rounds of unfinished generations to hold in memory; beyond, they are written as they are.
 const MOST_WAITING: usize = 1 << 20;
 
-/// Rewrites a run that has ended into a fresh store of the newest schema, checks that every row is there, and puts it in the
+/// Rewrites a run that has ended into a fresh store, checks that every row is there, and puts it in the
 /// place of the old one. Every row keeps its value; those of the tables other than `rounds` keep their order.
 ///
 /// A damaged chunk is an error, and nothing is changed: what it held would be lost for good.
@@ -83,11 +81,8 @@ pub(crate) fn rewrite(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Resu
     let meta = Meta::read(run_dir)?;
     let old_dir = store::path(run_dir, &meta.store)?;
     remove_leftovers(run_dir, &meta.store)?;
-    let schema_before = meta.schema;
-    let id = meta.id.map_or_else(RunId::random, Ok)?;
+    let id = meta.written_id(run_dir)?;
     let mut fresh = Meta {
-        schema: SCHEMA,
-        id: Some(id),
         state: if meta.state == RunState::Running { RunState::Interrupted } else { meta.state.clone() },
         store: store::next_name(&meta.store),
         ..meta.clone()
@@ -116,11 +111,7 @@ pub(crate) fn rewrite(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Resu
     store::sync_names(run_dir)?;
     seen(CompactStep::Checked);
     let manifest = meta::to_value(run_dir, &fresh.manifest)?;
-    // Before the schema: of the newest one, it has a checksum.
-    meta::seal_plain_files(run_dir)?;
     meta::edit(run_dir, |fields| {
-        fields.insert("schema".to_owned(), fresh.schema.into());
-        fields.insert("id".to_owned(), id.to_string().into());
         fields.insert("store".to_owned(), fresh.store.clone().into());
         fields.insert("manifest".to_owned(), manifest);
         if fresh.state == RunState::Interrupted {
@@ -131,7 +122,7 @@ pub(crate) fn rewrite(run_dir: &Path, seen: &mut dyn FnMut(CompactStep)) -> Resu
     store::sync_names(run_dir)?;
     seen(CompactStep::Swapped);
     remove_leftovers(run_dir, &fresh.store)?;
-    Ok(Compacted { bytes_before, bytes_after: store::bytes(&fresh_dir)?, rounds, schema_before })
+    Ok(Compacted { bytes_before, bytes_after: store::bytes(&fresh_dir)?, rounds })
 }
 
 /// Removes the stores that are not the run's.

@@ -42,6 +42,19 @@ pub enum LedgerError {
         /// The newest schema that this program knows.
         supported: u32,
     },
+    /// The run was written by an older version of the program. Nothing of it was touched.
+    #[error(
+        "{path} has schema {found}, this program reads {supported} alone: export it with the version that wrote it, and \
+         import that"
+    )]
+    OlderSchema {
+        /// The run's meta.json.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The only schema that this program reads.
+        supported: u32,
+    },
     /// A plain file of the run does not parse.
     #[error("{path} is damaged: {source}")]
     DamagedFile {
@@ -133,11 +146,9 @@ pub enum LedgerError {
         /// The id in `meta.json`.
         run: RunId,
     },
-    /// A run of an older schema was to be rescued.
-    #[error(
-        "{0}: its rows were written up to schema 5, and do not say where they belong: they cannot be found without sled"
-    )]
-    Unplaced(PathBuf),
+    /// A `meta.json` does not say which rows are the run's.
+    #[error("{0} has no id of the run")]
+    NoId(PathBuf),
     /// A file that each run has is not there.
     #[error("{0}: it is missing")]
     MissingFile(PathBuf),

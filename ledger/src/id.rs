@@ -14,7 +14,7 @@ use crate::error::LedgerError;
 pub struct RunId(pub(crate) u64);
 
 impl RunId {
-    /// That of runs up to schema 5, which have none.
+    /// That of no run: for what is written nowhere.
     pub(crate) const NONE: RunId = RunId(0);
 
     /// A fresh one.

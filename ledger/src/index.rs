@@ -3,7 +3,7 @@
 
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk::{self, Expected};
+use crate::chunk::{self, ChunkIdentity};
 use crate::codec::Malformed;
 use crate::rows::{ClosedGeneration, Piece, decode_ids};
 
@@ -16,7 +16,7 @@ pub(crate) struct Closed {
 
 impl Closed {
     /// From the chunks of the table of generations; those that do not decode are left out.
-    pub(crate) fn new(chunks: impl Iterator<Item = (Expected, impl AsRef<[u8]>)>) -> Closed {
+    pub(crate) fn new(chunks: impl Iterator<Item = (ChunkIdentity, impl AsRef<[u8]>)>) -> Closed {
         let mut rows = Vec::new();
         for (expected, chunk) in chunks {
             // What is damaged is reported by whoever reads the rows.
@@ -27,7 +27,7 @@ impl Closed {
     }
 
     /// The first columns of a chunk are enough.
-    fn add(chunk: &[u8], expected: Expected, rows: &mut Vec<(GenerationId, u32)>) -> Result<(), Malformed> {
+    fn add(chunk: &[u8], expected: ChunkIdentity, rows: &mut Vec<(GenerationId, u32)>) -> Result<(), Malformed> {
         let mut columns = chunk::open::<ClosedGeneration>(chunk, expected)?;
         let rounds: Vec<u32> = columns.integers()?;
         rows.extend(decode_ids(&mut columns)?.into_iter().zip(rounds));
@@ -58,7 +58,7 @@ impl Closed {
 
 /// A piece and where it lies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PieceLocation {
     pub(crate) chunk: u64,
     /// Index of its first row in the chunk.
     pub(crate) offset: u32,
@@ -67,36 +67,36 @@ pub(crate) struct Place {
 
 /// Where each generation's rounds lie.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct PieceIndex {
     /// Sorted by id, then in the order of the store.
-    rows: Vec<Place>,
+    rows: Vec<PieceLocation>,
 }
 
-impl Places {
+impl PieceIndex {
     /// From the pieces of each chunk, in the order of the store.
-    pub(crate) fn new(chunks: impl Iterator<Item = (u64, Vec<Piece>)>) -> Places {
+    pub(crate) fn new(chunks: impl Iterator<Item = (u64, Vec<Piece>)>) -> PieceIndex {
         let mut rows = Vec::new();
         for (chunk, pieces) in chunks {
             let mut offset: u32 = 0;
             for piece in pieces {
-                rows.push(Place { chunk, offset, piece });
+                rows.push(PieceLocation { chunk, offset, piece });
                 offset = offset.saturating_add(piece.rounds);
             }
         }
         // A stable sort: the pieces of a generation stay in order.
         rows.sort_by_key(|place| place.piece.id);
-        Places { rows }
+        PieceIndex { rows }
     }
 
     /// Those of one generation, in order.
-    pub(crate) fn of(&self, id: GenerationId) -> &[Place] {
+    pub(crate) fn of(&self, id: GenerationId) -> &[PieceLocation] {
         let start = self.rows.partition_point(|place| place.piece.id < id);
         let count = self.rows[start..].partition_point(|place| place.piece.id == id);
         &self.rows[start..start + count]
     }
 
     /// Those of each generation that has any, by id.
-    pub(crate) fn by_generation(&self) -> impl Iterator<Item = &[Place]> {
+    pub(crate) fn by_generation(&self) -> impl Iterator<Item = &[PieceLocation]> {
         self.rows.chunk_by(|a, b| a.piece.id == b.piece.id)
     }
 }

@@ -25,7 +25,7 @@ pub enum ListedState {
         /// The error's words.
         reason: String,
     },
-    /// Its plain files cannot be read (damaged, or of a newer schema).
+    /// Its plain files cannot be read (damaged, or of another schema).
     Unreadable {
         /// Why.
         reason: String,

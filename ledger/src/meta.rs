@@ -1,10 +1,11 @@
 //! The plain files beside a store: what a run is (`meta.json`), how far it got (`progress.json`), and what became of it as
 //! a whole if the rows do not say (`summary.json`).
 //!
-//! They are read before, and often instead of, the store: a listing opens nothing else, and a store of a newer schema
+//! They are read before, and often instead of, the store: a listing opens nothing else, and a store of another schema
 //! is refused before sled could touch it. Both are replaced by writing a new file and renaming it over the old one, so a
 //! reader sees the old or the new content, never a half.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -23,17 +24,10 @@ use crate::inputs::Inputs;
 use crate::manifest::{Manifest, Tables};
 use crate::scores::Scorer;
 
-/// The schema that this program writes, and the newest that it reads; it reads the older ones too, and [`crate::compact()`]
-/// turns them into the newest. It grows when a stored row or a plain file changes its meaning; a field that older programs
-/// may ignore does not change it.
-///
-/// 1: the first. 2: prices, latency targets, estimates of batches. 3: columns with their lengths in front, costs of
-/// uploads for the rows that have them, the name of the store's folder in `meta.json`. 4: charged beside measured times. 5: passes.
-/// 6: ids of runs, chunks that say where they belong, manifests, checksums of the plain files.
+/// The schema that this program writes, and the only one that it reads: a program of its time can export a run of an older
+/// one, and this one can import it. It grows when a stored row or a plain file changes its meaning; a field that older
+/// programs may ignore does not change it.
 pub const SCHEMA: u32 = 6;
-
-/// The first schema whose plain files have checksums.
-const SEALED_SINCE: u32 = 6;
 
 /// Most bytes of a plain file that is read: far more than the methods and calibrations of any run take.
 const MOST: u64 = specfleet_files::DATA;
@@ -144,7 +138,7 @@ pub struct Meta {
     pub schema: u32,
     /// The run's name, also its folder's.
     pub run: String,
-    /// Its random number, which its rows bear too; absent up to schema 5.
+    /// Its random number, which its rows bear too. Absent until it is written into a ledger, and in exports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RunId>,
     /// Where it stands.
@@ -254,6 +248,11 @@ fn one() -> u16 {
 }
 
 impl Meta {
+    /// The number that its rows bear.
+    pub(crate) fn written_id(&self, run_dir: &Path) -> Result<RunId, LedgerError> {
+        self.id.ok_or_else(|| LedgerError::NoId(run_dir.join(META_FILE)))
+    }
+
     /// What disturbed the run too much.
     pub fn noise(&self) -> Vec<Noise> {
         self.disturbance.map_or_else(Vec::new, |disturbance| disturbance.noise())
@@ -264,7 +263,7 @@ impl Meta {
         self.repeat.max(self.seeds).max(1)
     }
 
-    /// Reads the run's `meta.json`. A newer schema is refused by its number alone, whatever else the file holds.
+    /// Reads the run's `meta.json`. Another schema is refused by its number alone, whatever else the file holds.
     pub fn read(run_dir: &Path) -> Result<Meta, LedgerError> {
         read_checked(run_dir)
     }
@@ -294,18 +293,18 @@ pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, Led
     };
     let damaged = |source| LedgerError::DamagedFile { path: path.clone(), source };
     let Versioned { schema } = serde_json::from_slice(&text).map_err(damaged)?;
-    if schema > SCHEMA {
-        return Err(LedgerError::NewerSchema { path, found: schema, supported: SCHEMA });
+    match schema.cmp(&SCHEMA) {
+        Ordering::Less => return Err(LedgerError::OlderSchema { path, found: schema, supported: SCHEMA }),
+        Ordering::Greater => return Err(LedgerError::NewerSchema { path, found: schema, supported: SCHEMA }),
+        Ordering::Equal => check_seal(&path, &text)?,
     }
-    check_seal(&path, &text, schema)?;
     serde_json::from_slice(&text).map_err(damaged)
 }
 
-/// Whether a plain file is what was written. Up to schema 5 none has a checksum.
-fn check_seal(path: &Path, text: &[u8], schema: u32) -> Result<(), LedgerError> {
+/// Whether a plain file is what was written.
+fn check_seal(path: &Path, text: &[u8]) -> Result<(), LedgerError> {
     match sealed::check(text) {
         Seal::Whole => Ok(()),
-        Seal::Absent if schema < SEALED_SINCE => Ok(()),
         Seal::Absent | Seal::Broken => Err(LedgerError::BrokenSeal(path.to_path_buf())),
     }
 }
@@ -321,18 +320,6 @@ pub(crate) fn edit<T>(run_dir: &Path, change: impl FnOnce(&mut Fields) -> T) -> 
 /// A value for a field of `meta.json`.
 pub(crate) fn to_value(run_dir: &Path, value: &impl Serialize) -> Result<serde_json::Value, LedgerError> {
     serde_json::to_value(value).map_err(|source| LedgerError::DamagedFile { path: run_dir.join(META_FILE), source })
-}
-
-/// Gives the files beside `meta.json` the checksums that they must have in the newest schema, if they have none.
-pub(crate) fn seal_plain_files(run_dir: &Path) -> Result<(), LedgerError> {
-    for name in [PROGRESS_FILE, SUMMARY_FILE] {
-        if let Some(text) = read_text(run_dir, name)?
-            && sealed::check(text.as_bytes()) == Seal::Absent
-        {
-            replace_object(run_dir, name, text.as_bytes(), true)?;
-        }
-    }
-    Ok(())
 }
 
 /// The fields of a plain file.
@@ -366,15 +353,11 @@ pub(crate) struct Stock {
     /// Rows that the run has written.
     #[serde(flatten)]
     pub(crate) progress: Progress,
-    /// The store that `tables` is about; absent up to schema 5.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) store: Option<String>,
+    /// The store that `tables` is about.
+    pub(crate) store: String,
     /// What that store holds for sure, while `meta.json` has no manifest.
     #[serde(default, skip_serializing_if = "Tables::is_empty")]
     pub(crate) tables: Tables,
-    /// Whether it has a checksum, and that fits. Up to schema 5 it has none.
-    #[serde(skip)]
-    pub(crate) is_sealed: bool,
 }
 
 impl Stock {
@@ -386,13 +369,8 @@ impl Stock {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LedgerError::io(&path, error)),
         };
-        let is_sealed = match sealed::check(&text) {
-            Seal::Whole => true,
-            Seal::Absent => false,
-            Seal::Broken => return Err(LedgerError::BrokenSeal(path)),
-        };
-        let stock = serde_json::from_slice(&text).map_err(|source| LedgerError::DamagedFile { path, source })?;
-        Ok(Some(Stock { is_sealed, ..stock }))
+        check_seal(&path, &text)?;
+        serde_json::from_slice(&text).map(Some).map_err(|source| LedgerError::DamagedFile { path, source })
     }
 
     /// Replaces the run's `progress.json`.
@@ -401,19 +379,18 @@ impl Stock {
     }
 }
 
-/// The `progress.json` of a run of the newest schema, which has one, with a checksum.
+/// The `progress.json` of a run, which has one.
 pub(crate) fn stock(run_dir: &Path) -> Result<Stock, LedgerError> {
-    let path = || run_dir.join(PROGRESS_FILE);
-    let stock = Stock::read(run_dir)?.ok_or_else(|| LedgerError::MissingFile(path()))?;
-    if stock.is_sealed { Ok(stock) } else { Err(LedgerError::BrokenSeal(path())) }
+    Stock::read(run_dir)?.ok_or_else(|| LedgerError::MissingFile(run_dir.join(PROGRESS_FILE)))
 }
 
 impl Stock {
     /// What the store of this name holds for sure, which nobody closed.
     pub(crate) fn tables_of(self, run_dir: &Path, store: &str) -> Result<Tables, LedgerError> {
-        match self.store {
-            Some(named) if named == store => Ok(self.tables),
-            _ => Err(LedgerError::OtherStore { path: run_dir.join(PROGRESS_FILE), store: store.to_owned() }),
+        if self.store == store {
+            Ok(self.tables)
+        } else {
+            Err(LedgerError::OtherStore { path: run_dir.join(PROGRESS_FILE), store: store.to_owned() })
         }
     }
 }
@@ -447,10 +424,10 @@ fn replace_text(dir: &Path, name: &str, text: &[u8], durable: bool) -> Result<()
     write().map_err(|error| LedgerError::io(&path, error))
 }
 
-/// A plain file of a run of this schema as text, without its checksum; `None` if there is none.
-pub(crate) fn read_sealed(dir: &Path, name: &str, schema: u32) -> Result<Option<String>, LedgerError> {
+/// A plain file of a run as text, without its checksum; `None` if there is none.
+pub(crate) fn read_sealed(dir: &Path, name: &str) -> Result<Option<String>, LedgerError> {
     let Some(text) = read_text(dir, name)? else { return Ok(None) };
-    check_seal(&dir.join(name), text.as_bytes(), schema)?;
+    check_seal(&dir.join(name), text.as_bytes())?;
     Ok(Some(String::from_utf8_lossy(&sealed::without(text.as_bytes())).into_owned()))
 }
 

@@ -7,15 +7,15 @@ use serde::de::DeserializeOwned;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
 
-use crate::chunk::{self, Expected, Place, Row};
+use crate::chunk::{self, ChunkIdentity, Row};
 use crate::damage::DamageLog;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
 use crate::id::RunId;
-use crate::index::{Closed, Places};
+use crate::index::{Closed, PieceIndex};
 use crate::lock::RunLock;
 use crate::manifest::Tables;
-use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
+use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
 use crate::source::{Source, SourceError};
@@ -40,13 +40,15 @@ const CACHED_ROUNDS: usize = 32 * RoundRecord::ROWS_PER_CHUNK;
 #[derive(Debug)]
 pub struct RunReader {
     run_dir: PathBuf,
+    /// The number that its rows bear.
+    run: RunId,
     meta: Meta,
     store_dir: PathBuf,
     source: Source,
-    /// What the run's files say that the store holds; `None` up to schema 5.
+    /// What the run's files say that the store holds; `None` if they are damaged.
     tables: Option<Tables>,
     closed: OnceLock<Closed>,
-    places: OnceLock<Places>,
+    places: OnceLock<PieceIndex>,
     damaged: OnceLock<Vec<LedgerError>>,
     cache: Mutex<Vec<(u64, Arc<Vec<RoundRecord>>)>>,
     damage_log: DamageLog,
@@ -106,7 +108,7 @@ impl RunReader {
             meta.state = RunState::Interrupted;
         }
         let store_dir = store::path(run_dir, &meta.store)?;
-        let Some(run) = meta.id else { return Err(LedgerError::Unplaced(store_dir)) };
+        let run = meta.written_id(run_dir)?;
         let damage_log = DamageLog::default();
         if !is_sealed {
             damage_log.note_file(META_FILE, LedgerError::BrokenSeal(run_dir.join(META_FILE)));
@@ -115,7 +117,7 @@ impl RunReader {
             manifest.differences(&store_dir).into_iter().for_each(|error| drop(damage_log.note_store(error)));
         }
         let source = Source::files(&store_dir, run, &damage_log)?;
-        Ok(RunReader { _lock: lock, ..RunReader::with(run_dir, meta, store_dir, source, damage_log) })
+        Ok(RunReader { _lock: lock, ..RunReader::with(run_dir, meta, run, store_dir, source, damage_log) })
     }
 
     /// Reads the store that `meta` names, which nobody writes: the caller holds the run's lock.
@@ -125,22 +127,29 @@ impl RunReader {
             return Err(LedgerError::MissingStore(store_dir));
         }
         let damage_log = DamageLog::default();
-        let source = Source::of(&store_dir, &meta, &damage_log)?;
-        Ok(RunReader::with(run_dir, meta, store_dir, source, damage_log))
+        let run = meta.written_id(run_dir)?;
+        let source = Source::of(&store_dir, &meta, run, &damage_log)?;
+        Ok(RunReader::with(run_dir, meta, run, store_dir, source, damage_log))
     }
 
-    fn with(run_dir: &Path, meta: Meta, store_dir: PathBuf, source: Source, damage_log: DamageLog) -> RunReader {
-        let tables = meta.id.and_then(|_| {
-            let noted = |error| drop(damage_log.note_file(PROGRESS_FILE, error));
-            let stock = meta::stock(run_dir).map_err(noted).ok();
-            match &meta.manifest {
-                Some(manifest) => Some(manifest.tables.clone()),
-                None => stock?.tables_of(run_dir, &meta.store).map_err(noted).ok(),
-            }
-        });
+    fn with(
+        run_dir: &Path,
+        meta: Meta,
+        run: RunId,
+        store_dir: PathBuf,
+        source: Source,
+        damage_log: DamageLog,
+    ) -> RunReader {
+        let noted = |error| drop(damage_log.note_file(PROGRESS_FILE, error));
+        let stock = meta::stock(run_dir).map_err(noted).ok();
+        let tables = match &meta.manifest {
+            Some(manifest) => Some(manifest.tables.clone()),
+            None => stock.and_then(|stock| stock.tables_of(run_dir, &meta.store).map_err(noted).ok()),
+        };
         RunReader {
             run_dir: run_dir.to_path_buf(),
             meta,
+            run,
             store_dir,
             source,
             tables,
@@ -170,7 +179,7 @@ impl RunReader {
 
     /// The summary that its writer put beside the rows; `None` if there is none, and the rows say everything.
     pub fn stored_summary(&self) -> Result<Option<String>, LedgerError> {
-        meta::read_sealed(&self.run_dir, SUMMARY_FILE, self.meta.schema)
+        meta::read_sealed(&self.run_dir, SUMMARY_FILE)
     }
 
     /// The same, parsed; one that does not parse is damage of the run.
@@ -196,27 +205,9 @@ impl RunReader {
         &self.damage_log
     }
 
-    /// The closed generations, in the order in which they were closed. In a store up to schema 5 an error comes after the last
-    /// one if `progress.json` tells of more than there are: the end of a table leaves no gap that a chunk's number would show.
+    /// The closed generations, in the order in which they were closed.
     pub fn generations(&self) -> impl Iterator<Item = Result<GenerationRecord, LedgerError>> + '_ {
-        let rows = self.rows::<ClosedGeneration>().map(|row| row.map(|row| row.record));
-        rows.chain(std::iter::once_with(|| self.missing_generations().map(Err)).flatten())
-    }
-
-    /// The error of a run whose `progress.json` tells of more closed generations than the store holds, or of nothing.
-    fn missing_generations(&self) -> Option<LedgerError> {
-        if self.tables.is_some() {
-            return None;
-        }
-        let found = self.closed().len() as u64;
-        match Progress::read(&self.run_dir) {
-            Ok(said) if said.generations <= found => None,
-            Ok(Progress { generations: expected, .. }) => {
-                let error = LedgerError::MissingGenerations { path: self.store_dir.clone(), expected, found };
-                Some(self.damage_log.note(Table::Generations, error))
-            }
-            Err(error) => Some(self.damage_log.note_file(PROGRESS_FILE, error)),
-        }
+        self.rows::<ClosedGeneration>().map(|row| row.map(|row| row.record))
     }
 
     /// Number of closed generations.
@@ -323,8 +314,8 @@ impl RunReader {
     }
 
     /// Where the rounds of each generation lie.
-    fn places(&self) -> &Places {
-        self.places.get_or_init(|| Places::new(self.chunks().filter_map(Result::ok)))
+    fn places(&self) -> &PieceIndex {
+        self.places.get_or_init(|| PieceIndex::new(self.chunks().filter_map(Result::ok)))
     }
 
     /// How many chunks a table has, as far as that is said.
@@ -366,9 +357,8 @@ impl RunReader {
     }
 
     /// What the chunk of this number must say of itself.
-    pub(crate) fn expected(&self, number: u64) -> Expected {
-        let run = self.meta.id.unwrap_or(RunId::NONE);
-        Expected { schema: self.meta.schema, place: Place { run, number } }
+    pub(crate) fn expected(&self, number: u64) -> ChunkIdentity {
+        ChunkIdentity { run: self.run, number }
     }
 
     /// The rows of a table; an error stands for a chunk.

@@ -42,7 +42,7 @@ impl Rescued {
 }
 
 /// Writes what is whole of the run in `run_dir` into a new run `name` of the folder `ledger_dir`. The damaged run stays as it
-/// is. Runs up to schema 5 are refused: their chunks do not say where they belong.
+/// is.
 pub fn rescue(run_dir: &Path, ledger_dir: &Path, name: &str) -> Result<Rescued, LedgerError> {
     let damaged = RunReader::open_files(run_dir)?;
     let lost = lost(&damaged)?;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk::{self, Limits, Place, Row};
+use crate::chunk::{self, Limits, ChunkIdentity, Row};
 use crate::compact;
 use crate::error::LedgerError;
-use crate::id::RunId;
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, Stored};
 use crate::meta::{self, META_FILE, Meta, Stock};
@@ -67,10 +66,10 @@ pub struct ScoreWriter {
 }
 
 impl ScoreWriter {
-    /// Opens a run that has ended; one that is being written is [`LedgerError::StillRunning`], one of a newer schema is
+    /// Opens a run that has ended; one that is being written is [`LedgerError::StillRunning`], one of another schema is
     /// refused by its `meta.json` alone. A run whose writer died becomes [`crate::RunState::Interrupted`] in its file too.
     ///
-    /// A store that nobody closed, or of an older schema, is rewritten first, as [`crate::compact()`] does; a damaged one is
+    /// A store that nobody closed is rewritten first, as [`crate::compact()`] does; a damaged one is
     /// refused, because whatever opens it to write would damage it further.
     pub fn open(run_dir: &Path) -> Result<ScoreWriter, LedgerError> {
         Meta::read(run_dir)?;
@@ -82,9 +81,8 @@ impl ScoreWriter {
         let store_dir = store::path(run_dir, &meta.store)?;
         store::check_space(&store_dir)?;
         let stock = Stock {
-            store: Some(meta.store.clone()),
+            store: meta.store.clone(),
             tables: meta.manifest.clone().unwrap_or_default().tables,
-            is_sealed: true,
             ..Stock::read(run_dir)?.unwrap_or_default()
         };
         let mut scored = vec![BTreeSet::new(); meta.scorers.len()];
@@ -177,7 +175,7 @@ impl ScoreWriter {
         store::check_space(&self.store_dir)?;
         let mut batch = sled::Batch::default();
         let mut stored = self.stock.tables.get(&Table::Scores).copied().unwrap_or_default();
-        let mut next = Place { run: self.meta.id.unwrap_or(RunId::NONE), number: stored.chunks };
+        let mut next = ChunkIdentity { run: self.meta.written_id(&self.run_dir)?, number: stored.chunks };
         chunk::write(&self.pending, Limits::LIVE, &mut next, &mut |rows, bytes| {
             batch.insert(&Table::Scores.key(stored.chunks), bytes);
             stored = Stored { chunks: stored.chunks + 1, rows: stored.rows + rows as u64 };

@@ -39,16 +39,6 @@ pub(crate) enum Copied {
 }
 
 impl PrivateCopy {
-    /// Copies a store of a run without manifests.
-    pub(crate) fn of(store_dir: &Path) -> Result<PrivateCopy, LedgerError> {
-        let names = store::file_names(store_dir)?;
-        let copy = PrivateCopy::room_for(store_dir, names.iter().map(String::as_str))?;
-        for name in &names {
-            copy.take(store_dir, name)?;
-        }
-        Ok(copy)
-    }
-
     /// Copies a store and compares the copy with its manifest.
     pub(crate) fn checked(store_dir: &Path, manifest: &Manifest) -> Result<Copied, LedgerError> {
         let names = || manifest.files.keys().map(String::as_str);

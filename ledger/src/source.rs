@@ -36,14 +36,12 @@ pub(crate) enum SourceError {
 
 impl Source {
     /// Those of a run. What is wrong with a closed store is noted.
-    pub(crate) fn of(store_dir: &Path, meta: &Meta, damage_log: &DamageLog) -> Result<Source, LedgerError> {
-        let over = |copy: PrivateCopy| -> Result<Source, LedgerError> {
-            Ok(Source::Sled { store: store::open_copy(&copy.store_dir(), store_dir)?, _copy: copy })
-        };
-        let Some(run) = meta.id else { return over(PrivateCopy::of(store_dir)?) };
+    pub(crate) fn of(store_dir: &Path, meta: &Meta, run: RunId, damage_log: &DamageLog) -> Result<Source, LedgerError> {
         if let Some(manifest) = &meta.manifest {
             match PrivateCopy::checked(store_dir, manifest)? {
-                Copied::Whole(copy) => return over(copy),
+                Copied::Whole(copy) => {
+                    return Ok(Source::Sled { store: store::open_copy(&copy.store_dir(), store_dir)?, _copy: copy });
+                }
                 Copied::Differs(errors) => errors.into_iter().for_each(|error| drop(damage_log.note_store(error))),
             }
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 
-use crate::chunk::{self, Expected, Row};
+use crate::chunk::{self, ChunkIdentity, Row};
 use crate::columns::{Projection, RoundChunk, RoundColumn};
 use crate::damage::{RunPart, Unreadable};
 use crate::energy::EnergyRow;
@@ -99,7 +99,7 @@ impl RunReader {
     fn verify_table(
         &self,
         table: Table,
-        count: impl Fn(&[u8], Expected) -> Result<usize, crate::codec::Malformed>,
+        count: impl Fn(&[u8], ChunkIdentity) -> Result<usize, crate::codec::Malformed>,
     ) -> Result<TableCheck, LedgerError> {
         let mut check = TableCheck { table, chunks: 0, rows: 0, bytes: 0, damaged: Vec::new() };
         for entry in self.entries(table) {
@@ -180,7 +180,7 @@ impl RunReader {
     }
 }
 
-fn rows<R: Row>(chunk: &[u8], expected: Expected) -> Result<usize, crate::codec::Malformed> {
+fn rows<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<usize, crate::codec::Malformed> {
     Ok(chunk::read::<R>(chunk, expected)?.len())
 }
 

@@ -191,8 +191,8 @@ impl RunWriter {
     /// came after the last call is what a crash takes.
     pub fn flush(&mut self) -> Result<(), LedgerError> {
         self.rows.flush()?;
-        let (store, tables) = (Some(self.meta.store.clone()), self.rows.tables().clone());
-        Stock { progress: self.progress, store, tables, is_sealed: true }.write(&self.run_dir)
+        let (store, tables) = (self.meta.store.clone(), self.rows.tables().clone());
+        Stock { progress: self.progress, store, tables }.write(&self.run_dir)
     }
 
     /// Flushes, closes the store and ends the run in `state`; returns its final description. If that fails, the run ends as
@@ -259,7 +259,7 @@ fn make_folder(ledger_dir: &Path, run_dir: &Path, meta: &Meta) -> Result<RunLock
         fs::create_dir(&store_dir).map_err(|error| LedgerError::io(&store_dir, error))?;
         let spare = aside.join(SPARE_FILE);
         fs::write(&spare, vec![0; SPARE_BYTES]).map_err(|error| LedgerError::io(&spare, error))?;
-        Stock { store: Some(meta.store.clone()), ..Stock::default() }.write(&aside)?;
+        Stock { store: meta.store.clone(), ..Stock::default() }.write(&aside)?;
         meta::replace_json(&aside, META_FILE, meta, true)?;
         // Fails if somebody has made a run of this name meanwhile.
         fs::rename(&aside, run_dir).map_err(|error| LedgerError::io(run_dir, error))?;

@@ -29,12 +29,16 @@ pub enum Embedded {
     Verifier,
 }
 
+// Statics, because the bytes of a constant stand in the binary once for each place that names it.
+static DRAFTER_WEIGHTS: &[u8] = include_bytes!("../assets/drafter/model.safetensors");
+static VERIFIER_WEIGHTS: &[u8] = include_bytes!("../assets/verifier/model.safetensors");
+
 impl Embedded {
     /// The bytes of its `model.safetensors`: what a digest of the weights is taken over.
     pub fn weights(self) -> &'static [u8] {
         match self {
-            Embedded::Drafter => include_bytes!("../assets/drafter/model.safetensors"),
-            Embedded::Verifier => include_bytes!("../assets/verifier/model.safetensors"),
+            Embedded::Drafter => DRAFTER_WEIGHTS,
+            Embedded::Verifier => VERIFIER_WEIGHTS,
         }
     }
 

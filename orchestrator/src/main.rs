@@ -64,7 +64,7 @@ enum Command {
     Rm(commands::rm::RmArgs),
     /// Put words on a run to find it again, or take them off
     Tag(commands::tag::TagArgs),
-    /// Rewrite runs into fresh stores: the same rows in fewer bytes, in the newest schema
+    /// Rewrite runs into fresh stores: the same rows in fewer bytes
     Compact(commands::compact::CompactArgs),
     /// Check every chunk of runs, and whether their books close
     Verify(commands::verify::VerifyArgs),

@@ -74,11 +74,6 @@ pub(super) fn decode(rest: &mut &[u8], count: usize, values: &mut Vec<u64>) -> R
     Ok(())
 }
 
-/// Steps over a column of `count` values.
-pub(super) fn skip(rest: &mut &[u8], count: usize) -> Result<(), Malformed> {
-    (0..count).step_by(BLOCK).try_for_each(|start| skip_block(rest, (count - start).min(BLOCK)))
-}
-
 /// What the choice of a form needs to know about a block.
 struct Survey {
     min: u64,
@@ -217,37 +212,6 @@ fn decode_block(rest: &mut &[u8], count: usize, values: &mut Vec<u64>) -> Result
     Ok(())
 }
 
-/// Reads just enough of a block to find its end.
-fn skip_block(rest: &mut &[u8], count: usize) -> Result<(), Malformed> {
-    let tag = take(rest, 1)?[0];
-    match tag {
-        SPARSE => {
-            let mut present = 0;
-            unpack(rest, count, 1, |bit| present += bit as usize)?;
-            read_varint(rest)?;
-            let width = others_width(rest)?;
-            read_varint(rest)?;
-            take(rest, size(present, width))?;
-        }
-        DICTIONARY => {
-            let entries = dictionary_entries(rest)?;
-            (0..entries).try_for_each(|_| read_varint(rest).map(|_| ()))?;
-            take(rest, size(count, width(entries - 1)))?;
-        }
-        DELTAS..SPARSE => {
-            read_varint(rest)?;
-            read_varint(rest)?;
-            take(rest, size(count - 1, u32::from(tag - DELTAS)))?;
-        }
-        0..DELTAS => {
-            read_varint(rest)?;
-            take(rest, size(count, u32::from(tag)))?;
-        }
-        _ => return Err(Malformed("a block has an unknown form")),
-    }
-    Ok(())
-}
-
 /// The bits per value of a sparse block.
 fn others_width(rest: &mut &[u8]) -> Result<u32, Malformed> {
     let width = u32::from(take(rest, 1)?[0]);
@@ -308,9 +272,6 @@ mod tests {
         assert_eq!(decode(&mut rest, values.len(), &mut decoded), Ok(()));
         assert_eq!(decoded, values);
         assert!(rest.is_empty());
-        rest = &out;
-        assert_eq!(skip(&mut rest, values.len()), Ok(()));
-        assert!(rest.is_empty(), "skipping ends where decoding ends");
         out
     }
 
@@ -352,13 +313,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(junk in prop::collection::vec(any::<u8>(), 0..300), count in 0usize..400) {
-            let (mut decoded, mut skipped) = (&junk[..], &junk[..]);
-            if decode(&mut decoded, count, &mut Vec::new()).is_ok() {
-                prop_assert_eq!(skip(&mut skipped, count), Ok(()));
-                prop_assert_eq!(decoded, skipped);
-            } else {
-                let _ = skip(&mut skipped, count);
-            }
+            let _ = decode(&mut &junk[..], count, &mut Vec::new());
         }
     }
 }

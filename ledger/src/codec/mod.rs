@@ -2,7 +2,7 @@
 //!
 //! One integer codec serves all columns: floats go through their bits (which keeps every NaN), enums through a
 //! dictionary of their serialised names (so that a chunk explains itself), lists through their lengths and their joined
-//! elements. What a chunk's version says about its columns is [`Form`].
+//! elements.
 
 mod bits;
 mod block;
@@ -21,15 +21,6 @@ const NAN: u64 = f32::NAN.to_bits() as u64;
 /// Most elements that the lists of one column of a chunk may hold together; a bound on what a damaged length can make us
 /// allocate. A row whose list is longer is refused.
 pub const MAX_LIST_ELEMENTS: usize = 1 << 22;
-
-/// How the columns of a chunk are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Blocks one after the other, up to schema 2: the end of a column shows when it was read.
-    Blocks,
-    /// Columns with their lengths in front, since schema 3.
-    Columns,
-}
 
 /// Bytes that are not what an encoder writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,26 +144,19 @@ impl Encoder {
 pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
     rows: usize,
-    schema: u32,
-    form: Form,
     /// The column under work; kept to save allocations.
     scratch: Vec<u64>,
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder of a payload of `rows` rows, as this schema has them.
-    pub(crate) fn new(payload: &'a [u8], rows: usize, schema: u32, form: Form) -> Decoder<'a> {
-        Decoder { rest: payload, rows, schema, form, scratch: Vec::new() }
+    /// A decoder of a payload of `rows` rows.
+    pub(crate) fn new(payload: &'a [u8], rows: usize) -> Decoder<'a> {
+        Decoder { rest: payload, rows, scratch: Vec::new() }
     }
 
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
-    }
-
-    /// Schema of the rows.
-    pub(crate) fn schema(&self) -> u32 {
-        self.schema
     }
 
     /// Checks that everything was read.
@@ -220,20 +204,7 @@ impl<'a> Decoder<'a> {
 
     /// Steps over a column of integers or floats.
     pub(crate) fn skip(&mut self) -> Result<(), Malformed> {
-        match self.form {
-            Form::Blocks => block::skip(&mut self.rest, self.rows),
-            Form::Columns => column::next(&mut self.rest).map(|_| ()),
-        }
-    }
-
-    /// A column of integers that older schemas than `since` lack, where each row has the `default`.
-    pub(crate) fn integers_since<T: Integer>(&mut self, since: u32, default: T) -> Result<Vec<T>, Malformed> {
-        if self.schema < since { Ok(vec![default; self.rows]) } else { self.integers() }
-    }
-
-    /// The same of floats.
-    pub(crate) fn floats_since(&mut self, since: u32, default: f32) -> Result<Vec<f32>, Malformed> {
-        if self.schema < since { Ok(vec![default; self.rows]) } else { self.floats() }
+        column::next(&mut self.rest).map(|_| ())
     }
 
     /// A column of optional integers.
@@ -327,10 +298,7 @@ impl<'a> Decoder<'a> {
     /// `count` packed values, as the column under work.
     fn unpack(&mut self, count: usize, default: u64) -> Result<(), Malformed> {
         self.scratch.clear();
-        match self.form {
-            Form::Blocks => block::decode(&mut self.rest, count, &mut self.scratch),
-            Form::Columns => column::decode(column::next(&mut self.rest)?, count, default, &mut self.scratch),
-        }
+        column::decode(column::next(&mut self.rest)?, count, default, &mut self.scratch)
     }
 }
 

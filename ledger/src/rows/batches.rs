@@ -40,8 +40,8 @@ impl Row for BatchRecord {
         let verifier = columns.integers()?;
         let started = columns.integers()?;
         let compute: Vec<Span> = columns.integers()?;
-        let estimate = columns.integers_since(2, Span::ZERO)?;
-        let price = columns.floats_since(2, f32::NAN)?;
+        let estimate = columns.integers()?;
+        let price = columns.floats()?;
         let sequences = columns.integers()?;
         let work = columns.integers()?;
         let catch_up = columns.integers()?;
@@ -50,12 +50,10 @@ impl Row for BatchRecord {
         let nanojoules: Vec<u64> = columns.integers()?;
         let unclaimed_nanojoules = columns.integers()?;
         let completed = columns.integers()?;
-        // Before schema 4 every batch was charged as measured.
-        let old = columns.schema() < 4;
-        let measured = if old { compute.clone() } else { columns.integers()? };
-        let measured_nanojoules = if old { nanojoules.clone() } else { columns.integers()? };
-        let overrun = columns.integers_since(4, Span::ZERO)?;
-        let pass = columns.integers_since(5, 0)?;
+        let measured = columns.integers()?;
+        let measured_nanojoules = columns.integers()?;
+        let overrun = columns.integers()?;
+        let pass = columns.integers()?;
         let batch = |i: usize| BatchRecord {
             method: method[i],
             pass: pass[i],
@@ -101,10 +99,10 @@ impl Row for VerifierRecord {
         let verifier = columns.integers()?;
         let busy = columns.integers()?;
         let idle = columns.integers()?;
-        let off = columns.integers_since(2, Span::ZERO)?;
+        let off = columns.integers()?;
         let idle_nanojoules = columns.integers()?;
         let restarts = columns.integers()?;
-        let pass = columns.integers_since(5, 0)?;
+        let pass = columns.integers()?;
         let verifier = |i: usize| VerifierRecord {
             method: method[i],
             pass: pass[i],

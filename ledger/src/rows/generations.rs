@@ -4,7 +4,6 @@ use specfleet_engine::id::DeviceId;
 use specfleet_engine::record::{
     AuditRecord, DeviceCounts, DeviceTimes, GenerationEnergy, GenerationRecord, UploadCounts,
 };
-use specfleet_engine::time::{Span, Time};
 
 use super::{decode_ids, encode_ids};
 use crate::chunk::Row;
@@ -76,11 +75,9 @@ impl Row for ClosedGeneration {
         let prompt_tokens = columns.integers()?;
         let mut tokens = columns.integer_lists()?;
         let finish = columns.dictionary()?;
-        let scheduled = columns.integers_since(2, Time::ZERO)?;
-        let latency_target = columns.integers_since(2, Span::ZERO)?;
+        let scheduled = columns.integers()?;
+        let latency_target = columns.integers()?;
         let started = columns.integers()?;
-        // Before schema 2 every generation started when it was due.
-        let scheduled = if columns.schema() < 2 { started.clone() } else { scheduled };
         let first_token = columns.optional()?;
         let ended = columns.integers()?;
         let draft = columns.integers()?;
@@ -108,7 +105,7 @@ impl Row for ClosedGeneration {
         let device_provenance = columns.dictionary()?;
         let radio_provenance = columns.dictionary()?;
         let cloud_provenance = columns.dictionary()?;
-        let waiting_overrun = columns.integers_since(4, Span::ZERO)?;
+        let waiting_overrun = columns.integers()?;
         let generation = |i: usize| ClosedGeneration {
             rounds: rounds[i],
             record: GenerationRecord {

@@ -26,7 +26,7 @@ pub(crate) fn decode_ids(columns: &mut Decoder<'_>) -> Result<Vec<GenerationId>,
     let methods = columns.integers()?;
     let prompts: Vec<u32> = columns.integers()?;
     let repetitions: Vec<u16> = columns.integers()?;
-    let passes: Vec<u16> = columns.integers_since(5, 0)?;
+    let passes: Vec<u16> = columns.integers()?;
     let ids = methods.into_iter().zip(prompts).zip(repetitions.into_iter().zip(passes));
     Ok(ids.map(|((method, prompt), (repetition, pass))| GenerationId { method, prompt, repetition, pass }).collect())
 }

@@ -208,23 +208,18 @@ pub(crate) fn decode_columns(
     wanted: Projection,
     rows: &mut RoundRows,
 ) -> Result<(), Malformed> {
-    if columns.schema() >= 3 {
-        decode_decisions(columns, wanted.with_needed(), rows)?;
-        decode_costs(columns, wanted, rows)?;
-        // What only helped to decode something else.
-        if !wanted.has(RoundColumn::Source) {
-            rows.source.clear();
-        }
-    } else {
-        decode_decisions(columns, wanted, rows)?;
-        decode_old_costs(columns, wanted, rows)?;
+    decode_decisions(columns, wanted.with_needed(), rows)?;
+    decode_costs(columns, wanted, rows)?;
+    // What only helped to decode something else.
+    if !wanted.has(RoundColumn::Source) {
+        rows.source.clear();
     }
     Ok(())
 }
 
 /// The columns that every row has a value of.
 fn decode_decisions(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
-    use RoundColumn::{Draft, Price, Token};
+    use RoundColumn::{Draft, Token};
     column!(columns, wanted, Position, integers, rows.position);
     // Most drafts are known by their tokens.
     if wanted.has_any(&[Token, Draft]) {
@@ -252,51 +247,17 @@ fn decode_decisions(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut Ro
     column!(columns, wanted, Importance, floats, rows.importance);
     column!(columns, wanted, ImportanceThreshold, floats, rows.importance_threshold);
     column!(columns, wanted, DraftProbability, floats, rows.draft_probability);
-    if columns.schema() >= 2 {
-        column!(columns, wanted, Price, floats, rows.price);
-    } else if wanted.has(Price) {
-        rows.price.resize(columns.rows(), f32::NAN);
-    }
-    Ok(())
-}
-
-/// Times and costs up to schema 2: a value in every row. A row pays for an upload if one of its costs is not zero.
-fn decode_old_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
-    let pays_wanted = wanted.has_any(RoundColumn::COSTS);
-    // Which rows pay must not depend on the columns asked for, so that all costs are looked at or none.
-    let needed = if pays_wanted { wanted.with_costs() } else { wanted };
-    column!(columns, wanted, CommittedAt, integers, rows.committed_at);
-    column!(columns, needed, Attempts, integers, rows.attempts);
-    column!(columns, needed, UplinkBits, integers, rows.uplink_bits);
-    column!(columns, needed, UplinkBytes, integers, rows.uplink_bytes);
-    column!(columns, needed, DownlinkBytes, integers, rows.downlink_bytes);
-    column!(columns, needed, SnrDb, floats, rows.snr_db);
-    column!(columns, needed, Uplink, integers, rows.uplink);
-    column!(columns, needed, Downlink, integers, rows.downlink);
-    column!(columns, needed, Queue, integers, rows.queue);
-    column!(columns, needed, Batch, integers, rows.batch);
-    column!(columns, needed, Compute, integers, rows.compute);
-    column!(columns, needed, Work, integers, rows.work);
-    column!(columns, needed, CloudNanojoules, integers, rows.cloud_nanojoules);
-    column!(columns, needed, CloudPaperNanojoules, integers, rows.cloud_paper_nanojoules);
-    if pays_wanted {
-        rows.pays = (0..columns.rows()).map(|row| !rows.cost(row).is_zero()).collect();
-        rows.clear_costs_but(wanted);
-    }
-    if wanted.has(RoundColumn::Waiting) {
-        rows.waiting.resize(columns.rows(), Span::ZERO);
-    }
+    column!(columns, wanted, Price, floats, rows.price);
     Ok(())
 }
 
 /// Times and costs: values of the rows that pay for an upload.
 fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
     use RoundColumn::*;
-    /// The surprises, the costs (the last is two columns), the gaps.
-    const COLUMNS: usize = RoundColumn::COSTS.len() + 3;
+    /// The surprises, the costs (the last is two columns), the gaps, the waits.
+    const COLUMNS: usize = RoundColumn::COSTS.len() + 4;
     if !wanted.has_any(&[CommittedAt, Waiting]) && !wanted.has_any(RoundColumn::COSTS) {
-        // What follows them are the waits, since schema 4.
-        return (0..COLUMNS + usize::from(columns.schema() >= 4)).try_for_each(|_| columns.skip());
+        return (0..COLUMNS).try_for_each(|_| columns.skip());
     }
     let surprising: Vec<bool> = columns.integers()?;
     let pays: Vec<bool> =
@@ -351,9 +312,7 @@ fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundR
     } else {
         columns.skip()?;
     }
-    if columns.schema() < 4 {
-        rows.waiting.resize(if wanted.has(Waiting) { columns.rows() } else { 0 }, Span::ZERO);
-    } else if wanted.has(Waiting) {
+    if wanted.has(Waiting) {
         columns.integers_into(&mut rows.waiting)?;
         let mut number = 0;
         for (waiting, pays) in rows.waiting.iter_mut().zip(&pays) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::common::*;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_ledger::{
-    LedgerError, Meta, RunReader, RunState, RunWriter, SCHEMA, ScoreRow, ScoreWriter, Scorer, Table, compact,
+    LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer, Table, compact,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -140,43 +140,6 @@ fn compacting_carries_the_scores_and_verifying_reads_them() {
     writer.flush().expect("a flush");
     drop(writer);
     assert_eq!(stored(&run_dir).len(), 51);
-}
-
-/// A folder with everything in it.
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder of the recorded run") {
-        let entry = entry.expect("an entry");
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).expect("a file of the recorded run");
-        }
-    }
-}
-
-#[test]
-fn a_store_of_an_older_schema_is_rewritten_and_takes_scores() {
-    for schema in 1..SCHEMA {
-        let dir = tempdir().expect("a temporary folder");
-        let run_dir = dir.path().join("older");
-        copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/schema-{schema}")), &run_dir);
-        let before = RunReader::open(&run_dir).expect("an older run").closed_generations();
-        let mut writer = ScoreWriter::open(&run_dir).expect("an older run");
-        let place = writer.scorer(&scorer("f1", "2")).expect("a scorer");
-        let id = GenerationId { pass: 3, ..id(1) };
-        let row = ScoreRow { id, scorer: place, value: 0.25 };
-        assert!(writer.append(row).expect("room"));
-        writer.finish().expect("an end");
-        assert_eq!(stored(&run_dir), [row], "schema {schema}");
-        let reader = RunReader::open(&run_dir).expect("an older run");
-        assert_eq!((reader.meta().schema, reader.closed_generations()), (SCHEMA, before));
-        assert!(reader.verify().expect("a check").is_sound());
-        drop(reader);
-        compact(&run_dir).expect("a compaction");
-        assert_eq!(stored(&run_dir), [row]);
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use specfleet::error::Error;
-use specfleet_ledger::{Compacted, SCHEMA, compact};
+use specfleet_ledger::{Compacted, compact};
 
 use super::{LEDGER, find_all, for_each_run, name, print};
 
@@ -23,12 +23,10 @@ pub(crate) struct CompactArgs {
 /// Runs it. A run that cannot be rewritten keeps no other from being rewritten.
 pub(crate) fn run(args: &CompactArgs) -> anyhow::Result<ExitCode> {
     for_each_run(&find_all(&args.ledger, &args.runs)?, |folder| {
-        let Compacted { bytes_before, bytes_after, rounds, schema_before } = compact(folder).map_err(Error::from)?;
+        let Compacted { bytes_before, bytes_after, rounds } = compact(folder).map_err(Error::from)?;
         let per_round = |bytes: u64| bytes as f64 / rounds.max(1) as f64;
-        let schema =
-            if schema_before == SCHEMA { String::new() } else { format!("; schema {schema_before} to {SCHEMA}") };
         print(format!(
-            "{}: {bytes_before} to {bytes_after} bytes, {:.1} to {:.1} per round of {rounds}; every row is the same{schema}",
+            "{}: {bytes_before} to {bytes_after} bytes, {:.1} to {:.1} per round of {rounds}; every row is the same",
             name(folder),
             per_round(bytes_before),
             per_round(bytes_after),

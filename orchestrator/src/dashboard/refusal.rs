@@ -94,6 +94,7 @@ impl From<LedgerError> for Refusal {
             LedgerError::StillRunning(_) => (StatusCode::CONFLICT, "still-running"),
             LedgerError::StoreBusy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             LedgerError::NewerSchema { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "newer-schema"),
+            LedgerError::OlderSchema { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "older-schema"),
             _ => (StatusCode::UNPROCESSABLE_ENTITY, "unreadable"),
         };
         Refusal { status, kind, message: error.to_string() }
