@@ -7,7 +7,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
-use crate::chunk::{self, Limits, ChunkIdentity, Row};
+use crate::chunk::{self, ChunkIdentity, Limits, Row};
 use crate::codec::MAX_LIST_ELEMENTS;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;

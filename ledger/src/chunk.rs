@@ -112,8 +112,10 @@ pub(crate) fn recognise(bytes: &[u8]) -> Option<(Table, ChunkIdentity, usize)> {
         return None;
     }
     let table = Table::ALL.into_iter().find(|table| table.tag() == chunk[12])?;
-    let place =
-        ChunkIdentity { run: RunId(u64::from_le_bytes(integer(chunk, 4))), number: u64::from_le_bytes(integer(chunk, 13)) };
+    let place = ChunkIdentity {
+        run: RunId(u64::from_le_bytes(integer(chunk, 4))),
+        number: u64::from_le_bytes(integer(chunk, 13)),
+    };
     Some((table, place, len))
 }
 

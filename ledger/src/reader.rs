@@ -15,7 +15,7 @@ use crate::id::RunId;
 use crate::index::{Closed, PieceIndex};
 use crate::lock::RunLock;
 use crate::manifest::Tables;
-use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, RunState, SUMMARY_FILE};
+use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
 use crate::source::{Source, SourceError};
@@ -47,6 +47,8 @@ pub struct RunReader {
     source: Source,
     /// What the run's files say that the store holds; `None` if they are damaged.
     tables: Option<Tables>,
+    /// How far its writer said that it had come; `None` if that file is damaged.
+    progress: Option<Progress>,
     closed: OnceLock<Closed>,
     places: OnceLock<PieceIndex>,
     damaged: OnceLock<Vec<LedgerError>>,
@@ -142,6 +144,7 @@ impl RunReader {
     ) -> RunReader {
         let noted = |error| drop(damage_log.note_file(PROGRESS_FILE, error));
         let stock = meta::stock(run_dir).map_err(noted).ok();
+        let progress = stock.as_ref().map(|stock| stock.progress);
         let tables = match &meta.manifest {
             Some(manifest) => Some(manifest.tables.clone()),
             None => stock.and_then(|stock| stock.tables_of(run_dir, &meta.store).map_err(noted).ok()),
@@ -153,6 +156,7 @@ impl RunReader {
             store_dir,
             source,
             tables,
+            progress,
             closed: OnceLock::new(),
             places: OnceLock::new(),
             damaged: OnceLock::new(),
@@ -160,11 +164,6 @@ impl RunReader {
             damage_log,
             _lock: None,
         }
-    }
-
-    /// The run's folder.
-    pub(crate) fn run_dir(&self) -> &Path {
-        &self.run_dir
     }
 
     /// Where its rows lie.
@@ -316,6 +315,11 @@ impl RunReader {
     /// Where the rounds of each generation lie.
     fn places(&self) -> &PieceIndex {
         self.places.get_or_init(|| PieceIndex::new(self.chunks().filter_map(Result::ok)))
+    }
+
+    /// How far its writer said that it had come, as far as that is said.
+    pub(crate) fn progress_said(&self) -> Option<Progress> {
+        self.progress
     }
 
     /// How many chunks a table has, as far as that is said.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk::{self, Limits, ChunkIdentity, Row};
+use crate::chunk::{self, ChunkIdentity, Limits, Row};
 use crate::compact;
 use crate::error::LedgerError;
 use crate::lock::RunLock;

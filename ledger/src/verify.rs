@@ -11,7 +11,7 @@ use crate::columns::{Projection, RoundChunk, RoundColumn};
 use crate::damage::{RunPart, Unreadable};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
-use crate::meta::{PROGRESS_FILE, Progress, RunState};
+use crate::meta::RunState;
 use crate::reader::RunReader;
 use crate::rows::{ClosedGeneration, Piece};
 use crate::scores::ScoreRow;
@@ -70,10 +70,8 @@ impl RunReader {
         let tables = tables.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut contradictions = self.generations_without_all_rounds();
         let stored = self.closed().len() as u64;
-        let said =
-            Progress::read(self.run_dir()).map_err(|error| self.damage_log().note_file(PROGRESS_FILE, error)).ok();
         let ended_well = self.meta().state == RunState::Completed;
-        if let Some(said) = said
+        if let Some(said) = self.progress_said()
             && (said.generations > stored || (ended_well && said.generations != stored))
         {
             contradictions.push(LedgerError::MissingGenerations {

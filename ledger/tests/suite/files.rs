@@ -79,8 +79,13 @@ fn unknown_fields_are_ignored_and_optional_ones_may_miss() {
     let dir = tempdir().expect("a temporary folder");
     fs::write(
         dir.path().join("meta.json"),
-        r#"{"schema": 1, "run": "r", "state": "failed", "reason": "x", "pid": 1, "started": 5, "scenario": "",
-            "scenario_hash": "h", "seed": 1, "color": "blue"}"#,
+        seal(
+            format!(
+                r#"{{"schema": {SCHEMA}, "run": "r", "state": "failed", "reason": "x", "pid": 1, "started": 5, "scenario": "",
+                "scenario_hash": "h", "seed": 1, "color": "blue"}}"#
+            )
+            .as_bytes(),
+        ),
     )
     .expect("a file");
     let meta = Meta::read(dir.path()).expect("it parses");
@@ -236,7 +241,7 @@ fn rows_that_are_said_to_be_stored_are_missed() {
     let dir = tempdir().expect("a temporary folder");
     let run_dir = finished(dir.path(), "r", 5);
     assert!(verify(&run_dir).expect("a check").is_sound());
-    let progress = |generations: u32| format!("{{\"generations\": {generations}}}");
+    let progress = |generations: u32| format!("{{\"store\": \"store\", \"generations\": {generations}}}");
     // Without a checksum, and with one.
     fs::write(run_dir.join("progress.json"), progress(5)).expect("a file");
     let report = verify(&run_dir).expect("a check");
