@@ -4,6 +4,7 @@ use specfleet_engine::id::DeviceId;
 use specfleet_engine::record::{
     AuditRecord, DeviceCounts, DeviceTimes, GenerationEnergy, GenerationRecord, UploadCounts,
 };
+use specfleet_engine::time::Span;
 
 use super::{decode_ids, encode_ids};
 use crate::chunk::Row;
@@ -80,32 +81,18 @@ impl Row for ClosedGeneration {
         let started = columns.integers()?;
         let first_token = columns.optional()?;
         let ended = columns.integers()?;
-        let draft = columns.integers()?;
-        let uncertainty = columns.integers()?;
-        let importance = columns.integers()?;
-        let overrun = columns.integers()?;
-        let waiting = columns.integers()?;
-        let idle = columns.integers()?;
+        let mut times = decode_times(rows, columns)?;
         let airtime_up = columns.integers()?;
         let airtime_down = columns.integers()?;
-        let draft_steps = columns.integers()?;
-        let prefill_tokens = columns.integers()?;
-        let uncertainty_count = columns.integers()?;
-        let importance_count = columns.integers()?;
-        let wasted_drafts = columns.integers()?;
-        let stale = columns.integers()?;
-        let sent = columns.integers()?;
-        let verdicts = columns.integers()?;
-        let refused = columns.integers()?;
-        let cancelled = columns.integers()?;
-        let energy_device = columns.integers()?;
-        let energy_radio = columns.integers()?;
-        let energy_cloud = columns.integers()?;
-        let energy_cloud_paper = columns.integers()?;
+        let counts = decode_counts(rows, columns)?;
+        let uploads = decode_uploads(rows, columns)?;
+        let energy = decode_energy(rows, columns)?;
         let device_provenance = columns.dictionary()?;
         let radio_provenance = columns.dictionary()?;
         let cloud_provenance = columns.dictionary()?;
-        let waiting_overrun = columns.integers()?;
+        for (times, waiting_overrun) in times.iter_mut().zip(columns.integers()?) {
+            times.waiting_overrun = waiting_overrun;
+        }
         let generation = |i: usize| ClosedGeneration {
             rounds: rounds[i],
             record: GenerationRecord {
@@ -120,37 +107,12 @@ impl Row for ClosedGeneration {
                 started: started[i],
                 first_token: first_token[i],
                 ended: ended[i],
-                times: DeviceTimes {
-                    draft: draft[i],
-                    uncertainty: uncertainty[i],
-                    importance: importance[i],
-                    overrun: overrun[i],
-                    waiting: waiting[i],
-                    waiting_overrun: waiting_overrun[i],
-                    idle: idle[i],
-                },
+                times: times[i],
                 airtime_up: airtime_up[i],
                 airtime_down: airtime_down[i],
-                counts: DeviceCounts {
-                    draft_steps: draft_steps[i],
-                    prefill_tokens: prefill_tokens[i],
-                    uncertainty: uncertainty_count[i],
-                    importance: importance_count[i],
-                    wasted_drafts: wasted_drafts[i],
-                    stale: stale[i],
-                },
-                uploads: UploadCounts {
-                    sent: sent[i],
-                    verdicts: verdicts[i],
-                    refused: refused[i],
-                    cancelled: cancelled[i],
-                },
-                energy: GenerationEnergy {
-                    device: energy_device[i],
-                    radio: energy_radio[i],
-                    cloud: energy_cloud[i],
-                    cloud_paper: energy_cloud_paper[i],
-                },
+                counts: counts[i],
+                uploads: uploads[i],
+                energy: energy[i],
                 device_provenance: device_provenance[i],
                 radio_provenance: radio_provenance[i],
                 cloud_provenance: cloud_provenance[i],
@@ -158,6 +120,68 @@ impl Row for ClosedGeneration {
         };
         Ok((0..rows).map(generation).collect())
     }
+}
+
+/// Where the devices' time went. The time by which their host was late stands at the end of the table.
+fn decode_times(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<DeviceTimes>, Malformed> {
+    let draft = columns.integers()?;
+    let uncertainty = columns.integers()?;
+    let importance = columns.integers()?;
+    let overrun = columns.integers()?;
+    let waiting = columns.integers()?;
+    let idle = columns.integers()?;
+    let times = |i: usize| DeviceTimes {
+        draft: draft[i],
+        uncertainty: uncertainty[i],
+        importance: importance[i],
+        overrun: overrun[i],
+        waiting: waiting[i],
+        waiting_overrun: Span::ZERO,
+        idle: idle[i],
+    };
+    Ok((0..rows).map(times).collect())
+}
+
+fn decode_counts(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<DeviceCounts>, Malformed> {
+    let draft_steps = columns.integers()?;
+    let prefill_tokens = columns.integers()?;
+    let uncertainty = columns.integers()?;
+    let importance = columns.integers()?;
+    let wasted_drafts = columns.integers()?;
+    let stale = columns.integers()?;
+    let counts = |i: usize| DeviceCounts {
+        draft_steps: draft_steps[i],
+        prefill_tokens: prefill_tokens[i],
+        uncertainty: uncertainty[i],
+        importance: importance[i],
+        wasted_drafts: wasted_drafts[i],
+        stale: stale[i],
+    };
+    Ok((0..rows).map(counts).collect())
+}
+
+fn decode_uploads(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<UploadCounts>, Malformed> {
+    let sent = columns.integers()?;
+    let verdicts = columns.integers()?;
+    let refused = columns.integers()?;
+    let cancelled = columns.integers()?;
+    let uploads =
+        |i: usize| UploadCounts { sent: sent[i], verdicts: verdicts[i], refused: refused[i], cancelled: cancelled[i] };
+    Ok((0..rows).map(uploads).collect())
+}
+
+fn decode_energy(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<GenerationEnergy>, Malformed> {
+    let device = columns.integers()?;
+    let radio = columns.integers()?;
+    let cloud = columns.integers()?;
+    let cloud_paper = columns.integers()?;
+    let energy = |i: usize| GenerationEnergy {
+        device: device[i],
+        radio: radio[i],
+        cloud: cloud[i],
+        cloud_paper: cloud_paper[i],
+    };
+    Ok((0..rows).map(energy).collect())
 }
 
 impl Row for AuditRecord {
