@@ -18,19 +18,20 @@ mod connector;
 mod drafter;
 mod drafting;
 mod error;
+mod message;
 pub mod meters;
+mod options;
 mod rounds;
 mod store;
 mod tls;
 
-pub use actor::{
-    AgentOptions, Call, CutConnection, Device, DeviceEvent, Generate, Journal, LastLinkError, Leave, PoolVerifier,
-    Ready,
-};
+pub use actor::Device;
 pub use connector::{Connector, ConnectorOptions};
 pub use drafter::Drafter;
 pub use drafting::{Draft, DraftJob, Drafting};
 pub use error::{AgentError, ConnectorError, DraftError, LinkError};
+pub use message::{CutConnection, DeviceEvent, Generate, LastLinkError, Leave, PoolVerifier, Ready};
+pub use options::{AgentOptions, Call, Journal};
 pub use specfleet_timer::{HostClock, Timer};
 pub use store::Store;
 pub use tls::{Identity, Trust};
