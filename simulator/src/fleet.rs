@@ -6,10 +6,13 @@ use specfleet_engine::device::link::LinkProfile;
 use specfleet_engine::device::{DeviceMachine, DeviceSettings, SettingsError};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::load::{self, Churn, Dispatch, Jobs, Load};
+use specfleet_engine::pool::SessionKey;
 use specfleet_engine::time::Time;
 
 use crate::host::Host;
-use crate::run::SHARDS;
+
+/// Parts that a fleet is divided into, whatever the number of threads: device d is in shard d mod `SHARDS`.
+pub const SHARDS: u32 = 64;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,4 +122,15 @@ impl Jobs for Assigned<'_> {
     fn nth(&self, device: DeviceId, n: u32) -> Option<u64> {
         self.0.nth(device, n)
     }
+}
+
+/// The device in a slot of a shard.
+pub(crate) fn device_at(slot: u32, shard: u32) -> DeviceId {
+    DeviceId(slot * SHARDS + shard)
+}
+
+/// Whose connection this is.
+pub(crate) fn device_of(session: SessionKey) -> DeviceId {
+    // The low half is the device.
+    DeviceId(session.connection.0 as u32)
 }

@@ -13,10 +13,9 @@ use specfleet_engine::random::{DrawKey, Purpose};
 use specfleet_engine::time::{Span, Time};
 
 use crate::answers::PoolAnswers;
+use crate::fleet::{SHARDS, device_of};
 use crate::host::Host;
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool, VerdictBody};
-use crate::run::SHARDS;
-use crate::shard::device_of;
 use crate::sink::PoolSink;
 
 /// From the death of a replica to its successor [declared]: the weights are shared, so that only a thread starts anew.

@@ -12,14 +12,11 @@ use specfleet_engine::pool::{PoolMachine, PoolSettings};
 use specfleet_engine::time::{Span, Time};
 
 use crate::answers::{DeviceAnswers, PoolAnswers};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, SHARDS};
 use crate::pool::{Pool, PoolSetup};
 use crate::rendezvous::Rendezvous;
 use crate::shard::Shard;
 use crate::sink::{DeviceSink, PoolSink};
-
-/// Parts that a fleet is divided into, whatever the number of threads: device d is in shard d mod `SHARDS`.
-pub const SHARDS: u32 = 64;
 
 /// What cannot be simulated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
