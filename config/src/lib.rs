@@ -33,7 +33,7 @@ pub use mode::Mode;
 pub use precision::Precision;
 pub use presets::Preset;
 pub use profile::{DeclaredModel, VerifierSpeed};
-pub use read::InputFile;
+pub use read::{InputFile, nearest_of};
 pub use scenario::Scenario;
 pub use settings::{
     Assignment, CalibrationFile, CalibrationOptions, CostChoice, DeviceOptions, Fidelity, FleetPart, MethodChoice,

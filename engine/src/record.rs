@@ -180,7 +180,18 @@ impl RoundRecord {
         self.started_upload().filter(|_| !self.source.is_unseen())
     }
 
-    /// The same of uploads of drafts alone: one per upload whose drafts the verifier judged.
+    /// What the pool charged for a request that it answered: an upload, or the next token of a text that the verifier writes
+    /// alone, for which it waited in the queue anew.
+    #[inline]
+    pub fn answered_request(&self) -> Option<&VerifyCost> {
+        let asked_again = self.source == Source::Verifier;
+        self.upload
+            .as_ref()
+            .filter(|cost| asked_again || cost.attempts > 0 && !self.source.is_unseen())
+            .map(|cost| &cost.verify)
+    }
+
+    /// The cost of an upload whose drafts the verifier judged, if this is its first token.
     #[inline]
     pub fn judged_upload(&self) -> Option<&UploadCost> {
         self.answered_upload().filter(|_| self.source != Source::Verifier)

@@ -29,6 +29,7 @@ const QUIET: &str = "error,specfleet=warn,device_agent=warn,verifier_pool=warn";
 
 /// The flags.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Diagnostics")]
 pub struct LogArgs {
     /// What to log to standard error: a level (error, warn, info, debug, trace, off), or levels by crate, such as
     /// warn,verifier_pool=debug; the variable SPECFLEET_LOG does the same

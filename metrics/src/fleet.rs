@@ -89,8 +89,8 @@ impl FleetMetrics {
         if record.source.is_unseen() {
             return;
         }
-        if let Some(cost) = record.answered_upload() {
-            self.pool.answered(cost.verify.queue_wait, cost.verify.batch_wait);
+        if let Some(cost) = record.answered_request() {
+            self.pool.answered(cost.queue_wait, cost.batch_wait);
         }
         if record.judged_upload().is_some() {
             self.pool.judged();

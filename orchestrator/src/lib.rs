@@ -10,6 +10,8 @@ pub mod budget;
 pub mod calibrate;
 pub mod capacity;
 pub mod checked;
+pub mod cli;
+mod commands;
 pub mod compare;
 pub mod cores;
 pub mod dashboard;

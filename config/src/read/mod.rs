@@ -18,7 +18,7 @@ use toml::{Table, Value};
 pub use inputs::InputFile;
 use inputs::NamedPath;
 pub(crate) use inputs::absolute;
-pub(crate) use nearest::nearest_of;
+pub use nearest::nearest_of;
 pub(crate) use path_text::{is_url, path_to_text, text_to_path};
 pub(crate) use section::{Section, split_commas};
 

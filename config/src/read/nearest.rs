@@ -17,7 +17,7 @@ pub(super) fn nearest<'a>(key: &str, candidates: impl Iterator<Item = &'a String
 }
 
 /// The candidate with the fewest edits, letters of the other case counting as equal, if that is less than half of its length.
-pub(crate) fn nearest_of<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest_of<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     candidates
         .map(|candidate| (edits(&name, &candidate.to_lowercase()), candidate))

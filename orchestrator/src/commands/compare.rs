@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::compare::{self, Pairs};
+use crate::cores::cores;
+use crate::opened::OpenedRuns;
+use crate::stored::StoredRun;
 use anyhow::Context;
 use clap::Args;
-use specfleet::compare::{self, Pairs};
-use specfleet::cores::cores;
-use specfleet::opened::OpenedRuns;
-use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find, print};
 
@@ -39,7 +39,7 @@ pub(crate) struct CompareArgs {
 pub(crate) fn run(args: &CompareArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
     let (first, second) = (find(&args.ledger, &args.run_a)?, find(&args.ledger, &args.run_b)?);
     if first == second {
-        return Err(specfleet::error::Error::Question("compare needs two different runs".to_owned()).into());
+        return Err(crate::error::Error::Question("compare needs two different runs".to_owned()).into());
     }
     let a = StoredRun::open(opened, &first, cores())?;
     let b = StoredRun::open(opened, &second, cores())?;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cores::cores;
+use crate::dashboard::{AllowedHost, Dashboard, DashboardOptions};
+use crate::error::Error;
+use crate::opened::OpenedRuns;
+use crate::report_data::{self, ReportData};
 use clap::{ArgGroup, Args};
-use specfleet::cores::cores;
-use specfleet::dashboard::{AllowedHost, Dashboard, DashboardOptions};
-use specfleet::error::Error;
-use specfleet::opened::OpenedRuns;
-use specfleet::report_data::{self, ReportData};
 use specfleet_config::HostPort;
 
 use crate::commands::LEDGER;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::error::Error;
+use crate::opened::OpenedRuns;
 use clap::Args;
-use specfleet::error::Error;
-use specfleet::opened::OpenedRuns;
 use specfleet_export::{Exported, Format, Options, Table, export};
 
 use super::{LEDGER, find, name, print};

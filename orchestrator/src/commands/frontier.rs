@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cores::cores;
+use crate::frontier::{self, Sweep};
+use crate::opened::OpenedRuns;
+use crate::stored::StoredRun;
 use anyhow::Context;
 use clap::Args;
-use specfleet::cores::cores;
-use specfleet::frontier::{self, Sweep};
-use specfleet::opened::OpenedRuns;
-use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find, print};
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::error::Error;
 use clap::Args;
-use specfleet::error::Error;
 use specfleet_export::{ImportOptions, Imported, import};
 
 use super::{LEDGER, print};

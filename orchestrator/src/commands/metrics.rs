@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::dashboard::AllowedHost;
+use crate::error::Error;
 use clap::Args;
-use specfleet::dashboard::AllowedHost;
-use specfleet::error::Error;
 use specfleet_config::HostPort;
 use specfleet_metrics::{Registry, Server};
 

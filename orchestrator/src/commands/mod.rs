@@ -1,18 +1,27 @@
-//! The commands that have files of their own, and what they share.
+//! The commands, each in a file of its own name, and what they share.
 
+pub(crate) mod calibrate;
+pub(crate) mod capacity;
+pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod compare;
+pub(crate) mod completions;
 pub(crate) mod dashboard;
 pub(crate) mod export;
 pub(crate) mod frontier;
 pub(crate) mod import;
+pub(crate) mod man;
 pub(crate) mod metrics;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod rescue;
 pub(crate) mod rm;
+pub(crate) mod run;
+mod run_args;
 pub(crate) mod runs;
 pub(crate) mod score;
+pub(crate) mod simulate;
+pub(crate) mod sweep;
 pub(crate) mod tag;
 pub(crate) mod verify;
 
@@ -20,9 +29,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::error::Error;
+pub(crate) use crate::place::find;
 use anyhow::Context;
-use specfleet::error::Error;
-pub(crate) use specfleet::place::find;
 use specfleet_logs::visible_name;
 
 /// Folder of all runs, unless a flag says otherwise.

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cores::cores;
+use crate::opened::OpenedRuns;
+use crate::query::{self, Format, Query};
+use crate::stored::StoredRun;
 use clap::Args;
-use specfleet::cores::cores;
-use specfleet::opened::OpenedRuns;
-use specfleet::query::{self, Format, Query};
-use specfleet::stored::StoredRun;
 
 use super::{LEDGER, find_all, print};
 

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cores::cores;
+use crate::error::Error;
+use crate::opened::OpenedRuns;
+use crate::page;
+use crate::report_data::{self, ReportData};
 use anyhow::Context;
 use clap::Args;
-use specfleet::cores::cores;
-use specfleet::error::Error;
-use specfleet::opened::OpenedRuns;
-use specfleet::page;
-use specfleet::report_data::{self, ReportData};
 
 use super::{LEDGER, find_all, for_each_run, print};
 

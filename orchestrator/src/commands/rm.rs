@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::error::Error;
 use anyhow::Context;
 use clap::Args;
-use specfleet::error::Error;
 use specfleet_ledger::{LedgerError, Progress, is_busy, remove, run_bytes};
 
 use super::{LEDGER, find_all, for_each_run, name, print};

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::error::Error;
+use crate::filter::{Asked, Filter};
+use crate::report;
 use anyhow::Context;
 use clap::Args;
-use specfleet::error::Error;
-use specfleet::filter::{Asked, Filter};
-use specfleet::report;
 
 use super::{LEDGER, print};
 

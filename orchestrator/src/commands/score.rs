@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::opened::OpenedRuns;
+use crate::progress::{Progress, Ui};
+use crate::scores::{Against, ScoreOptions, figures, score, table};
 use anyhow::Context;
 use clap::Args;
-use specfleet::opened::OpenedRuns;
-use specfleet::progress::{Progress, Ui};
-use specfleet::scores::{Against, ScoreOptions, figures, score, table};
 
 use super::{LEDGER, find, print};
 

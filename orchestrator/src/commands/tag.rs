@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::error::Error;
 use clap::Args;
-use specfleet::error::Error;
 use specfleet_ledger::edit_tags;
 
 use super::{LEDGER, find, name, print};

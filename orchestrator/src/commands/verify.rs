@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::checked;
 use clap::Args;
-use specfleet::checked;
 
 use super::{LEDGER, find_all, for_each_run, name, print};
 

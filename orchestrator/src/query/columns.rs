@@ -162,6 +162,8 @@ static ROUNDS: &[MetricColumn] = rounds! {
     "downlink" "s" NANO, [Downlink, Attempts], |row| paid(row, |cost| cost.downlink.0);
     "waiting" "s" NANO, [Waiting], |row| whole(row.record.waiting.0);
     "queue" "s" NANO, [Queue, Batch, Attempts], |row| paid(row, |cost| (cost.verify.queue_wait + cost.verify.batch_wait).0);
+    "queue_wait" "s" NANO, [Source, Queue, Attempts], |row| Some(Figure::Whole(row.record.answered_request()?.queue_wait.0));
+    "batch_wait" "s" NANO, [Source, Batch, Attempts], |row| Some(Figure::Whole(row.record.answered_request()?.batch_wait.0));
     "verify" "s" NANO, [Compute, Attempts], |row| paid(row, |cost| cost.verify.compute.0);
     "work" "tokens" 1.0, [Work, Attempts], |row| paid(row, |cost| u64::from(cost.verify.fed_tokens));
     "upload_energy_cloud" "J" NANO, [CloudNanojoules], |row| whole(row.record.cloud_nanojoules());

@@ -60,7 +60,7 @@ fn keys_without_use() {
     );
     refused(
         &["capacity", "--slo", "ttft<1s", "--out", "here"],
-        expect!["specfleet: --out: capacity has no use for it: it keeps no run and holds none to thresholds"],
+        expect!["specfleet: unexpected argument '--out' found; it is a flag of run, simulate, calibrate, export"],
     );
     refused(
         &["sweep", "--vary", "run.seed=1,2", "--set", "thresholds.checks=ttft<1s"],

@@ -190,7 +190,7 @@ fn damage_is_named_with_its_place() {
     // A progress file that promises more than there is.
     fs::write(
         place.path("runs").join(&a).join("progress.json"),
-        specfleet_files::sealed::seal(br#"{"generations": 7}"#),
+        specfleet_files::sealed::seal(br#"{"store": "store", "generations": 7}"#),
     )
     .expect("a file");
     let output = call(&place, &["verify", &a, &b]);

@@ -12,6 +12,7 @@ mod common;
 mod damage;
 mod dashboard;
 mod deterministic;
+mod documents;
 mod doors;
 mod emulated;
 mod exports;

@@ -61,7 +61,7 @@ impl Page {
         let mut meta = meta(run, started);
         let fields = more.as_object().expect("an object").clone();
         meta.as_object_mut().expect("an object").extend(fields);
-        self.file(run, &meta.to_string());
+        self.file(run, &sealed(&meta));
     }
 
     fn stop(&mut self) {
@@ -83,9 +83,14 @@ fn report(folder: &Path) -> Result<ReportData, Error> {
     Err(Error::Stopped("the report"))
 }
 
+/// A file of a run as its writer leaves it, with a checksum.
+fn sealed(fields: &Value) -> String {
+    String::from_utf8(specfleet_files::sealed::seal(fields.to_string().as_bytes())).expect("JSON")
+}
+
 fn meta(run: &str, started: u64) -> Value {
     json!({
-        "schema": 1, "run": run, "state": "completed", "pid": 1, "started": started, "ended": started + 9,
+        "schema": SCHEMA, "run": run, "state": "completed", "pid": 1, "started": started, "ended": started + 9,
         "scenario": "[run]\nname = \"</script><script>alert(1)</script>\"\n", "scenario_hash": "00ff", "seed": 7,
         "devices": 3, "verifiers": 1,
     })
@@ -279,7 +284,7 @@ fn no_path_leaves_the_ledger() {
     let page = Page::new();
     let outside = page.ledger().parent().expect("a parent").join("outside-of-the-ledger");
     fs::create_dir_all(&outside).expect("a folder");
-    fs::write(outside.join("meta.json"), meta("outside", 1).to_string()).expect("a file");
+    fs::write(outside.join("meta.json"), sealed(&meta("outside", 1))).expect("a file");
     let names =
         ["..%2Foutside-of-the-ledger", "%2e%2e%2foutside-of-the-ledger", "..", "%2e%2e", "a%00b", ".hidden", "%2Fetc"];
     for name in names {
