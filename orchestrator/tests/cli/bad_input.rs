@@ -421,3 +421,34 @@ fn check() {
     expect!["specfleet: the following required arguments were not provided: <SCENARIO>"]
         .assert_eq(String::from_utf8_lossy(&output.stderr).trim_end());
 }
+
+#[test]
+fn what_is_near_is_named() {
+    let place = Place::new();
+    for (arguments, line) in [
+        (
+            &["runn"][..],
+            expect![
+                "specfleet: runn: no command, no file, and no scenario of that name ships; those that do: default, paper, street, crowd, rush, h200, million, reference; did you mean run?"
+            ],
+        ),
+        (
+            &["stret"],
+            expect![
+                "specfleet: stret: no command, no file, and no scenario of that name ships; those that do: default, paper, street, crowd, rush, h200, million, reference; did you mean street?"
+            ],
+        ),
+        (
+            &["simulate", "--repeat", "3"],
+            expect!["specfleet: unexpected argument '--repeat' found; it is a flag of run"],
+        ),
+        (
+            &["simulate", "--devces", "3"],
+            expect!["specfleet: unexpected argument '--devces' found; tip: a similar argument exists: '--devices'"],
+        ),
+    ] {
+        let output = place.command(arguments).output().expect("the binary starts");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        line.assert_eq(String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+}
