@@ -14,7 +14,7 @@ use specfleet::cores::cores;
 use specfleet::opened::OpenedRuns;
 use specfleet::progress::{Progress, Ui};
 use specfleet::report_data::report;
-use specfleet::simulate::{SimulateOptions, Source, simulate};
+use specfleet::simulate::{SimulateOptions, SimulationInput, simulate};
 use specfleet_config::Scenario;
 use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord};
 use specfleet_engine::time::{Span, Time};
@@ -128,7 +128,7 @@ fn seed(ledger: &Path) -> (PathBuf, u32) {
     }
     let mut settings = scenario.settings().expect("a scenario");
     let progress = Progress::new(Ui::None);
-    let source = Source::open(&mut settings, None, ledger, &progress).expect("the embedded pair");
+    let input = SimulationInput::open(&mut settings, None, ledger, &progress).expect("the embedded pair");
     let options = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
@@ -139,5 +139,5 @@ fn seed(ledger: &Path) -> (PathBuf, u32) {
         progress: &progress,
         interrupted: specfleet_signals::flag(),
     };
-    (simulate(&source, options).expect("a run").folder.expect("it is kept"), prompts)
+    (simulate(&input, options).expect("a run").folder.expect("it is kept"), prompts)
 }

@@ -10,7 +10,7 @@ use specfleet_engine::sizing::Resource;
 
 use crate::error::Error;
 use crate::progress::{Progress, Ui};
-use crate::simulate::{SimulateOptions, Simulated, Source, simulate};
+use crate::simulate::{SimulateOptions, Simulated, SimulationInput, simulate};
 use crate::thresholds;
 
 /// How much more of a resource is given to see whether it binds.
@@ -73,10 +73,10 @@ impl Bench<'_> {
             Some(Resource::VerifierTime) | None => {}
         }
         let quiet = Progress::new(Ui::None);
-        let mut source = Source::open(&mut settings, None, self.runs, &quiet)?;
+        let mut input = SimulationInput::open(&mut settings, None, self.runs, &quiet)?;
         if more_of == Some(Resource::VerifierTime) {
-            source.cost = source.cost.faster(MORE);
-            source.timings.iter_mut().for_each(|timing| timing.cost = timing.cost.faster(MORE));
+            input.cost = input.cost.faster(MORE);
+            input.timings.iter_mut().for_each(|timing| timing.cost = timing.cost.faster(MORE));
         }
         let options = SimulateOptions {
             settings: &settings,
@@ -88,15 +88,15 @@ impl Bench<'_> {
             progress: &quiet,
             interrupted: self.interrupted,
         };
-        let Simulated { summary, tokens, .. } = simulate(&source, options)?;
+        let Simulated { summary, tokens, .. } = simulate(&input, options)?;
         let answered = summary.generations.saturating_sub(summary.dropped).max(1);
         Ok(Measured {
             mean_answer: tokens as f64 / answered as f64,
-            mean_prompt: source.mean_prompt_tokens(),
-            lengths: source.lengths.as_ref().map(ToString::to_string),
-            too_long: source.too_long.clone(),
-            kv_tokens: source.sizes.kv_tokens,
-            cost: source.timings.first().map(|timing| timing.cost.clone()),
+            mean_prompt: input.mean_prompt_tokens(),
+            lengths: input.lengths().map(ToString::to_string),
+            too_long: input.too_long.clone(),
+            kv_tokens: input.sizes.kv_tokens,
+            cost: input.timings.first().map(|timing| timing.cost.clone()),
             summary,
             settings,
         })

@@ -10,7 +10,7 @@ use super::run_args::{RunArgs, show, threads_of, verdict};
 use super::{find, print};
 use crate::error::Error;
 use crate::progress::{Progress, Ui};
-use crate::simulate::{SimulateOptions, Source, simulate};
+use crate::simulate::{SimulateOptions, SimulationInput, simulate};
 use crate::{against, report, thresholds};
 
 /// The flags of `specfleet simulate`.
@@ -57,9 +57,9 @@ pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(args.scenario.shown());
     let names: Vec<&str> = settings.methods.iter().map(|choice| choice.name.as_str()).collect();
     let recorded = folders.first().map(|folder| against::methods_of(folder, &names)).transpose()?.flatten();
-    let source = Source::open(&mut settings, recorded.as_deref(), &args.scenario.ledger, &progress)?;
+    let input = SimulationInput::open(&mut settings, recorded.as_deref(), &args.scenario.ledger, &progress)?;
     progress.say(&report::headline(&settings));
-    source.too_long.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
+    input.too_long.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
     let kept = SimulateOptions {
         settings: &settings,
         scenario: scenario.to_toml(),
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
         progress: &progress,
         interrupted: specfleet_signals::flag(),
     };
-    let simulated = simulate(&source, kept.clone())?;
+    let simulated = simulate(&input, kept.clone())?;
     let mut notes = simulated.notes.clone();
     notes.push(format!(
         "{:.1} s of virtual time in {:.1} s: {:.0} simulated tokens/s, {:.0} events/s",
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
             for turn in 1..turns.unwrap_or(summaries.len() as u16) {
                 let quiet = Progress::new(Ui::None);
                 let again = SimulateOptions { ledger: None, out: None, turn, progress: &quiet, ..kept.clone() };
-                repeated.push(simulate(&source, again)?.summary);
+                repeated.push(simulate(&input, again)?.summary);
             }
             let rows = against::compare(&summaries, &repeated);
             print(against::table(&rows, summaries.len(), repeated.len()))?;

@@ -1,10 +1,11 @@
 //! A run in virtual time: the same scenario, methods, records, ledger and summary as a live run.
 
+mod input;
 mod lengths;
 mod model;
+mod observer;
 mod phase;
 mod sinks;
-mod source;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -14,11 +15,10 @@ use std::time::Instant;
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Fidelity, Settings};
 use specfleet_engine::record::RunClock;
-use specfleet_ledger::{RunKind, RunState, RunWriter};
-use specfleet_simulator::Timing;
+use specfleet_ledger::{Meta, RunKind, RunState, RunWriter};
 
+pub use self::input::{FittedAnswers, SimulatedAnswers, SimulationInput, run_folder};
 use self::phase::Phases;
-pub use self::source::{Source, run_folder};
 use crate::error::Error;
 use crate::pair::Pair;
 use crate::paired::Comparison;
@@ -73,39 +73,27 @@ pub struct Simulated {
     pub events: u64,
 }
 
-/// Runs the scenario in virtual time, answered by `source`, which was opened for it.
-pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulated, Error> {
+/// Runs the scenario in virtual time, answered by `input`, which was opened for it.
+pub fn simulate(input: &SimulationInput, options: SimulateOptions<'_>) -> Result<Simulated, Error> {
     let began = Instant::now();
-    let SimulateOptions { settings, scenario, ledger, out, turn, threads, progress, interrupted } = options;
+    let SimulateOptions { settings, ledger, out, .. } = options;
     if let Some(ledger) = ledger {
         precheck::folders(ledger, out)?;
     }
-    let mut meta = run::meta(settings, scenario, &source.resolved, &source.data_sets);
-    meta.versions.extend(source.pair.iter().flat_map(Pair::versions));
-    meta.inputs.digests.extend(source.pair.iter().flat_map(|pair| pair.digests.iter().cloned()));
-    meta.kind = RunKind::Simulated {
-        fidelity: fidelity(settings).to_owned(),
-        cost: pool_cost::name(Some(&source.cost)).to_owned(),
-        keep_every: settings.simulate.keep_every,
-    };
-    meta.pool_cost = pool_cost::name(Some(&source.cost)).to_owned();
-    meta.clock = RunClock::Emulated;
+    let meta = meta(input, &options);
     let empty = StreamSummary::new(results::header(&meta), &meta.methods, &meta.data_sets);
     let writer = ledger.map(|ledger| RunWriter::create(ledger, meta.clone())).transpose()?;
-    let timings =
-        source.timings.iter().cloned().map(|timing| Timing { host: timing.host.turn(turn), ..timing }).collect();
-    let mut phases = Phases::new(settings, source, timings, empty, writer, progress, interrupted, threads);
-    let outcome = phases.all();
+    let mut phases = Phases::new(input, &options, empty, writer);
+    let outcome = phases.run_all();
     let wall_seconds = began.elapsed().as_secs_f64();
     let ended = phases.close(outcome, wall_seconds)?;
 
     // Texts, and with them exact figures, are at hand where every row was kept.
-    let exact = ended.folder.as_deref().zip(source.work.as_deref()).zip(source.pair.as_ref());
-    let exact = exact.filter(|_| settings.simulate.keep_every == 1);
-    let mut notes: Vec<String> = source.too_long.iter().chain(&source.resolved.warnings).cloned().collect();
-    notes.extend(source.lengths.as_ref().map(|lengths| lengths.to_string()));
+    let exact = ended.folder.as_deref().zip(input.texts()).filter(|_| settings.simulate.keep_every == 1);
+    let mut notes: Vec<String> = input.too_long.iter().chain(&input.resolved.warnings).cloned().collect();
+    notes.extend(input.lengths().map(ToString::to_string));
     let (mut summary, comparisons) = match exact {
-        Some(((folder, work), pair)) => results::results(folder, work, &pair.tokenizer, &ended.problems, out)?,
+        Some((folder, (pair, work))) => results::results(folder, work, &pair.tokenizer, &ended.problems, out)?,
         None => {
             let mut stream = ended.stream;
             ended.problems.iter().for_each(|problem| stream.problem(problem.clone()));
@@ -137,6 +125,22 @@ pub fn simulate(source: &Source, options: SimulateOptions<'_>) -> Result<Simulat
         tokens: ended.tokens,
         events: ended.events,
     })
+}
+
+/// What is known of the run before it begins.
+fn meta(input: &SimulationInput, options: &SimulateOptions<'_>) -> Meta {
+    let settings = options.settings;
+    let mut meta = run::meta(settings, options.scenario.clone(), &input.resolved, &input.data_sets);
+    meta.versions.extend(input.pair().into_iter().flat_map(Pair::versions));
+    meta.inputs.digests.extend(input.pair().into_iter().flat_map(|pair| pair.digests.iter().cloned()));
+    meta.kind = RunKind::Simulated {
+        fidelity: fidelity(settings).to_owned(),
+        cost: pool_cost::name(Some(&input.cost)).to_owned(),
+        keep_every: settings.simulate.keep_every,
+    };
+    meta.pool_cost = pool_cost::name(Some(&input.cost)).to_owned();
+    meta.clock = RunClock::Emulated;
+    meta
 }
 
 /// A note where the run is over before every prompt was asked for: its figures are of fewer requests than the scenario

@@ -30,9 +30,12 @@ pub struct Recorded {
 }
 
 /// One method's recorded generations, by prompt, repetition and pass.
+pub(super) type RecordedGenerations = BTreeMap<(u32, u16, u16), Recorded>;
+
+/// What all shards of a phase share.
 pub(super) struct TracePhase {
     /// The generations.
-    pub generations: BTreeMap<(u32, u16, u16), Recorded>,
+    pub generations: RecordedGenerations,
     /// The method.
     pub method: Method,
     /// How tokens were drawn.

@@ -101,7 +101,7 @@ const OPENERS: [(&str, &str); 6] = [
     ("orchestrator/src/results.rs", "a row that cannot be read is a failure"),
     ("orchestrator/src/against.rs", "simulate --against: the same, by results.rs"),
     ("orchestrator/src/refit.rs", "calibrate: the same"),
-    ("orchestrator/src/simulate/source.rs", "traces: the same"),
+    ("orchestrator/src/simulate/input.rs", "traces: the same"),
 ];
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, HostClock, Timer, Trust};
 use specfleet::pair::Pair;
 use specfleet::progress::{Progress, Ui};
-use specfleet::simulate::Source;
+use specfleet::simulate::SimulationInput;
 use specfleet_config::{Scenario, Settings};
 use specfleet_engine::wire::Limits;
 use specfleet_tests::network::Network;
@@ -56,8 +56,8 @@ pub(crate) fn settings(changes: &[&str]) -> (Settings, String) {
 }
 
 /// The pair, the prompts and the methods of a scenario.
-pub(crate) fn source(settings: &Settings, folder: &std::path::Path) -> Source {
-    Source::open(&mut settings.clone(), None, folder, &Progress::new(Ui::None)).expect("everything ships")
+pub(crate) fn simulation_input(settings: &Settings, folder: &std::path::Path) -> SimulationInput {
+    SimulationInput::open(&mut settings.clone(), None, folder, &Progress::new(Ui::None)).expect("everything ships")
 }
 
 impl Live {

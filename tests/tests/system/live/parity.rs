@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use device_agent::DeviceEvent;
 use specfleet::fleet::{Patience, Shared, Turn};
 use specfleet::progress::{Progress, Ui};
-use specfleet::simulate::{SimulateOptions, Source, simulate};
+use specfleet::simulate::{SimulateOptions, SimulationInput, simulate};
 use specfleet_config::Settings;
 use specfleet_engine::id::{GenerationId, PhaseId};
 use specfleet_engine::method::Method;
@@ -15,7 +15,7 @@ use specfleet_engine::record::{GenerationRecord, RoundRecord, Source as Origin};
 use specfleet_ledger::RunReader;
 use verifier_pool::PoolEvent;
 
-use super::common::{Carrier, Live, settings, source, system};
+use super::common::{Carrier, Live, settings, simulation_input, system};
 
 /// By generation: its record and its rounds.
 type Records = BTreeMap<GenerationId, (GenerationRecord, Vec<RoundRecord>)>;
@@ -37,11 +37,11 @@ fn compared(temperature: &str) {
         "simulate.batch_ms=2",
     ]);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let source = source(&settings, folder.path());
-    let simulated = simulated(&settings, scenario, &source, folder.path());
-    let methods = source.resolved.methods.clone();
+    let input = simulation_input(&settings, folder.path());
+    let simulated = simulated(&settings, scenario, &input, folder.path());
+    let methods = input.resolved.methods.clone();
     system(async move {
-        let live = live(&settings, &source).await;
+        let live = live(&settings, &input).await;
         assert_eq!(live.len(), methods.len() * 6);
         assert_eq!(live.keys().collect::<Vec<_>>(), simulated.keys().collect::<Vec<_>>());
         for (id, found) in &live {
@@ -84,7 +84,7 @@ fn decisions(method: &Method, (record, rounds): &(GenerationRecord, Vec<RoundRec
     lines
 }
 
-fn simulated(settings: &Settings, scenario: String, source: &Source, folder: &Path) -> Records {
+fn simulated(settings: &Settings, scenario: String, input: &SimulationInput, folder: &Path) -> Records {
     let progress = Progress::new(Ui::None);
     let options = SimulateOptions {
         settings,
@@ -96,7 +96,7 @@ fn simulated(settings: &Settings, scenario: String, source: &Source, folder: &Pa
         progress: &progress,
         interrupted: &AtomicBool::new(false),
     };
-    let run = simulate(source, options).expect("runs").folder.expect("it is kept");
+    let run = simulate(input, options).expect("runs").folder.expect("it is kept");
     let reader = RunReader::open(&run).expect("a run");
     let mut records = Records::new();
     for record in reader.generations() {
@@ -107,8 +107,8 @@ fn simulated(settings: &Settings, scenario: String, source: &Source, folder: &Pa
     records
 }
 
-async fn live(settings: &Settings, source: &Source) -> Records {
-    let (pair, work) = (source.pair.as_ref().expect("models"), source.work.as_ref().expect("prompts"));
+async fn live(settings: &Settings, input: &SimulationInput) -> Records {
+    let (pair, work) = input.texts().expect("models and prompts");
     let live = Live::start(Carrier::Memory, settings, pair, |_| {}).await;
     let shared = Shared {
         pair: pair.clone(),
@@ -120,7 +120,7 @@ async fn live(settings: &Settings, source: &Source) -> Records {
         patience: Patience::OF_A_RUN,
     };
     let progress = Progress::new(Ui::None);
-    for (index, method) in source.resolved.methods.iter().enumerate() {
+    for (index, method) in input.resolved.methods.iter().enumerate() {
         let phase = PhaseId { method: index as u16, pass: 0 };
         let turn = Turn { settings, phase, method, work, events: live.events.clone() };
         turn.run(&shared, progress.phase(&method.name, work.jobs.len())).await.expect("it runs");

@@ -13,7 +13,7 @@ use specfleet_engine::pool::{self, PoolMachine};
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::AdmissionToken;
 
-use super::common::{Carrier, Live, settings, source, system};
+use super::common::{Carrier, Live, settings, simulation_input, system};
 
 /// A call of a device's machine. Records hold NaN, which equals nothing: outputs are compared as text.
 enum ToldDevice {
@@ -139,9 +139,9 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
         "simulate.batch_ms=8",
     ]);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let source = source(&settings, folder.path());
-    let (pair, work) = (source.pair.clone().expect("models"), source.work.clone().expect("prompts"));
-    let of_method = |index: usize| device_settings(&settings, &source.sizes, &source.resolved.methods[index]).remove(0);
+    let input = simulation_input(&settings, folder.path());
+    let (pair, work) = input.texts().expect("models and prompts");
+    let of_method = |index: usize| device_settings(&settings, &input.sizes, &input.resolved.methods[index]).remove(0);
     let all_settings: Vec<Arc<DeviceSettings>> =
         (0..8).map(|number| Arc::new(own(number, &of_method(0), &of_method(1)))).collect();
 
@@ -149,7 +149,7 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
     let told_pool = Arc::new(Mutex::new(Vec::new()));
     let writing = told_pool.clone();
     let mut pool_settings = None;
-    let live = Live::start(Carrier::Udp, &settings, &pair, |options| {
+    let live = Live::start(Carrier::Udp, &settings, pair, |options| {
         pool_settings = Some(options.settings.clone());
         options.journal = Some(Box::new(move |now, call, outputs| {
             let told = match call {
