@@ -44,6 +44,7 @@ pub mod report_data;
 pub mod results;
 pub mod room;
 pub mod run;
+mod run_meta;
 pub mod scores;
 pub mod simulate;
 pub mod sizes;

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use device_agent::{Connector, ConnectorOptions, DeviceEvent, Drafter, HostClock, Timer, Trust};
 use specfleet_analysis::{StreamSummary, Summary};
 use specfleet_config::{Settings, Threshold};
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::id::PhaseId;
-use specfleet_engine::record::{ACCOUNTING, RunClock, VerifierRecord};
+use specfleet_engine::method::Method;
+use specfleet_engine::record::{RunClock, VerifierRecord};
 use specfleet_engine::wire::AdmissionToken;
 use specfleet_engine::wire::Limits;
-use specfleet_ledger::{Machine, Meta, RunKind, RunState, RunWriter, SCHEMA};
+use specfleet_ledger::{Meta, RunState, RunWriter};
 use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
 use tokio::sync::{mpsc, watch};
 use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
@@ -24,7 +25,6 @@ use crate::error::Error;
 use crate::faults::inject;
 use crate::fleet::{Patience, Shared, Turn};
 use crate::host::HostWatch;
-use crate::inputs::inputs;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
 use crate::paired::Comparison;
@@ -36,6 +36,7 @@ use crate::prompts;
 use crate::recorder::{Disturbed, Held, Recorder, Watching};
 use crate::report;
 use crate::results::{header, results};
+use crate::run_meta::meta_of_run;
 use crate::simulate;
 use crate::standstills::{self, Phases};
 use crate::work::Work;
@@ -91,30 +92,15 @@ pub fn run<'a>(options: RunOptions<'a>) -> Pin<Box<dyn Future<Output = Result<Fi
 }
 
 async fn run_scenario(options: RunOptions<'_>) -> Result<Finished, Error> {
-    let RunOptions { mut settings, scenario, ledger, out, progress, metrics: registry } = options;
-    precheck::fleet(&settings)?;
-    let pair = Pair::load(&settings.model)?;
-    let too_long = prompts::settle(&mut settings, &pair.tokenizer, pair.context())?;
-    let work = Work::new(&settings, &pair)?;
-    precheck::places(&settings, ledger, out)?;
-    progress.say(&report::headline(&settings));
-    // Said whatever is shown of the progress: what was asked for is not what is run.
-    too_long.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
-    let announce = |text: &str| progress.say(text);
-    let resolved = Calibrations::new(&settings, &pair, ledger, &announce).resolve()?;
-    for warning in &resolved.warnings {
-        progress.say(&format!("note: {warning}"));
-    }
-
-    let cost = pool_cost::live(&settings, &pair, &resolved)?;
-
+    let RunOptions { settings, scenario, ledger, out, progress, metrics: registry } = options;
+    let PreparedRun { settings, pair, work, resolved, cost, too_long } = prepare(settings, ledger, out, progress)?;
     let began = Instant::now();
-    let mut meta = meta(&settings, scenario, &resolved, &work.data_sets);
+    let mut meta = meta_of_run(&settings, scenario, &resolved, &work.data_sets);
     meta.versions.extend(pair.versions());
     meta.inputs.digests.extend_from_slice(&pair.digests);
     meta.pool_cost = pool_cost::name(cost.as_ref()).to_owned();
     meta.clock = settings.clock(cost.is_some());
-    let (failed, mut watched) = watch::channel(None);
+    let (failed, watched) = watch::channel(None);
     let held = held(&settings, &meta, failed);
     let writer = RunWriter::create(ledger, meta)?;
     let folder = writer.run_dir().to_path_buf();
@@ -128,15 +114,17 @@ async fn run_scenario(options: RunOptions<'_>) -> Result<Finished, Error> {
     let beside = metrics.as_ref().map(|metrics| metrics.pool().clone());
     let recorder = Recorder::start(writer, Watching { held, generations, status, metrics })?;
     let watched_host = HostWatch::start();
-    let (outcome, disturbed) =
-        drive(&settings, &pair, &work, &resolved, cost, &recorder, progress, &mut watched, told, beside).await;
-    let non_finite = pair.non_finite();
-    let state = match &outcome {
-        Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
-        Ok((_, None)) => non_finite.clone().map_or(RunState::Completed, |reason| RunState::Failed { reason }),
-        Err(Error::Interrupted(_)) => RunState::Interrupted,
-        Err(error) => RunState::Failed { reason: error.to_string() },
+    let context = RunContext {
+        settings: &settings,
+        pair: &pair,
+        work: &work,
+        resolved: &resolved,
+        recorder: &recorder,
+        progress,
     };
+    let (outcome, disturbed) = context.drive(cost, watched, told, beside).await;
+    let non_finite = pair.non_finite();
+    let state = state(&outcome, non_finite.clone());
     // A recorder that stopped says why when it is closed: a full disk, mostly.
     let injected = disturbed.injected;
     let between = standstills::note(&disturbed.standstills);
@@ -149,11 +137,7 @@ async fn run_scenario(options: RunOptions<'_>) -> Result<Finished, Error> {
         Err(error) => return Err(error),
     };
 
-    let mut problems = Vec::new();
-    if (injected as usize) < settings.faults.len() {
-        let planned = settings.faults.len();
-        problems.push(format!("{injected} of {planned} faults were injected: the run was over before the others"));
-    }
+    let mut problems: Vec<String> = faults_missed(&settings, injected).into_iter().collect();
     problems.extend(aborted.as_deref().map(early));
     problems.extend(non_finite);
     let (summary, comparisons) = results(&folder, &work, &pair.tokenizer, &problems, out)?;
@@ -167,6 +151,59 @@ async fn run_scenario(options: RunOptions<'_>) -> Result<Finished, Error> {
     }
     notes.extend(simulate::not_asked(&settings, &summary));
     Ok(Finished { summary, comparisons, folder, notes, aborted })
+}
+
+/// What is known and loaded before anything starts.
+struct PreparedRun {
+    settings: Settings,
+    pair: Pair,
+    work: Work,
+    resolved: Resolved,
+    /// What batches are charged; absent where that is what the verifiers measure.
+    cost: Option<BatchCost>,
+    /// What there is to say about prompts that are too long.
+    too_long: Option<String>,
+}
+
+/// Refuses what cannot run, loads the pair and the prompts, and resolves the methods.
+fn prepare(
+    mut settings: Settings,
+    ledger: &Path,
+    out: Option<&Path>,
+    progress: &Progress,
+) -> Result<PreparedRun, Error> {
+    precheck::fleet(&settings)?;
+    let pair = Pair::load(&settings.model)?;
+    let too_long = prompts::settle(&mut settings, &pair.tokenizer, pair.context())?;
+    let work = Work::new(&settings, &pair)?;
+    precheck::places(&settings, ledger, out)?;
+    progress.say(&report::headline(&settings));
+    // Said whatever is shown of the progress: what was asked for is not what is run.
+    too_long.iter().for_each(|note| specfleet_logs::say!("note: {note}"));
+    let announce = |text: &str| progress.say(text);
+    let resolved = Calibrations::new(&settings, &pair, ledger, &announce).resolve()?;
+    for warning in &resolved.warnings {
+        progress.say(&format!("note: {warning}"));
+    }
+    let cost = pool_cost::live(&settings, &pair, &resolved)?;
+    Ok(PreparedRun { settings, pair, work, resolved, cost, too_long })
+}
+
+/// What becomes of the run. `non_finite`: why its figures cannot be trusted although it came to its end.
+fn state(outcome: &Result<Ended, Error>, non_finite: Option<String>) -> RunState {
+    match outcome {
+        Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
+        Ok((_, None)) => non_finite.map_or(RunState::Completed, |reason| RunState::Failed { reason }),
+        Err(Error::Interrupted(_)) => RunState::Interrupted,
+        Err(error) => RunState::Failed { reason: error.to_string() },
+    }
+}
+
+/// A problem of a run that was over before all its faults were injected.
+pub(crate) fn faults_missed(settings: &Settings, injected: u32) -> Option<String> {
+    let planned = settings.faults.len();
+    ((injected as usize) < planned)
+        .then(|| format!("{injected} of {planned} faults were injected: the run was over before the others"))
 }
 
 /// The checks that can end the run, for the recorder; `None` if there are none.
@@ -196,159 +233,196 @@ async fn early_end(watched: &mut watch::Receiver<Option<String>>) -> String {
     }
 }
 
-/// Starts everything, runs every method, stops everything. Returns how it ended, and how many faults were injected,
-/// whatever the outcome.
-#[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
-async fn drive(
-    settings: &Settings,
-    pair: &Pair,
-    work: &Work,
-    resolved: &Resolved,
-    cost: Option<BatchCost>,
-    recorder: &Recorder,
-    progress: &Progress,
-    watched: &mut watch::Receiver<Option<String>>,
-    told: watch::Sender<Option<PoolStatus>>,
-    beside: Option<PoolMetrics>,
-) -> (Result<Ended, Error>, Disturbed) {
-    let Ok(clock) = HostClock::start() else { return (Err(Error::Stopped("the clock")), Disturbed::default()) };
-    let follows_host = settings.clock(cost.is_some()) == RunClock::Host;
-    let ran = Phases::default();
-    let admission = match verifier_pool::admission_token() {
-        Ok(token) => token,
-        Err(error) => return (Err(error.into()), Disturbed::default()),
-    };
-    let mut options = PoolOptions::from_settings(
-        settings,
-        (pair.verifier.clone(), pair.verifier_files.clone()),
-        pair.tokenizer.digest(),
-        recorder.pool_events(),
-        clock.clone(),
-    );
-    options.settings.phase = PhaseId::BETWEEN;
-    options.settings.cost = cost;
-    options.admission = admission;
-    options.idle_timeout = idle_timeout(settings);
-    options.shares_clock = settings.has_emulated_fleet();
-    options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
-    let pool = match verifier_pool::start(options).await {
-        Ok(pool) => pool,
-        Err(error) => return (Err(error.into()), Disturbed::default()),
-    };
-    if let Some(warning) = exposed(pool.local_addr()) {
-        specfleet_logs::say!("{warning}");
-    }
-    let (injected, watch_injected) = watch::channel(0);
-    let faults = inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, clock.clone(), injected);
-    let faults = actix::spawn(faults);
-    let asking = actix::spawn(ask(pool.clone(), told));
-    let outcome = tokio::select! {
-        outcome = phases(settings, pair, work, resolved, recorder, progress, &pool, (&clock, &ran), admission) => {
-            outcome.map(|idle| (Some(idle), None))
-        }
-        check = early_end(watched) => Ok((None, Some(check))),
-        // Why shows when it is closed.
-        () = recorder.stopped() => Err(Error::Stopped("the recorder")),
-        _ = specfleet_signals::asked() => Err(Error::Interrupted(PathBuf::new())),
-    };
-    faults.abort();
-    asking.abort();
-    let late = pool.status().await.map_or(0, |status| status.late);
-    pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
-    let injected = *watch_injected.borrow();
-    // Where all times are declared a standstill is in none of them, and only makes the run noisy.
-    let standstills = if follows_host { ran.standstills(&clock) } else { Vec::new() };
-    (outcome, Disturbed { injected, late, standstills })
+/// What a run has at hand from its first to its last phase.
+struct RunContext<'a> {
+    settings: &'a Settings,
+    pair: &'a Pair,
+    work: &'a Work,
+    resolved: &'a Resolved,
+    recorder: &'a Recorder,
+    progress: &'a Progress,
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of a run, all of them needed at once")]
-async fn phases(
-    settings: &Settings,
-    pair: &Pair,
-    work: &Work,
-    resolved: &Resolved,
-    recorder: &Recorder,
-    progress: &Progress,
-    pool: &PoolHandle,
-    (clock, ran): (&HostClock, &Phases),
+/// The pool of a run, and what goes with it.
+struct RunningPool {
+    pool: PoolHandle,
+    clock: HostClock,
+    /// What lets the run's devices into the pool.
     admission: AdmissionToken,
-) -> Result<(f64, f64), Error> {
-    let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
-    let started = Drafter::start(
-        pair.drafter.clone(),
-        drafter_bytes,
-        specfleet_model::useful_threads(settings.model.drafter_threads.into()),
-    );
-    let agent = |source| Error::Agent { device: 0, source };
-    let drafter = started.map_err(agent)?;
-    let shape = pair.verifier.shape();
-    let connector = Connector::new(ConnectorOptions {
-        server: reachable(pool.local_addr()),
-        server_name: "localhost".to_owned(),
-        trust: Trust::Pinned(pool.certificate_der().to_vec().into()),
-        identity: None,
-        // Only devices with something to do connect.
-        endpoints: usize::from(settings.pool.endpoints)
-            .max((settings.run.devices as usize).min(work.jobs.len()).div_ceil(DEVICES_PER_ENDPOINT)),
-        idle_timeout: idle_timeout(settings),
-        limits: Limits::for_pair(shape.vocab, shape.context),
-    })?;
-    let shared = Shared {
-        pair: pair.clone(),
-        drafter,
-        connector,
-        timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
-        clock: clock.clone(),
-        admission,
-        patience: Patience::OF_A_RUN,
-    };
-    let methods = &resolved.methods;
-    for pass in 0..settings.run.warmup {
-        let unheard = unheard();
-        for phase in passes::of_pass(pass, methods.len()) {
-            let method = &methods[usize::from(phase.method)];
-            let turn = Turn { settings, phase, method, work, events: unheard.clone() };
-            let label = format!("{} (warm-up)", method.name);
-            // The pool goes on counting as between the methods.
-            turn.run(&shared, progress.phase(&label, work.jobs.len())).await?;
+    /// When which phase ran.
+    ran: Phases,
+}
+
+impl RunContext<'_> {
+    /// Starts everything, runs every method, stops everything. Returns how it ended, and how many faults were injected,
+    /// whatever the outcome.
+    async fn drive(
+        &self,
+        cost: Option<BatchCost>,
+        mut watched: watch::Receiver<Option<String>>,
+        told: watch::Sender<Option<PoolStatus>>,
+        beside: Option<PoolMetrics>,
+    ) -> (Result<Ended, Error>, Disturbed) {
+        let settings = self.settings;
+        let follows_host = settings.clock(cost.is_some()) == RunClock::Host;
+        let running = match self.start_pool(cost, beside).await {
+            Ok(running) => running,
+            Err(error) => return (Err(error), Disturbed::default()),
+        };
+        let RunningPool { pool, clock, ran, .. } = &running;
+        if let Some(warning) = exposed(pool.local_addr()) {
+            specfleet_logs::say!("{warning}");
         }
+        let (injected, watch_injected) = watch::channel(0);
+        let faults = inject(pool.clone(), settings.faults.clone(), settings.run.verifiers, clock.clone(), injected);
+        let faults = actix::spawn(faults);
+        let asking = actix::spawn(ask(pool.clone(), told));
+        let outcome = tokio::select! {
+            outcome = self.run_methods(&running) => outcome.map(|idle| (Some(idle), None)),
+            check = early_end(&mut watched) => Ok((None, Some(check))),
+            // Why shows when it is closed.
+            () = self.recorder.stopped() => Err(Error::Stopped("the recorder")),
+            _ = specfleet_signals::asked() => Err(Error::Interrupted(PathBuf::new())),
+        };
+        faults.abort();
+        asking.abort();
+        let late = pool.status().await.map_or(0, |status| status.late);
+        pool.shutdown(duration(settings.pool.shutdown_timeout.0)).await;
+        let injected = *watch_injected.borrow();
+        // Where all times are declared a standstill is in none of them, and only makes the run noisy.
+        let standstills = if follows_host { ran.standstills(clock) } else { Vec::new() };
+        (outcome, Disturbed { injected, late, standstills })
     }
-    let (mut idle, mut audited) = ((0.0, 0.0), Audited::default());
-    for pass in 0..settings.run.passes() {
-        let settings = &settings.of_pass(pass);
-        for phase in passes::of_pass(pass, methods.len()) {
-            let method = &methods[usize::from(phase.method)];
-            let turn = Turn { settings, phase, method, work, events: recorder.device_events() };
-            let label = passes::label(&method.name, pass, settings.run.passes());
-            let mut fleet = turn.assemble(&shared).await?;
-            // The account of the phase starts when the fleet stands.
-            let start = fleet.now();
-            ran.begin(phase, start);
-            let shared_clock = |at| Some(at).filter(|_| settings.has_emulated_fleet());
-            pool.next_phase_at(phase, shared_clock(start)).await?;
-            let served = fleet.serve(start, progress.phase(&label, work.jobs.len())).await;
-            ran.end(fleet.now());
-            // The account ends before the devices leave, which the host times.
-            let accounts = match served {
-                Ok(end) => Ok(pool.next_phase_at(PhaseId::BETWEEN, shared_clock(end)).await),
-                Err(error) => Err(error),
-            };
-            fleet.dismiss().await;
-            let accounts = accounts??;
-            for VerifierRecord { idle: span, idle_nanojoules, .. } in accounts {
-                idle.0 += span.seconds();
-                idle.1 += idle_nanojoules as f64 * 1e-9;
-            }
-            let finished = recorder.take_finished().await?;
-            if settings.audit {
-                let cases = cases(work, finished);
-                let audits = audited.audit(&pair.verifier, &settings.run.sampling, settings.run.repeat > 1, cases)?;
-                recorder.audits(audits).await?;
+
+    async fn start_pool(&self, cost: Option<BatchCost>, beside: Option<PoolMetrics>) -> Result<RunningPool, Error> {
+        let (settings, pair) = (self.settings, self.pair);
+        let clock = HostClock::start().map_err(|_| Error::Stopped("the clock"))?;
+        let admission = verifier_pool::admission_token()?;
+        let mut options = PoolOptions::from_settings(
+            settings,
+            (pair.verifier.clone(), pair.verifier_files.clone()),
+            pair.tokenizer.digest(),
+            self.recorder.pool_events(),
+            clock.clone(),
+        );
+        options.settings.phase = PhaseId::BETWEEN;
+        options.settings.cost = cost;
+        options.admission = admission;
+        options.idle_timeout = idle_timeout(settings);
+        options.shares_clock = settings.has_emulated_fleet();
+        options.journal = beside.map(|metrics| verifier_pool::observed(PoolObserver::beside_devices(metrics)));
+        let pool = verifier_pool::start(options).await?;
+        Ok(RunningPool { pool, clock, admission, ran: Phases::default() })
+    }
+
+    /// Sends the fleet of every method through the workload, pass by pass. Returns the verifiers' idle seconds and joules.
+    async fn run_methods(&self, running: &RunningPool) -> Result<(f64, f64), Error> {
+        let shared = self.start_shared(running)?;
+        self.warm_up(&shared).await?;
+        let (mut idle, mut audited) = ((0.0, 0.0), Audited::default());
+        for pass in 0..self.settings.run.passes() {
+            let settings = &self.settings.of_pass(pass);
+            for phase in passes::of_pass(pass, self.resolved.methods.len()) {
+                for record in self.run_phase(settings, phase, &shared, running).await? {
+                    idle.0 += record.idle.seconds();
+                    idle.1 += record.idle_nanojoules as f64 * 1e-9;
+                }
+                let finished = self.recorder.take_finished().await?;
+                if settings.audit {
+                    let cases = cases(self.work, finished);
+                    let (verifier, sampling) = (&self.pair.verifier, &settings.run.sampling);
+                    let audits = audited.audit(verifier, sampling, settings.run.repeat > 1, cases)?;
+                    self.recorder.audits(audits).await?;
+                }
             }
         }
+        shared.drafter.stop().await;
+        Ok(idle)
     }
-    shared.drafter.stop().await;
-    Ok(idle)
+
+    /// Starts what all fleets of the run share.
+    fn start_shared(&self, running: &RunningPool) -> Result<Shared, Error> {
+        let (settings, pair) = (self.settings, self.pair);
+        let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
+        let started = Drafter::start(
+            pair.drafter.clone(),
+            drafter_bytes,
+            specfleet_model::useful_threads(settings.model.drafter_threads.into()),
+        );
+        let agent = |source| Error::Agent { device: 0, source };
+        let drafter = started.map_err(agent)?;
+        let shape = pair.verifier.shape();
+        let connector = Connector::new(ConnectorOptions {
+            server: reachable(running.pool.local_addr()),
+            server_name: "localhost".to_owned(),
+            trust: Trust::Pinned(running.pool.certificate_der().to_vec().into()),
+            identity: None,
+            // Only devices with something to do connect.
+            endpoints: usize::from(settings.pool.endpoints)
+                .max((settings.run.devices as usize).min(self.work.jobs.len()).div_ceil(DEVICES_PER_ENDPOINT)),
+            idle_timeout: idle_timeout(settings),
+            limits: Limits::for_pair(shape.vocab, shape.context),
+        })?;
+        Ok(Shared {
+            pair: pair.clone(),
+            drafter,
+            connector,
+            timer: Timer::start().map_err(|_| Error::Stopped("the timer"))?,
+            clock: running.clock.clone(),
+            admission: running.admission,
+            patience: Patience::OF_A_RUN,
+        })
+    }
+
+    /// The passes that nobody keeps a record of.
+    async fn warm_up(&self, shared: &Shared) -> Result<(), Error> {
+        let (settings, work) = (self.settings, self.work);
+        for pass in 0..settings.run.warmup {
+            let unheard = unheard();
+            for phase in passes::of_pass(pass, self.resolved.methods.len()) {
+                let method = self.method_of(phase);
+                let turn = Turn { settings, phase, method, work, events: unheard.clone() };
+                let label = format!("{} (warm-up)", method.name);
+                // The pool goes on counting as between the methods.
+                turn.run(shared, self.progress.phase(&label, work.jobs.len())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One method's fleet in one pass, from its first device to its last. `settings`: with the seed of the pass. Returns
+    /// the pool's account of the phase.
+    async fn run_phase(
+        &self,
+        settings: &Settings,
+        phase: PhaseId,
+        shared: &Shared,
+        running: &RunningPool,
+    ) -> Result<Vec<VerifierRecord>, Error> {
+        let RunningPool { pool, ran, .. } = running;
+        let (method, work) = (self.method_of(phase), self.work);
+        let turn = Turn { settings, phase, method, work, events: self.recorder.device_events() };
+        let label = passes::label(&method.name, phase.pass, settings.run.passes());
+        let mut fleet = turn.assemble(shared).await?;
+        // The account of the phase starts when the fleet stands.
+        let start = fleet.now();
+        ran.begin(phase, start);
+        let shared_clock = |at| Some(at).filter(|_| settings.has_emulated_fleet());
+        pool.next_phase_at(phase, shared_clock(start)).await?;
+        let served = fleet.serve(start, self.progress.phase(&label, work.jobs.len())).await;
+        ran.end(fleet.now());
+        // The account ends before the devices leave, which the host times.
+        let accounts = match served {
+            Ok(end) => Ok(pool.next_phase_at(PhaseId::BETWEEN, shared_clock(end)).await),
+            Err(error) => Err(error),
+        };
+        fleet.dismiss().await;
+        Ok(accounts??)
+    }
+
+    fn method_of(&self, phase: PhaseId) -> &Method {
+        &self.resolved.methods[usize::from(phase.method)]
+    }
 }
 
 /// Somewhere to report to where nobody keeps a record.
@@ -407,64 +481,6 @@ fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
 /// a suspended laptop, and not that one of them is gone.
 fn idle_timeout(settings: &Settings) -> Duration {
     duration(settings.pool.idle_timeout.0).max(Duration::from_secs(600))
-}
-
-/// What is known of a run before it begins; a live one unless the caller says otherwise.
-pub(crate) fn meta(settings: &Settings, scenario: String, resolved: &Resolved, data_sets: &[String]) -> Meta {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Meta {
-        schema: SCHEMA,
-        run: run_name(now),
-        id: None,
-        state: RunState::Running,
-        kind: RunKind::Live,
-        pid: std::process::id(),
-        started: now.as_secs(),
-        ended: None,
-        scenario,
-        scenario_hash: settings.scenario_hash(),
-        seed: settings.run.seed,
-        repeat: settings.run.repeat,
-        seeds: settings.run.seeds,
-        versions: [("specfleet", env!("CARGO_PKG_VERSION"))].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        machine: Machine::detect(),
-        methods: resolved.methods.clone(),
-        data_sets: data_sets.to_vec(),
-        accounting: ACCOUNTING,
-        pool_cost: pool_cost::name(None).to_owned(),
-        clock: RunClock::Host,
-        devices: settings.run.devices,
-        verifiers: u32::from(settings.run.verifiers),
-        calibration: serde_json::to_value(&resolved.calibrations).ok().filter(|_| !resolved.calibrations.is_empty()),
-        faults_injected: 0,
-        disturbance: None,
-        noise: None,
-        standstills: Vec::new(),
-        wall_seconds: None,
-        store: String::new(),
-        tags: Vec::new(),
-        imported_from: None,
-        scorers: Vec::new(),
-        inputs: inputs(settings),
-        manifest: None,
-    }
-}
-
-/// A name that sorts by time and that two runs started in the same second do not share: `20261124-014210-1f3a`.
-fn run_name(now: Duration) -> String {
-    let salt = (now.subsec_nanos() ^ std::process::id().rotate_left(8)) & 0xffff;
-    match time::OffsetDateTime::from_unix_timestamp(now.as_secs() as i64) {
-        Ok(t) => format!(
-            "{:04}{:02}{:02}-{:02}{:02}{:02}-{salt:04x}",
-            t.year(),
-            u8::from(t.month()),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second()
-        ),
-        Err(_) => format!("{}-{salt:04x}", now.as_secs()),
-    }
 }
 
 fn duration(nanoseconds: u64) -> Duration {

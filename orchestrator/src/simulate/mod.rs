@@ -26,7 +26,7 @@ use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::results;
-use crate::run;
+use crate::run_meta::meta_of_run;
 
 /// What a simulation needs beyond its scenario.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ pub fn simulate(input: &SimulationInput, options: SimulateOptions<'_>) -> Result
 /// What is known of the run before it begins.
 fn meta(input: &SimulationInput, options: &SimulateOptions<'_>) -> Meta {
     let settings = options.settings;
-    let mut meta = run::meta(settings, options.scenario.clone(), &input.resolved, &input.data_sets);
+    let mut meta = meta_of_run(settings, options.scenario.clone(), &input.resolved, &input.data_sets);
     meta.versions.extend(input.pair().into_iter().flat_map(Pair::versions));
     meta.inputs.digests.extend(input.pair().into_iter().flat_map(|pair| pair.digests.iter().cloned()));
     meta.kind = RunKind::Simulated {

@@ -290,11 +290,8 @@ impl<'a> Phases<'a> {
     /// Ends the run in the ledger.
     pub(super) fn close(self, outcome: Result<(), Error>, wall_seconds: f64) -> Result<Ended, Error> {
         let mut folder = None;
-        let mut problems = Vec::new();
-        if (self.faults as usize) < self.options.settings.faults.len() {
-            let (faults, planned) = (self.faults, self.options.settings.faults.len());
-            problems.push(format!("{faults} of {planned} faults were injected: the run was over before the others"));
-        }
+        let settings = self.options.settings;
+        let mut problems: Vec<String> = run::faults_missed(settings, self.faults).into_iter().collect();
         let non_finite = self.input.pair().and_then(Pair::non_finite);
         let ended_by = self.aborted.as_deref().map(run::early).or(non_finite);
         problems.extend(ended_by.clone());
@@ -305,7 +302,7 @@ impl<'a> Phases<'a> {
                 meta.faults_injected = faults;
                 meta.wall_seconds = Some(wall_seconds);
             })?;
-            if self.options.settings.simulate.keep_every > 1 {
+            if settings.simulate.keep_every > 1 {
                 let summary = self.stream.clone().finish();
                 writer.put_summary(&to_json(&summary)?)?;
             }
