@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use specfleet_analysis::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};
-use specfleet_engine::calibration::Calibration;
+use specfleet_engine::calibration::{Calibration, Distributions, HostOverheads, RiskLine};
+use specfleet_engine::cost::MeasuredCost;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord};
 use specfleet_ledger::{Meta, RunKind, RunReader};
@@ -59,43 +60,9 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     let distributions = fit_distributions(&generations, &meta.methods);
     let line = refit_line(&generations, &meta.methods);
 
-    let mut lines = vec![format!(
-        "batches  {} batches: {:.1} us + {:.2} us/token + {:.2} us/sequence + {:.4} us/cached token; {:.1} % mean error, \
-         r2 {:.3}, {} outliers left out",
-        cost.batches,
-        batch_cost.base * 1e-3,
-        batch_cost.per_token * 1e-3,
-        batch_cost.per_sequence * 1e-3,
-        batch_cost.per_cached_token * 1e-3,
-        cost.relative_error * 100.0,
-        cost.r2,
-        cost.outliers
-    )];
-    let slowdowns: Vec<String> = batch_cost.contention.iter().map(|factor| format!("{factor:.2}")).collect();
-    lines.push(format!("         times {} beside 0, 1, … other verifiers that compute", slowdowns.join(", ")));
-    let methods: Vec<String> = batch_cost.methods.iter().map(|(name, factor)| format!("{name} {factor:.2}")).collect();
-    lines.push(format!("         times by method: {}", methods.join(", ")));
-    match &host {
-        Some(host) => lines.push(format!(
-            "host     {:.0} us late per draft step, {:.0} us per upload beyond link, queue and batch, {:.0} us late per wake of the \
-             pool; {} generations",
-            host.step.seconds() * 1e6,
-            host.upload.seconds() * 1e6,
-            host.wake.seconds() * 1e6,
-            host.generations
-        )),
-        None => lines.push("host     nothing fitted: no generation whose uploads all got verdicts".to_owned()),
-    }
-    match (&line, &distributions) {
-        (Some(line), Some(distributions)) => lines.push(format!(
-            "risk     {:.3} u {:+.3}, correlation {:.2}, rmse {:.3}, {} drafts; distributions of {} drafts",
-            line.a, line.b, line.r, line.rmse, line.n, distributions.drafts
-        )),
-        _ => lines.push(
-            "risk     kept from the run's own calibration: no audited method with uncertainty (u-hlm, ui-hlm, cu-hlm)"
-                .to_owned(),
-        ),
-    }
+    let mut lines = batch_lines(&batch_cost, &cost);
+    lines.push(host_line(host.as_ref()));
+    lines.push(risk_line(line.as_ref(), distributions.as_ref()));
     let mut calibration = Calibration { batch_cost: Some(batch_cost), host, host_methods, distributions, ..base };
     if let Some(line) = line {
         calibration.risk_averse = line.risk_averse();
@@ -104,6 +71,56 @@ pub fn refit(folder: &Path, runs: &Path, say: &dyn Fn(&str)) -> Result<Refit, Er
     }
     lines.extend(calibration.fits_badly().map(|warning| format!("note     {warning}")));
     Ok(Refit { calibration, cost, lines })
+}
+
+/// The fit of what batches take, in words.
+fn batch_lines(fitted: &MeasuredCost, report: &FitReport) -> Vec<String> {
+    let first = format!(
+        "batches  {} batches: {:.1} us + {:.2} us/token + {:.2} us/sequence + {:.4} us/cached token; {:.1} % mean error, \
+         r2 {:.3}, {} outliers left out",
+        report.batches,
+        fitted.base * 1e-3,
+        fitted.per_token * 1e-3,
+        fitted.per_sequence * 1e-3,
+        fitted.per_cached_token * 1e-3,
+        report.relative_error * 100.0,
+        report.r2,
+        report.outliers
+    );
+    let slowdowns: Vec<String> = fitted.contention.iter().map(|factor| format!("{factor:.2}")).collect();
+    let methods: Vec<String> = fitted.methods.iter().map(|(name, factor)| format!("{name} {factor:.2}")).collect();
+    vec![
+        first,
+        format!("         times {} beside 0, 1, … other verifiers that compute", slowdowns.join(", ")),
+        format!("         times by method: {}", methods.join(", ")),
+    ]
+}
+
+/// The fit of what the host adds, in words.
+fn host_line(fitted: Option<&HostOverheads>) -> String {
+    match fitted {
+        Some(host) => format!(
+            "host     {:.0} us late per draft step, {:.0} us per upload beyond link, queue and batch, {:.0} us late per wake of the \
+             pool; {} generations",
+            host.step.seconds() * 1e6,
+            host.upload.seconds() * 1e6,
+            host.wake.seconds() * 1e6,
+            host.generations
+        ),
+        None => "host     nothing fitted: no generation whose uploads all got verdicts".to_owned(),
+    }
+}
+
+/// The fits of the risk line and of the distributions, in words.
+fn risk_line(line: Option<&RiskLine>, distributions: Option<&Distributions>) -> String {
+    match (line, distributions) {
+        (Some(line), Some(distributions)) => format!(
+            "risk     {:.3} u {:+.3}, correlation {:.2}, rmse {:.3}, {} drafts; distributions of {} drafts",
+            line.a, line.b, line.r, line.rmse, line.n, distributions.drafts
+        ),
+        _ => "risk     kept from the run's own calibration: no audited method with uncertainty (u-hlm, ui-hlm, cu-hlm)"
+            .to_owned(),
+    }
 }
 
 /// The calibration of a run that needed none: of the same pair and files, or of no other.
