@@ -3,6 +3,10 @@
 //! Numbers are SI units, or have their unit in the name. What does not apply is absent or an empty list, never zero.
 
 mod build;
+mod caveats;
+mod collect;
+mod energy;
+mod figures;
 mod rules;
 mod spread;
 mod text;

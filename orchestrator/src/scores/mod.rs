@@ -1,9 +1,12 @@
 //! Scores that are added to a run after it has ended: `specfleet score RUN`.
 //!
-//! [`score`] is the whole job: [`texts`] rebuilds what was generated from the stored tokens, [`work`] says which figures
-//! are wanted and which are missing, [`matching`] and [`likelihood`] compute them block by block, and the ledger keeps
-//! each figure beside what computed it. [`load`] reads them back, for tables and reports.
+//! [`score`] is the whole job: [`asked`] checks what is wanted, [`texts`] rebuilds what was generated from the stored
+//! tokens, [`groups`] says which scorers work on the same states, [`work`] finds which figures are missing and has
+//! [`matching`] and [`likelihood`] compute them block by block, and the ledger keeps each figure beside what computed it.
+//! [`load`] reads them back, for tables and reports.
 
+mod asked;
+mod groups;
 mod likelihood;
 mod matching;
 mod table;
@@ -15,9 +18,10 @@ use std::collections::BTreeMap;
 use specfleet_engine::id::GenerationId;
 use specfleet_ledger::{RunReader, Scorer};
 
+pub use asked::{Against, ScoreOptions};
 pub use matching::{Embed, bertscore, document_frequencies};
 pub use table::{Figures, figures, table};
-pub use work::{Against, ScoreOptions, Scored, score};
+pub use work::{Scored, score};
 
 use crate::error::Error;
 
