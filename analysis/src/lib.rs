@@ -32,7 +32,7 @@ pub use bootstrap::{BootstrapError, PairedDifference, paired_bootstrap};
 pub use distribution::{Metric, Samples};
 pub use effect::{PairedTest, holm, paired_difference, paired_test};
 pub use figures::{
-    ANSWER_BIN, Judged, LogBin, LogBins, MethodFigures, RiskBins, RiskCell, RiskFit, Stretch, Stretches,
+    ANSWER_BIN, Judged, LogBin, LogBins, MethodFigures, RiskBins, RiskCell, RiskFit, Stretches, TimelineStretch,
 };
 pub use fit::{FitReport, GenerationRows, fit_batch_cost, fit_distributions, fit_host, refit_line};
 pub use frontier::{

@@ -34,7 +34,7 @@ const FORM: &str =
 
 /// Which figure of a metric's distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statistic {
+pub enum CheckStatistic {
     /// The mean; also what a metric without a distribution has.
     Mean,
     /// The smallest value.
@@ -66,7 +66,7 @@ pub struct Check {
     /// The metric, by its name in the summary. Whether there is one of that name is not known here.
     pub metric: String,
     /// Which figure of it.
-    pub statistic: Statistic,
+    pub statistic: CheckStatistic,
     /// Whether it must lie below the limit, or above.
     pub below: bool,
     /// Whether the limit itself will do.
@@ -147,19 +147,19 @@ impl FromStr for Check {
 }
 
 /// A metric's full name, and what is asked of it.
-fn parse_metric(text: &str) -> Result<(String, Statistic), CheckError> {
+fn parse_metric(text: &str) -> Result<(String, CheckStatistic), CheckError> {
     let (name, statistic) = match text.rsplit_once('_') {
-        Some((name, "mean")) => (name, Statistic::Mean),
-        Some((name, "min")) => (name, Statistic::Min),
-        Some((name, "max")) => (name, Statistic::Max),
+        Some((name, "mean")) => (name, CheckStatistic::Mean),
+        Some((name, "min")) => (name, CheckStatistic::Min),
+        Some((name, "max")) => (name, CheckStatistic::Max),
         Some((name, last)) => match percentile(last) {
             Some(wanted) => match PERCENTILES.iter().find(|&&known| f64::from(known) == wanted) {
-                Some(&known) => (name, Statistic::Percentile(known)),
+                Some(&known) => (name, CheckStatistic::Percentile(known)),
                 None => return Err(no_percentile(text, name, wanted)),
             },
-            None => (text, Statistic::Mean),
+            None => (text, CheckStatistic::Mean),
         },
-        None => (text, Statistic::Mean),
+        None => (text, CheckStatistic::Mean),
     };
     let full = METRIC_ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, full)| full);
     let may_be = full.starts_with(|c: char| c.is_ascii_lowercase())
@@ -213,11 +213,11 @@ impl fmt::Display for Check {
         f.write_str(&self.metric)?;
         match self.statistic {
             // Only where the name alone would be read otherwise.
-            Statistic::Mean if parse_metric(&self.metric) == Ok((self.metric.clone(), Statistic::Mean)) => {}
-            Statistic::Mean => f.write_str("_mean")?,
-            Statistic::Min => f.write_str("_min")?,
-            Statistic::Max => f.write_str("_max")?,
-            Statistic::Percentile(percentile) => write!(f, "_p{percentile}")?,
+            CheckStatistic::Mean if parse_metric(&self.metric) == Ok((self.metric.clone(), CheckStatistic::Mean)) => {}
+            CheckStatistic::Mean => f.write_str("_mean")?,
+            CheckStatistic::Min => f.write_str("_min")?,
+            CheckStatistic::Max => f.write_str("_max")?,
+            CheckStatistic::Percentile(percentile) => write!(f, "_p{percentile}")?,
         }
         let sign = if self.below { '<' } else { '>' };
         let equal = if self.or_equal { "=" } else { "" };
@@ -319,7 +319,7 @@ mod tests {
         fn a_check_reads_as_it_prints(
             metric in "[a-z][a-z0-9_]{0,9}(_p95|_max|_mean)?",
             statistic in proptest::sample::select(vec![
-                Statistic::Mean, Statistic::Min, Statistic::Max, Statistic::Percentile(50), Statistic::Percentile(99),
+                CheckStatistic::Mean, CheckStatistic::Min, CheckStatistic::Max, CheckStatistic::Percentile(50), CheckStatistic::Percentile(99),
             ]),
             below: bool,
             or_equal: bool,

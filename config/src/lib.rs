@@ -26,18 +26,18 @@ mod vary;
 mod workload;
 
 pub use address::{AddressError, HostPort};
-pub use check::{Check, CheckError, METRIC_ALIASES, Quantity, Statistic};
+pub use check::{Check, CheckError, CheckStatistic, METRIC_ALIASES, Quantity};
 pub use error::{ConfigError, short};
 pub use fault::{Fault, FaultError};
 pub use mode::Mode;
-pub use precision::Precision;
-pub use presets::Preset;
+pub use precision::PrecisionChoice;
+pub use presets::ShippedFile;
 pub use profile::{DeclaredModel, VerifierSpeed};
 pub use read::{InputFile, nearest_of};
 pub use scenario::Scenario;
 pub use settings::{
     Assignment, CalibrationFile, CalibrationOptions, CostChoice, DeviceOptions, Fidelity, FleetPart, MethodChoice,
-    ModelChoice, ModelOptions, PoolOptions, RecordedLengths, RunOptions, RunPlace, Settings, SimulateOptions, Task,
+    ModelChoice, ModelOptions, PoolSection, RecordedLengths, RunPlace, RunSection, Settings, SimulateSection, Task,
     Threshold, TlsFiles, WorkloadPart,
 };
 pub use vary::{Vary, VaryError};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a model's matrices are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Precision {
+pub enum PrecisionChoice {
     /// 32-bit floats.
     #[serde(rename = "f32")]
     F32,
@@ -16,22 +16,22 @@ pub enum Precision {
     Q4K,
 }
 
-impl Precision {
+impl PrecisionChoice {
     /// Name and value of each.
-    pub(crate) const NAMES: [(&'static str, Precision); 3] =
-        [("f32", Precision::F32), ("q8_0", Precision::Q8_0), ("q4_k", Precision::Q4K)];
+    pub(crate) const NAMES: [(&'static str, PrecisionChoice); 3] =
+        [("f32", PrecisionChoice::F32), ("q8_0", PrecisionChoice::Q8_0), ("q4_k", PrecisionChoice::Q4K)];
 
     /// The name, as in scenarios and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
-            Precision::F32 => "f32",
-            Precision::Q8_0 => "q8_0",
-            Precision::Q4K => "q4_k",
+            PrecisionChoice::F32 => "f32",
+            PrecisionChoice::Q8_0 => "q8_0",
+            PrecisionChoice::Q4K => "q4_k",
         }
     }
 }
 
-impl std::fmt::Display for Precision {
+impl std::fmt::Display for PrecisionChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }

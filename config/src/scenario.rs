@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::Value;
 
-use crate::presets::Preset;
+use crate::presets::ShippedFile;
 use crate::read::{Document, path_to_text};
 use crate::{ConfigError, Settings};
 
@@ -17,7 +17,7 @@ pub struct Scenario {
 impl Scenario {
     /// The scenario that runs when none is named.
     pub fn default_text() -> &'static str {
-        Preset::SCENARIOS[0].text
+        ShippedFile::SCENARIOS[0].text
     }
 
     /// The scenario that runs when none is named, parsed.
@@ -27,15 +27,16 @@ impl Scenario {
 
     /// Reads a file; a name that ships (`default`, `paper`, `reference`) needs none. A file of that name goes first.
     pub fn load(path: &Path) -> Result<Scenario, ConfigError> {
-        let shipped =
-            path.to_str().and_then(|name| Preset::find(Preset::SCENARIOS, name.strip_suffix(".toml").unwrap_or(name)));
+        let shipped = path
+            .to_str()
+            .and_then(|name| ShippedFile::find(ShippedFile::SCENARIOS, name.strip_suffix(".toml").unwrap_or(name)));
         match shipped {
             Some(preset) if !path.is_file() => {
                 Scenario::parse(&format!("scenarios/{}.toml", preset.name), preset.text, None)
             }
             None if !path.exists() => Err(ConfigError::UnknownScenario {
                 name: path.display().to_string(),
-                valid: Preset::names(Preset::SCENARIOS),
+                valid: ShippedFile::names(ShippedFile::SCENARIOS),
             }),
             _ => Ok(Scenario { document: Document::open(path)? }),
         }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::ConfigError;
-use crate::presets::Preset;
+use crate::presets::ShippedFile;
 use crate::read::{read_text_as_it_is, without_mark};
 
 /// One task: what the models read, and what the text is judged against.
@@ -37,7 +37,7 @@ pub struct Workload {
 
 /// A line of a data set; keys beside these are ignored, as data sets often carry more.
 #[derive(Deserialize)]
-struct Line {
+struct WorkloadLine {
     question: Option<String>,
     answer: Option<Reference>,
     prompt: Option<String>,
@@ -71,7 +71,7 @@ const EMPTY: &str = "question, answer, prompt and reference must not be empty";
 impl Workload {
     /// A data set that ships.
     pub fn preset(name: &str) -> Option<Result<Workload, ConfigError>> {
-        Preset::find(Preset::WORKLOADS, name)
+        ShippedFile::find(ShippedFile::WORKLOADS, name)
             .map(|preset| Workload::parse(&format!("workloads/{name}.jsonl"), name, preset.text))
     }
 
@@ -112,7 +112,7 @@ fn parse_line(data_set: &str, index: usize, line: &str) -> Result<Prompt, String
     if line.len() > LONGEST_LINE {
         return Err(format!("the line has {} bytes, at most {LONGEST_LINE} are taken", line.len()));
     }
-    let line: Line = serde_json::from_str(line).map_err(|error| json_problem(&error))?;
+    let line: WorkloadLine = serde_json::from_str(line).map_err(|error| json_problem(&error))?;
     let prompt = |text: String, question: String, reference: Option<String>| {
         if question.trim().is_empty() {
             return Err(EMPTY.to_owned());

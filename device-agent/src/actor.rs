@@ -16,13 +16,13 @@ use specfleet_timer::{HostClock, Timer};
 use tokio::sync::{mpsc, oneshot};
 
 use self::outbox::Report;
-use crate::connection::Outgoing;
+use crate::connection::FrameSender;
 use crate::connector::Connector;
 use crate::drafter::{Drafter, Sequence};
 use crate::drafting::Draft;
 use crate::error::{AgentError, DraftError, LinkError};
 use crate::message::DeviceEvent;
-use crate::options::{AgentOptions, Call, Journal};
+use crate::options::{AgentOptions, DeviceCall, DeviceJournal};
 use crate::rounds::RoundSpan;
 use crate::store::Store;
 
@@ -79,13 +79,13 @@ pub struct Device {
     outbox: VecDeque<Report>,
     /// A report waits for room in `events`; those behind it must not overtake it.
     full: bool,
-    journal: Option<Journal>,
+    journal: Option<DeviceJournal>,
 }
 
 /// A connection in use.
 struct Link {
     number: u32,
-    outgoing: Outgoing,
+    outgoing: FrameSender,
     listening: SpawnHandle,
 }
 
@@ -174,7 +174,7 @@ impl Device {
                 None => self.machine.handle(at, input, &mut outputs),
                 Some(journal) => {
                     self.machine.handle(at, input.clone(), &mut outputs);
-                    journal(self.device, at, Call::Handle { input: &input, outputs: &outputs });
+                    journal(self.device, at, DeviceCall::Handle { input: &input, outputs: &outputs });
                 }
             }
             for output in outputs.drain(..) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use specfleet_engine::wire::{
-    ClientFrame, FrameDecoder, Goodbye, Hello, Limits, ServerFrame, VerifierIdentity, encode, welcome_fits,
+    ClientFrame, FrameDecoder, FrameLimits, Goodbye, Hello, ServerFrame, VerifierIdentity, encode, welcome_fits,
 };
 use tokio::sync::mpsc;
 
@@ -24,17 +24,17 @@ const TLS_ALERTS: std::ops::Range<u64> = 0x100..0x200;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A connection that the pool has welcomed.
-pub(crate) struct Connection {
+pub(crate) struct PoolConnection {
     pub(crate) verifier: VerifierIdentity,
-    pub(crate) outgoing: Outgoing,
+    pub(crate) outgoing: FrameSender,
     pub(crate) incoming: Incoming,
 }
 
 /// The sending half. Dropping it ends the connection gracefully: what is queued still goes out.
-pub(crate) struct Outgoing {
+pub(crate) struct FrameSender {
     connection: quinn::Connection,
     frames: mpsc::Sender<Vec<u8>>,
-    limits: Limits,
+    limits: FrameLimits,
 }
 
 /// The receiving half. Nothing is read ahead of being asked for, so the stream's window is its bound.
@@ -43,17 +43,17 @@ pub(crate) struct Incoming {
     decoder: FrameDecoder<ServerFrame>,
 }
 
-impl Connection {
+impl PoolConnection {
     /// Opens the stream and exchanges greetings.
     pub(crate) async fn greet(
         connection: quinn::Connection,
         hello: Hello,
-        limits: Limits,
-    ) -> Result<Connection, LinkError> {
+        limits: FrameLimits,
+    ) -> Result<PoolConnection, LinkError> {
         let (send, recv) = connection.open_bi().await?;
         let (frames, queue) = mpsc::channel(UNWRITTEN);
         tokio::spawn(write(connection.clone(), send, queue));
-        let outgoing = Outgoing { connection, frames, limits };
+        let outgoing = FrameSender { connection, frames, limits };
         let mut incoming = Incoming { stream: recv, decoder: FrameDecoder::new(limits) };
         outgoing.send(&ClientFrame::Hello(hello))?;
         let welcome = match incoming.next().await? {
@@ -62,11 +62,11 @@ impl Connection {
             _ => return Err(LinkError::Protocol("its first frame is no welcome")),
         };
         welcome_fits(&welcome).map_err(LinkError::Goodbye)?;
-        Ok(Connection { verifier: welcome.verifier, outgoing, incoming })
+        Ok(PoolConnection { verifier: welcome.verifier, outgoing, incoming })
     }
 }
 
-impl Outgoing {
+impl FrameSender {
     /// Queues a frame and returns its bytes on the wire.
     pub(crate) fn send(&self, frame: &ClientFrame) -> Result<u32, LinkError> {
         let mut bytes = Vec::new();

@@ -10,11 +10,11 @@ use quinn::{
     AsyncUdpSocket, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
 };
 use specfleet_engine::id::DeviceId;
-use specfleet_engine::wire::{Hello, Limits};
+use specfleet_engine::wire::{FrameLimits, Hello};
 
-use crate::connection::Connection;
+use crate::connection::PoolConnection;
 use crate::error::{ConnectorError, LinkError};
-use crate::tls::{self, Identity, Trust};
+use crate::tls::{self, ServerIdentity, Trust};
 
 /// Bytes of the pool's frames that may be under way unread; longer frames arrive in pieces.
 const RECEIVE_WINDOW: u32 = 64 * 1024;
@@ -31,7 +31,7 @@ pub struct ConnectorOptions {
     /// Which certificate it may have.
     pub trust: Trust,
     /// The device's own certificate, if the pool asks for one.
-    pub identity: Option<Identity>,
+    pub identity: Option<ServerIdentity>,
     /// Local endpoints to divide the connections among: each is driven by one task and one socket, so a fleet wants one
     /// for about every hundred devices.
     pub endpoints: usize,
@@ -39,21 +39,21 @@ pub struct ConnectorOptions {
     /// often.
     pub idle_timeout: Duration,
     /// Bounds on frames, from the model pair.
-    pub limits: Limits,
+    pub limits: FrameLimits,
 }
 
 /// The client endpoints of a process; cloning shares them.
 #[derive(Clone, Debug)]
-pub struct Connector(Arc<Inner>);
+pub struct Connector(Arc<ConnectorInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ConnectorInner {
     endpoints: Vec<Endpoint>,
     config: ClientConfig,
     server: SocketAddr,
     server_name: String,
     idle_timeout: Duration,
-    limits: Limits,
+    limits: FrameLimits,
 }
 
 impl Connector {
@@ -86,7 +86,7 @@ impl Connector {
             .map_err(|e| ConnectorError::Tls(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport(idle_timeout)?));
-        Ok(Connector(Arc::new(Inner { endpoints, config, server, server_name, idle_timeout, limits })))
+        Ok(Connector(Arc::new(ConnectorInner { endpoints, config, server, server_name, idle_timeout, limits })))
     }
 
     /// Waits until the pool has been told of every closed connection (or does not answer).
@@ -97,13 +97,13 @@ impl Connector {
     }
 
     /// One connection for this device, greeted by the pool.
-    pub(crate) async fn connect(&self, device: DeviceId, hello: Hello) -> Result<Connection, LinkError> {
-        let Inner { endpoints, config, server, server_name, idle_timeout, limits } = &*self.0;
+    pub(crate) async fn connect(&self, device: DeviceId, hello: Hello) -> Result<PoolConnection, LinkError> {
+        let ConnectorInner { endpoints, config, server, server_name, idle_timeout, limits } = &*self.0;
         let endpoint = &endpoints[device.0 as usize % endpoints.len()];
         let connecting = endpoint
             .connect_with(config.clone(), *server, server_name)
             .map_err(|e| LinkError::Transport(e.to_string()))?;
-        let greeting = async { Connection::greet(connecting.await?, hello, *limits).await };
+        let greeting = async { PoolConnection::greet(connecting.await?, hello, *limits).await };
         // Keep-alives hold up the connection of a pool that never answers the greeting: bound that too.
         tokio::time::timeout((*idle_timeout * 2).min(GREETING), greeting).await.unwrap_or(Err(LinkError::Silent))
     }

@@ -24,7 +24,7 @@ const PASS_TOKENS: usize = 1024;
 /// The drafter of a process; cloning shares it. Its thread ends when the last handle is dropped, or told to.
 #[derive(Clone)]
 pub struct Drafter {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<DrafterCommand>,
     next_sequence: Arc<AtomicU64>,
     vocab: u32,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Sequence(Arc<u64>);
 /// A draft step as the thread gets it.
 type DraftJob = crate::drafting::DraftJob<Sequence>;
 
-enum Command {
+enum DrafterCommand {
     Step(DraftJob, Reply),
     Stop(oneshot::Sender<()>),
     #[cfg(test)]
@@ -54,7 +54,7 @@ impl Drafter {
         // The vocabulary of any model fits: token ids are `u32`.
         let vocab = u32::try_from(model.shape().vocab).unwrap_or(u32::MAX);
         let drafting = Drafting::new(model, kv_bytes, threads);
-        let worker = Worker { drafting, sequences: BTreeMap::new() };
+        let worker = DrafterWorker { drafting, sequences: BTreeMap::new() };
         thread::Builder::new()
             .name("drafter".to_owned())
             .spawn(move || worker.run(queue))
@@ -65,7 +65,7 @@ impl Drafter {
     /// Ends the thread after the pass under way; steps that wait fail with [`DraftError::Stopped`].
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop(done)).await.is_ok() {
+        if self.commands.send(DrafterCommand::Stop(done)).await.is_ok() {
             // An error says that the thread has ended otherwise.
             let _ = stopped.await;
         }
@@ -85,19 +85,19 @@ impl Drafter {
     /// Computes one step; waits for its turn.
     pub(crate) async fn step(&self, job: DraftJob) -> Result<Draft, DraftError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Step(job, reply)).await.map_err(|_| DraftError::Stopped)?;
+        self.commands.send(DrafterCommand::Step(job, reply)).await.map_err(|_| DraftError::Stopped)?;
         // The thread drops replies only when it ends, by a panic too.
         answer.await.unwrap_or(Err(DraftError::Stopped))
     }
 }
 
 /// What the thread owns.
-struct Worker {
+struct DrafterWorker {
     drafting: Drafting,
-    sequences: BTreeMap<u64, Cached>,
+    sequences: BTreeMap<u64, CachedSequence>,
 }
 
-struct Cached {
+struct CachedSequence {
     seq: SeqId,
     owner: Weak<u64>,
 }
@@ -109,24 +109,24 @@ struct Prepared {
     reply: Reply,
 }
 
-impl Worker {
-    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+impl DrafterWorker {
+    fn run(mut self, mut queue: mpsc::Receiver<DrafterCommand>) {
         while let Some(first) = queue.blocking_recv() {
             let mut steps = Vec::new();
             let mut tokens = 0;
             let mut next = Some(first);
             while let Some(command) = next {
                 match command {
-                    Command::Step(job, reply) => {
+                    DrafterCommand::Step(job, reply) => {
                         tokens += job.tokens.len();
                         steps.push((job, reply));
                     }
-                    Command::Stop(done) => {
+                    DrafterCommand::Stop(done) => {
                         let _ = done.send(());
                         return;
                     }
                     #[cfg(test)]
-                    Command::Panic => panic!("asked to"),
+                    DrafterCommand::Panic => panic!("asked to"),
                 }
                 let room = steps.len() < PASS_SEQUENCES && tokens < PASS_TOKENS;
                 next = if room { queue.try_recv().ok() } else { None };
@@ -186,10 +186,11 @@ impl Worker {
 
     /// Rolls the step's sequence back to where it starts.
     fn prepare(&mut self, job: DraftJob, reply: Reply) -> Option<Prepared> {
-        let Worker { drafting, sequences } = self;
+        let DrafterWorker { drafting, sequences } = self;
         let owner = &job.sequence.0;
-        let cached =
-            sequences.entry(**owner).or_insert_with(|| Cached { seq: drafting.open(), owner: Arc::downgrade(owner) });
+        let cached = sequences
+            .entry(**owner)
+            .or_insert_with(|| CachedSequence { seq: drafting.open(), owner: Arc::downgrade(owner) });
         let seq = cached.seq;
         match drafting.roll_back(seq, job.keep) {
             Ok(()) => Some(Prepared { seq, job, reply }),
@@ -259,7 +260,7 @@ mod tests {
     fn a_panic_of_the_thread_is_an_error_and_not_a_hang() {
         let drafter = drafter();
         block_on(async {
-            drafter.commands.send(Command::Panic).await.expect("it runs");
+            drafter.commands.send(DrafterCommand::Panic).await.expect("it runs");
             let sequence = drafter.sequence();
             for _ in 0..2 {
                 assert!(matches!(drafter.step(job(&sequence, 0, &[0])).await, Err(DraftError::Stopped)));

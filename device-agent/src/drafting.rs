@@ -6,7 +6,7 @@ use specfleet_engine::device::payload::Payload;
 use specfleet_engine::device::{DraftSpec, Drafted, Lookback, draft_outcome};
 use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::random::DrawKey;
-use specfleet_model::{KvArena, LogitRows, Model, ModelError, Output, SeqId, SeqStep};
+use specfleet_model::{ForwardOutput, KvArena, LogitRows, Model, ModelError, SeqId, SeqStep};
 
 use crate::error::DraftError;
 
@@ -84,7 +84,7 @@ impl Drafting {
     }
 
     /// Everything that is read off one step's logits and attention.
-    fn draft<H>(&self, job: &DraftJob<H>, output: &Output, index: usize) -> Draft {
+    fn draft<H>(&self, job: &DraftJob<H>, output: &ForwardOutput, index: usize) -> Draft {
         let shape = self.model.shape();
         // The rows belong to the query at the last token fed, which is the position before the draft's.
         let position = job.keep + job.tokens.len();

@@ -39,15 +39,15 @@ pub struct AgentOptions {
     /// How many generations it is given one after another, the first as soon as it is ready; 0 where that is not known.
     pub in_a_row: u32,
     /// Sees every call of the machine, for replaying a live run; `None` outside tests.
-    pub journal: Option<Journal>,
+    pub journal: Option<DeviceJournal>,
 }
 
 /// Is shown every call of a device's machine, on the device's own thread.
-pub type Journal = Arc<dyn Fn(DeviceId, Time, Call<'_>) + Send + Sync>;
+pub type DeviceJournal = Arc<dyn Fn(DeviceId, Time, DeviceCall<'_>) + Send + Sync>;
 
 /// A call of the machine and what it led to.
 #[derive(Clone, Copy, Debug)]
-pub enum Call<'a> {
+pub enum DeviceCall<'a> {
     /// [`DeviceMachine::handle`].
     Handle {
         /// What happened.

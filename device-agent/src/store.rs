@@ -12,7 +12,7 @@ use specfleet_engine::pool::JobKind;
 
 use specfleet_engine::random::DrawKey;
 use specfleet_engine::time::Span;
-use specfleet_engine::wire::{ClockReading, Job, Upload};
+use specfleet_engine::wire::{ClockReading, Upload, UploadJob};
 
 use crate::drafting::{Draft, DraftJob};
 
@@ -127,9 +127,9 @@ impl<H: Clone> Store<H> {
                 let payloads =
                     positions.clone().map(|at| Some(self.law(at)?.payload.clone())).collect::<Option<Vec<_>>>()?;
                 let drafts = self.tokens.get(positions.start as usize..positions.end as usize)?.to_vec();
-                Job::Judge { drafts, payloads, bonus }
+                UploadJob::Judge { drafts, payloads, bonus }
             }
-            JobKind::Write { left } => Job::Write { limit: left },
+            JobKind::Write { left } => UploadJob::Write { limit: left },
         };
         Some(Upload {
             session: plan.session,

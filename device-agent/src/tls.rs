@@ -33,18 +33,18 @@ impl Trust {
 
 /// The client certificate of a device, for pools that ask for one.
 #[derive(Debug)]
-pub struct Identity {
+pub struct ServerIdentity {
     /// The certificate, and those between it and its authority.
     pub chain: Vec<CertificateDer<'static>>,
     /// Its private key.
     pub key: PrivateKeyDer<'static>,
 }
 
-impl Identity {
+impl ServerIdentity {
     /// Reads both from PEM files.
-    pub fn from_pem(chain: &Path, key: &Path) -> Result<Identity, ConnectorError> {
+    pub fn from_pem(chain: &Path, key: &Path) -> Result<ServerIdentity, ConnectorError> {
         let own = PrivateKeyDer::from_pem_slice(&read_pem(key)?).map_err(|e| pem(key, e.to_string()))?;
-        Ok(Identity { chain: certificates(chain)?, key: own })
+        Ok(ServerIdentity { chain: certificates(chain)?, key: own })
     }
 }
 
@@ -64,7 +64,7 @@ fn pem(path: &Path, reason: String) -> ConnectorError {
 }
 
 /// TLS 1.3 with this protocol's ALPN.
-pub(crate) fn client_config(trust: Trust, identity: Option<Identity>) -> Result<ClientConfig, ConnectorError> {
+pub(crate) fn client_config(trust: Trust, identity: Option<ServerIdentity>) -> Result<ClientConfig, ConnectorError> {
     let refuse = |e: rustls::Error| ConnectorError::Tls(e.to_string());
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -86,7 +86,7 @@ pub(crate) fn client_config(trust: Trust, identity: Option<Identity>) -> Result<
         }
     };
     let mut config = match identity {
-        Some(Identity { chain, key }) => builder.with_client_auth_cert(chain, key).map_err(refuse)?,
+        Some(ServerIdentity { chain, key }) => builder.with_client_auth_cert(chain, key).map_err(refuse)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];

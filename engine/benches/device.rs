@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost};
-use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
+use specfleet_engine::device::link::{Fading, LinkProfile, LinkRate};
 use specfleet_engine::device::{
     DeviceMachine, DeviceSettings, Input, NextToken, OnRefused, OnUnreachable, Output, Retry, Signals, Start,
     StepResult, Verdict,
@@ -54,7 +54,7 @@ fn settings() -> Arc<DeviceSettings> {
             name: "fair".into(),
             source: "bench".into(),
             emulated: true,
-            rate: Rate::Fading {
+            rate: LinkRate::Fading {
                 uplink_hz: 2e6,
                 downlink_hz: 4e6,
                 snr_db: 10.0,

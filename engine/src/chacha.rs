@@ -4,10 +4,10 @@
 //! a number or two for it, so that three of the four would be thrown away.
 
 /// A quarter of the state: four lanes that go through the same operations.
-type Row = [u32; 4];
+type StateRow = [u32; 4];
 
 /// "expand 32-byte k".
-const CONSTANTS: Row = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+const CONSTANTS: StateRow = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// Two rounds each.
 const DOUBLE_ROUNDS: u32 = 4;
@@ -18,7 +18,7 @@ const NUMBERS: usize = 8;
 /// The stream of one key, from its beginning.
 #[derive(Clone, Debug)]
 pub(crate) struct ChaCha8 {
-    key: [Row; 2],
+    key: [StateRow; 2],
     /// The next block.
     counter: u64,
     block: [u64; NUMBERS],
@@ -50,7 +50,7 @@ impl ChaCha8 {
     }
 }
 
-fn block(key: [Row; 2], counter: u64) -> [u64; NUMBERS] {
+fn block(key: [StateRow; 2], counter: u64) -> [u64; NUMBERS] {
     let start = [CONSTANTS, key[0], key[1], [counter as u32, (counter >> 32) as u32, 0, 0]];
     let rows = rounds(start);
     let mut numbers = [0; NUMBERS];
@@ -62,7 +62,7 @@ fn block(key: [Row; 2], counter: u64) -> [u64; NUMBERS] {
 }
 
 /// Row by row, so that a compiler makes one vector of each.
-fn rounds(start: [Row; 4]) -> [Row; 4] {
+fn rounds(start: [StateRow; 4]) -> [StateRow; 4] {
     let [mut a, mut b, mut c, mut d] = start;
     for _ in 0..DOUBLE_ROUNDS {
         // The columns, then the diagonals: turned into columns and back.
@@ -75,7 +75,12 @@ fn rounds(start: [Row; 4]) -> [Row; 4] {
 }
 
 #[inline(always)]
-fn round(mut a: Row, mut b: Row, mut c: Row, mut d: Row) -> (Row, Row, Row, Row) {
+fn round(
+    mut a: StateRow,
+    mut b: StateRow,
+    mut c: StateRow,
+    mut d: StateRow,
+) -> (StateRow, StateRow, StateRow, StateRow) {
     a = sum(a, b);
     d = mixed::<16>(d, a);
     c = sum(c, d);
@@ -88,17 +93,17 @@ fn round(mut a: Row, mut b: Row, mut c: Row, mut d: Row) -> (Row, Row, Row, Row)
 }
 
 #[inline(always)]
-fn sum(x: Row, y: Row) -> Row {
+fn sum(x: StateRow, y: StateRow) -> StateRow {
     std::array::from_fn(|lane| x[lane].wrapping_add(y[lane]))
 }
 
 #[inline(always)]
-fn mixed<const LEFT: u32>(x: Row, y: Row) -> Row {
+fn mixed<const LEFT: u32>(x: StateRow, y: StateRow) -> StateRow {
     std::array::from_fn(|lane| (x[lane] ^ y[lane]).rotate_left(LEFT))
 }
 
 #[inline(always)]
-fn turned<const BY: usize>(x: Row) -> Row {
+fn turned<const BY: usize>(x: StateRow) -> StateRow {
     std::array::from_fn(|lane| x[(lane + BY) % 4])
 }
 

@@ -12,7 +12,7 @@ pub struct KvBook {
     capacity: u64,
     arenas: Vec<Arena>,
     /// By sequence.
-    entries: Vec<Entry>,
+    entries: Vec<KvEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ struct Arena {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct KvEntry {
     /// 0: in no arena.
     tokens: u32,
     /// Used just before and just after this one.
@@ -58,7 +58,7 @@ impl KvBook {
     /// Forgets `sequence` and says how many tokens it held.
     pub fn remove(&mut self, sequence: u32) -> u32 {
         let Some(arena) = self.arena(sequence) else { return 0 };
-        let Entry { tokens, before, after, .. } = self.entries[sequence as usize];
+        let KvEntry { tokens, before, after, .. } = self.entries[sequence as usize];
         self.entries[sequence as usize].tokens = 0;
         let arena = &mut self.arenas[usize::from(arena)];
         arena.used -= u64::from(tokens);
@@ -114,7 +114,7 @@ impl KvBook {
         }
         let index = sequence as usize;
         if index >= self.entries.len() {
-            self.entries.resize(index + 1, Entry { tokens: 0, before: NONE, after: NONE, arena });
+            self.entries.resize(index + 1, KvEntry { tokens: 0, before: NONE, after: NONE, arena });
         }
         let list = &mut self.arenas[usize::from(arena)];
         list.used += u64::from(tokens);
@@ -123,7 +123,7 @@ impl KvBook {
             NONE => list.first = sequence,
             before => self.entries[before as usize].after = sequence,
         }
-        self.entries[index] = Entry { tokens, before, after: NONE, arena };
+        self.entries[index] = KvEntry { tokens, before, after: NONE, arena };
     }
 }
 

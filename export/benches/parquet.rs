@@ -9,7 +9,7 @@ use specfleet_engine::device::gate::GateReason;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{RoundRecord, RunClock, Source, UploadCost, VerifyCost};
 use specfleet_engine::time::{Span, Time};
-use specfleet_export::{Format, Options, Table, export};
+use specfleet_export::{ExportFormat, ExportTable, Options, export};
 use specfleet_ledger::{Machine, Meta, RunKind, RunReader, RunState, RunWriter, SCHEMA};
 
 const GENERATIONS: u32 = 4_000;
@@ -107,9 +107,14 @@ fn benches(criterion: &mut Criterion) {
     let out = place.path().join("out");
     let mut group = criterion.benchmark_group("export");
     group.throughput(Throughput::Elements(u64::from(GENERATIONS) * u64::from(ROUNDS))).sample_size(10);
-    for format in [Format::Parquet, Format::Csv, Format::Jsonl] {
-        let options =
-            Options { format, tables: &[Table::Rounds], out: &out, force: true, interrupted: &AtomicBool::new(false) };
+    for format in [ExportFormat::Parquet, ExportFormat::Csv, ExportFormat::Jsonl] {
+        let options = Options {
+            format,
+            tables: &[ExportTable::Rounds],
+            out: &out,
+            force: true,
+            interrupted: &AtomicBool::new(false),
+        };
         group.bench_function(format.name(), |bencher| {
             bencher.iter_batched(
                 || (),

@@ -15,10 +15,10 @@ use crate::error::ExportError;
 use crate::folder::{RUN_FILE, Staging, TRACE_FILE, table_file};
 use crate::identity::{self, DIGESTS, Digests};
 use crate::parquet_writer::ParquetFile;
-use crate::rows::{self, Names, Row, VerifierRow};
-use crate::schema::{Column, Format, SCHEMA, Table};
+use crate::rows::{self, ExportRow, Names, VerifierRow};
+use crate::schema::{ExportColumn, ExportFormat, ExportTable, SCHEMA};
 use crate::stop::Stop;
-use crate::values::{Batch, NO_WORD};
+use crate::values::{NO_WORD, ValueBatch};
 use crate::visit::Append;
 use crate::{text, trace};
 
@@ -32,9 +32,9 @@ const BATCH_VALUES: usize = 2 << 20;
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
     /// As what.
-    pub format: Format,
+    pub format: ExportFormat,
     /// Which tables; a trace has none.
-    pub tables: &'a [Table],
+    pub tables: &'a [ExportTable],
     /// The folder. It is made if it is not there.
     pub out: &'a Path,
     /// Whether an export in it may be replaced.
@@ -61,39 +61,39 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     let stop = Stop(options.interrupted);
     let mut staging = Staging::new(options.out, options.force)?;
-    let mut damage = Damage { told: BTreeSet::new(), tell };
+    let mut damage = ExportDamage { told: BTreeSet::new(), tell };
     let mut rows = Vec::new();
-    if options.format == Format::Trace {
+    if options.format == ExportFormat::Trace {
         let (path, file) = staging.create(TRACE_FILE.to_owned())?;
         let events = trace::write(reader, file, &path, stop, &mut |error| damage.tell(&error))?;
         rows.push((TRACE_FILE.to_owned(), events));
     }
     let names = Names::of(reader.meta());
-    let tables = if options.format == Format::Trace { &[][..] } else { options.tables };
+    let tables = if options.format == ExportFormat::Trace { &[][..] } else { options.tables };
     for table in tables {
         let name = table_file(*table, options.format);
         let path = staging.file(name.clone());
         let (columns, batch) = match table {
-            Table::Rounds => rows::learn::<rows::RoundRow>(&names),
-            Table::Generations => rows::learn::<specfleet_engine::record::GenerationRecord>(&names),
-            Table::Batches => rows::learn::<specfleet_engine::record::BatchRecord>(&names),
-            Table::Energy => rows::learn::<specfleet_ledger::EnergyRow>(&names),
-            Table::Audits => rows::learn::<specfleet_engine::record::AuditRecord>(&names),
-            Table::Verifiers => rows::learn::<VerifierRow>(&names),
-            Table::Scores => rows::learn::<specfleet_ledger::ScoreRow>(&names),
+            ExportTable::Rounds => rows::learn::<rows::ExportedRound>(&names),
+            ExportTable::Generations => rows::learn::<specfleet_engine::record::GenerationRecord>(&names),
+            ExportTable::Batches => rows::learn::<specfleet_engine::record::BatchRecord>(&names),
+            ExportTable::Energy => rows::learn::<specfleet_ledger::EnergyRow>(&names),
+            ExportTable::Audits => rows::learn::<specfleet_engine::record::AuditRecord>(&names),
+            ExportTable::Verifiers => rows::learn::<VerifierRow>(&names),
+            ExportTable::Scores => rows::learn::<specfleet_ledger::ScoreRow>(&names),
         };
         let sink = Sink::create(options.format, &path, columns)?;
         let written = stream(sink, batch, stop, |feed| match table {
-            Table::Rounds => feed_rounds(reader, &names, feed, &mut damage),
-            Table::Generations => feed_rows(reader.generations(), &names, feed, &mut damage),
-            Table::Batches => feed_rows(reader.batches(), &names, feed, &mut damage),
-            Table::Energy => feed_rows(reader.energy(), &names, feed, &mut damage),
-            Table::Audits => feed_rows(reader.audits(), &names, feed, &mut damage),
-            Table::Verifiers => {
+            ExportTable::Rounds => feed_rounds(reader, &names, feed, &mut damage),
+            ExportTable::Generations => feed_rows(reader.generations(), &names, feed, &mut damage),
+            ExportTable::Batches => feed_rows(reader.batches(), &names, feed, &mut damage),
+            ExportTable::Energy => feed_rows(reader.energy(), &names, feed, &mut damage),
+            ExportTable::Audits => feed_rows(reader.audits(), &names, feed, &mut damage),
+            ExportTable::Verifiers => {
                 let rows = verifiers(reader, &mut damage);
                 feed_rows(rows.into_iter().map(Ok), &names, feed, &mut damage);
             }
-            Table::Scores => feed_rows(reader.scores(), &names, feed, &mut damage),
+            ExportTable::Scores => feed_rows(reader.scores(), &names, feed, &mut damage),
         })?;
         rows.push((name, written));
     }
@@ -134,12 +134,12 @@ fn describe(
 }
 
 /// Tells of each damaged chunk once: several tables may come across it.
-struct Damage<'a> {
+struct ExportDamage<'a> {
     told: BTreeSet<String>,
     tell: &'a mut dyn FnMut(&LedgerError),
 }
 
-impl Damage<'_> {
+impl ExportDamage<'_> {
     fn tell(&mut self, error: &LedgerError) {
         if self.told.insert(error.to_string()) {
             (self.tell)(error);
@@ -147,7 +147,7 @@ impl Damage<'_> {
     }
 }
 
-fn feed_rounds(reader: &RunReader, names: &Names, feed: &mut Feed<'_>, damage: &mut Damage<'_>) {
+fn feed_rounds(reader: &RunReader, names: &Names, feed: &mut Feed<'_>, damage: &mut ExportDamage<'_>) {
     let mut data_sets: Vec<(GenerationId, u16)> = Vec::with_capacity(reader.closed_generations());
     for generation in reader.generations() {
         if feed.stop.is_asked() {
@@ -174,11 +174,11 @@ fn feed_rounds(reader: &RunReader, names: &Names, feed: &mut Feed<'_>, damage: &
     }
 }
 
-fn feed_rows<R: Row>(
+fn feed_rows<R: ExportRow>(
     rows: impl Iterator<Item = Result<R, LedgerError>>,
     names: &Names,
     feed: &mut Feed<'_>,
-    damage: &mut Damage<'_>,
+    damage: &mut ExportDamage<'_>,
 ) {
     for row in rows {
         match row {
@@ -193,7 +193,7 @@ fn feed_rows<R: Row>(
 }
 
 /// The verifiers' rows with how their idle energy is known, which their energy rows say in the same order.
-fn verifiers(reader: &RunReader, damage: &mut Damage<'_>) -> Vec<VerifierRow> {
+fn verifiers(reader: &RunReader, damage: &mut ExportDamage<'_>) -> Vec<VerifierRow> {
     let mut known: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
     for row in reader.energy() {
         match row {
@@ -223,24 +223,24 @@ fn verifiers(reader: &RunReader, damage: &mut Damage<'_>) -> Vec<VerifierRow> {
 /// Where the rows of a table go.
 enum Sink {
     Parquet(Box<ParquetFile>),
-    Text { path: PathBuf, file: BufWriter<std::fs::File>, columns: Vec<Column>, csv: bool, line: String },
+    Text { path: PathBuf, file: BufWriter<std::fs::File>, columns: Vec<ExportColumn>, csv: bool, line: String },
 }
 
 impl Sink {
-    fn create(format: Format, path: &Path, columns: Vec<Column>) -> Result<Sink, ExportError> {
-        if format == Format::Parquet {
+    fn create(format: ExportFormat, path: &Path, columns: Vec<ExportColumn>) -> Result<Sink, ExportError> {
+        if format == ExportFormat::Parquet {
             return Ok(Sink::Parquet(Box::new(ParquetFile::create(path, &columns)?)));
         }
         let failed = |source| ExportError::io(path, source);
         let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path).map_err(failed)?);
-        let csv = format == Format::Csv;
+        let csv = format == ExportFormat::Csv;
         if csv {
             text::csv_header(&columns, &mut file).map_err(failed)?;
         }
         Ok(Sink::Text { path: path.to_path_buf(), file, columns, csv, line: String::new() })
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), ExportError> {
+    fn write(&mut self, batch: &ValueBatch) -> Result<(), ExportError> {
         match self {
             Sink::Parquet(file) => file.write(batch),
             Sink::Text { path, file, columns, csv, line } => {
@@ -263,11 +263,11 @@ impl Sink {
 
 /// Collects rows and passes them on, a batch at a time, to the thread that writes.
 struct Feed<'a> {
-    batch: Batch,
+    batch: ValueBatch,
     rows: u64,
     stop: Stop<'a>,
-    to: SyncSender<Batch>,
-    empty: Receiver<Batch>,
+    to: SyncSender<ValueBatch>,
+    empty: Receiver<ValueBatch>,
 }
 
 impl Feed<'_> {
@@ -292,11 +292,11 @@ const UNDER_WAY: usize = 2;
 /// Runs `produce` on this thread and the sink on another; the rows that were written.
 fn stream(
     mut sink: Sink,
-    batch: Batch,
+    batch: ValueBatch,
     stop: Stop<'_>,
     produce: impl FnOnce(&mut Feed<'_>),
 ) -> Result<u64, ExportError> {
-    let (to, full) = sync_channel::<Batch>(UNDER_WAY);
+    let (to, full) = sync_channel::<ValueBatch>(UNDER_WAY);
     let (back, empty) = sync_channel(UNDER_WAY);
     for _ in 0..UNDER_WAY {
         // There is room for as many.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use specfleet_files::aside::{self, Aside};
 
 use crate::error::ExportError;
-use crate::schema::{Format, Table};
+use crate::schema::{ExportFormat, ExportTable};
 
 /// Description of the run beside the tables.
 pub(crate) const RUN_FILE: &str = "run.json";
@@ -19,7 +19,7 @@ pub(crate) const TRACE_FILE: &str = "trace.json";
 const PREFIX: &str = ".exporting-";
 
 /// Name of a table's file.
-pub(crate) fn table_file(table: Table, format: Format) -> String {
+pub(crate) fn table_file(table: ExportTable, format: ExportFormat) -> String {
     format!("{}.{}", table.name(), format.name())
 }
 
@@ -82,8 +82,8 @@ impl Staging {
     /// left. Its description goes first and the new one, the last file, comes last: a folder with a description is whole.
     pub(crate) fn put_in_place(mut self) -> Result<(), ExportError> {
         self.remove(RUN_FILE)?;
-        let tables = Table::ALL.into_iter();
-        let earlier = tables.flat_map(|table| Format::ALL.map(|format| table_file(table, format)));
+        let tables = ExportTable::ALL.into_iter();
+        let earlier = tables.flat_map(|table| ExportFormat::ALL.map(|format| table_file(table, format)));
         for name in [TRACE_FILE.to_owned()].into_iter().chain(earlier).filter(|name| !self.files.contains(name)) {
             self.remove(&name)?;
         }

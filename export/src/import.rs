@@ -11,17 +11,17 @@ use serde_json::Value;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord};
 use specfleet_files::aside::Aside;
-use specfleet_ledger::{LedgerError, Meta, Progress, RunState, RunWriter, ScoreRow, ScoreWriter};
+use specfleet_ledger::{LedgerError, Meta, RunProgress, RunState, RunWriter, ScoreRow, ScoreWriter};
 
 use crate::error::{ExportError, clip};
 use crate::folder::{RUN_FILE, table_file};
 use crate::identity::{self, Digests};
 use crate::limits::{self, Population};
-use crate::rows::{Names, RoundRow, Row, VerifierRow, learn};
-use crate::schema::{Column, Format, SCHEMA, Table};
+use crate::rows::{ExportRow, ExportedRound, Names, VerifierRow, learn};
+use crate::schema::{ExportColumn, ExportFormat, ExportTable, SCHEMA};
 use crate::stop::Stop;
-use crate::values::Batch;
-use crate::visit::{Misfit, Take};
+use crate::values::ValueBatch;
+use crate::visit::{Misfit, TakeFields};
 use crate::{jsonl, parquet_reader};
 
 /// Of the folder that a run is imported into first.
@@ -57,7 +57,7 @@ pub struct Imported {
 
 /// `run.json`, as far as an import needs it.
 #[derive(Deserialize)]
-struct About {
+struct ExportHeader {
     format: String,
     meta: Meta,
     #[serde(default)]
@@ -99,8 +99,8 @@ pub fn import(options: &ImportOptions<'_>) -> Result<Imported, ExportError> {
     let meta = Meta { run: run.clone(), imported_from: Some(from), ..about.meta };
     let mut writer = RunWriter::create(aside.path(), meta.clone())?;
     let (names, population) = (Names::of(&meta), Population::of(&meta));
-    let source = Source { dir, format, names, population, rows: &about.rows, stop };
-    source.rows::<RoundRow, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
+    let source = ImportedTable { dir, format, names, population, rows: &about.rows, stop };
+    source.rows::<ExportedRound, _>(|row| writer.append_rounds(row.id, row.device, &[row.record]))?;
     source.rows::<GenerationRecord, _>(|record| writer.close_generation(record, &[]))?;
     source.rows::<BatchRecord, _>(|record| writer.append_batch(record))?;
     source.rows::<AuditRecord, _>(|record| writer.append_audit(record))?;
@@ -119,16 +119,16 @@ pub fn import(options: &ImportOptions<'_>) -> Result<Imported, ExportError> {
         }
         _ => ExportError::io(&folder, source),
     })?;
-    let Progress { rounds, generations, .. } = progress;
+    let RunProgress { rounds, generations, .. } = progress;
     Ok(Imported { run, folder, rounds, generations, checked: about.digests.is_some() })
 }
 
 /// Refuses what is no export of a whole run, by its description and the names of its files; the format that it has.
-fn check_export(dir: &Path, about: &About, fields: &Value) -> Result<Format, ExportError> {
+fn check_export(dir: &Path, about: &ExportHeader, fields: &Value) -> Result<ExportFormat, ExportError> {
     let path = dir.join(RUN_FILE);
     let format = match about.format.as_str() {
-        "parquet" => Format::Parquet,
-        "jsonl" => Format::Jsonl,
+        "parquet" => ExportFormat::Parquet,
+        "jsonl" => ExportFormat::Jsonl,
         other => {
             let why = format!("an export as {} cannot be imported: it takes parquet or jsonl", clip(other));
             return Err(ExportError::not_importable(&path, why));
@@ -139,7 +139,7 @@ fn check_export(dir: &Path, about: &About, fields: &Value) -> Result<Format, Exp
     }
     check_whole(&path, about.damaged_chunks)?;
     limits::check_description(&path, &about.meta)?;
-    let lacking: Vec<String> = Table::ALL
+    let lacking: Vec<String> = ExportTable::ALL
         .into_iter()
         .filter(|table| table.is_imported())
         .map(|table| table_file(table, format))
@@ -166,7 +166,7 @@ fn check_whole(path: &Path, damaged_chunks: u64) -> Result<(), ExportError> {
 }
 
 /// Scores come to a run that has ended, here as everywhere.
-fn add_scores(source: &Source<'_>, run_dir: &Path) -> Result<(), ExportError> {
+fn add_scores(source: &ImportedTable<'_>, run_dir: &Path) -> Result<(), ExportError> {
     let mut scores = ScoreWriter::open(run_dir)?;
     let known = scores.meta().scorers.len();
     source.rows::<ScoreRow, _>(|row| {
@@ -187,10 +187,10 @@ fn add_scores(source: &Source<'_>, run_dir: &Path) -> Result<(), ExportError> {
 }
 
 /// Reads `run.json` after checking the version that it says; beside it all its fields, those that nobody needs too.
-fn read_about(dir: &Path) -> Result<(About, Value), ExportError> {
+fn read_about(dir: &Path) -> Result<(ExportHeader, Value), ExportError> {
     /// The one field that keeps its name and meaning in every version to come.
     #[derive(Deserialize)]
-    struct Versioned {
+    struct VersionedExport {
         export_schema: u32,
     }
     let path = dir.join(RUN_FILE);
@@ -201,7 +201,7 @@ fn read_about(dir: &Path) -> Result<(About, Value), ExportError> {
         _ => ExportError::io(&path, source),
     })?;
     let damaged = |error: serde_json::Error| ExportError::not_importable(&path, error.to_string());
-    let Versioned { export_schema } = serde_json::from_slice(&text).map_err(damaged)?;
+    let VersionedExport { export_schema } = serde_json::from_slice(&text).map_err(damaged)?;
     if export_schema > SCHEMA {
         let why =
             format!("its export schema is {export_schema}, this program reads up to {SCHEMA}: use a newer version");
@@ -223,9 +223,9 @@ impl Drop for Made<'_> {
     }
 }
 
-struct Source<'a> {
+struct ImportedTable<'a> {
     dir: &'a Path,
-    format: Format,
+    format: ExportFormat,
     names: Names,
     population: Population,
     /// That each file must have, by its name.
@@ -233,22 +233,25 @@ struct Source<'a> {
     stop: Stop<'a>,
 }
 
-impl Source<'_> {
+impl ImportedTable<'_> {
     /// The file of a table.
-    fn path<R: Row>(&self) -> PathBuf {
+    fn path<R: ExportRow>(&self) -> PathBuf {
         self.dir.join(table_file(R::TABLE, self.format))
     }
 
     /// Reads a table row by row, all of it or not at all.
-    fn rows<R: Row, E: Into<ExportError>>(&self, mut each: impl FnMut(R) -> Result<(), E>) -> Result<(), ExportError> {
+    fn rows<R: ExportRow, E: Into<ExportError>>(
+        &self,
+        mut each: impl FnMut(R) -> Result<(), E>,
+    ) -> Result<(), ExportError> {
         let path = self.path::<R>();
         let (mut read, population) = (0, self.population.clone());
         let (columns, empty) = learn::<R>(&self.names);
-        let take = |batch: &Batch, first: u64| -> Result<(), ExportError> {
+        let take = |batch: &ValueBatch, first: u64| -> Result<(), ExportError> {
             for index in 0..batch.rows() {
                 self.stop.check()?;
                 let mut row = R::blank();
-                row.visit(&self.names, &mut Take::from(batch, index, &population)).map_err(
+                row.visit(&self.names, &mut TakeFields::from(batch, index, &population)).map_err(
                     |Misfit { column, why }| {
                         let row = first + index as u64 + 1;
                         ExportError::not_importable(&path, format!("row {row}, column {column}: {why}"))
@@ -268,7 +271,7 @@ impl Source<'_> {
             Ok(())
         };
         match self.format {
-            Format::Parquet => parquet_reader::read(&path, &columns, take)?,
+            ExportFormat::Parquet => parquet_reader::read(&path, &columns, take)?,
             _ => jsonl::read(&path, &columns, &empty, take)?,
         }
         let known = self.rows.get(&table_file(R::TABLE, self.format));
@@ -283,7 +286,7 @@ pub(crate) fn missing(path: &Path, columns: &[&str]) -> ExportError {
 }
 
 /// A column of another type than it must have.
-pub(crate) fn wrong_type(path: &Path, column: &Column, found: &str) -> ExportError {
+pub(crate) fn wrong_type(path: &Path, column: &ExportColumn, found: &str) -> ExportError {
     let why = format!("column {} must be {}, it is {found}", column.name, column.kind.name());
     ExportError::not_importable(path, why)
 }

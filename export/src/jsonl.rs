@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::error::{ExportError, clip};
 use crate::import::{missing, wrong_type};
-use crate::schema::Column;
-use crate::values::{Batch, NO_WORD, Values};
+use crate::schema::ExportColumn;
+use crate::values::{ColumnValues, NO_WORD, ValueBatch};
 
 /// Lines that are read at a time.
 const STEP: usize = 4_096;
@@ -25,14 +25,14 @@ const LONGEST_LINE: u64 = 16 << 20;
 /// Calls `each` with the rows of a file, some at a time, and the number of the first of them. `empty` has the columns.
 pub(crate) fn read(
     path: &Path,
-    columns: &[Column],
-    empty: &Batch,
-    mut each: impl FnMut(&Batch, u64) -> Result<(), ExportError>,
+    columns: &[ExportColumn],
+    empty: &ValueBatch,
+    mut each: impl FnMut(&ValueBatch, u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let failed = |source| ExportError::io(path, source);
     let mut file = BufReader::with_capacity(1 << 20, specfleet_files::open(path, u64::MAX).map_err(failed)?);
     let (mut text, mut first, mut row) = (Vec::new(), 0, 0);
-    let mut batch: Option<Batch> = None;
+    let mut batch: Option<ValueBatch> = None;
     loop {
         text.clear();
         let read = file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut text).map_err(failed)?;
@@ -73,20 +73,22 @@ pub(crate) fn read(
 
 /// Columns to read into: no import needs those that repeat others, and a file of an earlier version lacks those that came
 /// later.
-fn start(columns: &[Column], empty: &Batch, has: impl Fn(&str) -> bool) -> Batch {
-    let left_out = |column: &Column| column.derived || column.added && !has(column.name);
+fn start(columns: &[ExportColumn], empty: &ValueBatch, has: impl Fn(&str) -> bool) -> ValueBatch {
+    let left_out = |column: &ExportColumn| column.derived || column.added && !has(column.name);
     let columns = columns.iter().zip(&empty.columns);
-    Batch { columns: columns.map(|(column, values)| if left_out(column) { None } else { values.clone() }).collect() }
+    ValueBatch {
+        columns: columns.map(|(column, values)| if left_out(column) { None } else { values.clone() }).collect(),
+    }
 }
 
 /// Appends a value; `None` if it is of another type.
-fn push(value: &str, values: &mut Values) -> Option<()> {
+fn push(value: &str, values: &mut ColumnValues) -> Option<()> {
     match values {
-        Values::Integers(values) => values.push(parse(value)?),
-        Values::MaybeIntegers(values) => values.push(parse(value)?),
-        Values::Floats(values) => values.push(float(value)?),
-        Values::Booleans(values) => values.push(parse(value)?),
-        Values::Words { codes, known } => {
+        ColumnValues::Integers(values) => values.push(parse(value)?),
+        ColumnValues::MaybeIntegers(values) => values.push(parse(value)?),
+        ColumnValues::Floats(values) => values.push(float(value)?),
+        ColumnValues::Booleans(values) => values.push(parse(value)?),
+        ColumnValues::Words { codes, known } => {
             let word: Cow<'_, str> = parse(value)?;
             let word = clip(&word);
             let place = known.iter().position(|known| *known == word).unwrap_or_else(|| {
@@ -95,8 +97,8 @@ fn push(value: &str, values: &mut Values) -> Option<()> {
             });
             codes.push(u32::try_from(place).unwrap_or(NO_WORD));
         }
-        Values::IntegerLists(lists) => lists.push(parse::<Vec<i64>>(value)?.into_iter()),
-        Values::FloatLists(lists) => {
+        ColumnValues::IntegerLists(lists) => lists.push(parse::<Vec<i64>>(value)?.into_iter()),
+        ColumnValues::FloatLists(lists) => {
             let list = parse::<Vec<&RawValue>>(value)?;
             lists.push(list.iter().map(|value| float(value.get())).collect::<Option<Vec<f32>>>()?.into_iter());
         }

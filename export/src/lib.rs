@@ -28,4 +28,4 @@ pub use error::ExportError;
 pub use export::{Exported, Options, export};
 pub use import::{ImportOptions, Imported, import};
 pub use limits::RESERVED_RUN_NAMES;
-pub use schema::{Column, Format, Kind, SCHEMA, Table};
+pub use schema::{ColumnKind, ExportColumn, ExportFormat, ExportTable, SCHEMA};

@@ -18,11 +18,11 @@ const LARGEST_PAGE: usize = 128 << 20;
 pub(crate) struct Pages {
     pages: SerializedPageReader<File>,
     packed: bool,
-    trust: Trust,
+    trust: PageTrust,
 }
 
 /// What can be known of the next page.
-struct Trust {
+struct PageTrust {
     physical: Physical,
     /// Whether levels stand in front of the values: of definition, and of repetition.
     levels: [bool; 2],
@@ -43,7 +43,7 @@ impl Pages {
         Ok(Pages {
             pages: SerializedPageReader::new(file.clone(), &plain, 0, None)?,
             packed: compression == CompressionCodec::SNAPPY,
-            trust: Trust {
+            trust: PageTrust {
                 physical: chunk.column_type(),
                 levels: [column.max_def_level() > 0, column.max_rep_level() > 0],
                 has_dictionary: false,
@@ -53,7 +53,7 @@ impl Pages {
     }
 }
 
-impl Trust {
+impl PageTrust {
     /// Refuses what the library would take on trust.
     fn check(&mut self, page: &mut Page) -> Result<()> {
         let count = page.num_values() as usize;
@@ -272,7 +272,7 @@ mod tests {
     fn pages_that_the_library_would_trip_over_are_refused() {
         let check = |physical, mut page| {
             let room = Arc::new(AtomicUsize::new(3));
-            let mut trust = Trust { physical, levels: [false, false], has_dictionary: false, room };
+            let mut trust = PageTrust { physical, levels: [false, false], has_dictionary: false, room };
             trust.check(&mut page).map(|()| page.encoding())
         };
         assert!(check(Physical::INT64, page(Encoding::RLE_DICTIONARY, &[1, 2])).is_err());

@@ -18,8 +18,8 @@ use specfleet_ledger::MAX_LIST_ELEMENTS;
 use crate::error::{ExportError, clip};
 use crate::import::{missing, wrong_type};
 use crate::pages::Pages;
-use crate::schema::{Column, Kind};
-use crate::values::{Batch, Lists, NO_WORD, Values};
+use crate::schema::{ColumnKind, ExportColumn};
+use crate::values::{ColumnValues, Lists, NO_WORD, ValueBatch};
 
 /// Rows that are read at a time, whatever the size of the row groups.
 const STEP: usize = 16_384;
@@ -40,8 +40,8 @@ type Levels<V> = (Vec<V>, Vec<i16>, Vec<i16>);
 /// repeat others are not read.
 pub(crate) fn read(
     path: &Path,
-    columns: &[Column],
-    mut each: impl FnMut(&Batch, u64) -> Result<(), ExportError>,
+    columns: &[ExportColumn],
+    mut each: impl FnMut(&ValueBatch, u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let file = specfleet_files::open(path, u64::MAX).map_err(|source| ExportError::io(path, source))?;
     let length = file.metadata().map_err(|source| ExportError::io(path, source))?.len();
@@ -76,14 +76,18 @@ pub(crate) fn read(
             check_chunk(path, column, chunk, group.num_rows())?;
             let pages = Pages::new(&file, chunk, room.clone()).map_err(failed)?;
             let reader = get_column_reader(schema.column(place), Box::new(pages));
-            sources.push((index, reader, Source { path, column, shape: Shape::of(&schema.column(place)), room }));
+            sources.push((
+                index,
+                reader,
+                ParquetSource { path, column, shape: Shape::of(&schema.column(place)), room },
+            ));
         }
         let mut left = usize::try_from(group.num_rows())
             .map_err(|_| ExportError::not_importable(path, "a row group has less than no rows"))?;
         while left > 0 {
             let mut step = left.min(STEP);
             let mut enough = STEP_VALUES;
-            let mut batch = Batch { columns: vec![None; columns.len()] };
+            let mut batch = ValueBatch { columns: vec![None; columns.len()] };
             for (index, reader, source) in &mut sources {
                 let values = source.read(reader, step, enough)?;
                 if source.column.kind.is_list() {
@@ -103,7 +107,7 @@ pub(crate) fn read(
 }
 
 /// Where a column lies in the file, if it is there.
-fn place_of(path: &Path, column: &Column, schema: &SchemaDescriptor) -> Result<Option<usize>, ExportError> {
+fn place_of(path: &Path, column: &ExportColumn, schema: &SchemaDescriptor) -> Result<Option<usize>, ExportError> {
     let own = |place: &usize| schema.column(*place).path().parts().first().is_some_and(|name| name == column.name);
     let mut places = (0..schema.num_columns()).filter(own);
     let Some(place) = places.next() else { return Ok(None) };
@@ -124,12 +128,12 @@ fn place_of(path: &Path, column: &Column, schema: &SchemaDescriptor) -> Result<O
         _ => "a list of lists or structures".to_owned(),
     };
     let wanted = match column.kind {
-        Kind::Integer => "int64",
-        Kind::Float => "float32",
-        Kind::Boolean => "boolean",
-        Kind::Text => "byte_array",
-        Kind::Integers => "a list of int64",
-        Kind::Floats => "a list of float32",
+        ColumnKind::Integer => "int64",
+        ColumnKind::Float => "float32",
+        ColumnKind::Boolean => "boolean",
+        ColumnKind::Text => "byte_array",
+        ColumnKind::Integers => "a list of int64",
+        ColumnKind::Floats => "a list of float32",
     };
     if what == wanted { Ok(Some(place)) } else { Err(wrong_type(path, column, &what)) }
 }
@@ -148,7 +152,7 @@ fn check_place(path: &Path, chunk: &ColumnChunkMetaData, length: u64) -> Result<
 }
 
 /// Refuses a part of a column that does not go with its rows, or that nothing here unpacks.
-fn check_chunk(path: &Path, column: &Column, chunk: &ColumnChunkMetaData, rows: i64) -> Result<(), ExportError> {
+fn check_chunk(path: &Path, column: &ExportColumn, chunk: &ColumnChunkMetaData, rows: i64) -> Result<(), ExportError> {
     let bad = |why: String| Err(ExportError::not_importable(path, format!("column {}: {why}", column.name)));
     let codec = chunk.compression_codec();
     if !matches!(codec, CompressionCodec::UNCOMPRESSED | CompressionCodec::SNAPPY) {
@@ -179,48 +183,48 @@ impl Shape {
     }
 }
 
-struct Source<'a> {
+struct ParquetSource<'a> {
     path: &'a Path,
-    column: &'a Column,
+    column: &'a ExportColumn,
     shape: Shape,
     /// Of the pages that come.
     room: Arc<AtomicUsize>,
 }
 
-impl Source<'_> {
+impl ParquetSource<'_> {
     fn bad(&self, why: impl std::fmt::Display) -> ExportError {
         ExportError::not_importable(self.path, format!("column {}: {why}", self.column.name))
     }
 
     /// Reads so many rows; of lists fewer, once it has values enough.
-    fn read(&self, reader: &mut ColumnReader, rows: usize, enough: usize) -> Result<Values, ExportError> {
+    fn read(&self, reader: &mut ColumnReader, rows: usize, enough: usize) -> Result<ColumnValues, ExportError> {
         let null = || self.bad("a value is missing");
         match (self.column.kind, reader) {
-            (Kind::Integer, ColumnReader::Int64ColumnReader(reader)) => {
+            (ColumnKind::Integer, ColumnReader::Int64ColumnReader(reader)) => {
                 let values = self.flat(reader, rows)?;
                 if self.column.nullable {
-                    return Ok(Values::MaybeIntegers(values));
+                    return Ok(ColumnValues::MaybeIntegers(values));
                 }
-                Ok(Values::Integers(values.into_iter().collect::<Option<_>>().ok_or_else(null)?))
+                Ok(ColumnValues::Integers(values.into_iter().collect::<Option<_>>().ok_or_else(null)?))
             }
-            (Kind::Float, ColumnReader::FloatColumnReader(reader)) => {
+            (ColumnKind::Float, ColumnReader::FloatColumnReader(reader)) => {
                 let values = self.flat(reader, rows)?;
-                Ok(Values::Floats(values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect()))
+                Ok(ColumnValues::Floats(values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect()))
             }
-            (Kind::Boolean, ColumnReader::BoolColumnReader(reader)) => {
+            (ColumnKind::Boolean, ColumnReader::BoolColumnReader(reader)) => {
                 let values = self.flat(reader, rows)?;
-                Ok(Values::Booleans(values.into_iter().collect::<Option<_>>().ok_or_else(null)?))
+                Ok(ColumnValues::Booleans(values.into_iter().collect::<Option<_>>().ok_or_else(null)?))
             }
-            (Kind::Text, ColumnReader::ByteArrayColumnReader(reader)) => self.words(&self.flat(reader, rows)?),
-            (Kind::Integers, ColumnReader::Int64ColumnReader(reader)) => {
+            (ColumnKind::Text, ColumnReader::ByteArrayColumnReader(reader)) => self.words(&self.flat(reader, rows)?),
+            (ColumnKind::Integers, ColumnReader::Int64ColumnReader(reader)) => {
                 let lists = self.lists(reader, rows, enough)?;
                 let values = lists.values.into_iter().collect::<Option<_>>().ok_or_else(null)?;
-                Ok(Values::IntegerLists(Lists { ends: lists.ends, values }))
+                Ok(ColumnValues::IntegerLists(Lists { ends: lists.ends, values }))
             }
-            (Kind::Floats, ColumnReader::FloatColumnReader(reader)) => {
+            (ColumnKind::Floats, ColumnReader::FloatColumnReader(reader)) => {
                 let lists = self.lists(reader, rows, enough)?;
                 let values = lists.values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect();
-                Ok(Values::FloatLists(Lists { ends: lists.ends, values }))
+                Ok(ColumnValues::FloatLists(Lists { ends: lists.ends, values }))
             }
             _ => Err(self.bad(format!("its values are no {}", self.column.kind.name()))),
         }
@@ -294,7 +298,7 @@ impl Source<'_> {
     }
 
     /// Words by codes; columns have few different ones.
-    fn words(&self, values: &[Option<ByteArray>]) -> Result<Values, ExportError> {
+    fn words(&self, values: &[Option<ByteArray>]) -> Result<ColumnValues, ExportError> {
         let mut known: Vec<String> = Vec::new();
         let mut codes = Vec::with_capacity(values.len());
         for value in values {
@@ -312,6 +316,6 @@ impl Source<'_> {
             }
             codes.push(place as u32);
         }
-        Ok(Values::Words { codes, known })
+        Ok(ColumnValues::Words { codes, known })
     }
 }

@@ -14,19 +14,19 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{ColumnPath, PrimitiveTypeBuilder, Type};
 
 use crate::error::ExportError;
-use crate::schema::{Column, Kind, SCHEMA};
-use crate::values::{Batch, Lists, NO_WORD, Values};
+use crate::schema::{ColumnKind, ExportColumn, SCHEMA};
+use crate::values::{ColumnValues, Lists, NO_WORD, ValueBatch};
 
 /// A file of one table.
 pub(crate) struct ParquetFile {
     path: PathBuf,
     writer: SerializedFileWriter<BufWriter<File>>,
-    scratch: Scratch,
+    scratch: WriterScratch,
 }
 
 /// Memory for a column on its way.
 #[derive(Default)]
-struct Scratch {
+struct WriterScratch {
     levels: Vec<i16>,
     repetitions: Vec<i16>,
     integers: Vec<i64>,
@@ -35,17 +35,17 @@ struct Scratch {
 }
 
 impl ParquetFile {
-    pub(crate) fn create(path: &Path, columns: &[Column]) -> Result<ParquetFile, ExportError> {
+    pub(crate) fn create(path: &Path, columns: &[ExportColumn]) -> Result<ParquetFile, ExportError> {
         let file = File::create(path).map_err(|source| ExportError::io(path, source))?;
         let failed = |source| ExportError::parquet(path, source);
         let schema = schema(columns).map_err(failed)?;
         let buffered = BufWriter::with_capacity(1 << 20, file);
         let writer = SerializedFileWriter::new(buffered, schema, Arc::new(properties(columns))).map_err(failed)?;
-        Ok(ParquetFile { path: path.to_path_buf(), writer, scratch: Scratch::default() })
+        Ok(ParquetFile { path: path.to_path_buf(), writer, scratch: WriterScratch::default() })
     }
 
     /// Writes a row group.
-    pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), ExportError> {
+    pub(crate) fn write(&mut self, batch: &ValueBatch) -> Result<(), ExportError> {
         if batch.rows() == 0 {
             return Ok(());
         }
@@ -72,7 +72,7 @@ impl ParquetFile {
 }
 
 /// Integers are packed as differences: most are small or go up. Words have a dictionary, floats lie as they are.
-fn properties(columns: &[Column]) -> WriterProperties {
+fn properties(columns: &[ExportColumn]) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(format!("specfleet {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(vec![KeyValue::new("specfleet.export_schema".to_owned(), SCHEMA.to_string())]))
@@ -83,27 +83,27 @@ fn properties(columns: &[Column]) -> WriterProperties {
     for column in columns {
         let path = ColumnPath::from(column.name);
         properties = match column.kind {
-            Kind::Text => properties.set_column_dictionary_enabled(path, true),
-            Kind::Integer => properties.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+            ColumnKind::Text => properties.set_column_dictionary_enabled(path, true),
+            ColumnKind::Integer => properties.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
             _ => properties,
         };
     }
     properties.build()
 }
 
-fn schema(columns: &[Column]) -> Result<Arc<Type>, ParquetError> {
+fn schema(columns: &[ExportColumn]) -> Result<Arc<Type>, ParquetError> {
     let mut fields = Vec::with_capacity(columns.len());
-    for &Column { name, kind, nullable, .. } in columns {
+    for &ExportColumn { name, kind, nullable, .. } in columns {
         let repetition = if nullable { Repetition::OPTIONAL } else { Repetition::REQUIRED };
         fields.push(Arc::new(match kind {
-            Kind::Integer => leaf(name, Physical::INT64, repetition).build()?,
-            Kind::Float => leaf(name, Physical::FLOAT, repetition).build()?,
-            Kind::Boolean => leaf(name, Physical::BOOLEAN, repetition).build()?,
-            Kind::Text => {
+            ColumnKind::Integer => leaf(name, Physical::INT64, repetition).build()?,
+            ColumnKind::Float => leaf(name, Physical::FLOAT, repetition).build()?,
+            ColumnKind::Boolean => leaf(name, Physical::BOOLEAN, repetition).build()?,
+            ColumnKind::Text => {
                 leaf(name, Physical::BYTE_ARRAY, repetition).with_logical_type(Some(LogicalType::String)).build()?
             }
-            Kind::Integers => list(name, leaf("element", Physical::INT64, Repetition::REQUIRED).build()?)?,
-            Kind::Floats => list(name, leaf("element", Physical::FLOAT, Repetition::OPTIONAL).build()?)?,
+            ColumnKind::Integers => list(name, leaf("element", Physical::INT64, Repetition::REQUIRED).build()?)?,
+            ColumnKind::Floats => list(name, leaf("element", Physical::FLOAT, Repetition::OPTIONAL).build()?)?,
         }));
     }
     Type::group_type_builder("specfleet").with_fields(fields).build().map(Arc::new)
@@ -125,25 +125,25 @@ fn list(name: &str, element: Type) -> Result<Type, ParquetError> {
         .build()
 }
 
-impl Scratch {
-    fn column(&mut self, values: &Values, to: &mut SerializedColumnWriter<'_>) -> Result<(), ParquetError> {
+impl WriterScratch {
+    fn column(&mut self, values: &ColumnValues, to: &mut SerializedColumnWriter<'_>) -> Result<(), ParquetError> {
         self.levels.clear();
         match values {
-            Values::Integers(values) => to.typed::<Int64Type>().write_batch(values, None, None),
-            Values::MaybeIntegers(values) => {
+            ColumnValues::Integers(values) => to.typed::<Int64Type>().write_batch(values, None, None),
+            ColumnValues::MaybeIntegers(values) => {
                 self.levels.extend(values.iter().map(|value| i16::from(value.is_some())));
                 self.integers.clear();
                 self.integers.extend(values.iter().flatten());
                 to.typed::<Int64Type>().write_batch(&self.integers, Some(&self.levels), None)
             }
-            Values::Floats(values) => {
+            ColumnValues::Floats(values) => {
                 self.levels.extend(values.iter().map(|value| i16::from(!value.is_nan())));
                 self.floats.clear();
                 self.floats.extend(values.iter().filter(|value| !value.is_nan()));
                 to.typed::<FloatType>().write_batch(&self.floats, Some(&self.levels), None)
             }
-            Values::Booleans(values) => to.typed::<BoolType>().write_batch(values, None, None),
-            Values::Words { codes, known } => {
+            ColumnValues::Booleans(values) => to.typed::<BoolType>().write_batch(values, None, None),
+            ColumnValues::Words { codes, known } => {
                 let known: Vec<ByteArray> = known.iter().map(|word| ByteArray::from(word.as_str())).collect();
                 self.words.clear();
                 self.words.extend(codes.iter().filter_map(|code| known.get(*code as usize).cloned()));
@@ -152,11 +152,11 @@ impl Scratch {
                     (to.typed::<ByteArrayType>().get_descriptor().max_def_level() > 0).then_some(&self.levels[..]);
                 to.typed::<ByteArrayType>().write_batch(&self.words, levels, None)
             }
-            Values::IntegerLists(lists) => {
+            ColumnValues::IntegerLists(lists) => {
                 self.list_levels(lists, |_| 1);
                 to.typed::<Int64Type>().write_batch(&lists.values, Some(&self.levels), Some(&self.repetitions))
             }
-            Values::FloatLists(lists) => {
+            ColumnValues::FloatLists(lists) => {
                 self.list_levels(lists, |value| if value.is_nan() { 1 } else { 2 });
                 self.floats.clear();
                 self.floats.extend(lists.values.iter().filter(|value| !value.is_nan()));

@@ -8,9 +8,9 @@ use specfleet_engine::record::{
 use specfleet_engine::time::{Span, Time};
 use specfleet_ledger::{EnergyOwner, EnergyPart, EnergyRow, Meta, RoundChunk, ScoreRow};
 
-use crate::schema::{Column, Table};
-use crate::values::{Batch, NO_WORD, Values};
-use crate::visit::{Append, Learn, Misfit, NJ, NS, Named, Spec, Visit, Whole};
+use crate::schema::{ExportColumn, ExportTable};
+use crate::values::{ColumnValues, NO_WORD, ValueBatch};
+use crate::visit::{Append, Learn, Misfit, NJ, NS, NamedFields, Spec, Visit, Whole};
 
 /// What a run calls its methods, data sets and scorers.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +43,8 @@ impl Names {
 }
 
 /// A row of a table.
-pub(crate) trait Row: Sized {
-    const TABLE: Table;
+pub(crate) trait ExportRow: Sized {
+    const TABLE: ExportTable;
 
     /// One of no meaning, to learn columns from and to read into.
     fn blank() -> Self;
@@ -54,23 +54,23 @@ pub(crate) trait Row: Sized {
 }
 
 /// The columns of a row.
-pub(crate) fn learn<R: Row>(names: &Names) -> (Vec<Column>, Batch) {
+pub(crate) fn learn<R: ExportRow>(names: &Names) -> (Vec<ExportColumn>, ValueBatch) {
     let mut learn = Learn { columns: Vec::new(), values: Vec::new() };
     // Learning fits everything.
     let _ = R::blank().visit(names, &mut learn);
-    (learn.columns, Batch { columns: learn.values })
+    (learn.columns, ValueBatch { columns: learn.values })
 }
 
-pub(crate) fn columns(table: Table) -> Vec<Column> {
+pub(crate) fn columns(table: ExportTable) -> Vec<ExportColumn> {
     let names = Names::default();
     match table {
-        Table::Rounds => learn::<RoundRow>(&names).0,
-        Table::Generations => learn::<GenerationRecord>(&names).0,
-        Table::Batches => learn::<BatchRecord>(&names).0,
-        Table::Energy => learn::<EnergyRow>(&names).0,
-        Table::Audits => learn::<AuditRecord>(&names).0,
-        Table::Verifiers => learn::<VerifierRow>(&names).0,
-        Table::Scores => learn::<ScoreRow>(&names).0,
+        ExportTable::Rounds => learn::<ExportedRound>(&names).0,
+        ExportTable::Generations => learn::<GenerationRecord>(&names).0,
+        ExportTable::Batches => learn::<BatchRecord>(&names).0,
+        ExportTable::Energy => learn::<EnergyRow>(&names).0,
+        ExportTable::Audits => learn::<AuditRecord>(&names).0,
+        ExportTable::Verifiers => learn::<VerifierRow>(&names).0,
+        ExportTable::Scores => learn::<ScoreRow>(&names).0,
     }
 }
 
@@ -99,7 +99,7 @@ const DEVICE: Spec = Spec("device", "", "Number of the device, from 0");
 
 /// A round with what people group by.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RoundRow {
+pub(crate) struct ExportedRound {
     pub(crate) id: GenerationId,
     pub(crate) device: DeviceId,
     /// Index into the run's list; [`NO_WORD`] if its generation does not say.
@@ -108,11 +108,11 @@ pub(crate) struct RoundRow {
     pub(crate) record: RoundRecord,
 }
 
-impl Row for RoundRow {
-    const TABLE: Table = Table::Rounds;
+impl ExportRow for ExportedRound {
+    const TABLE: ExportTable = ExportTable::Rounds;
 
-    fn blank() -> RoundRow {
-        RoundRow {
+    fn blank() -> ExportedRound {
+        ExportedRound {
             id: GenerationId::default(),
             device: DeviceId(0),
             data_set: NO_WORD,
@@ -184,29 +184,29 @@ impl Row for RoundRow {
     }
 }
 
-/// Appends a chunk of rounds column by column: what [`RoundRow::visit`] would append row by row, in the same order, which
+/// Appends a chunk of rounds column by column: what [`ExportedRound::visit`] would append row by row, in the same order, which
 /// a test looks after.
 /// `data_set` tells the index of a generation's data set.
 pub(crate) fn append_rounds(
     chunk: &RoundChunk,
     names: &Names,
     data_set: impl Fn(GenerationId) -> u32,
-    batch: &mut Batch,
+    batch: &mut ValueBatch,
 ) {
     let RoundChunk { pieces, rows } = chunk;
     let mut to = Append::to(batch);
     fn whole<W: Whole>(to: &mut Append<'_>, from: &[W]) {
-        if let Values::Integers(values) = to.next() {
+        if let ColumnValues::Integers(values) = to.next() {
             values.extend(from.iter().map(|value| value.to_raw()));
         }
     }
     fn float(to: &mut Append<'_>, from: &[f32]) {
-        if let Values::Floats(values) = to.next() {
+        if let ColumnValues::Floats(values) = to.next() {
             values.extend_from_slice(from);
         }
     }
-    fn named<N: Named>(to: &mut Append<'_>, from: &[N]) {
-        if let Values::Words { codes, .. } = to.next() {
+    fn named<N: NamedFields>(to: &mut Append<'_>, from: &[N]) {
+        if let ColumnValues::Words { codes, .. } = to.next() {
             codes.extend(from.iter().map(|value| value.code()));
         }
     }
@@ -221,20 +221,20 @@ pub(crate) fn append_rounds(
             }
         };
     }
-    pieces!(Values::Words { codes, .. } => codes, piece => names.method(piece.id.method));
-    pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.method));
-    pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.prompt));
-    pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.repetition));
-    pieces!(Values::Integers(values) => values, piece => i64::from(piece.id.pass));
-    pieces!(Values::Integers(values) => values, piece => piece.device.to_raw());
-    pieces!(Values::Words { codes, .. } => codes, piece => match data_set(piece.id) {
+    pieces!(ColumnValues::Words { codes, .. } => codes, piece => names.method(piece.id.method));
+    pieces!(ColumnValues::Integers(values) => values, piece => i64::from(piece.id.method));
+    pieces!(ColumnValues::Integers(values) => values, piece => i64::from(piece.id.prompt));
+    pieces!(ColumnValues::Integers(values) => values, piece => i64::from(piece.id.repetition));
+    pieces!(ColumnValues::Integers(values) => values, piece => i64::from(piece.id.pass));
+    pieces!(ColumnValues::Integers(values) => values, piece => piece.device.to_raw());
+    pieces!(ColumnValues::Words { codes, .. } => codes, piece => match data_set(piece.id) {
         code if (code as usize) < names.data_sets.len() => code,
         _ => NO_WORD,
     });
-    pieces!(Values::Booleans(values) => values, piece => piece.closed);
+    pieces!(ColumnValues::Booleans(values) => values, piece => piece.closed);
     whole(&mut to, &rows.position);
     whole(&mut to, &rows.token);
-    if let Values::MaybeIntegers(values) = to.next() {
+    if let ColumnValues::MaybeIntegers(values) = to.next() {
         values.extend(rows.draft.iter().map(|draft| (*draft != u32::MAX).then_some(i64::from(*draft))));
     }
     whole(&mut to, &rows.epoch);
@@ -262,8 +262,8 @@ pub(crate) fn append_rounds(
     whole(&mut to, &rows.cloud_paper_nanojoules);
 }
 
-impl Row for GenerationRecord {
-    const TABLE: Table = Table::Generations;
+impl ExportRow for GenerationRecord {
+    const TABLE: ExportTable = ExportTable::Generations;
 
     fn blank() -> GenerationRecord {
         GenerationRecord {
@@ -345,8 +345,8 @@ impl Row for GenerationRecord {
     }
 }
 
-impl Row for BatchRecord {
-    const TABLE: Table = Table::Batches;
+impl ExportRow for BatchRecord {
+    const TABLE: ExportTable = ExportTable::Batches;
 
     fn blank() -> BatchRecord {
         BatchRecord {
@@ -405,8 +405,8 @@ impl Row for BatchRecord {
 /// Words for [`EnergyOwner`].
 const OWNERS: &[&str] = &["generation", "verifier"];
 
-impl Row for EnergyRow {
-    const TABLE: Table = Table::Energy;
+impl ExportRow for EnergyRow {
+    const TABLE: ExportTable = ExportTable::Energy;
 
     fn blank() -> EnergyRow {
         let owner = EnergyOwner::Verifier { method: 0, pass: 0, verifier: VerifierId(0) };
@@ -435,8 +435,8 @@ impl Row for EnergyRow {
     }
 }
 
-impl Row for AuditRecord {
-    const TABLE: Table = Table::Audits;
+impl ExportRow for AuditRecord {
+    const TABLE: ExportTable = ExportTable::Audits;
 
     fn blank() -> AuditRecord {
         AuditRecord { id: GenerationId::default(), positions: Vec::new(), accept_probabilities: Vec::new() }
@@ -460,8 +460,8 @@ pub(crate) struct VerifierRow {
     pub(crate) provenance: Provenance,
 }
 
-impl Row for VerifierRow {
-    const TABLE: Table = Table::Verifiers;
+impl ExportRow for VerifierRow {
+    const TABLE: ExportTable = ExportTable::Verifiers;
 
     fn blank() -> VerifierRow {
         let (busy, idle, off) = (Span::ZERO, Span::ZERO, Span::ZERO);
@@ -484,8 +484,8 @@ impl Row for VerifierRow {
     }
 }
 
-impl Row for ScoreRow {
-    const TABLE: Table = Table::Scores;
+impl ExportRow for ScoreRow {
+    const TABLE: ExportTable = ExportTable::Scores;
 
     fn blank() -> ScoreRow {
         ScoreRow { id: GenerationId::default(), scorer: 0, value: f32::NAN }

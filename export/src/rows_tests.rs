@@ -11,7 +11,7 @@ use specfleet_engine::record::RoundRecord;
 use specfleet_ledger::{Meta, RoundColumn, RunReader, RunState, RunWriter};
 use tempfile::tempdir;
 
-use super::{Names, RoundRow, Row, append_rounds, learn};
+use super::{ExportRow, ExportedRound, Names, append_rounds, learn};
 use crate::values::NO_WORD;
 use crate::visit::Append;
 
@@ -56,14 +56,14 @@ proptest! {
         };
         for chunk in reader.scan_rounds(RoundColumn::ALL) {
             let chunk = chunk.expect("no chunk is damaged");
-            let (_, mut columns) = learn::<RoundRow>(&names);
+            let (_, mut columns) = learn::<ExportedRound>(&names);
             let mut rows = columns.clone();
             append_rounds(&chunk, &names, data_set, &mut columns);
             for piece in &chunk.pieces {
                 for index in piece.range.clone() {
                     let record: RoundRecord = chunk.rows.record(index);
                     let (id, device, closed) = (piece.id, piece.device, piece.closed);
-                    let mut row = RoundRow { id, device, data_set: data_set(id), closed, record };
+                    let mut row = ExportedRound { id, device, data_set: data_set(id), closed, record };
                     prop_assert!(row.visit(&names, &mut Append::to(&mut rows)).is_ok());
                 }
             }

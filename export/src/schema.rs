@@ -9,7 +9,7 @@ pub const SCHEMA: u32 = 1;
 
 /// What an export is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ExportFormat {
     /// One Parquet file per table.
     Parquet,
     /// One CSV file per table, with a header.
@@ -20,30 +20,32 @@ pub enum Format {
     Trace,
 }
 
-impl Format {
+impl ExportFormat {
     /// All of them.
-    pub const ALL: [Format; 4] = [Format::Parquet, Format::Csv, Format::Jsonl, Format::Trace];
+    pub const ALL: [ExportFormat; 4] =
+        [ExportFormat::Parquet, ExportFormat::Csv, ExportFormat::Jsonl, ExportFormat::Trace];
 
     /// As on the command line, and the ending of the files.
     pub fn name(self) -> &'static str {
         match self {
-            Format::Parquet => "parquet",
-            Format::Csv => "csv",
-            Format::Jsonl => "jsonl",
-            Format::Trace => "trace",
+            ExportFormat::Parquet => "parquet",
+            ExportFormat::Csv => "csv",
+            ExportFormat::Jsonl => "jsonl",
+            ExportFormat::Trace => "trace",
         }
     }
 
     /// The format of a name; the nearest ones if there is none.
-    pub fn parse(name: &str) -> Result<Format, ExportError> {
-        let found = Format::ALL.into_iter().find(|format| format.name() == name);
-        found.ok_or_else(|| ExportError::unknown("--format", name, Format::ALL.iter().map(|format| format.name())))
+    pub fn parse(name: &str) -> Result<ExportFormat, ExportError> {
+        let found = ExportFormat::ALL.into_iter().find(|format| format.name() == name);
+        found
+            .ok_or_else(|| ExportError::unknown("--format", name, ExportFormat::ALL.iter().map(|format| format.name())))
     }
 }
 
 /// A table of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
+pub enum ExportTable {
     /// One row per committed token.
     Rounds,
     /// One row per closed generation.
@@ -60,51 +62,51 @@ pub enum Table {
     Scores,
 }
 
-impl Table {
+impl ExportTable {
     /// All of them.
-    pub const ALL: [Table; 7] = [
-        Table::Rounds,
-        Table::Generations,
-        Table::Batches,
-        Table::Energy,
-        Table::Audits,
-        Table::Verifiers,
-        Table::Scores,
+    pub const ALL: [ExportTable; 7] = [
+        ExportTable::Rounds,
+        ExportTable::Generations,
+        ExportTable::Batches,
+        ExportTable::Energy,
+        ExportTable::Audits,
+        ExportTable::Verifiers,
+        ExportTable::Scores,
     ];
 
     /// As on the command line, and the stem of its file.
     pub fn name(self) -> &'static str {
         match self {
-            Table::Rounds => "rounds",
-            Table::Generations => "generations",
-            Table::Batches => "batches",
-            Table::Energy => "energy",
-            Table::Audits => "audits",
-            Table::Verifiers => "verifiers",
-            Table::Scores => "scores",
+            ExportTable::Rounds => "rounds",
+            ExportTable::Generations => "generations",
+            ExportTable::Batches => "batches",
+            ExportTable::Energy => "energy",
+            ExportTable::Audits => "audits",
+            ExportTable::Verifiers => "verifiers",
+            ExportTable::Scores => "scores",
         }
     }
 
     /// The table of a name; the nearest ones if there is none.
-    pub fn parse(name: &str) -> Result<Table, ExportError> {
-        let found = Table::ALL.into_iter().find(|table| table.name() == name);
-        found.ok_or_else(|| ExportError::unknown("--tables", name, Table::ALL.iter().map(|table| table.name())))
+    pub fn parse(name: &str) -> Result<ExportTable, ExportError> {
+        let found = ExportTable::ALL.into_iter().find(|table| table.name() == name);
+        found.ok_or_else(|| ExportError::unknown("--tables", name, ExportTable::ALL.iter().map(|table| table.name())))
     }
 
     /// Its columns, in order.
-    pub fn columns(self) -> Vec<Column> {
+    pub fn columns(self) -> Vec<ExportColumn> {
         rows::columns(self)
     }
 
     /// Whether an import needs it; energy follows from generations and verifiers.
     pub(crate) fn is_imported(self) -> bool {
-        self != Table::Energy
+        self != ExportTable::Energy
     }
 }
 
 /// What the values of a column are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// 64 bits, signed.
     Integer,
     /// 32 bits; NaN is NULL.
@@ -119,31 +121,31 @@ pub enum Kind {
     Floats,
 }
 
-impl Kind {
+impl ColumnKind {
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Kind::Integers | Kind::Floats)
+        matches!(self, ColumnKind::Integers | ColumnKind::Floats)
     }
 
     /// The name in the documentation.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Integer => "int64",
-            Kind::Float => "float32",
-            Kind::Boolean => "boolean",
-            Kind::Text => "text",
-            Kind::Integers => "list of int64",
-            Kind::Floats => "list of float32",
+            ColumnKind::Integer => "int64",
+            ColumnKind::Float => "float32",
+            ColumnKind::Boolean => "boolean",
+            ColumnKind::Text => "text",
+            ColumnKind::Integers => "list of int64",
+            ColumnKind::Floats => "list of float32",
         }
     }
 }
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
+pub struct ExportColumn {
     /// Its name.
     pub name: &'static str,
     /// What its values are.
-    pub kind: Kind,
+    pub kind: ColumnKind,
     /// Whether a value may be missing.
     pub nullable: bool,
     /// Whether it repeats what other columns say, for readers' sake; an import does not need it.

@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use crate::csv_cell::csv_cell;
-use crate::schema::Column;
-use crate::values::{Batch, Values};
+use crate::schema::ExportColumn;
+use crate::values::{ColumnValues, ValueBatch};
 
 /// The header of a CSV file.
-pub(crate) fn csv_header(columns: &[Column], to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn csv_header(columns: &[ExportColumn], to: &mut impl Write) -> io::Result<()> {
     let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     writeln!(to, "{}", names.join(","))
 }
 
 /// Rows as CSV: NULL is nothing, a list is its values with spaces between them (a missing one is `NULL`).
-pub(crate) fn csv(batch: &Batch, line: &mut String, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn csv(batch: &ValueBatch, line: &mut String, to: &mut impl Write) -> io::Result<()> {
     let words = words(batch, |word, to| {
         // NULL is nothing, so an empty text has its quotes.
         to.write_str(if word.is_empty() { Cow::Borrowed("\"\"") } else { csv_cell(word) }.as_ref())
@@ -27,13 +27,15 @@ pub(crate) fn csv(batch: &Batch, line: &mut String, to: &mut impl Write) -> io::
                 line.push(',');
             }
             match values {
-                Values::Integers(values) => integer(values[row], line),
-                Values::MaybeIntegers(values) => values[row].iter().for_each(|value| integer(*value, line)),
-                Values::Floats(values) => float(values[row], &CSV, line),
-                Values::Booleans(values) => line.push_str(if values[row] { "true" } else { "false" }),
-                Values::Words { codes, .. } => line.push_str(words.get(codes[row] as usize).map_or("", String::as_str)),
-                Values::IntegerLists(lists) => list(lists.get(row), ' ', line, integer),
-                Values::FloatLists(lists) => list(lists.get(row), ' ', line, |value, line| {
+                ColumnValues::Integers(values) => integer(values[row], line),
+                ColumnValues::MaybeIntegers(values) => values[row].iter().for_each(|value| integer(*value, line)),
+                ColumnValues::Floats(values) => float(values[row], &CSV, line),
+                ColumnValues::Booleans(values) => line.push_str(if values[row] { "true" } else { "false" }),
+                ColumnValues::Words { codes, .. } => {
+                    line.push_str(words.get(codes[row] as usize).map_or("", String::as_str))
+                }
+                ColumnValues::IntegerLists(lists) => list(lists.get(row), ' ', line, integer),
+                ColumnValues::FloatLists(lists) => list(lists.get(row), ' ', line, |value, line| {
                     if value.is_nan() { line.push_str("NULL") } else { float(value, &CSV, line) }
                 }),
             }
@@ -45,9 +47,14 @@ pub(crate) fn csv(batch: &Batch, line: &mut String, to: &mut impl Write) -> io::
 }
 
 /// Rows as JSON lines: NULL is `null`, infinities are the words `"Infinity"` and `"-Infinity"`.
-pub(crate) fn jsonl(columns: &[Column], batch: &Batch, line: &mut String, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn jsonl(
+    columns: &[ExportColumn],
+    batch: &ValueBatch,
+    line: &mut String,
+    to: &mut impl Write,
+) -> io::Result<()> {
     let words = words(batch, json_text);
-    let key = |(place, column): (usize, &Column)| {
+    let key = |(place, column): (usize, &ExportColumn)| {
         let before = if place == 0 { '{' } else { ',' };
         format!("{before}\"{}\":", column.name)
     };
@@ -57,22 +64,22 @@ pub(crate) fn jsonl(columns: &[Column], batch: &Batch, line: &mut String, to: &m
         for ((key, values), words) in keys.iter().zip(batch.columns.iter().flatten()).zip(&words) {
             line.push_str(key);
             match values {
-                Values::Integers(values) => integer(values[row], line),
-                Values::MaybeIntegers(values) => match values[row] {
+                ColumnValues::Integers(values) => integer(values[row], line),
+                ColumnValues::MaybeIntegers(values) => match values[row] {
                     Some(value) => integer(value, line),
                     None => line.push_str("null"),
                 },
-                Values::Floats(values) => json_float(values[row], line),
-                Values::Booleans(values) => line.push_str(if values[row] { "true" } else { "false" }),
-                Values::Words { codes, .. } => {
+                ColumnValues::Floats(values) => json_float(values[row], line),
+                ColumnValues::Booleans(values) => line.push_str(if values[row] { "true" } else { "false" }),
+                ColumnValues::Words { codes, .. } => {
                     line.push_str(words.get(codes[row] as usize).map_or("null", String::as_str));
                 }
-                Values::IntegerLists(lists) => {
+                ColumnValues::IntegerLists(lists) => {
                     line.push('[');
                     list(lists.get(row), ',', line, integer);
                     line.push(']');
                 }
-                Values::FloatLists(lists) => {
+                ColumnValues::FloatLists(lists) => {
                     line.push('[');
                     list(lists.get(row), ',', line, json_float);
                     line.push(']');
@@ -87,15 +94,15 @@ pub(crate) fn jsonl(columns: &[Column], batch: &Batch, line: &mut String, to: &m
 
 /// The words of each column as `form` writes them: once per batch, not once per row. What a batch has no word for
 /// ([`NO_WORD`](crate::values::NO_WORD)) is in no list.
-fn words(batch: &Batch, form: impl Fn(&str, &mut String) -> std::fmt::Result) -> Vec<Vec<String>> {
+fn words(batch: &ValueBatch, form: impl Fn(&str, &mut String) -> std::fmt::Result) -> Vec<Vec<String>> {
     let formed = |word: &String| {
         let mut formed = String::new();
         // Writing into a string does not fail.
         let _ = form(word, &mut formed);
         formed
     };
-    let of = |values: &Values| match values {
-        Values::Words { known, .. } => known.iter().map(formed).collect(),
+    let of = |values: &ColumnValues| match values {
+        ColumnValues::Words { known, .. } => known.iter().map(formed).collect(),
         _ => Vec::new(),
     };
     batch.columns.iter().flatten().map(of).collect()

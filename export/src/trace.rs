@@ -15,7 +15,7 @@ use specfleet_ledger::{LedgerError, RoundColumn, RoundPiece, RunReader};
 use crate::error::ExportError;
 use crate::stop::Stop;
 use crate::text::json_text;
-use crate::visit::Named;
+use crate::visit::NamedFields;
 
 /// The pool's process; device n is process n + 2.
 const POOL: u64 = 1;
@@ -33,7 +33,7 @@ pub(crate) fn write(
 ) -> Result<u64, ExportError> {
     let methods = reader.meta().methods.iter().map(|method| method.name.clone()).collect();
     let to = BufWriter::with_capacity(1 << 20, file);
-    let mut trace = Trace { to, events: 0, methods, named: BTreeSet::new() };
+    let mut trace = ChromeTrace { to, events: 0, methods, named: BTreeSet::new() };
     trace.all(reader, stop, tell).map_err(|source| ExportError::io(path, source))?;
     stop.check()?;
     let events = trace.events;
@@ -42,7 +42,7 @@ pub(crate) fn write(
     Ok(events)
 }
 
-struct Trace {
+struct ChromeTrace {
     to: BufWriter<File>,
     events: u64,
     methods: Vec<String>,
@@ -50,7 +50,7 @@ struct Trace {
     named: BTreeSet<(u64, u64)>,
 }
 
-impl Trace {
+impl ChromeTrace {
     fn all(&mut self, reader: &RunReader, stop: Stop<'_>, tell: &mut dyn FnMut(LedgerError)) -> std::io::Result<()> {
         self.to.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
         for batch in reader.batches() {
@@ -192,6 +192,6 @@ impl Trace {
     }
 }
 
-fn word<N: Named>(value: N) -> &'static str {
+fn word<N: NamedFields>(value: N) -> &'static str {
     N::WORDS[value.code() as usize]
 }

@@ -1,13 +1,13 @@
 //! Rows by columns, on their way between a run and a file.
 
-use crate::schema::{Column, Kind};
+use crate::schema::{ColumnKind, ExportColumn};
 
 /// In place of the code of a word that is not there.
 pub(crate) const NO_WORD: u32 = u32::MAX;
 
 /// The values of one column.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Values {
+pub(crate) enum ColumnValues {
     Integers(Vec<i64>),
     MaybeIntegers(Vec<Option<i64>>),
     /// NaN is written as NULL.
@@ -51,67 +51,67 @@ impl<T: Copy> Lists<T> {
     }
 }
 
-impl Values {
+impl ColumnValues {
     /// No values yet.
-    pub(crate) fn new(column: &Column, known: Vec<String>) -> Values {
+    pub(crate) fn new(column: &ExportColumn, known: Vec<String>) -> ColumnValues {
         match column.kind {
-            Kind::Integer if column.nullable => Values::MaybeIntegers(Vec::new()),
-            Kind::Integer => Values::Integers(Vec::new()),
-            Kind::Float => Values::Floats(Vec::new()),
-            Kind::Boolean => Values::Booleans(Vec::new()),
-            Kind::Text => Values::Words { codes: Vec::new(), known },
-            Kind::Integers => Values::IntegerLists(Lists::new()),
-            Kind::Floats => Values::FloatLists(Lists::new()),
+            ColumnKind::Integer if column.nullable => ColumnValues::MaybeIntegers(Vec::new()),
+            ColumnKind::Integer => ColumnValues::Integers(Vec::new()),
+            ColumnKind::Float => ColumnValues::Floats(Vec::new()),
+            ColumnKind::Boolean => ColumnValues::Booleans(Vec::new()),
+            ColumnKind::Text => ColumnValues::Words { codes: Vec::new(), known },
+            ColumnKind::Integers => ColumnValues::IntegerLists(Lists::new()),
+            ColumnKind::Floats => ColumnValues::FloatLists(Lists::new()),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            Values::Integers(values) => values.len(),
-            Values::MaybeIntegers(values) => values.len(),
-            Values::Floats(values) => values.len(),
-            Values::Booleans(values) => values.len(),
-            Values::Words { codes, .. } => codes.len(),
-            Values::IntegerLists(lists) => lists.ends.len(),
-            Values::FloatLists(lists) => lists.ends.len(),
+            ColumnValues::Integers(values) => values.len(),
+            ColumnValues::MaybeIntegers(values) => values.len(),
+            ColumnValues::Floats(values) => values.len(),
+            ColumnValues::Booleans(values) => values.len(),
+            ColumnValues::Words { codes, .. } => codes.len(),
+            ColumnValues::IntegerLists(lists) => lists.ends.len(),
+            ColumnValues::FloatLists(lists) => lists.ends.len(),
         }
     }
 
     /// Forgets the values and keeps their memory.
     pub(crate) fn clear(&mut self) {
         match self {
-            Values::Integers(values) => values.clear(),
-            Values::MaybeIntegers(values) => values.clear(),
-            Values::Floats(values) => values.clear(),
-            Values::Booleans(values) => values.clear(),
-            Values::Words { codes, .. } => codes.clear(),
-            Values::IntegerLists(lists) => lists.clear(),
-            Values::FloatLists(lists) => lists.clear(),
+            ColumnValues::Integers(values) => values.clear(),
+            ColumnValues::MaybeIntegers(values) => values.clear(),
+            ColumnValues::Floats(values) => values.clear(),
+            ColumnValues::Booleans(values) => values.clear(),
+            ColumnValues::Words { codes, .. } => codes.clear(),
+            ColumnValues::IntegerLists(lists) => lists.clear(),
+            ColumnValues::FloatLists(lists) => lists.clear(),
         }
     }
 }
 
 /// Some rows of a table.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Batch {
+pub(crate) struct ValueBatch {
     /// In the order of the table's columns; `None` for a derived or an added column that a file lacks.
-    pub(crate) columns: Vec<Option<Values>>,
+    pub(crate) columns: Vec<Option<ColumnValues>>,
 }
 
-impl Batch {
+impl ValueBatch {
     pub(crate) fn rows(&self) -> usize {
-        self.columns.iter().flatten().next().map_or(0, Values::len)
+        self.columns.iter().flatten().next().map_or(0, ColumnValues::len)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.columns.iter_mut().flatten().for_each(Values::clear);
+        self.columns.iter_mut().flatten().for_each(ColumnValues::clear);
     }
 
     /// Numbers in its lists: rows with long ones weigh more.
     pub(crate) fn list_values(&self) -> usize {
-        let weight = |values: &Values| match values {
-            Values::IntegerLists(lists) => lists.values.len(),
-            Values::FloatLists(lists) => lists.values.len(),
+        let weight = |values: &ColumnValues| match values {
+            ColumnValues::IntegerLists(lists) => lists.values.len(),
+            ColumnValues::FloatLists(lists) => lists.values.len(),
             _ => 0,
         };
         self.columns.iter().flatten().map(weight).sum()

@@ -8,8 +8,8 @@ use specfleet_ledger::EnergyPart;
 
 use crate::error::instead;
 use crate::limits::Population;
-use crate::schema::{Column, Kind};
-use crate::values::{Batch, NO_WORD, Values};
+use crate::schema::{ColumnKind, ExportColumn};
+use crate::values::{ColumnValues, NO_WORD, ValueBatch};
 
 /// A value that does not fit its field: the column, and what is wrong.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(crate) trait Visit: Sized {
         Ok(())
     }
 
-    fn named<N: Named>(&mut self, spec: Spec, value: &mut N) -> Result<(), Misfit> {
+    fn named<N: NamedFields>(&mut self, spec: Spec, value: &mut N) -> Result<(), Misfit> {
         let mut code = value.code();
         self.word(spec, false, N::WORDS, &mut code)?;
         *value = N::ALL[code as usize];
@@ -113,7 +113,7 @@ whole! {
 }
 
 /// Enumerations of the records, by the words that stand for them.
-pub(crate) trait Named: Copy + PartialEq + 'static {
+pub(crate) trait NamedFields: Copy + PartialEq + 'static {
     const ALL: &'static [Self];
     const WORDS: &'static [&'static str];
 
@@ -122,7 +122,7 @@ pub(crate) trait Named: Copy + PartialEq + 'static {
 
 macro_rules! named {
     ($($type:ident { $($variant:ident $word:literal,)* })*) => {
-        $(impl Named for $type {
+        $(impl NamedFields for $type {
             const ALL: &'static [$type] = &[$($type::$variant,)*];
             const WORDS: &'static [&'static str] = &[$($word,)*];
 
@@ -155,21 +155,28 @@ named! {
 
 /// Learns the columns.
 pub(crate) struct Learn {
-    pub(crate) columns: Vec<Column>,
-    pub(crate) values: Vec<Option<Values>>,
+    pub(crate) columns: Vec<ExportColumn>,
+    pub(crate) values: Vec<Option<ColumnValues>>,
 }
 
 impl Learn {
-    fn add(&mut self, Spec(name, unit, meaning): Spec, kind: Kind, nullable: bool, derived: bool, known: Vec<String>) {
-        let column = Column { name, kind, nullable, derived, added: false, unit, meaning };
-        self.values.push(Some(Values::new(&column, known)));
+    fn add(
+        &mut self,
+        Spec(name, unit, meaning): Spec,
+        kind: ColumnKind,
+        nullable: bool,
+        derived: bool,
+        known: Vec<String>,
+    ) {
+        let column = ExportColumn { name, kind, nullable, derived, added: false, unit, meaning };
+        self.values.push(Some(ColumnValues::new(&column, known)));
         self.columns.push(column);
     }
 }
 
 impl Visit for Learn {
     fn integer(&mut self, spec: Spec, _: &mut i64) -> Result<(), Misfit> {
-        self.add(spec, Kind::Integer, false, false, Vec::new());
+        self.add(spec, ColumnKind::Integer, false, false, Vec::new());
         Ok(())
     }
     fn added_integer(&mut self, spec: Spec, value: &mut i64, _: i64) -> Result<(), Misfit> {
@@ -178,42 +185,42 @@ impl Visit for Learn {
         Ok(())
     }
     fn maybe_integer(&mut self, spec: Spec, _: &mut Option<i64>) -> Result<(), Misfit> {
-        self.add(spec, Kind::Integer, true, false, Vec::new());
+        self.add(spec, ColumnKind::Integer, true, false, Vec::new());
         Ok(())
     }
     fn float(&mut self, spec: Spec, _: &mut f32) -> Result<(), Misfit> {
-        self.add(spec, Kind::Float, true, false, Vec::new());
+        self.add(spec, ColumnKind::Float, true, false, Vec::new());
         Ok(())
     }
     fn boolean(&mut self, spec: Spec, derived: bool, _: &mut bool) -> Result<(), Misfit> {
-        self.add(spec, Kind::Boolean, false, derived, Vec::new());
+        self.add(spec, ColumnKind::Boolean, false, derived, Vec::new());
         Ok(())
     }
     fn word<K: AsRef<str>>(&mut self, spec: Spec, derived: bool, known: &[K], _: &mut u32) -> Result<(), Misfit> {
         let known = known.iter().map(|word| word.as_ref().to_owned()).collect();
-        self.add(spec, Kind::Text, derived, derived, known);
+        self.add(spec, ColumnKind::Text, derived, derived, known);
         Ok(())
     }
     fn integers(&mut self, spec: Spec, _: &mut Vec<u32>) -> Result<(), Misfit> {
-        self.add(spec, Kind::Integers, false, false, Vec::new());
+        self.add(spec, ColumnKind::Integers, false, false, Vec::new());
         Ok(())
     }
     fn floats(&mut self, spec: Spec, _: &mut Vec<f32>) -> Result<(), Misfit> {
-        self.add(spec, Kind::Floats, false, false, Vec::new());
+        self.add(spec, ColumnKind::Floats, false, false, Vec::new());
         Ok(())
     }
 }
 
 /// Appends a row to a batch.
-pub(crate) struct Append<'a>(std::slice::IterMut<'a, Option<Values>>);
+pub(crate) struct Append<'a>(std::slice::IterMut<'a, Option<ColumnValues>>);
 
 impl<'a> Append<'a> {
-    pub(crate) fn to(batch: &'a mut Batch) -> Append<'a> {
+    pub(crate) fn to(batch: &'a mut ValueBatch) -> Append<'a> {
         Append(batch.columns.iter_mut())
     }
 
     /// The next column. A batch to write has every column, of the kind that is visited: both come from one function.
-    pub(crate) fn next(&mut self) -> &mut Values {
+    pub(crate) fn next(&mut self) -> &mut ColumnValues {
         self.0.next().and_then(Option::as_mut).expect("invariant: a batch is learnt from the visit that fills it")
     }
 }
@@ -225,38 +232,38 @@ fn other_kind() -> ! {
 
 impl Visit for Append<'_> {
     fn integer(&mut self, _: Spec, value: &mut i64) -> Result<(), Misfit> {
-        let Values::Integers(values) = self.next() else { other_kind() };
+        let ColumnValues::Integers(values) = self.next() else { other_kind() };
         values.push(*value);
         Ok(())
     }
     fn maybe_integer(&mut self, _: Spec, value: &mut Option<i64>) -> Result<(), Misfit> {
-        let Values::MaybeIntegers(values) = self.next() else { other_kind() };
+        let ColumnValues::MaybeIntegers(values) = self.next() else { other_kind() };
         values.push(*value);
         Ok(())
     }
     fn float(&mut self, _: Spec, value: &mut f32) -> Result<(), Misfit> {
-        let Values::Floats(values) = self.next() else { other_kind() };
+        let ColumnValues::Floats(values) = self.next() else { other_kind() };
         values.push(*value);
         Ok(())
     }
     fn boolean(&mut self, _: Spec, _: bool, value: &mut bool) -> Result<(), Misfit> {
-        let Values::Booleans(values) = self.next() else { other_kind() };
+        let ColumnValues::Booleans(values) = self.next() else { other_kind() };
         values.push(*value);
         Ok(())
     }
     fn word<K: AsRef<str>>(&mut self, _: Spec, _: bool, known: &[K], code: &mut u32) -> Result<(), Misfit> {
-        let Values::Words { codes, .. } = self.next() else { other_kind() };
+        let ColumnValues::Words { codes, .. } = self.next() else { other_kind() };
         // An index that no list of the run explains has no name.
         codes.push(if (*code as usize) < known.len() { *code } else { NO_WORD });
         Ok(())
     }
     fn integers(&mut self, _: Spec, value: &mut Vec<u32>) -> Result<(), Misfit> {
-        let Values::IntegerLists(lists) = self.next() else { other_kind() };
+        let ColumnValues::IntegerLists(lists) = self.next() else { other_kind() };
         lists.push(value.iter().map(|value| i64::from(*value)));
         Ok(())
     }
     fn floats(&mut self, _: Spec, value: &mut Vec<f32>) -> Result<(), Misfit> {
-        let Values::FloatLists(lists) = self.next() else { other_kind() };
+        let ColumnValues::FloatLists(lists) = self.next() else { other_kind() };
         lists.push(value.iter().copied());
         Ok(())
     }
@@ -264,49 +271,49 @@ impl Visit for Append<'_> {
 
 /// Reads a row of a batch, and refuses values that no row of the run can have. Derived columns may be missing, and so may
 /// those that came later.
-pub(crate) struct Take<'a> {
-    columns: std::slice::Iter<'a, Option<Values>>,
+pub(crate) struct TakeFields<'a> {
+    columns: std::slice::Iter<'a, Option<ColumnValues>>,
     row: usize,
     population: &'a Population,
 }
 
-impl<'a> Take<'a> {
-    pub(crate) fn from(batch: &'a Batch, row: usize, population: &'a Population) -> Take<'a> {
-        Take { columns: batch.columns.iter(), row, population }
+impl<'a> TakeFields<'a> {
+    pub(crate) fn from(batch: &'a ValueBatch, row: usize, population: &'a Population) -> TakeFields<'a> {
+        TakeFields { columns: batch.columns.iter(), row, population }
     }
 
-    fn next(&mut self) -> Option<&'a Values> {
+    fn next(&mut self) -> Option<&'a ColumnValues> {
         self.columns.next().and_then(Option::as_ref)
     }
 }
 
-impl Visit for Take<'_> {
+impl Visit for TakeFields<'_> {
     fn integer(&mut self, spec: Spec, value: &mut i64) -> Result<(), Misfit> {
-        let Some(Values::Integers(values)) = self.next() else { other_kind() };
+        let Some(ColumnValues::Integers(values)) = self.next() else { other_kind() };
         *value = values[self.row];
         self.population.check(spec, *value)
     }
     fn added_integer(&mut self, spec: Spec, value: &mut i64, instead: i64) -> Result<(), Misfit> {
         *value = match self.next() {
-            Some(Values::Integers(values)) => values[self.row],
+            Some(ColumnValues::Integers(values)) => values[self.row],
             None => instead,
             Some(_) => other_kind(),
         };
         self.population.check(spec, *value)
     }
     fn maybe_integer(&mut self, spec: Spec, value: &mut Option<i64>) -> Result<(), Misfit> {
-        let Some(Values::MaybeIntegers(values)) = self.next() else { other_kind() };
+        let Some(ColumnValues::MaybeIntegers(values)) = self.next() else { other_kind() };
         *value = values[self.row];
         value.map_or(Ok(()), |value| self.population.check(spec, value))
     }
     fn float(&mut self, _: Spec, value: &mut f32) -> Result<(), Misfit> {
-        let Some(Values::Floats(values)) = self.next() else { other_kind() };
+        let Some(ColumnValues::Floats(values)) = self.next() else { other_kind() };
         *value = values[self.row];
         Ok(())
     }
     fn boolean(&mut self, _: Spec, derived: bool, value: &mut bool) -> Result<(), Misfit> {
         match self.next() {
-            Some(Values::Booleans(values)) => *value = values[self.row],
+            Some(ColumnValues::Booleans(values)) => *value = values[self.row],
             None if derived => {}
             _ => other_kind(),
         }
@@ -317,7 +324,7 @@ impl Visit for Take<'_> {
         if derived {
             return Ok(());
         }
-        let Some(Values::Words { codes, known: words }) = found else { other_kind() };
+        let Some(ColumnValues::Words { codes, known: words }) = found else { other_kind() };
         let Some(word) = words.get(codes[self.row] as usize) else {
             return Err(Misfit { column: spec.0, why: "a value is missing".to_owned() });
         };
@@ -332,14 +339,14 @@ impl Visit for Take<'_> {
         Ok(())
     }
     fn integers(&mut self, spec: Spec, value: &mut Vec<u32>) -> Result<(), Misfit> {
-        let Some(Values::IntegerLists(lists)) = self.next() else { other_kind() };
+        let Some(ColumnValues::IntegerLists(lists)) = self.next() else { other_kind() };
         let list = lists.get(self.row).iter();
         let list = list.map(|raw| u32::try_from(*raw).map_err(|_| out_of_range(spec, *raw)));
         *value = list.collect::<Result<_, _>>()?;
         Ok(())
     }
     fn floats(&mut self, _: Spec, value: &mut Vec<f32>) -> Result<(), Misfit> {
-        let Some(Values::FloatLists(lists)) = self.next() else { other_kind() };
+        let Some(ColumnValues::FloatLists(lists)) = self.next() else { other_kind() };
         *value = lists.get(self.row).to_vec();
         Ok(())
     }
@@ -349,7 +356,7 @@ impl Visit for Take<'_> {
 mod tests {
     use super::*;
 
-    fn check<N: Named + serde::Serialize + std::fmt::Debug>() {
+    fn check<N: NamedFields + serde::Serialize + std::fmt::Debug>() {
         for (place, value) in N::ALL.iter().enumerate() {
             assert_eq!(value.code() as usize, place, "{value:?}");
         }

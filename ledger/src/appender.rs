@@ -7,7 +7,7 @@ use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 use specfleet_engine::time::Time;
 
-use crate::chunk::{self, ChunkIdentity, Limits, Row};
+use crate::chunk::{self, ChunkIdentity, ChunkLimits, TableRow};
 use crate::codec::MAX_LIST_ELEMENTS;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
@@ -24,13 +24,13 @@ pub(crate) struct Appender {
     store_dir: PathBuf,
     store: sled::Db,
     /// Rows that no batch holds yet.
-    pub(crate) pending: Pending,
+    pub(crate) pending: PendingRows,
     /// The run that the chunks are of.
     run: RunId,
     /// What was moved into the store, of each table.
     tables: Tables,
     /// How large chunks may get.
-    limits: Limits,
+    limits: ChunkLimits,
     /// Rows that each table will have, where that is known.
     expected: BTreeMap<Table, u64>,
     /// How many chunks' worth of rounds may wait before they are moved.
@@ -39,7 +39,7 @@ pub(crate) struct Appender {
 
 /// Rows that no batch holds yet.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
+pub(crate) struct PendingRows {
     /// In order of generations, so that a generation's rounds lie together in the chunk.
     rounds: BTreeMap<GenerationId, PendingRounds>,
     /// Sum over `rounds`.
@@ -65,7 +65,7 @@ struct PendingRounds {
     rows: Vec<RoundRecord>,
 }
 
-impl Pending {
+impl PendingRows {
     /// Adds rounds of one generation; `first` and `base` are those of the first of them.
     pub(crate) fn add_rounds(
         &mut self,
@@ -91,10 +91,10 @@ impl Appender {
         Appender {
             store_dir: store_dir.to_path_buf(),
             store,
-            pending: Pending::default(),
+            pending: PendingRows::default(),
             run,
             tables: Tables::new(),
-            limits: Limits::LIVE,
+            limits: ChunkLimits::LIVE,
             expected: BTreeMap::new(),
             chunks: 1,
         }
@@ -108,7 +108,7 @@ impl Appender {
         expected: BTreeMap<Table, u64>,
     ) -> Result<Appender, LedgerError> {
         let store = store::create_for_bulk(store_dir)?;
-        Ok(Appender { limits: Limits::BULK, expected, chunks: 8, ..Appender::over(store_dir, store, run) })
+        Ok(Appender { limits: ChunkLimits::BULK, expected, chunks: 8, ..Appender::over(store_dir, store, run) })
     }
 
     /// Moves the pending rows if some table has a chunk's worth of them.
@@ -167,11 +167,11 @@ impl Appender {
     }
 
     /// How large the chunks of a table may get.
-    fn limits_of(&self, table: Table) -> Limits {
+    fn limits_of(&self, table: Table) -> ChunkLimits {
         self.limits.of_table(self.expected.get(&table).copied().unwrap_or(0))
     }
 
-    fn put<R: Row>(&mut self, rows: &[R], batch: &mut sled::Batch) -> Result<(), LedgerError> {
+    fn put<R: TableRow>(&mut self, rows: &[R], batch: &mut sled::Batch) -> Result<(), LedgerError> {
         if rows.is_empty() {
             return Ok(());
         }

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use crate::codec::{Decoder, Encoder, MAX_LIST_ELEMENTS, Malformed};
+use crate::codec::{ColumnDecoder, ColumnEncoder, MAX_LIST_ELEMENTS, Malformed};
 use crate::error::LedgerError;
 use crate::id::RunId;
 use crate::table::Table;
@@ -39,15 +39,15 @@ const HEADER: usize = 33;
 const MAX_ROWS: usize = 1 << 16;
 
 /// A row type with its table and columns.
-pub(crate) trait Row: Sized + 'static {
+pub(crate) trait TableRow: Sized + 'static {
     /// Its table.
     const TABLE: Table;
     /// Rows to try in one chunk: what fills most of 64 KiB at the usual size of a row.
     const ROWS_PER_CHUNK: usize;
     /// Writes the columns.
-    fn encode(rows: &[Self], columns: &mut Encoder);
+    fn encode(rows: &[Self], columns: &mut ColumnEncoder);
     /// Reads `rows` rows back.
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<Self>, Malformed>;
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<Self>, Malformed>;
     /// Length of its longest list.
     fn longest_list(&self) -> usize {
         0
@@ -65,7 +65,7 @@ pub(crate) struct ChunkIdentity {
 
 /// One chunk of these rows, however large it gets. For the pieces of a chunk of rounds, which must be one: at most one
 /// per row and 25 bytes each, so 100 KiB where every row is another generation's, which is still below sled's limit.
-pub(crate) fn whole<R: Row>(rows: &[R], place: ChunkIdentity) -> Vec<u8> {
+pub(crate) fn whole<R: TableRow>(rows: &[R], place: ChunkIdentity) -> Vec<u8> {
     let columns = columns(rows);
     let mut chunk = Vec::with_capacity(HEADER + columns.len());
     chunk.extend_from_slice(&START);
@@ -82,8 +82,8 @@ pub(crate) fn whole<R: Row>(rows: &[R], place: ChunkIdentity) -> Vec<u8> {
 }
 
 /// The rows as columns, without a header.
-pub(crate) fn columns<R: Row>(rows: &[R]) -> Vec<u8> {
-    let mut columns = Encoder::default();
+pub(crate) fn columns<R: TableRow>(rows: &[R]) -> Vec<u8> {
+    let mut columns = ColumnEncoder::default();
     R::encode(rows, &mut columns);
     columns.finish()
 }
@@ -121,8 +121,8 @@ pub(crate) fn recognise(bytes: &[u8]) -> Option<(Table, ChunkIdentity, usize)> {
 
 /// How large chunks may get.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Rows, in multiples of [`Row::ROWS_PER_CHUNK`].
+pub(crate) struct ChunkLimits {
+    /// Rows, in multiples of [`TableRow::ROWS_PER_CHUNK`].
     pub(crate) rows: usize,
     /// Rows of any type.
     pub(crate) most: usize,
@@ -130,19 +130,19 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
 }
 
-impl Limits {
+impl ChunkLimits {
     /// Of a run that is being written.
-    pub(crate) const LIVE: Limits = Limits { rows: 1, most: MAX_ROWS, bytes: MAX_CHUNK_BYTES };
+    pub(crate) const LIVE: ChunkLimits = ChunkLimits { rows: 1, most: MAX_ROWS, bytes: MAX_CHUNK_BYTES };
     /// Of a compacted run, whose chunks sled keeps in files beside its log.
-    pub(crate) const BULK: Limits = Limits { rows: 2, most: MAX_ROWS, bytes: MAX_BULK_CHUNK_BYTES };
+    pub(crate) const BULK: ChunkLimits = ChunkLimits { rows: 2, most: MAX_ROWS, bytes: MAX_BULK_CHUNK_BYTES };
 
     /// These for a table of so many rows: if it has many, a chunk that is lost takes few of them with it.
-    pub(crate) fn of_table(self, rows: u64) -> Limits {
+    pub(crate) fn of_table(self, rows: u64) -> ChunkLimits {
         if rows < MANY_ROWS {
             return self;
         }
         let share = usize::try_from(rows / PARTS_OF_MANY).unwrap_or(MAX_ROWS);
-        Limits { most: self.most.min(share), ..self }
+        ChunkLimits { most: self.most.min(share), ..self }
     }
 }
 
@@ -152,9 +152,9 @@ const PARTS_OF_MANY: u64 = 20;
 
 /// Hands the rows to `sink` in chunks within `limits` and of like size, in order; each with the number of its rows. They are
 /// numbered from `next` on, which is that of the next one then.
-pub(crate) fn write<R: Row>(
+pub(crate) fn write<R: TableRow>(
     rows: &[R],
-    limits: Limits,
+    limits: ChunkLimits,
     next: &mut ChunkIdentity,
     sink: &mut impl FnMut(usize, Vec<u8>) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
@@ -185,16 +185,16 @@ pub(crate) fn write<R: Row>(
 }
 
 /// Refuses a row that is larger than a chunk. A row of lists of at most [`SHORT_LIST`] elements never is.
-pub(crate) fn check_row<R: Row>(row: &R) -> Result<(), LedgerError> {
+pub(crate) fn check_row<R: TableRow>(row: &R) -> Result<(), LedgerError> {
     let mut nowhere = ChunkIdentity { run: RunId::NONE, number: 0 };
-    write(std::slice::from_ref(row), Limits::LIVE, &mut nowhere, &mut |_, _| Ok(()))
+    write(std::slice::from_ref(row), ChunkLimits::LIVE, &mut nowhere, &mut |_, _| Ok(()))
 }
 
 /// Lists of this length fit a chunk whatever they hold: two columns of at most 32 bits per element, and the rest.
 pub(crate) const SHORT_LIST: usize = 7000;
 
 /// The rows of a chunk that lies at this place.
-pub(crate) fn read<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<Vec<R>, Malformed> {
+pub(crate) fn read<R: TableRow>(chunk: &[u8], expected: ChunkIdentity) -> Result<Vec<R>, Malformed> {
     let mut columns = open::<R>(chunk, expected)?;
     let rows = R::decode(columns.rows(), &mut columns)?;
     columns.finish()?;
@@ -202,7 +202,7 @@ pub(crate) fn read<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<Vec<
 }
 
 /// The columns of a chunk, after its header was checked.
-pub(crate) fn open<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<Decoder<'_>, Malformed> {
+pub(crate) fn open<R: TableRow>(chunk: &[u8], expected: ChunkIdentity) -> Result<ColumnDecoder<'_>, Malformed> {
     if chunk.len() < START.len() || chunk[..3] != MAGIC {
         return Err(Malformed("it does not start like a chunk"));
     }
@@ -222,11 +222,11 @@ pub(crate) fn open<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<Deco
     if u32::from_le_bytes(integer(chunk, 21)) as usize != chunk.len() {
         return Err(Malformed("it has another length than it says"));
     }
-    Ok(Decoder::new(&chunk[HEADER..], rows))
+    Ok(ColumnDecoder::new(&chunk[HEADER..], rows))
 }
 
 /// The number of rows, which a header says beside the tag of the table.
-fn rows<R: Row>(tag: u8, rows: [u8; 4]) -> Result<usize, Malformed> {
+fn rows<R: TableRow>(tag: u8, rows: [u8; 4]) -> Result<usize, Malformed> {
     if tag != R::TABLE.tag() {
         return Err(Malformed("it belongs to another table"));
     }

@@ -19,7 +19,7 @@ use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, UploadCost
 use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
-use crate::chunk::{self, Row};
+use crate::chunk::{self, TableRow};
 use crate::columns::{RoundChunk, RoundColumn};
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
@@ -180,10 +180,10 @@ fn count_rows(old: &RunReader) -> Result<BTreeMap<Table, u64>, LedgerError> {
     Table::ALL.into_iter().map(|table| Ok((table, count(table)?))).collect()
 }
 
-fn fill_table<R: Row>(
+fn fill_table<R: TableRow>(
     old: &RunReader,
     rows: &mut Appender,
-    place: impl Fn(&mut crate::appender::Pending) -> &mut Vec<R>,
+    place: impl Fn(&mut crate::appender::PendingRows) -> &mut Vec<R>,
 ) -> Result<(), LedgerError> {
     for row in old.rows::<R>() {
         place(&mut rows.pending).push(row?);
@@ -193,7 +193,7 @@ fn fill_table<R: Row>(
 }
 
 /// Rounds of a generation of which more are to come.
-struct Waiting {
+struct WaitingRounds {
     device: DeviceId,
     first: u32,
     rows: Vec<RoundRecord>,
@@ -201,14 +201,14 @@ struct Waiting {
 
 /// Rounds, generation by generation where they fit the memory.
 fn fill_rounds(old: &RunReader, rows: &mut Appender) -> Result<u64, LedgerError> {
-    let mut waiting: BTreeMap<GenerationId, Waiting> = BTreeMap::new();
+    let mut waiting: BTreeMap<GenerationId, WaitingRounds> = BTreeMap::new();
     // Of generations of which some rounds were written: when the last of these was committed.
     let mut last: BTreeMap<GenerationId, Time> = BTreeMap::new();
     let (mut count, mut total) = (0, 0);
     for chunk in old.scan_rounds(RoundColumn::ALL) {
         let RoundChunk { pieces, rows: columns } = chunk?;
         for piece in pieces {
-            let generation = waiting.entry(piece.id).or_insert_with(|| Waiting {
+            let generation = waiting.entry(piece.id).or_insert_with(|| WaitingRounds {
                 device: piece.device,
                 first: piece.first,
                 rows: Vec::new(),
@@ -234,7 +234,7 @@ fn fill_rounds(old: &RunReader, rows: &mut Appender) -> Result<u64, LedgerError>
 }
 
 fn write_all(
-    waiting: &mut BTreeMap<GenerationId, Waiting>,
+    waiting: &mut BTreeMap<GenerationId, WaitingRounds>,
     last: &mut BTreeMap<GenerationId, Time>,
     rows: &mut Appender,
 ) -> Result<(), LedgerError> {
@@ -245,7 +245,7 @@ fn write_all(
     rows.commit()
 }
 
-fn write(id: GenerationId, generation: &Waiting, last: &mut BTreeMap<GenerationId, Time>, rows: &mut Appender) {
+fn write(id: GenerationId, generation: &WaitingRounds, last: &mut BTreeMap<GenerationId, Time>, rows: &mut Appender) {
     let (Some(first), Some(end)) = (generation.rows.first(), generation.rows.last()) else { return };
     let base = last.insert(id, end.committed_at).unwrap_or(first.committed_at);
     rows.pending.add_rounds(id, generation.device, generation.first, base, &generation.rows);
@@ -273,7 +273,7 @@ fn compare(old: &RunReader, new: &RunReader) -> Result<(), LedgerError> {
 }
 
 /// Compares as the rows are written, because a NaN equals nothing.
-fn same_rows<R: Row>(old: &RunReader, new: &RunReader) -> Result<bool, LedgerError> {
+fn same_rows<R: TableRow>(old: &RunReader, new: &RunReader) -> Result<bool, LedgerError> {
     let (mut old, mut new) = (old.rows::<R>(), new.rows::<R>());
     loop {
         let part = |rows: &mut dyn Iterator<Item = Result<R, LedgerError>>| {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <ledger>/<run>/meta.json       what the run is: scenario, seed, versions, machine, methods, state   ([`Meta`])
-//!                progress.json   rows safely stored, rewritten at each flush                          ([`Progress`])
+//!                progress.json   rows safely stored, rewritten at each flush                          ([`RunProgress`])
 //!                live.json       what it is doing, while it is written                                ([`Live`])
 //!                summary.json    what all devices did, where the rows hold only some of them        ([`RunWriter::put_summary`])
 //!                lock            held by the writer while it lives; the system frees it when it dies
@@ -72,7 +72,7 @@ pub use inputs::{InputDigest, Inputs, WorkloadInput};
 pub use list::{ListedState, RunListing, list};
 pub use live::{Live, LiveJoules, LiveVerifier, VerifierState};
 pub use manifest::{FileDigest, Manifest, Stored, Tables};
-pub use meta::{Machine, Meta, Progress, RunKind, RunState, SCHEMA};
+pub use meta::{Machine, Meta, RunKind, RunProgress, RunState, SCHEMA};
 pub use reader::{GenerationRounds, OpenGeneration, RunReader};
 pub use rescue::{Rescued, rescue};
 pub use scores::{ScoreRow, ScoreWriter, Scorer};

@@ -8,7 +8,7 @@ use specfleet_engine::disturbance::{Disturbance, Noise};
 
 use crate::error::LedgerError;
 use crate::lock;
-use crate::meta::{self, META_FILE, Progress, RunKind};
+use crate::meta::{self, META_FILE, RunKind, RunProgress};
 
 /// Where a run stands, as a listing tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ pub struct RunListing {
     /// Verifiers of the pool.
     pub verifiers: u32,
     /// Rows that are safely stored.
-    pub progress: Progress,
+    pub progress: RunProgress,
     /// Words that somebody put on it.
     pub tags: Vec<String>,
     /// What disturbed it too much.
@@ -87,7 +87,7 @@ pub struct RunListing {
 
 /// The part of `meta.json` that a listing needs; the long texts are skipped over.
 #[derive(Deserialize)]
-struct Head {
+struct RunHead {
     run: String,
     state: String,
     #[serde(default)]
@@ -143,7 +143,7 @@ pub fn list(ledger_dir: &Path) -> Result<Vec<RunListing>, LedgerError> {
 }
 
 fn listing(dir: &Path) -> Result<RunListing, LedgerError> {
-    let mut head: Head = meta::read_checked(dir)?;
+    let mut head: RunHead = meta::read_checked(dir)?;
     let mut state = state(&head);
     if state == ListedState::Running && !lock::is_held(dir)? {
         // It may have ended between the two looks; what it says now, with nobody writing, is final.
@@ -165,13 +165,13 @@ fn listing(dir: &Path) -> Result<RunListing, LedgerError> {
         methods: head.methods.into_iter().map(|method| method.name).collect(),
         devices: head.devices,
         verifiers: head.verifiers,
-        progress: Progress::read(dir)?,
+        progress: RunProgress::read(dir)?,
         tags: head.tags,
         noise: head.disturbance.map_or_else(Vec::new, |disturbance| disturbance.noise()),
     })
 }
 
-fn state(head: &Head) -> ListedState {
+fn state(head: &RunHead) -> ListedState {
     match head.state.as_str() {
         "running" => ListedState::Running,
         "completed" => ListedState::Completed,
@@ -194,7 +194,7 @@ fn unreadable(dir: PathBuf, error: &LedgerError) -> RunListing {
         methods: Vec::new(),
         devices: 0,
         verifiers: 0,
-        progress: Progress::default(),
+        progress: RunProgress::default(),
         tags: Vec::new(),
         noise: Vec::new(),
     }

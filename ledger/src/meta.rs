@@ -280,7 +280,7 @@ impl Meta {
 pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, LedgerError> {
     /// The one field that must keep its name and meaning in every schema to come.
     #[derive(Deserialize)]
-    struct Versioned {
+    struct VersionedMeta {
         schema: u32,
     }
     let path = run_dir.join(META_FILE);
@@ -292,7 +292,7 @@ pub(crate) fn read_checked<T: DeserializeOwned>(run_dir: &Path) -> Result<T, Led
         Err(error) => return Err(LedgerError::io(&path, error)),
     };
     let damaged = |source| LedgerError::DamagedFile { path: path.clone(), source };
-    let Versioned { schema } = serde_json::from_slice(&text).map_err(damaged)?;
+    let VersionedMeta { schema } = serde_json::from_slice(&text).map_err(damaged)?;
     match schema.cmp(&SCHEMA) {
         Ordering::Less => return Err(LedgerError::OlderSchema { path, found: schema, supported: SCHEMA }),
         Ordering::Greater => return Err(LedgerError::NewerSchema { path, found: schema, supported: SCHEMA }),
@@ -328,7 +328,7 @@ pub(crate) type Fields = serde_json::Map<String, serde_json::Value>;
 /// How much of a run is safely stored. Serialised as `progress.json` after each flush, so that a listing can tell what an
 /// interrupted run still holds without opening its store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct RunProgress {
     /// Closed generations: each has all its rows.
     #[serde(default)]
     pub generations: u64,
@@ -340,9 +340,9 @@ pub struct Progress {
     pub batches: u64,
 }
 
-impl Progress {
+impl RunProgress {
     /// Reads the run's `progress.json`; all zeros while there is none.
-    pub fn read(run_dir: &Path) -> Result<Progress, LedgerError> {
+    pub fn read(run_dir: &Path) -> Result<RunProgress, LedgerError> {
         Ok(Stock::read(run_dir)?.map(|stock| stock.progress).unwrap_or_default())
     }
 }
@@ -352,7 +352,7 @@ impl Progress {
 pub(crate) struct Stock {
     /// Rows that the run has written.
     #[serde(flatten)]
-    pub(crate) progress: Progress,
+    pub(crate) progress: RunProgress,
     /// The store that `tables` is about.
     pub(crate) store: String,
     /// What that store holds for sure, while `meta.json` has no manifest.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, BatchRecord, GenerationRecord, RoundRecord, VerifierRecord};
 
-use crate::chunk::{self, ChunkIdentity, Row};
+use crate::chunk::{self, ChunkIdentity, TableRow};
 use crate::damage::DamageLog;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
@@ -15,10 +15,10 @@ use crate::id::RunId;
 use crate::index::{Closed, PieceIndex};
 use crate::lock::RunLock;
 use crate::manifest::Tables;
-use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, Progress, RunState, SUMMARY_FILE};
+use crate::meta::{self, META_FILE, Meta, PROGRESS_FILE, RunProgress, RunState, SUMMARY_FILE};
 use crate::rows::{ClosedGeneration, Piece, to_absolute};
 use crate::scores::ScoreRow;
-use crate::source::{Source, SourceError};
+use crate::source::{ChunkSource, SourceError};
 use crate::store;
 use crate::table::Table;
 
@@ -44,11 +44,11 @@ pub struct RunReader {
     run: RunId,
     meta: Meta,
     store_dir: PathBuf,
-    source: Source,
+    source: ChunkSource,
     /// What the run's files say that the store holds; `None` if they are damaged.
     tables: Option<Tables>,
     /// How far its writer said that it had come; `None` if that file is damaged.
-    progress: Option<Progress>,
+    progress: Option<RunProgress>,
     closed: OnceLock<Closed>,
     places: OnceLock<PieceIndex>,
     damaged: OnceLock<Vec<LedgerError>>,
@@ -118,7 +118,7 @@ impl RunReader {
         if let Some(manifest) = &meta.manifest {
             manifest.differences(&store_dir).into_iter().for_each(|error| drop(damage_log.note_store(error)));
         }
-        let source = Source::files(&store_dir, run, &damage_log)?;
+        let source = ChunkSource::files(&store_dir, run, &damage_log)?;
         Ok(RunReader { _lock: lock, ..RunReader::with(run_dir, meta, run, store_dir, source, damage_log) })
     }
 
@@ -130,7 +130,7 @@ impl RunReader {
         }
         let damage_log = DamageLog::default();
         let run = meta.written_id(run_dir)?;
-        let source = Source::of(&store_dir, &meta, run, &damage_log)?;
+        let source = ChunkSource::of(&store_dir, &meta, run, &damage_log)?;
         Ok(RunReader::with(run_dir, meta, run, store_dir, source, damage_log))
     }
 
@@ -139,7 +139,7 @@ impl RunReader {
         meta: Meta,
         run: RunId,
         store_dir: PathBuf,
-        source: Source,
+        source: ChunkSource,
         damage_log: DamageLog,
     ) -> RunReader {
         let noted = |error| drop(damage_log.note_file(PROGRESS_FILE, error));
@@ -318,7 +318,7 @@ impl RunReader {
     }
 
     /// How far its writer said that it had come, as far as that is said.
-    pub(crate) fn progress_said(&self) -> Option<Progress> {
+    pub(crate) fn progress_said(&self) -> Option<RunProgress> {
         self.progress
     }
 
@@ -346,7 +346,7 @@ impl RunReader {
         if first > last {
             return (Vec::new(), None);
         }
-        if matches!(self.source, Source::Sled { .. }) && said.is_some() && last - first < MOST_SAID {
+        if matches!(self.source, ChunkSource::Sled { .. }) && said.is_some() && last - first < MOST_SAID {
             // The store is as it was closed.
             return ((first..=last).collect(), None);
         }
@@ -366,7 +366,7 @@ impl RunReader {
     }
 
     /// The rows of a table; an error stands for a chunk.
-    pub(crate) fn rows<R: Row>(&self) -> impl Iterator<Item = Result<R, LedgerError>> + '_ {
+    pub(crate) fn rows<R: TableRow>(&self) -> impl Iterator<Item = Result<R, LedgerError>> + '_ {
         self.chunks().flat_map(|chunk| {
             let (rows, error) = match chunk {
                 Ok((_, rows)) => (rows, None),
@@ -377,7 +377,7 @@ impl RunReader {
     }
 
     /// The chunks of a table with their numbers, in the order of writing.
-    pub(crate) fn chunks<R: Row>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
+    pub(crate) fn chunks<R: TableRow>(&self) -> impl Iterator<Item = Result<(u64, Vec<R>), LedgerError>> + '_ {
         self.entries(R::TABLE).map(|entry| {
             let (sequence, value) = entry?;
             let rows = chunk::read(&value, self.expected(sequence))
@@ -387,7 +387,7 @@ impl RunReader {
     }
 
     /// The number of rows of a table.
-    pub(crate) fn count<R: Row>(&self) -> Result<u64, LedgerError> {
+    pub(crate) fn count<R: TableRow>(&self) -> Result<u64, LedgerError> {
         if let Some(rows) = self.rows_said(R::TABLE) {
             return Ok(rows);
         }
@@ -465,8 +465,8 @@ impl RunReader {
     /// What is wrong with a chunk that is not there.
     fn lacking(&self) -> &'static str {
         match self.source {
-            Source::Sled { .. } => "it is missing",
-            Source::Files(_) => "it is missing, or not whole",
+            ChunkSource::Sled { .. } => "it is missing",
+            ChunkSource::Files(_) => "it is missing, or not whole",
         }
     }
 

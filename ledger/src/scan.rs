@@ -20,7 +20,7 @@ use crate::table::Table;
 const PARTS: usize = 32;
 
 /// The state of a part and its damage, once it is done.
-type Part<S> = Mutex<Option<(S, Vec<LedgerError>)>>;
+type ScanPart<S> = Mutex<Option<(S, Vec<LedgerError>)>>;
 
 impl RunReader {
     /// All rounds by columns, in the order of the store; rows of generations that were never closed are among them and
@@ -74,7 +74,7 @@ impl RunReader {
         let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).collect();
         let next = AtomicUsize::new(0);
         let closed = AtomicU64::new(0);
-        let results: Vec<Part<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
+        let results: Vec<ScanPart<S>> = parts.iter().map(|_| Mutex::new(None)).collect();
         let work = || {
             let mut chunk = RoundChunk::default();
             loop {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use specfleet_engine::id::GenerationId;
 
-use crate::chunk::{self, ChunkIdentity, Limits, Row};
+use crate::chunk::{self, ChunkIdentity, ChunkLimits, TableRow};
 use crate::compact;
 use crate::error::LedgerError;
 use crate::lock::RunLock;
@@ -176,7 +176,7 @@ impl ScoreWriter {
         let mut batch = sled::Batch::default();
         let mut stored = self.stock.tables.get(&Table::Scores).copied().unwrap_or_default();
         let mut next = ChunkIdentity { run: self.meta.written_id(&self.run_dir)?, number: stored.chunks };
-        chunk::write(&self.pending, Limits::LIVE, &mut next, &mut |rows, bytes| {
+        chunk::write(&self.pending, ChunkLimits::LIVE, &mut next, &mut |rows, bytes| {
             batch.insert(&Table::Scores.key(stored.chunks), bytes);
             stored = Stored { chunks: stored.chunks + 1, rows: stored.rows + rows as u64 };
             Ok(())

@@ -13,7 +13,7 @@ use crate::table::Table;
 
 /// The chunks of a store.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) enum ChunkSource {
     /// As sled hands them out.
     Sled {
         /// Dropped before the copy that it has open.
@@ -34,35 +34,43 @@ pub(crate) enum SourceError {
     File(LedgerError),
 }
 
-impl Source {
+impl ChunkSource {
     /// Those of a run. What is wrong with a closed store is noted.
-    pub(crate) fn of(store_dir: &Path, meta: &Meta, run: RunId, damage_log: &DamageLog) -> Result<Source, LedgerError> {
+    pub(crate) fn of(
+        store_dir: &Path,
+        meta: &Meta,
+        run: RunId,
+        damage_log: &DamageLog,
+    ) -> Result<ChunkSource, LedgerError> {
         if let Some(manifest) = &meta.manifest {
             match PrivateCopy::checked(store_dir, manifest)? {
                 Copied::Whole(copy) => {
-                    return Ok(Source::Sled { store: store::open_copy(&copy.store_dir(), store_dir)?, _copy: copy });
+                    return Ok(ChunkSource::Sled {
+                        store: store::open_copy(&copy.store_dir(), store_dir)?,
+                        _copy: copy,
+                    });
                 }
                 Copied::Differs(errors) => errors.into_iter().for_each(|error| drop(damage_log.note_store(error))),
             }
         }
-        Source::files(store_dir, run, damage_log)
+        ChunkSource::files(store_dir, run, damage_log)
     }
 
     /// The whole chunks of a run in the files of its store.
-    pub(crate) fn files(store_dir: &Path, run: RunId, damage_log: &DamageLog) -> Result<Source, LedgerError> {
+    pub(crate) fn files(store_dir: &Path, run: RunId, damage_log: &DamageLog) -> Result<ChunkSource, LedgerError> {
         let mut found = Found::scan(store_dir, run)?;
         if found.has_foreign {
             damage_log.note_store(LedgerError::OtherRun { path: store_dir.to_path_buf(), run });
         }
         found.unread.drain(..).for_each(|error| drop(damage_log.note_store(error)));
-        Ok(Source::Files(found))
+        Ok(ChunkSource::Files(found))
     }
 
     /// The chunk of this number.
     pub(crate) fn get(&self, table: Table, number: u64) -> Result<Option<sled::IVec>, SourceError> {
         match self {
-            Source::Sled { store, .. } => store.get(table.key(number)).map_err(SourceError::Sled),
-            Source::Files(found) => {
+            ChunkSource::Sled { store, .. } => store.get(table.key(number)).map_err(SourceError::Sled),
+            ChunkSource::Files(found) => {
                 found.get(table, number).map(|chunk| chunk.map(Into::into)).map_err(SourceError::File)
             }
         }
@@ -72,8 +80,8 @@ impl Source {
     /// cannot read.
     pub(crate) fn numbers(&self, table: Table, first: u64, last: u64) -> (Vec<u64>, Option<SourceError>) {
         let store = match self {
-            Source::Sled { store, .. } => store,
-            Source::Files(found) => return (found.numbers(table, first, last).collect(), None),
+            ChunkSource::Sled { store, .. } => store,
+            ChunkSource::Files(found) => return (found.numbers(table, first, last).collect(), None),
         };
         let mut numbers = Vec::new();
         for key in store.range(table.key(first)..=table.key(last)).keys() {

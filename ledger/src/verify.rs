@@ -6,7 +6,7 @@ use std::path::Path;
 use specfleet_engine::id::GenerationId;
 use specfleet_engine::record::{AuditRecord, BatchRecord, RoundRecord, VerifierRecord};
 
-use crate::chunk::{self, ChunkIdentity, Row};
+use crate::chunk::{self, ChunkIdentity, TableRow};
 use crate::columns::{Projection, RoundChunk, RoundColumn};
 use crate::damage::{RunPart, Unreadable};
 use crate::energy::EnergyRow;
@@ -178,7 +178,7 @@ impl RunReader {
     }
 }
 
-fn rows<R: Row>(chunk: &[u8], expected: ChunkIdentity) -> Result<usize, crate::codec::Malformed> {
+fn rows<R: TableRow>(chunk: &[u8], expected: ChunkIdentity) -> Result<usize, crate::codec::Malformed> {
     Ok(chunk::read::<R>(chunk, expected)?.len())
 }
 

@@ -11,7 +11,7 @@ use specfleet_engine::time::Time;
 
 use crate::appender::Appender;
 use crate::aside;
-use crate::chunk::{self, Row, SHORT_LIST};
+use crate::chunk::{self, SHORT_LIST, TableRow};
 use crate::compact;
 use crate::energy::EnergyRow;
 use crate::error::LedgerError;
@@ -19,7 +19,7 @@ use crate::id::RunId;
 use crate::live::{self, Live};
 use crate::lock::RunLock;
 use crate::manifest::Manifest;
-use crate::meta::{self, FIRST_STORE, META_FILE, Meta, Progress, RunState, SCHEMA, SUMMARY_FILE, Stock};
+use crate::meta::{self, FIRST_STORE, META_FILE, Meta, RunProgress, RunState, SCHEMA, SUMMARY_FILE, Stock};
 use crate::rows::ClosedGeneration;
 use crate::store;
 
@@ -45,7 +45,7 @@ pub struct RunWriter {
     /// To refuse rows that come after a closing.
     closed: BTreeSet<GenerationId>,
     /// What was appended so far; on disk after the next flush.
-    progress: Progress,
+    progress: RunProgress,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ impl RunWriter {
             _lock: lock,
             open: BTreeMap::new(),
             closed: BTreeSet::new(),
-            progress: Progress::default(),
+            progress: RunProgress::default(),
         })
     }
 
@@ -107,7 +107,7 @@ impl RunWriter {
     }
 
     /// What was appended so far, whether flushed or not.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> RunProgress {
         self.progress
     }
 

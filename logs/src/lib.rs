@@ -37,12 +37,12 @@ pub struct LogArgs {
     pub log: Option<String>,
     /// How log lines look
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", global = true)]
-    pub log_format: Format,
+    pub log_format: LogFormat,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     /// A line to read.
     #[default]
     Text,
@@ -87,8 +87,8 @@ impl LogArgs {
         // What cannot be written is lost; saying so would need the same standard error.
         let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false).log_internal_errors(false);
         let lines = match self.log_format {
-            Format::Text => lines.boxed(),
-            Format::Json => lines.json().with_current_span(true).with_span_list(true).boxed(),
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.json().with_current_span(true).with_span_list(true).boxed(),
         };
         // The error is a logger that somebody (a test's harness) has started before: it stays.
         let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();

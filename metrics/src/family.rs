@@ -2,7 +2,7 @@
 
 /// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -22,11 +22,11 @@ pub enum Shown {
 
 /// A family of metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Family {
+pub struct MetricFamily {
     /// Its whole name.
     pub name: &'static str,
     /// Its type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What one is.
     pub unit: &'static str,
     /// Its labels.
@@ -64,7 +64,7 @@ macro_rules! families {
     ($($(#[$doc:meta])* $id:ident = $name:literal, $kind:expr, $unit:literal, [$($label:literal),*], $shown:ident, $help:literal;)*) => {
         $(
             $(#[$doc])*
-            pub const $id: Family = Family {
+            pub const $id: MetricFamily = MetricFamily {
                 name: concat!("specfleet_", $name),
                 kind: $kind,
                 unit: $unit,
@@ -74,11 +74,11 @@ macro_rules! families {
             };
         )*
         /// All of them, in the order of the document.
-        pub const ALL: &[Family] = &[$($id),*];
+        pub const ALL: &[MetricFamily] = &[$($id),*];
     };
 }
 
-use Kind::{Counter, Gauge, Histogram};
+use MetricKind::{Counter, Gauge, Histogram};
 
 families! {
     // ---- vLLM's names ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
-use crate::family::{self, Family, Kind};
+use crate::family::{self, MetricFamily, MetricKind};
 
 /// The families of one program. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -25,24 +25,24 @@ impl Registry {
         text
     }
 
-    pub(crate) fn counters(&self, family: &Family) -> IntCounterVec {
-        debug_assert_eq!(family.kind, Kind::Counter);
+    pub(crate) fn counters(&self, family: &MetricFamily) -> IntCounterVec {
+        debug_assert_eq!(family.kind, MetricKind::Counter);
         self.register(IntCounterVec::new(opts(family), family.labels))
     }
 
     /// Counters of what comes in fractions.
-    pub(crate) fn sums(&self, family: &Family) -> CounterVec {
-        debug_assert_eq!(family.kind, Kind::Counter);
+    pub(crate) fn sums(&self, family: &MetricFamily) -> CounterVec {
+        debug_assert_eq!(family.kind, MetricKind::Counter);
         self.register(CounterVec::new(opts(family), family.labels))
     }
 
-    pub(crate) fn gauges(&self, family: &Family) -> IntGaugeVec {
-        debug_assert_eq!(family.kind, Kind::Gauge);
+    pub(crate) fn gauges(&self, family: &MetricFamily) -> IntGaugeVec {
+        debug_assert_eq!(family.kind, MetricKind::Gauge);
         self.register(IntGaugeVec::new(opts(family), family.labels))
     }
 
-    pub(crate) fn histograms(&self, family: &Family) -> HistogramVec {
-        let Kind::Histogram(bounds) = family.kind else { panic!("{} is no histogram", family.name) };
+    pub(crate) fn histograms(&self, family: &MetricFamily) -> HistogramVec {
+        let MetricKind::Histogram(bounds) = family.kind else { panic!("{} is no histogram", family.name) };
         let opts = HistogramOpts::new(family.name, family.help).buckets(bounds.to_vec());
         self.register(HistogramVec::new(opts, family.labels))
     }
@@ -54,6 +54,6 @@ impl Registry {
     }
 }
 
-fn opts(family: &Family) -> Opts {
+fn opts(family: &MetricFamily) -> Opts {
     Opts::new(family.name, family.help)
 }

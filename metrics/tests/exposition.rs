@@ -17,7 +17,7 @@ use specfleet_engine::record::{
     Source, UploadCost, UploadCounts, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
-use specfleet_metrics::family::{self, Kind};
+use specfleet_metrics::family::{self, MetricKind};
 use specfleet_metrics::{Course, FleetMetrics, PoolMetrics, PoolObserver, PoolState, Registry, ServeError, Server};
 
 /// A registry with everything in it.
@@ -68,9 +68,9 @@ fn every_family_is_exposed_as_the_format_and_promtool_want_it() {
     assert_eq!(names.len(), family::ALL.len(), "names are given once");
     for family in family::ALL {
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(bounds) => {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(bounds) => {
                 assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{}", family.name);
                 let inf = text.lines().any(|line| line.starts_with(family.name) && line.contains("le=\"+Inf\""));
                 assert!(inf, "{}", family.name);
@@ -78,7 +78,7 @@ fn every_family_is_exposed_as_the_format_and_promtool_want_it() {
             }
         };
         assert_eq!(typed[family.name], kind, "{}", family.name);
-        assert_eq!(family.kind == Kind::Counter, family.name.ends_with("_total"), "{}", family.name);
+        assert_eq!(family.kind == MetricKind::Counter, family.name.ends_with("_total"), "{}", family.name);
         for (unit, word) in [("s", "seconds"), ("J", "joules"), ("bytes", "bytes")] {
             let says = family.name.contains(word);
             assert_eq!(family.unit == unit, says, "{}: the unit is a part of the name", family.name);

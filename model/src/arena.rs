@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, thread::available_parallelism};
 
-use crate::{Model, ModelError, ModelShape, forward::Scratch};
+use crate::{Model, ModelError, ModelShape, forward::ForwardScratch};
 
 /// Positions per page, and the lanes of the attention kernel.
 pub(crate) const PAGE: usize = 16;
@@ -81,7 +81,7 @@ pub(crate) struct Cache {
 pub struct KvArena {
     pub(crate) layout: PageLayout,
     pub(crate) threads: usize,
-    pub(crate) scratch: Vec<Scratch>,
+    pub(crate) scratch: Vec<ForwardScratch>,
     budget: usize,
     caches: BTreeMap<SeqId, Cache>,
     next: u64,
@@ -227,13 +227,13 @@ impl KvArena {
 /// Caches that are taken out of their arena for one pass.
 pub(crate) struct InFlight<'a> {
     arena: &'a mut KvArena,
-    pub(crate) scratch: Vec<Scratch>,
+    pub(crate) scratch: Vec<ForwardScratch>,
     taken: Vec<(SeqId, Cache)>,
 }
 
 impl InFlight<'_> {
     /// The caches, in the order in which [`KvArena::begin`] was given them.
-    pub(crate) fn caches(&mut self) -> (impl Iterator<Item = &mut Cache>, &mut Vec<Scratch>) {
+    pub(crate) fn caches(&mut self) -> (impl Iterator<Item = &mut Cache>, &mut Vec<ForwardScratch>) {
         (self.taken.iter_mut().map(|(_, cache)| cache), &mut self.scratch)
     }
 

@@ -14,7 +14,7 @@ use crate::{
     attention::{Heads, attend},
     elementwise::{add, rms_norm, silu_mul},
     linear::Workspace,
-    model::Inner,
+    model::ModelInner,
 };
 
 /// Rows that go through all layers together. It bounds the workspace, and keeps a tile's activations in the second-level
@@ -66,7 +66,7 @@ enum Head {
 
 /// The final states of the rows asked for, by index of the step.
 #[derive(Debug)]
-pub struct States(Output);
+pub struct States(ForwardOutput);
 
 impl States {
     /// Those of step `step`: `[rows asked for, hidden]`, row-major, in the order of its tokens.
@@ -77,7 +77,7 @@ impl States {
 
 /// What a pass computed, by index of the step.
 #[derive(Debug)]
-pub struct Output {
+pub struct ForwardOutput {
     /// Width of a row of `logits`.
     vocab: usize,
     shares: Vec<ShareOutput>,
@@ -97,7 +97,7 @@ struct ShareOutput {
     attention: Vec<f32>,
 }
 
-impl Output {
+impl ForwardOutput {
     /// The logits of step `step`: `[rows asked for, vocab]`, row-major, in the order of its tokens.
     pub fn logits(&self, step: usize) -> &[f32] {
         let step = &self.steps[step];
@@ -125,7 +125,7 @@ impl Model {
     /// Errors: an unknown or repeated sequence, an empty step, a token outside the vocabulary, a sequence that would
     /// exceed the context, a layer that does not exist, an arena of another shape, or a pass that does not fit into the
     /// arena's budget.
-    pub fn forward(&self, arena: &mut KvArena, steps: &[SeqStep<'_>]) -> Result<Output, ModelError> {
+    pub fn forward(&self, arena: &mut KvArena, steps: &[SeqStep<'_>]) -> Result<ForwardOutput, ModelError> {
         self.pass(arena, steps, Head::Logits)
     }
 
@@ -134,7 +134,7 @@ impl Model {
         self.pass(arena, steps, Head::States).map(States)
     }
 
-    fn pass(&self, arena: &mut KvArena, steps: &[SeqStep<'_>], head: Head) -> Result<Output, ModelError> {
+    fn pass(&self, arena: &mut KvArena, steps: &[SeqStep<'_>], head: Head) -> Result<ForwardOutput, ModelError> {
         self.check(arena, steps)?;
         let width = match head {
             Head::Logits => self.shape().vocab,
@@ -145,13 +145,13 @@ impl Model {
         let layout = arena.layout;
         let mut in_flight = arena.begin(&growth)?;
         let (caches, scratch) = in_flight.caches();
-        scratch.resize_with(threads.max(scratch.len()), Scratch::default);
+        scratch.resize_with(threads.max(scratch.len()), ForwardScratch::default);
 
-        let jobs: Vec<Job<'_>> = steps
+        let jobs: Vec<ForwardJob<'_>> = steps
             .iter()
             .zip(caches)
             .enumerate()
-            .map(|(index, (step, cache))| Job { index, step: *step, cache })
+            .map(|(index, (step, cache))| ForwardJob { index, step: *step, cache })
             .collect();
         let shares = divide(jobs, threads);
         let mut steps_at = vec![StepRef::default(); steps.len()];
@@ -168,7 +168,7 @@ impl Model {
             });
         }
         in_flight.commit(steps.iter().map(|s| s.tokens.len()));
-        Ok(Output { vocab: width, shares: outputs, steps: steps_at })
+        Ok(ForwardOutput { vocab: width, shares: outputs, steps: steps_at })
     }
 
     fn check(&self, arena: &KvArena, steps: &[SeqStep<'_>]) -> Result<(), ModelError> {
@@ -207,7 +207,7 @@ impl Model {
     }
 
     /// Says where in a share's output each of its steps writes, and allocates it.
-    fn place(&self, share: usize, jobs: &[Job<'_>], width: usize, steps_at: &mut [StepRef]) -> ShareOutput {
+    fn place(&self, share: usize, jobs: &[ForwardJob<'_>], width: usize, steps_at: &mut [StepRef]) -> ShareOutput {
         let shape = self.shape();
         let (mut logits, mut attention) = (0, 0);
         for job in jobs {
@@ -224,19 +224,19 @@ impl Model {
 }
 
 /// One step with the cache it grows.
-struct Job<'a> {
+struct ForwardJob<'a> {
     index: usize,
     step: SeqStep<'a>,
     cache: &'a mut Cache,
 }
 
 /// Divides jobs into shares of about equal numbers of rows: longest first, each to the lightest share.
-fn divide(mut jobs: Vec<Job<'_>>, threads: usize) -> Vec<Vec<Job<'_>>> {
+fn divide(mut jobs: Vec<ForwardJob<'_>>, threads: usize) -> Vec<Vec<ForwardJob<'_>>> {
     if threads == 1 {
         return vec![jobs];
     }
     jobs.sort_by_key(|job| std::cmp::Reverse(job.step.tokens.len()));
-    let mut shares: Vec<(usize, Vec<Job<'_>>)> = (0..threads).map(|_| (0, Vec::new())).collect();
+    let mut shares: Vec<(usize, Vec<ForwardJob<'_>>)> = (0..threads).map(|_| (0, Vec::new())).collect();
     for job in jobs {
         if let Some((rows, share)) = shares.iter_mut().min_by_key(|(rows, _)| *rows) {
             *rows += job.step.tokens.len();
@@ -248,7 +248,7 @@ fn divide(mut jobs: Vec<Job<'_>>, threads: usize) -> Vec<Vec<Job<'_>>> {
 
 /// Buffers of a tile, reused from pass to pass.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct ForwardScratch {
     x: Vec<f32>,
     normed: Vec<f32>,
     qkv: Vec<f32>,
@@ -262,22 +262,25 @@ pub(crate) struct Scratch {
 
 /// One packed row: which job it belongs to, and the index of its token in the step.
 #[derive(Clone, Copy)]
-struct Row {
+struct TokenRow {
     job: usize,
     at: usize,
 }
 
 fn run_share(
-    model: &Inner,
+    model: &ModelInner,
     layout: PageLayout,
-    mut jobs: Vec<Job<'_>>,
+    mut jobs: Vec<ForwardJob<'_>>,
     head: Head,
     steps_at: &[StepRef],
-    scratch: &mut Scratch,
+    scratch: &mut ForwardScratch,
     output: &mut ShareOutput,
 ) {
-    let rows: Vec<Row> =
-        jobs.iter().enumerate().flat_map(|(job, j)| (0..j.step.tokens.len()).map(move |at| Row { job, at })).collect();
+    let rows: Vec<TokenRow> = jobs
+        .iter()
+        .enumerate()
+        .flat_map(|(job, j)| (0..j.step.tokens.len()).map(move |at| TokenRow { job, at }))
+        .collect();
     let mut logits_done = 0;
     for tile in rows.chunks(TILE_ROWS) {
         run_layers(model, layout, &mut jobs, tile, steps_at, scratch, &mut output.attention);
@@ -287,12 +290,12 @@ fn run_share(
 
 /// Runs a tile through all layers; leaves the residual stream in `scratch.x` and the keys and values in the caches.
 fn run_layers(
-    model: &Inner,
+    model: &ModelInner,
     layout: PageLayout,
-    jobs: &mut [Job<'_>],
-    tile: &[Row],
+    jobs: &mut [ForwardJob<'_>],
+    tile: &[TokenRow],
     steps_at: &[StepRef],
-    scratch: &mut Scratch,
+    scratch: &mut ForwardScratch,
     attention_out: &mut [f32],
 ) {
     let shape = &model.shape;
@@ -310,7 +313,7 @@ fn run_layers(
     scratch.activated.resize(rows * shape.ffn, 0.0);
 
     for (index, layer) in model.weights.layers.iter().enumerate() {
-        let Scratch { x, normed, qkv, attended, projected, gate_up, activated, attention, products } = scratch;
+        let ForwardScratch { x, normed, qkv, attended, projected, gate_up, activated, attention, products } = scratch;
         rms_norm(x, &layer.attention_norm, shape.rms_eps, normed);
         qkv.resize(rows * layer.qkv.columns(), 0.0);
         layer.qkv.apply(normed, qkv, products);
@@ -351,15 +354,15 @@ fn run_layers(
 /// Computes the logits (or states) of the rows of a tile that need them, into the front of `out`; returns how many
 /// numbers.
 fn run_head(
-    model: &Inner,
-    jobs: &[Job<'_>],
-    tile: &[Row],
+    model: &ModelInner,
+    jobs: &[ForwardJob<'_>],
+    tile: &[TokenRow],
     head: Head,
-    scratch: &mut Scratch,
+    scratch: &mut ForwardScratch,
     out: &mut [f32],
 ) -> usize {
     let hidden = model.shape.hidden;
-    let Scratch { x, normed, projected, products, .. } = scratch;
+    let ForwardScratch { x, normed, projected, products, .. } = scratch;
     projected.clear();
     for (row, x) in tile.iter().zip(x.chunks_exact(hidden)) {
         let step = &jobs[row.job].step;

@@ -38,7 +38,7 @@ pub use candle_transformers::models::llama::LlamaConfig;
 pub use digests::ModelDigests;
 pub use encoder::Encoder;
 pub use error::ModelError;
-pub use forward::{LogitRows, Output, SeqStep, States};
+pub use forward::{ForwardOutput, LogitRows, SeqStep, States};
 pub use load::Embedded;
 pub use model::Model;
 pub use pair::{check_pair, check_tokenizer};

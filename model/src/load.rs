@@ -52,7 +52,7 @@ impl Embedded {
 }
 
 /// A configuration with its tensors, and where they come from (for errors).
-pub(crate) struct Source {
+pub(crate) struct ModelSource {
     pub(crate) origin: String,
     pub(crate) config_origin: String,
     pub(crate) config: LlamaConfig,
@@ -60,23 +60,23 @@ pub(crate) struct Source {
 }
 
 /// Tensors by name.
-pub(crate) type Tensors = BTreeMap<String, Stored>;
+pub(crate) type Tensors = BTreeMap<String, StoredTensor>;
 
 /// A tensor as it is stored, in f32, f16 or bf16.
-pub(crate) struct Stored {
+pub(crate) struct StoredTensor {
     tensor: Tensor,
     /// The file it comes from, for errors.
     origin: Rc<str>,
 }
 
-impl Stored {
-    pub(crate) fn new(tensor: Tensor, origin: &Rc<str>) -> Stored {
-        Stored { tensor, origin: Rc::clone(origin) }
+impl StoredTensor {
+    pub(crate) fn new(tensor: Tensor, origin: &Rc<str>) -> StoredTensor {
+        StoredTensor { tensor, origin: Rc::clone(origin) }
     }
 
     /// The tensor in f32, if it has the expected shape and every number in it is finite. `name` is for errors.
     pub(crate) fn check(self, name: &str, expected: &[usize]) -> Result<Tensor, ModelError> {
-        let Stored { tensor, origin } = self;
+        let StoredTensor { tensor, origin } = self;
         let refuse = |what: String| ModelError::Weights {
             origin: origin.to_string(),
             reason: format!("tensor `{name}` {what}"),
@@ -105,12 +105,12 @@ impl Stored {
     }
 }
 
-pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
+pub(crate) fn embedded(which: Embedded) -> Result<ModelSource, ModelError> {
     let origin = match which {
         Embedded::Drafter => "embedded drafter",
         Embedded::Verifier => "embedded verifier",
     };
-    Ok(Source {
+    Ok(ModelSource {
         origin: origin.to_owned(),
         config_origin: origin.to_owned(),
         config: parse_config(which.config(), origin)?,
@@ -120,7 +120,7 @@ pub(crate) fn embedded(which: Embedded) -> Result<Source, ModelError> {
 
 /// Reads a Hugging Face folder: `config.json`, and the weights as one `model.safetensors`, else as the files that
 /// `model.safetensors.index.json` lists, or else as the folder's only `*.safetensors`.
-pub(crate) fn folder(dir: &Path) -> Result<Source, ModelError> {
+pub(crate) fn folder(dir: &Path) -> Result<ModelSource, ModelError> {
     let config_path = dir.join("config.json");
     let config_origin = config_path.display().to_string();
     let config = parse_config(&read(&config_path)?, &config_origin)?;
@@ -128,7 +128,7 @@ pub(crate) fn folder(dir: &Path) -> Result<Source, ModelError> {
     for path in weight_files(dir)? {
         tensors.extend(parse_safetensors(&read_weights(&path)?, &path.display().to_string())?);
     }
-    Ok(Source { origin: dir.display().to_string(), config_origin, config, tensors })
+    Ok(ModelSource { origin: dir.display().to_string(), config_origin, config, tensors })
 }
 
 /// What lies beside weights: a configuration, a tokenizer, an index.
@@ -183,7 +183,7 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
 pub(crate) fn parse_safetensors(bytes: &[u8], origin: &str) -> Result<Tensors, ModelError> {
     let file = Rc::from(origin);
     match safetensors::load_buffer(bytes, &Device::Cpu) {
-        Ok(tensors) => Ok(tensors.into_iter().map(|(name, tensor)| (name, Stored::new(tensor, &file))).collect()),
+        Ok(tensors) => Ok(tensors.into_iter().map(|(name, tensor)| (name, StoredTensor::new(tensor, &file))).collect()),
         Err(e) => Err(ModelError::Weights {
             origin: origin.to_owned(),
             reason: format!("not a whole safetensors file ({e})"),

@@ -14,16 +14,16 @@ use candle_transformers::models::llama::LlamaConfig;
 
 use crate::{
     Embedded, Fallback, ModelError, ModelShape, Precision,
-    load::{self, Source, Stored},
+    load::{self, ModelSource, StoredTensor},
     rope::Rope,
     weights::Weights,
 };
 
 /// A Llama-family model, ready to run. Cloning shares the weights.
 #[derive(Clone)]
-pub struct Model(Arc<Inner>);
+pub struct Model(Arc<ModelInner>);
 
-pub(crate) struct Inner {
+pub(crate) struct ModelInner {
     pub(crate) shape: ModelShape,
     pub(crate) weights: Weights,
     pub(crate) rope: Rope,
@@ -52,16 +52,21 @@ impl Model {
         precision: Precision,
     ) -> Result<Self, ModelError> {
         let origin = Rc::from("given tensors");
-        let tensors = tensors.into_iter().map(|(name, tensor)| (name, Stored::new(tensor, &origin))).collect();
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name, StoredTensor::new(tensor, &origin))).collect();
         Self::from_source(
-            Source { origin: origin.to_string(), config_origin: origin.to_string(), config: config.clone(), tensors },
+            ModelSource {
+                origin: origin.to_string(),
+                config_origin: origin.to_string(),
+                config: config.clone(),
+                tensors,
+            },
             precision,
         )
     }
 
-    fn from_source(source: Source, precision: Precision) -> Result<Self, ModelError> {
+    fn from_source(source: ModelSource, precision: Precision) -> Result<Self, ModelError> {
         let shape = ModelShape::new(&source.config, &source.config_origin)?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(ModelInner {
             weights: Weights::new(&shape, source.tensors, precision, &source.origin)?,
             rope: Rope::new(&source.config),
             non_finite: AtomicU64::new(0),
@@ -106,7 +111,7 @@ impl Model {
         &self.0.weights.fallbacks
     }
 
-    pub(crate) fn inner(&self) -> &Inner {
+    pub(crate) fn inner(&self) -> &ModelInner {
         &self.0
     }
 }

@@ -56,7 +56,7 @@ impl Growth {
 
 /// The parts of a tokenizer's file that the library takes for granted.
 #[derive(Deserialize)]
-struct Parts {
+struct TextParts {
     /// The library panics on one that is no JSON.
     #[serde(default, rename = "decoder")]
     _decoder: Value,
@@ -67,7 +67,7 @@ struct Parts {
 /// Refuses a tokenizer's file on which the library would panic, or which it would reserve memory for by its word alone.
 pub(crate) fn check_file(json: &[u8]) -> Result<(), String> {
     // The vocabulary, nearly all of a large file, is passed over.
-    let Parts { normalizer, .. } = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    let TextParts { normalizer, .. } = serde_json::from_slice(json).map_err(|e| e.to_string())?;
     let mut open = vec![&normalizer];
     while let Some(value) = open.pop() {
         if value.get("type").and_then(Value::as_str) == Some("Precompiled")

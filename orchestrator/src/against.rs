@@ -15,7 +15,7 @@ use crate::prompts;
 use crate::report::significant;
 use crate::results::results;
 use crate::stored::inputs;
-use crate::work::Work;
+use crate::work::WorkPlan;
 
 /// The scenario that a run was made with.
 pub fn scenario_of(folder: &Path) -> Result<Scenario, Error> {
@@ -77,7 +77,7 @@ pub fn live_summaries(folders: &[PathBuf]) -> Result<Vec<Summary>, Error> {
         let mut settings = settings_of(folder)?;
         let pair = Pair::load(&settings.model)?;
         prompts::settle(&mut settings, &pair.tokenizer, pair.context())?;
-        let work = Work::new(&settings, &pair)?;
+        let work = WorkPlan::new(&settings, &pair)?;
         summaries.push(results(folder, &work, &pair.tokenizer, &[], None)?.0);
     }
     Ok(summaries)

@@ -8,9 +8,9 @@ use specfleet_engine::load::{Arrivals, Load};
 use specfleet_engine::sizing::{Bracket, Demand, Resource, Supply, binding};
 
 use crate::error::Error;
-use crate::point::{Bench, MORE, Measured};
+use crate::point::{Bench, MORE, MeasuredPoint};
 use crate::report::significant;
-use crate::thresholds::{self, Held};
+use crate::thresholds::{self, CheckResult};
 
 /// Largest fleet that a scenario may have.
 pub const MOST_DEVICES: u32 = 1_000_000;
@@ -232,7 +232,7 @@ impl Search<'_> {
     fn try_fleet(&mut self, devices: u32, say: &mut impl FnMut(&str)) -> Result<(), Error> {
         let measured = self.bench.measured(&scaled(self.scenario, devices, self.method)?, None)?;
         let summary = &measured.summary;
-        let held: Vec<Held> =
+        let held: Vec<CheckResult> =
             self.targets.iter().map(|target| thresholds::hold(target, self.method, summary)).collect();
         let share = |metric| figure(summary, self.method, metric).unwrap_or(0.0);
         let trial = Trial {
@@ -264,7 +264,7 @@ impl Search<'_> {
     }
 
     /// From the smallest fleet, which is the cheapest trial: how many devices the resources carry by the cost model.
-    fn expect(&mut self, measured: &Measured, devices: u32, say: &mut impl FnMut(&str)) {
+    fn expect(&mut self, measured: &MeasuredPoint, devices: u32, say: &mut impl FnMut(&str)) {
         let Some((demand, cost)) = demand(measured, self.method, devices).zip(measured.cost.as_ref()) else { return };
         let pool = &measured.settings.pool;
         let supply = Supply {
@@ -320,7 +320,7 @@ fn figure(summary: &Summary, method: &str, metric: &str) -> Option<f64> {
 }
 
 /// What one device of a fleet asks of the pool; `None` if it asks nothing.
-fn demand(measured: &Measured, method: &str, devices: u32) -> Option<Demand> {
+fn demand(measured: &MeasuredPoint, method: &str, devices: u32) -> Option<Demand> {
     let mean = |metric| figure(&measured.summary, method, metric);
     let busy = mean("verifier_busy_share")? * f64::from(measured.settings.run.verifiers);
     let (verify, sequences) = (mean("verify_seconds")?, mean("batch_sequences")?);
@@ -335,7 +335,7 @@ fn demand(measured: &Measured, method: &str, devices: u32) -> Option<Demand> {
 }
 
 /// What a fleet uses of each resource.
-fn uses(measured: &Measured, method: &str, devices: u32) -> Vec<Use> {
+fn uses(measured: &MeasuredPoint, method: &str, devices: u32) -> Vec<Use> {
     let Some(demand) = demand(measured, method, devices) else { return Vec::new() };
     let mean = |metric| figure(&measured.summary, method, metric).unwrap_or(0.0);
     let settings = &measured.settings;
@@ -352,7 +352,7 @@ fn uses(measured: &Measured, method: &str, devices: u32) -> Vec<Use> {
 }
 
 /// What the figures rest on: the memory, and the lengths of prompts and answers.
-fn notes(measured: &Measured) -> Vec<String> {
+fn notes(measured: &MeasuredPoint) -> Vec<String> {
     let settings = &measured.settings;
     let (kv, machine) = (settings.model.verifier_kv_mebibytes, &settings.pool.profile.name);
     let memory = match &settings.pool.memory {

@@ -14,7 +14,7 @@ use device_agent::{
 use specfleet_config::Settings;
 use specfleet_engine::device::DeviceSettings;
 use specfleet_engine::id::{DeviceId, GenerationId, PhaseId};
-use specfleet_engine::load::{self, Dispatch, Event, Jobs, Load, Order, Shard};
+use specfleet_engine::load::{self, Dispatch, DispatchEvent, DispatchOrder, DispatchShard, Jobs, Load};
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_engine::time::{Span, Time};
@@ -26,10 +26,10 @@ use tokio::time::timeout;
 use crate::error::Error;
 use crate::pair::Pair;
 use crate::parts::device_settings;
-use crate::progress::Phase;
+use crate::progress::ProgressPhase;
 use crate::sizes::Sizes;
 use crate::tasks::Tasks;
-use crate::work::{Job, Work};
+use crate::work::{PromptJob, WorkPlan};
 
 /// Devices that connect at a time: a thousand handshakes at once would only time each other out.
 const WAVE: usize = 64;
@@ -53,7 +53,7 @@ impl Patience {
 }
 
 /// What all fleets of a run share.
-pub struct Shared {
+pub struct FleetContext {
     /// The pair.
     pub pair: Pair,
     /// Where drafts are computed.
@@ -73,7 +73,7 @@ pub struct Shared {
 /// What a device reports to the dispatcher; `at` by the device's clock, where that is not the host's.
 struct Happened {
     at: Option<Time>,
-    event: Event,
+    event: DispatchEvent,
 }
 
 /// One method's turn in a pass.
@@ -85,7 +85,7 @@ pub struct Turn<'a> {
     /// The method.
     pub method: &'a Method,
     /// The prompts.
-    pub work: &'a Work,
+    pub work: &'a WorkPlan,
     /// Where the devices report.
     pub events: mpsc::Sender<DeviceEvent>,
 }
@@ -93,13 +93,13 @@ pub struct Turn<'a> {
 impl<'a> Turn<'a> {
     /// Starts the devices that are there from the beginning and waits until every one is ready. Only devices that have
     /// something to do are started.
-    pub async fn assemble(self, shared: &'a Shared) -> Result<Fleet<'a>, Error> {
+    pub async fn assemble(self, shared: &'a FleetContext) -> Result<LiveFleet<'a>, Error> {
         let sizes = Sizes::of_pair(self.settings, &shared.pair);
         let parts = device_settings(self.settings, &sizes, self.method);
         let count = self.settings.run.devices;
         let tasks = Tasks(self.settings.assignment());
         let churn = self.settings.churn;
-        let mut fleet = Fleet { shared, turn: self, parts, tasks, devices: BTreeMap::new() };
+        let mut fleet = LiveFleet { shared, turn: self, parts, tasks, devices: BTreeMap::new() };
         let present: Vec<DeviceId> = (0..count)
             .map(DeviceId)
             .filter(|&device| fleet.tasks.nth(device, 0).is_some() && churn.joins(device, count) == Time::ZERO)
@@ -115,7 +115,7 @@ impl<'a> Turn<'a> {
     }
 
     /// The whole turn.
-    pub async fn run(self, shared: &'a Shared, progress: Phase) -> Result<(), Error> {
+    pub async fn run(self, shared: &'a FleetContext, progress: ProgressPhase) -> Result<(), Error> {
         let mut fleet = self.assemble(shared).await?;
         let start = fleet.now();
         let outcome = fleet.serve(start, progress).await;
@@ -125,8 +125,8 @@ impl<'a> Turn<'a> {
 }
 
 /// The devices of one method's phase.
-pub struct Fleet<'a> {
-    shared: &'a Shared,
+pub struct LiveFleet<'a> {
+    shared: &'a FleetContext,
     turn: Turn<'a>,
     /// What each part of the fleet runs under.
     parts: Vec<Arc<DeviceSettings>>,
@@ -135,12 +135,12 @@ pub struct Fleet<'a> {
     devices: BTreeMap<DeviceId, Addr<Device>>,
 }
 
-impl<'a> Fleet<'a> {
+impl<'a> LiveFleet<'a> {
     /// Sends the jobs through the fleet from `start` on, as the load says; ends when all are done, or with the first failure.
-    /// Returns when the last that a device has sent has arrived, by the clock of the devices. [`Fleet::dismiss`] comes after.
-    pub async fn serve(&mut self, start: Time, progress: Phase) -> Result<Time, Error> {
+    /// Returns when the last that a device has sent has arrived, by the clock of the devices. [`LiveFleet::dismiss`] comes after.
+    pub async fn serve(&mut self, start: Time, progress: ProgressPhase) -> Result<Time, Error> {
         let settings = self.turn.settings;
-        let phase = load::Phase {
+        let phase = load::DispatchPhase {
             load: &settings.load,
             churn: settings.churn,
             seed: settings.run.seed,
@@ -148,7 +148,7 @@ impl<'a> Fleet<'a> {
             start,
         };
         let mut last = start;
-        let mut dispatch = Dispatch::new(phase, self.tasks.clone(), Shard::WHOLE);
+        let mut dispatch = Dispatch::new(phase, self.tasks.clone(), DispatchShard::WHOLE);
         // A device reports once that it is ready, and once per generation; neither is lost where nobody listens.
         let (tell, mut happened) = mpsc::channel(EVENTS);
         let mut orders = Vec::new();
@@ -158,11 +158,11 @@ impl<'a> Fleet<'a> {
             let Happened { at, event } = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
-                    Happened { at: None, event: Event::Timeout }
+                    Happened { at: None, event: DispatchEvent::Timeout }
                 }
                 Some(happened) = happened.recv() => happened?,
             };
-            if let Event::Finished { device, .. } = event {
+            if let DispatchEvent::Finished { device, .. } = event {
                 progress.tick();
                 let way = self.part(device).link.propagation();
                 last = last.max(at.unwrap_or_else(|| self.now()) + way);
@@ -179,13 +179,13 @@ impl<'a> Fleet<'a> {
     /// `start`: of the phase.
     async fn carry_out(
         &mut self,
-        order: Order,
+        order: DispatchOrder,
         start: Time,
         tell: &mpsc::Sender<Result<Happened, Error>>,
     ) -> Result<(), Error> {
         let tell = tell.clone();
         match order {
-            Order::Join(number) => {
+            DispatchOrder::Join(number) => {
                 // One that was assembled has been ready since before the phase began.
                 let at = self.on_own_clock(number, start).filter(|_| self.devices.contains_key(&number));
                 // Sent now, not when the task below runs: no later message may overtake it.
@@ -193,7 +193,7 @@ impl<'a> Fleet<'a> {
                 let (asked, waiting) = (device.send(Ready), self.waiting(number));
                 actix::spawn(async move {
                     let event = match reach_pool(device, asked, waiting).await {
-                        Ok(()) => Ok(Happened { at, event: Event::Ready(number) }),
+                        Ok(()) => Ok(Happened { at, event: DispatchEvent::Ready(number) }),
                         // It was told to leave before it was ready.
                         Err(Error::Agent { source: AgentError::Left, .. }) => return,
                         Err(error) => Err(error),
@@ -202,7 +202,7 @@ impl<'a> Fleet<'a> {
                     let _ = tell.send(event).await;
                 });
             }
-            Order::Start { device: number, job, scheduled } => {
+            DispatchOrder::Start { device: number, job, scheduled } => {
                 let Some(device) = self.devices.get(&number).cloned() else { return Ok(()) };
                 let (generation, job) = (self.generation(job), self.job(job));
                 let (data_set, prompt) = (job.data_set, job.tokens.clone());
@@ -212,12 +212,12 @@ impl<'a> Fleet<'a> {
                 actix::spawn(async move {
                     let ended = generate(asked, number).await.map(|(finish, at)| Happened {
                         at: at.filter(|_| emulated),
-                        event: Event::Finished { device: number, finish },
+                        event: DispatchEvent::Finished { device: number, finish },
                     });
                     let _ = tell.send(ended).await;
                 });
             }
-            Order::Drop { device, job: number, scheduled } => {
+            DispatchOrder::Drop { device, job: number, scheduled } => {
                 let job = self.job(number);
                 let (id, prompt_tokens) = (self.generation(number), job.tokens.len() as u32);
                 let settings = &self.parts[self.turn.settings.device.part_index(device)];
@@ -225,7 +225,7 @@ impl<'a> Fleet<'a> {
                 let event = DeviceEvent::Finished(Box::new(record));
                 self.turn.events.send(event).await.map_err(|_| Error::Stopped("the recorder"))?;
             }
-            Order::Leave(device) => {
+            DispatchOrder::Leave(device) => {
                 if let Some(device) = self.devices.get(&device) {
                     // It may have left by itself.
                     let _ = device.send(Leave).await;
@@ -270,8 +270,8 @@ impl<'a> Fleet<'a> {
     }
 
     /// How the device is waited for. Outages of an emulated link last as long as the scenario says, so they end no run.
-    fn waiting(&self, number: DeviceId) -> Waiting {
-        Waiting { number, patience: self.shared.patience, for_ever: self.part(number).outages.is_some() }
+    fn waiting(&self, number: DeviceId) -> WaitingDevice {
+        WaitingDevice { number, patience: self.shared.patience, for_ever: self.part(number).outages.is_some() }
     }
 
     /// How many jobs the device does one after another.
@@ -282,12 +282,12 @@ impl<'a> Fleet<'a> {
         jobs.count() as u32
     }
 
-    fn job(&self, number: u64) -> &'a Job {
+    fn job(&self, number: u64) -> &'a PromptJob {
         &self.turn.work.jobs[number as usize]
     }
 
     fn generation(&self, number: u64) -> GenerationId {
-        let Job { prompt_id, repetition, .. } = *self.job(number);
+        let PromptJob { prompt_id, repetition, .. } = *self.job(number);
         let PhaseId { method, pass } = self.turn.phase;
         GenerationId { method, prompt: prompt_id, repetition, pass }
     }
@@ -307,7 +307,7 @@ impl<'a> Fleet<'a> {
 }
 
 /// A device that is waited for.
-struct Waiting {
+struct WaitingDevice {
     number: DeviceId,
     patience: Patience,
     /// Whether it may take as long as it likes.
@@ -315,8 +315,8 @@ struct Waiting {
 }
 
 /// Waits until the device is ready, and says after a while what it is that it waits for.
-async fn reach_pool(device: Addr<Device>, asked: Request<Device, Ready>, waiting: Waiting) -> Result<(), Error> {
-    let Waiting { number, patience: Patience { say_after, end_after }, for_ever } = waiting;
+async fn reach_pool(device: Addr<Device>, asked: Request<Device, Ready>, waiting: WaitingDevice) -> Result<(), Error> {
+    let WaitingDevice { number, patience: Patience { say_after, end_after }, for_ever } = waiting;
     let mut reached = pin!(ready(asked, number));
     if let Ok(outcome) = timeout(say_after, &mut reached).await {
         return outcome;

@@ -1,6 +1,6 @@
 //! The model pair of a run.
 
-use specfleet_config::{ModelChoice, ModelOptions, Precision};
+use specfleet_config::{ModelChoice, ModelOptions, PrecisionChoice};
 use specfleet_files::hex;
 use specfleet_ledger::InputDigest;
 use specfleet_model::{Embedded, Model, ModelDigests, ModelError, Tokenizer, check_pair};
@@ -113,11 +113,11 @@ pub(crate) fn load_tokenizer(options: &ModelOptions) -> Result<Tokenizer, ModelE
     }
 }
 
-fn load(choice: &ModelChoice, which: Embedded, precision: Precision) -> Result<Loaded, ModelError> {
+fn load(choice: &ModelChoice, which: Embedded, precision: PrecisionChoice) -> Result<Loaded, ModelError> {
     let precision = match precision {
-        Precision::F32 => specfleet_model::Precision::F32,
-        Precision::Q8_0 => specfleet_model::Precision::Q8_0,
-        Precision::Q4K => specfleet_model::Precision::Q4K,
+        PrecisionChoice::F32 => specfleet_model::Precision::F32,
+        PrecisionChoice::Q8_0 => specfleet_model::Precision::Q8_0,
+        PrecisionChoice::Q4K => specfleet_model::Precision::Q4K,
     };
     let (model, tokenizer) = match choice {
         ModelChoice::Embedded => (Model::embedded(which, precision)?, Tokenizer::embedded()?),

@@ -21,13 +21,13 @@ struct Figures {
 }
 
 /// A prompt, its repetition, and the pass.
-type Place = (u32, u16, u16);
+type PairPlace = (u32, u16, u16);
 
 /// Collects the generations of a run.
 #[derive(Debug, Default)]
 pub struct Pairing {
     /// By method index.
-    figures: BTreeMap<u16, BTreeMap<Place, Figures>>,
+    figures: BTreeMap<u16, BTreeMap<PairPlace, Figures>>,
 }
 
 /// What decides how sure the differences within a run are.
@@ -105,11 +105,11 @@ impl Pairing {
 
 fn against(
     name: &str,
-    subject: &BTreeMap<Place, Figures>,
-    other: &BTreeMap<Place, Figures>,
+    subject: &BTreeMap<PairPlace, Figures>,
+    other: &BTreeMap<PairPlace, Figures>,
     runs: &Runs,
 ) -> Comparison {
-    let pairs: Vec<(Place, Figures, Figures)> =
+    let pairs: Vec<(PairPlace, Figures, Figures)> =
         subject.iter().filter_map(|(place, &ours)| Some((*place, ours, *other.get(place)?))).collect();
     let joules = |figures: Figures| Some(figures.joules_per_token);
     let joules_per_token = difference(&pairs, joules, runs, if runs.host_timed { WITHIN } else { "prompts" });
@@ -127,12 +127,12 @@ fn against(
 
 /// The mean difference of one figure over the pairs that have it. `single`: what its interval is over in a single pass.
 fn difference(
-    pairs: &[(Place, Figures, Figures)],
+    pairs: &[(PairPlace, Figures, Figures)],
     figure: impl Fn(Figures) -> Option<f64>,
     runs: &Runs,
     single: &'static str,
 ) -> Option<Interval> {
-    let known: BTreeMap<Place, (f64, f64)> =
+    let known: BTreeMap<PairPlace, (f64, f64)> =
         pairs.iter().filter_map(|&(place, a, b)| Some((place, (figure(a)?, figure(b)?)))).collect();
     if runs.passes < 2 {
         let (a, b): (Vec<f64>, Vec<f64>) = known.into_values().unzip();

@@ -17,7 +17,7 @@ use crate::thresholds;
 pub const MORE: f64 = 1.25;
 
 /// What a simulation found out.
-pub struct Measured {
+pub struct MeasuredPoint {
     /// The figures.
     pub summary: Summary,
     /// What was simulated.
@@ -58,7 +58,7 @@ impl Bench<'_> {
     }
 
     /// The figures of `scenario`, with [`MORE`] times as much of one resource, and what is known beside them.
-    pub fn measured(&self, scenario: &Scenario, more_of: Option<Resource>) -> Result<Measured, Error> {
+    pub fn measured(&self, scenario: &Scenario, more_of: Option<Resource>) -> Result<MeasuredPoint, Error> {
         let mut settings = Self::settings(scenario)?;
         match more_of {
             // By the key's own unit, where that is fine enough; what the profile holds was checked before.
@@ -90,7 +90,7 @@ impl Bench<'_> {
         };
         let Simulated { summary, tokens, .. } = simulate(&input, options)?;
         let answered = summary.generations.saturating_sub(summary.dropped).max(1);
-        Ok(Measured {
+        Ok(MeasuredPoint {
             mean_answer: tokens as f64 / answered as f64,
             mean_prompt: input.mean_prompt_tokens(),
             lengths: input.lengths().map(ToString::to_string),

@@ -38,7 +38,7 @@ enum Show {
 
 /// The progress of one method.
 #[derive(Debug)]
-pub struct Phase {
+pub struct ProgressPhase {
     bar: Option<ProgressBar>,
     line: Option<(String, Instant)>,
     /// What is counted.
@@ -70,14 +70,14 @@ impl Progress {
     }
 
     /// A method starts on `total` prompts.
-    pub fn phase(&self, method: &str, total: usize) -> Phase {
+    pub fn phase(&self, method: &str, total: usize) -> ProgressPhase {
         self.phase_of(method, total, "prompts")
     }
 
     /// Some other work starts on `total` things.
-    pub fn phase_of(&self, name: &str, total: usize, unit: &'static str) -> Phase {
+    pub fn phase_of(&self, name: &str, total: usize, unit: &'static str) -> ProgressPhase {
         let total = total as u64;
-        let phase = |bar, line| Phase {
+        let phase = |bar, line| ProgressPhase {
             bar,
             line,
             unit,
@@ -104,7 +104,7 @@ impl Progress {
     }
 }
 
-impl Phase {
+impl ProgressPhase {
     /// A prompt is answered.
     pub fn tick(&self) {
         self.done.set(self.done.get() + 1);

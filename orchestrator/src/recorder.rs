@@ -43,7 +43,7 @@ pub struct Finished {
     pub skipped: Vec<(u32, f32)>,
 }
 
-enum Command {
+enum RecorderCommand {
     Audits(Vec<AuditRecord>),
     TakeFinished(oneshot::Sender<Vec<Finished>>),
     Ended { disturbed: Disturbed, wall_seconds: f64, host: HostWatch },
@@ -65,7 +65,7 @@ pub struct Disturbed {
 pub struct Recorder {
     devices: mpsc::Sender<DeviceEvent>,
     pool: mpsc::Sender<PoolEvent>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<RecorderCommand>,
     thread: thread::JoinHandle<Result<(), LedgerError>>,
 }
 
@@ -85,7 +85,7 @@ impl Recorder {
             figures: Figures::new(methods, generations),
             status,
         };
-        let worker = Worker {
+        let worker = RecorderWorker {
             writer,
             open: BTreeMap::new(),
             finished: Vec::new(),
@@ -126,24 +126,24 @@ impl Recorder {
     /// The generations that have finished since the last call.
     pub async fn take_finished(&self) -> Result<Vec<Finished>, Error> {
         let (answer, finished) = oneshot::channel();
-        self.order(Command::TakeFinished(answer)).await?;
+        self.order(RecorderCommand::TakeFinished(answer)).await?;
         finished.await.map_err(|_| Error::Stopped("the recorder"))
     }
 
     /// Stores audits.
     pub async fn audits(&self, audits: Vec<AuditRecord>) -> Result<(), Error> {
-        self.order(Command::Audits(audits)).await
+        self.order(RecorderCommand::Audits(audits)).await
     }
 
     /// Notes how many faults were injected, how many seconds the run took, and what its host did.
     pub async fn ended(&self, disturbed: Disturbed, wall_seconds: f64, host: HostWatch) -> Result<(), Error> {
-        self.order(Command::Ended { disturbed, wall_seconds, host }).await
+        self.order(RecorderCommand::Ended { disturbed, wall_seconds, host }).await
     }
 
     /// Stores what is left and ends the run.
     pub async fn close(self, state: RunState) -> Result<Meta, Error> {
         let (answer, closed) = oneshot::channel();
-        let ordered = self.order(Command::Close(state, answer)).await;
+        let ordered = self.order(RecorderCommand::Close(state, answer)).await;
         let Recorder { devices, pool, commands, thread } = self;
         drop((devices, pool, commands));
         let meta = closed.await;
@@ -157,17 +157,17 @@ impl Recorder {
         meta.map_err(|_| Error::Stopped("the recorder"))
     }
 
-    async fn order(&self, command: Command) -> Result<(), Error> {
+    async fn order(&self, command: RecorderCommand) -> Result<(), Error> {
         self.commands.send(command).await.map_err(|_| Error::Stopped("the recorder"))
     }
 }
 
-struct Worker {
+struct RecorderWorker {
     writer: RunWriter,
     /// Rounds of open generations that are not stored yet, and what was skipped in them so far.
     open: BTreeMap<GenerationId, Open>,
     finished: Vec<Finished>,
-    held: Option<Held>,
+    held: Option<ThresholdWatcher>,
     watched: Watched,
     metrics: Option<FleetMetrics>,
     /// How late devices and verifiers were.
@@ -177,7 +177,7 @@ struct Worker {
 /// Who looks on while a run is recorded.
 pub struct Watching {
     /// The checks that can end it early, if there are any.
-    pub held: Option<Held>,
+    pub held: Option<ThresholdWatcher>,
     /// How many generations the run will have.
     pub generations: u64,
     /// What the pool last said of itself.
@@ -205,7 +205,7 @@ impl Watched {
 }
 
 /// Holds a running run to the checks that can end it, on what its finished generations show.
-pub struct Held {
+pub struct ThresholdWatcher {
     thresholds: Vec<Threshold>,
     methods: Vec<String>,
     summary: StreamSummary,
@@ -219,15 +219,15 @@ pub struct Held {
     failed: watch::Sender<Option<String>>,
 }
 
-impl Held {
+impl ThresholdWatcher {
     /// Nothing seen yet; `empty` is a summary of the run, `failed` is told of the first check that fails.
     pub fn new(
         thresholds: Vec<Threshold>,
         methods: Vec<String>,
         empty: StreamSummary,
         failed: watch::Sender<Option<String>>,
-    ) -> Held {
-        Held {
+    ) -> ThresholdWatcher {
+        ThresholdWatcher {
             thresholds,
             methods,
             summary: empty,
@@ -277,12 +277,12 @@ struct Open {
     skipped: Vec<(u32, f32)>,
 }
 
-impl Worker {
+impl RecorderWorker {
     async fn run(
         mut self,
         mut devices: mpsc::Receiver<DeviceEvent>,
         mut pool: mpsc::Receiver<PoolEvent>,
-        mut orders: mpsc::Receiver<Command>,
+        mut orders: mpsc::Receiver<RecorderCommand>,
     ) -> Result<(), LedgerError> {
         let mut tick = tokio::time::interval(FLUSH_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -294,16 +294,16 @@ impl Worker {
                 Some(event) = pool.recv() => self.pool(event)?,
                 _ = tick.tick() => self.flush()?,
                 order = orders.recv() => match order {
-                    Some(Command::Audits(audits)) => {
+                    Some(RecorderCommand::Audits(audits)) => {
                         for audit in audits {
                             self.writer.append_audit(audit)?;
                         }
                     }
-                    Some(Command::TakeFinished(answer)) => {
+                    Some(RecorderCommand::TakeFinished(answer)) => {
                         // Nobody waiting is not the recorder's business.
                         let _ = answer.send(std::mem::take(&mut self.finished));
                     }
-                    Some(Command::Ended { disturbed, wall_seconds, host }) => {
+                    Some(RecorderCommand::Ended { disturbed, wall_seconds, host }) => {
                         let mut disturbance = self.disturbance;
                         host.finish(&mut disturbance);
                         disturbance.leave_out(&disturbed.standstills);
@@ -316,7 +316,7 @@ impl Worker {
                             meta.standstills = disturbed.standstills;
                         })?;
                     }
-                    Some(Command::Close(state, answer)) => {
+                    Some(RecorderCommand::Close(state, answer)) => {
                         self.flush()?;
                         let _ = answer.send(self.writer.finish(state)?);
                         return Ok(());

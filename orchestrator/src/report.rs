@@ -11,9 +11,9 @@ use specfleet_logs::visible_name;
 use crate::report_data::Counts;
 
 /// A column: heading, metric, statistic, factor to the unit shown, decimals.
-pub(crate) type Column = (&'static str, &'static str, Statistic, f64, usize);
+pub(crate) type PrintedColumn = (&'static str, &'static str, Statistic, f64, usize);
 
-pub(crate) const COLUMNS: [Column; 17] = [
+pub(crate) const COLUMNS: [PrintedColumn; 17] = [
     ("tok/s", "tokens_per_second", Statistic::Mean, 1.0, 1),
     ("TTFT\nms", "time_to_first_token_seconds", Statistic::P50, 1e3, 0),
     ("gap p50\nms", "inter_token_latency_seconds", Statistic::P50, 1e3, 1),
@@ -34,7 +34,7 @@ pub(crate) const COLUMNS: [Column; 17] = [
 ];
 
 /// The same for the shared pool and what the users of the fleet notice.
-pub(crate) const POOL_COLUMNS: [Column; 14] = [
+pub(crate) const POOL_COLUMNS: [PrintedColumn; 14] = [
     ("fleet\ntok/s", "fleet_tokens_per_second", Statistic::Mean, 1.0, 1),
     ("goodput\ntok/s", "goodput_tokens_per_second", Statistic::Mean, 1.0, 1),
     ("in time\n%", "goodput_share", Statistic::Mean, 1e2, 1),
@@ -55,7 +55,7 @@ pub(crate) const POOL_COLUMNS: [Column; 14] = [
 pub(crate) const OF_MISHAPS: [&str; 2] = ["dropped_share", "failed_share"];
 
 /// Whether a table has use for a column: a column that no method has a figure for says nothing.
-pub(crate) fn is_shown<'a>(column: &Column, mut methods: impl Iterator<Item = &'a Metrics>) -> bool {
+pub(crate) fn is_shown<'a>(column: &PrintedColumn, mut methods: impl Iterator<Item = &'a Metrics>) -> bool {
     let mishap = OF_MISHAPS.contains(&column.1);
     methods.any(|metrics| metrics.get(column.1).is_some_and(|metric| !mishap || metric.mean > 0.0))
 }
@@ -93,8 +93,8 @@ pub fn pool_table(summary: &Summary) -> String {
     table_of(summary, &POOL_COLUMNS)
 }
 
-fn table_of(summary: &Summary, columns: &[Column]) -> String {
-    let columns: Vec<&Column> =
+fn table_of(summary: &Summary, columns: &[PrintedColumn]) -> String {
+    let columns: Vec<&PrintedColumn> =
         columns.iter().filter(|column| is_shown(column, summary.methods.iter().map(|(_, metrics)| metrics))).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

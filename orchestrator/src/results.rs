@@ -15,11 +15,11 @@ use specfleet_model::Tokenizer;
 use crate::error::Error;
 use crate::paired::{Comparison, Pairing, Runs};
 use crate::standstills;
-use crate::work::{Job, Work};
+use crate::work::{PromptJob, WorkPlan};
 
 /// One line of `generations.jsonl`.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
+struct GenerationLine<'a> {
     method: &'a str,
     prompt_id: u32,
     repetition: u16,
@@ -46,7 +46,7 @@ struct Joules {
 
 /// What tells one run from another with the same results: `run.json`.
 #[derive(Debug, Serialize)]
-struct Identity<'a> {
+struct RunIdentity<'a> {
     run: &'a str,
     started: u64,
     wall_seconds: Option<f64>,
@@ -98,7 +98,7 @@ pub(crate) fn unpaid(meta: &Meta, account: &PoolAccount) -> Vec<String> {
 /// `run.json` there.
 pub fn results(
     run_dir: &Path,
-    work: &Work,
+    work: &WorkPlan,
     tokenizer: &Tokenizer,
     problems: &[String],
     out: Option<&Path>,
@@ -109,7 +109,8 @@ pub fn results(
     let mut lines = out.map(Lines::create).transpose()?;
     let mut pairing = Pairing::default();
     let mut account = PoolAccount::default();
-    let jobs: BTreeMap<(u32, u16), &Job> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
+    let jobs: BTreeMap<(u32, u16), &PromptJob> =
+        work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
     let audits: BTreeMap<GenerationId, AuditRecord> =
         reader.audits().map(|audit| audit.map(|audit| (audit.id, audit))).collect::<Result<_, _>>()?;
     for record in reader.generations() {
@@ -157,7 +158,7 @@ pub fn results(
 }
 
 /// Why the figures of a run cannot be trusted, beside generations whose books do not close.
-fn reasons(reader: &RunReader, work: &Work, problems: &[String], account: &PoolAccount) -> Vec<String> {
+fn reasons(reader: &RunReader, work: &WorkPlan, problems: &[String], account: &PoolAccount) -> Vec<String> {
     let meta = reader.meta();
     let missing = if work.all_asked {
         (work.jobs.len() * meta.methods.len() * usize::from(meta.passes())).saturating_sub(reader.closed_generations())
@@ -182,15 +183,15 @@ fn reasons(reader: &RunReader, work: &Work, problems: &[String], account: &PoolA
 
 fn line<'a>(
     meta: &'a Meta,
-    job: &'a Job,
+    job: &'a PromptJob,
     record: &'a GenerationRecord,
     rounds: &[RoundRecord],
     text: &'a str,
     exact_match: Option<bool>,
-) -> Line<'a> {
+) -> GenerationLine<'a> {
     let joules = |nanojoules: u64| nanojoules as f64 * 1e-9;
     let name = |names: &'a [String], index: u16| names.get(usize::from(index)).map_or("", String::as_str);
-    Line {
+    GenerationLine {
         method: meta.methods.get(usize::from(record.id.method)).map_or("", |method| &method.name),
         prompt_id: record.id.prompt,
         repetition: record.id.repetition,
@@ -228,7 +229,7 @@ impl Lines {
         Ok(Lines { folder: folder.to_path_buf(), generations: BufWriter::new(file) })
     }
 
-    fn write(&mut self, line: &Line<'_>) -> Result<(), Error> {
+    fn write(&mut self, line: &GenerationLine<'_>) -> Result<(), Error> {
         serde_json::to_writer(&mut self.generations, line)
             .map_err(std::io::Error::from)
             .and_then(|()| self.generations.write_all(b"\n"))
@@ -253,7 +254,7 @@ pub fn streamed(folder: &Path, summary: &Summary, meta: &Meta, wall_seconds: f64
 /// `run.json`, and `summary.json` without what tells this run from another with the same results.
 fn documents(folder: &Path, meta: &Meta, summary: &Summary) -> Result<(), Error> {
     document(folder, "summary.json", &Summary { run: String::new(), ..summary.clone() })?;
-    let identity = Identity {
+    let identity = RunIdentity {
         run: &meta.run,
         started: meta.started,
         wall_seconds: meta.wall_seconds,

@@ -14,7 +14,7 @@ use specfleet_engine::id::PhaseId;
 use specfleet_engine::method::Method;
 use specfleet_engine::record::{RunClock, VerifierRecord};
 use specfleet_engine::wire::AdmissionToken;
-use specfleet_engine::wire::Limits;
+use specfleet_engine::wire::FrameLimits;
 use specfleet_ledger::{Meta, RunState, RunWriter};
 use specfleet_metrics::{FleetMetrics, PoolMetrics, PoolObserver, Registry};
 use tokio::sync::{mpsc, watch};
@@ -23,7 +23,7 @@ use verifier_pool::{PoolHandle, PoolOptions, PoolStatus};
 use crate::audit::{Audited, Case};
 use crate::error::Error;
 use crate::faults::inject;
-use crate::fleet::{Patience, Shared, Turn};
+use crate::fleet::{FleetContext, Patience, Turn};
 use crate::host::HostWatch;
 use crate::methods::{Calibrations, Resolved};
 use crate::pair::Pair;
@@ -33,13 +33,13 @@ use crate::pool_cost;
 use crate::precheck;
 use crate::progress::Progress;
 use crate::prompts;
-use crate::recorder::{Disturbed, Held, Recorder, Watching};
+use crate::recorder::{Disturbed, Recorder, ThresholdWatcher, Watching};
 use crate::report;
 use crate::results::{header, results};
 use crate::run_meta::meta_of_run;
 use crate::simulate;
 use crate::standstills::{self, Phases};
-use crate::work::Work;
+use crate::work::WorkPlan;
 
 /// Devices per client endpoint: a QUIC endpoint is driven by one task.
 const DEVICES_PER_ENDPOINT: usize = 128;
@@ -79,7 +79,7 @@ pub struct Finished {
 }
 
 /// The verifiers' idle seconds and joules, if the run got to its end, and what ended it early otherwise.
-type Ended = (Option<(f64, f64)>, Option<String>);
+type RunEnd = (Option<(f64, f64)>, Option<String>);
 
 /// Runs the scenario: every method's fleet through the whole workload, one method after another.
 ///
@@ -157,7 +157,7 @@ async fn run_scenario(options: RunOptions<'_>) -> Result<Finished, Error> {
 struct PreparedRun {
     settings: Settings,
     pair: Pair,
-    work: Work,
+    work: WorkPlan,
     resolved: Resolved,
     /// What batches are charged; absent where that is what the verifiers measure.
     cost: Option<BatchCost>,
@@ -175,7 +175,7 @@ fn prepare(
     precheck::fleet(&settings)?;
     let pair = Pair::load(&settings.model)?;
     let too_long = prompts::settle(&mut settings, &pair.tokenizer, pair.context())?;
-    let work = Work::new(&settings, &pair)?;
+    let work = WorkPlan::new(&settings, &pair)?;
     precheck::places(&settings, ledger, out)?;
     progress.say(&report::headline(&settings));
     // Said whatever is shown of the progress: what was asked for is not what is run.
@@ -190,7 +190,7 @@ fn prepare(
 }
 
 /// What becomes of the run. `non_finite`: why its figures cannot be trusted although it came to its end.
-fn state(outcome: &Result<Ended, Error>, non_finite: Option<String>) -> RunState {
+fn state(outcome: &Result<RunEnd, Error>, non_finite: Option<String>) -> RunState {
     match outcome {
         Ok((_, Some(check))) => RunState::Failed { reason: early(check) },
         Ok((_, None)) => non_finite.map_or(RunState::Completed, |reason| RunState::Failed { reason }),
@@ -207,12 +207,12 @@ pub(crate) fn faults_missed(settings: &Settings, injected: u32) -> Option<String
 }
 
 /// The checks that can end the run, for the recorder; `None` if there are none.
-fn held(settings: &Settings, meta: &Meta, failed: watch::Sender<Option<String>>) -> Option<Held> {
+fn held(settings: &Settings, meta: &Meta, failed: watch::Sender<Option<String>>) -> Option<ThresholdWatcher> {
     let thresholds: Vec<Threshold> =
         settings.thresholds.iter().filter(|threshold| threshold.abort_on_fail).cloned().collect();
     let names = meta.methods.iter().map(|method| method.name.clone()).collect();
     let empty = StreamSummary::new(header(meta), &meta.methods, &meta.data_sets);
-    (!thresholds.is_empty()).then(|| Held::new(thresholds, names, empty, failed))
+    (!thresholds.is_empty()).then(|| ThresholdWatcher::new(thresholds, names, empty, failed))
 }
 
 /// Why a run is not whole that a failed check has ended.
@@ -237,7 +237,7 @@ async fn early_end(watched: &mut watch::Receiver<Option<String>>) -> String {
 struct RunContext<'a> {
     settings: &'a Settings,
     pair: &'a Pair,
-    work: &'a Work,
+    work: &'a WorkPlan,
     resolved: &'a Resolved,
     recorder: &'a Recorder,
     progress: &'a Progress,
@@ -262,7 +262,7 @@ impl RunContext<'_> {
         mut watched: watch::Receiver<Option<String>>,
         told: watch::Sender<Option<PoolStatus>>,
         beside: Option<PoolMetrics>,
-    ) -> (Result<Ended, Error>, Disturbed) {
+    ) -> (Result<RunEnd, Error>, Disturbed) {
         let settings = self.settings;
         let follows_host = settings.clock(cost.is_some()) == RunClock::Host;
         let running = match self.start_pool(cost, beside).await {
@@ -341,7 +341,7 @@ impl RunContext<'_> {
     }
 
     /// Starts what all fleets of the run share.
-    fn start_shared(&self, running: &RunningPool) -> Result<Shared, Error> {
+    fn start_shared(&self, running: &RunningPool) -> Result<FleetContext, Error> {
         let (settings, pair) = (self.settings, self.pair);
         let drafter_bytes = (settings.model.drafter_kv_mebibytes as usize) << 20;
         let started = Drafter::start(
@@ -361,9 +361,9 @@ impl RunContext<'_> {
             endpoints: usize::from(settings.pool.endpoints)
                 .max((settings.run.devices as usize).min(self.work.jobs.len()).div_ceil(DEVICES_PER_ENDPOINT)),
             idle_timeout: idle_timeout(settings),
-            limits: Limits::for_pair(shape.vocab, shape.context),
+            limits: FrameLimits::for_pair(shape.vocab, shape.context),
         })?;
-        Ok(Shared {
+        Ok(FleetContext {
             pair: pair.clone(),
             drafter,
             connector,
@@ -375,7 +375,7 @@ impl RunContext<'_> {
     }
 
     /// The passes that nobody keeps a record of.
-    async fn warm_up(&self, shared: &Shared) -> Result<(), Error> {
+    async fn warm_up(&self, shared: &FleetContext) -> Result<(), Error> {
         let (settings, work) = (self.settings, self.work);
         for pass in 0..settings.run.warmup {
             let unheard = unheard();
@@ -396,7 +396,7 @@ impl RunContext<'_> {
         &self,
         settings: &Settings,
         phase: PhaseId,
-        shared: &Shared,
+        shared: &FleetContext,
         running: &RunningPool,
     ) -> Result<Vec<VerifierRecord>, Error> {
         let RunningPool { pool, ran, .. } = running;
@@ -461,7 +461,7 @@ async fn ask(pool: PoolHandle, told: watch::Sender<Option<PoolStatus>>) {
 }
 
 /// The finished generations with their prompts, for the audit.
-fn cases(work: &Work, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
+fn cases(work: &WorkPlan, finished: Vec<crate::recorder::Finished>) -> Vec<Case> {
     let jobs: BTreeMap<_, _> = work.jobs.iter().map(|job| ((job.prompt_id, job.repetition), job)).collect();
     finished
         .into_iter()

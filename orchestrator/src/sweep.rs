@@ -18,9 +18,9 @@ use crate::report::OF_MISHAPS;
 const MOST_POINTS: usize = 10_000;
 
 /// A figure of every row: heading, metric, statistic, factor to the unit shown, decimals.
-type Column = (&'static str, &'static str, Statistic, f64, usize);
+type SweepColumn = (&'static str, &'static str, Statistic, f64, usize);
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [SweepColumn; 11] = [
     ("agreement %", "verifier_agreement", Statistic::Mean, 1e2, 2),
     ("energy mJ/tok", "energy_per_token_joules_total", Statistic::Mean, 1e3, 2),
     ("goodput tok/s", "goodput_tokens_per_second", Statistic::Mean, 1.0, 1),
@@ -36,7 +36,7 @@ const COLUMNS: [Column; 11] = [
 
 /// One method at one point.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct SweepRow {
     /// The varied keys' values, in the order of the keys.
     pub values: Vec<String>,
     /// The method.
@@ -55,7 +55,7 @@ pub struct Sweep {
     /// Names of the figures' metrics.
     pub metrics: Vec<&'static str>,
     /// Every method at every point.
-    pub rows: Vec<Row>,
+    pub rows: Vec<SweepRow>,
     /// What there is to say about prompts that are too long.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -127,8 +127,8 @@ fn values_at(varied: &[Vary], point: usize) -> Vec<String> {
     values
 }
 
-fn rows_of(values: &[String], summary: &Summary) -> Vec<Row> {
-    let row = |(name, metrics): (&str, &specfleet_analysis::Metrics)| Row {
+fn rows_of(values: &[String], summary: &Summary) -> Vec<SweepRow> {
+    let row = |(name, metrics): (&str, &specfleet_analysis::Metrics)| SweepRow {
         values: values.to_vec(),
         method: name.to_owned(),
         figures: COLUMNS.iter().map(|column| value_of(metrics, column.1, column.2)).collect(),
@@ -138,8 +138,8 @@ fn rows_of(values: &[String], summary: &Summary) -> Vec<Row> {
 }
 
 /// Marks the rows that nobody beats in agreement, energy, and goodput (or throughput, where no latency is wanted).
-fn mark(rows: &mut [Row]) {
-    let at = |row: &Row, column: usize| row.figures[column];
+fn mark(rows: &mut [SweepRow]) {
+    let at = |row: &SweepRow, column: usize| row.figures[column];
     let judged: Vec<usize> =
         (0..rows.len()).filter(|&index| at(&rows[index], 0).is_some() && at(&rows[index], 1).is_some()).collect();
     let points: Vec<[f64; 3]> = judged
@@ -166,7 +166,7 @@ pub fn table(sweep: &Sweep) -> String {
     let shown = |index: usize| {
         !OF_MISHAPS.contains(&COLUMNS[index].1) || sweep.rows.iter().any(|row| row.figures[index] > Some(0.0))
     };
-    let columns: Vec<(usize, &Column)> = COLUMNS.iter().enumerate().filter(|(index, _)| shown(*index)).collect();
+    let columns: Vec<(usize, &SweepColumn)> = COLUMNS.iter().enumerate().filter(|(index, _)| shown(*index)).collect();
     header.extend(columns.iter().map(|(_, column)| column.0.to_owned()));
     header.push("front".to_owned());
     table.set_header(header);

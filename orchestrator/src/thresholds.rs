@@ -50,7 +50,7 @@ pub fn metric(place: &str, name: &str) -> Result<&'static str, Error> {
 
 /// What became of a check.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
+pub struct CheckResult {
     /// The method whose figure it is.
     pub method: String,
     /// The check.
@@ -64,17 +64,17 @@ pub struct Held {
 }
 
 /// Holds a check against a method's figures.
-pub fn hold(check: &Check, method: &str, summary: &Summary) -> Held {
+pub fn hold(check: &Check, method: &str, summary: &Summary) -> CheckResult {
     let statistic = statistic(check.statistic);
     let metric = summary.methods.get(method).and_then(|metrics| metrics.get(full_metric_name(&check.metric)?));
     let value = metric.map(|metric| statistic.of(metric));
     let holds = value.is_some_and(|value| check.holds(value));
     let too_few = metric.filter(|metric| !statistic.is_supported(metric)).map(|metric| metric.count);
-    Held { method: method.to_owned(), check: check.to_string(), value, holds, too_few }
+    CheckResult { method: method.to_owned(), check: check.to_string(), value, holds, too_few }
 }
 
 /// Holds every threshold of a scenario against the figures of a run, method by method.
-pub fn evaluate(thresholds: &[Threshold], summary: &Summary) -> Vec<Held> {
+pub fn evaluate(thresholds: &[Threshold], summary: &Summary) -> Vec<CheckResult> {
     let methods: Vec<&str> = summary.methods.iter().map(|(name, _)| name).collect();
     thresholds
         .iter()
@@ -87,7 +87,7 @@ pub fn evaluate(thresholds: &[Threshold], summary: &Summary) -> Vec<Held> {
 }
 
 /// One line per check, for a person.
-pub fn lines(held: &[Held]) -> Vec<String> {
+pub fn lines(held: &[CheckResult]) -> Vec<String> {
     held.iter()
         .map(|held| {
             let mark = if held.holds { "met" } else { "MISSED" };
@@ -99,16 +99,16 @@ pub fn lines(held: &[Held]) -> Vec<String> {
 }
 
 /// The statistic of a check as analyses name it.
-pub fn statistic(statistic: config::Statistic) -> Statistic {
+pub fn statistic(statistic: config::CheckStatistic) -> Statistic {
     match statistic {
-        config::Statistic::Mean => Statistic::Mean,
-        config::Statistic::Min => Statistic::Min,
-        config::Statistic::Max => Statistic::Max,
-        config::Statistic::Percentile(50) => Statistic::P50,
-        config::Statistic::Percentile(90) => Statistic::P90,
-        config::Statistic::Percentile(95) => Statistic::P95,
+        config::CheckStatistic::Mean => Statistic::Mean,
+        config::CheckStatistic::Min => Statistic::Min,
+        config::CheckStatistic::Max => Statistic::Max,
+        config::CheckStatistic::Percentile(50) => Statistic::P50,
+        config::CheckStatistic::Percentile(90) => Statistic::P90,
+        config::CheckStatistic::Percentile(95) => Statistic::P95,
         // A check has one of four percentiles.
-        config::Statistic::Percentile(_) => Statistic::P99,
+        config::CheckStatistic::Percentile(_) => Statistic::P99,
     }
 }
 

@@ -12,12 +12,12 @@ use crate::prompts::Fitting;
 
 /// One prompt to answer under every method.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct PromptJob {
     /// Place in the workload, from 0, blank lines left out.
     pub prompt_id: u32,
     /// Repetition of the same prompt.
     pub repetition: u16,
-    /// Index into [`Work::data_sets`].
+    /// Index into [`WorkPlan::data_sets`].
     pub data_set: u16,
     /// The text shown to the models.
     pub prompt: String,
@@ -30,9 +30,9 @@ pub struct Job {
 /// All jobs, in order: job i belongs to device i mod N, under every method, so that methods are compared on the same
 /// devices and links.
 #[derive(Clone, Debug)]
-pub struct Work {
+pub struct WorkPlan {
     /// The jobs.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<PromptJob>,
     /// Names of the data sets.
     pub data_sets: Vec<String>,
     /// Whether somebody asks for every job in the end; not if devices may be gone before, or arrivals may end.
@@ -41,16 +41,20 @@ pub struct Work {
     places: BTreeMap<(u32, u16), usize>,
 }
 
-impl Work {
+impl WorkPlan {
     /// Reads and tokenises the scenario's workload, without the prompts that [`crate::prompts`] has taken out of it.
-    pub fn new(settings: &Settings, pair: &Pair) -> Result<Work, Error> {
-        let mut work =
-            Work { jobs: Vec::new(), data_sets: Vec::new(), all_asked: all_asked(settings), places: BTreeMap::new() };
+    pub fn new(settings: &Settings, pair: &Pair) -> Result<WorkPlan, Error> {
+        let mut work = WorkPlan {
+            jobs: Vec::new(),
+            data_sets: Vec::new(),
+            all_asked: all_asked(settings),
+            places: BTreeMap::new(),
+        };
         let fitting = Fitting::of(settings, &pair.tokenizer, pair.context());
         for part in &settings.workload {
             let data_set = work.data_set(&part.data_set);
             for task in part.tasks() {
-                let job = Job::new(&task, data_set, &fitting)?;
+                let job = PromptJob::new(&task, data_set, &fitting)?;
                 work.places.insert((job.prompt_id, job.repetition), work.jobs.len());
                 work.jobs.push(job);
             }
@@ -74,7 +78,7 @@ impl Work {
     }
 }
 
-/// See [`Work::all_asked`].
+/// See [`WorkPlan::all_asked`].
 pub(crate) fn all_asked(settings: &Settings) -> bool {
     match &settings.load {
         // Requests to a device that is gone are dropped, and recorded so.
@@ -86,9 +90,9 @@ pub(crate) fn all_asked(settings: &Settings) -> bool {
     }
 }
 
-impl Job {
-    fn new(task: &Task<'_>, data_set: u16, fitting: &Fitting<'_>) -> Result<Job, Error> {
-        Ok(Job {
+impl PromptJob {
+    fn new(task: &Task<'_>, data_set: u16, fitting: &Fitting<'_>) -> Result<PromptJob, Error> {
+        Ok(PromptJob {
             prompt_id: task.prompt_id,
             repetition: task.repetition,
             data_set,

@@ -73,7 +73,7 @@ pub fn exit_code() -> u8 {
 /// Resolves when the process is asked to end.
 pub async fn asked() -> Ending {
     listen();
-    let _waiting = Waiting::new();
+    let _waiting = SignalWaiter::new();
     loop {
         let notified = NOTIFY.notified();
         if let Some(ending) = first() {
@@ -87,21 +87,21 @@ pub async fn asked() -> Ending {
 pub fn flag() -> &'static AtomicBool {
     listen();
     // For good: there is no telling when the work is over.
-    std::mem::forget(Waiting::new());
+    std::mem::forget(SignalWaiter::new());
     &FLAG
 }
 
 /// Counts itself among those that put things in order before the process ends.
-struct Waiting;
+struct SignalWaiter;
 
-impl Waiting {
-    fn new() -> Waiting {
+impl SignalWaiter {
+    fn new() -> SignalWaiter {
         WAITING.fetch_add(1, Ordering::AcqRel);
-        Waiting
+        SignalWaiter
     }
 }
 
-impl Drop for Waiting {
+impl Drop for SignalWaiter {
     fn drop(&mut self) {
         // After the first signal it stays counted: what it waits for is being put in order now.
         if first().is_none() {
@@ -112,7 +112,7 @@ impl Drop for Waiting {
 
 /// Passes the first signal on, and ends the process with the second, or where nobody waits.
 async fn pass_on() -> std::io::Result<()> {
-    let mut signals = Signals::new()?;
+    let mut signals = SignalListener::new()?;
     loop {
         let ending = signals.next().await;
         let is_first = FIRST.compare_exchange(0, ending.number(), Ordering::AcqRel, Ordering::Acquire).is_ok();
@@ -125,7 +125,7 @@ async fn pass_on() -> std::io::Result<()> {
 }
 
 #[cfg(unix)]
-struct Signals {
+struct SignalListener {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     /// Not where it was ignored when the program started, as under `nohup`.
@@ -133,10 +133,10 @@ struct Signals {
 }
 
 #[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
+impl SignalListener {
+    fn new() -> std::io::Result<SignalListener> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals {
+        Ok(SignalListener {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: if hang_up_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
@@ -168,12 +168,12 @@ fn hang_up_is_ignored() -> bool {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+struct SignalListener;
 
 #[cfg(not(unix))]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals)
+impl SignalListener {
+    fn new() -> std::io::Result<SignalListener> {
+        Ok(SignalListener)
     }
 
     async fn next(&mut self) -> Ending {

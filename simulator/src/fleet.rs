@@ -16,7 +16,7 @@ pub const SHARDS: u32 = 64;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
+pub struct SimulatedRequest {
     /// Which generation it makes.
     pub generation: GenerationId,
     /// Index into the run's list of data sets.
@@ -25,7 +25,7 @@ pub struct Job {
 
 /// What a phase runs.
 #[derive(Clone)]
-pub struct Phase {
+pub struct SimulatedPhase {
     /// Number of devices.
     pub devices: u32,
     /// When it starts.
@@ -37,7 +37,7 @@ pub struct Phase {
     /// The parts of devices 0, 1, …, repeated.
     pub pattern: Vec<u16>,
     /// The requests.
-    pub jobs: Arc<[Job]>,
+    pub jobs: Arc<[SimulatedRequest]>,
     /// Whose they are, by their places in `jobs`.
     pub assignment: Arc<dyn Jobs + Send + Sync>,
     /// When they arrive.
@@ -48,10 +48,10 @@ pub struct Phase {
     pub host: Host,
 }
 
-/// A [`Phase`] whose settings every machine takes.
+/// A [`SimulatedPhase`] whose settings every machine takes.
 #[derive(Clone)]
 pub struct Fleet {
-    phase: Phase,
+    phase: SimulatedPhase,
     pub(crate) devices: u32,
     pub(crate) start: Time,
     pub(crate) seed: u64,
@@ -59,7 +59,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Checks the settings of all parts.
-    pub fn new(phase: Phase) -> Result<Fleet, SettingsError> {
+    pub fn new(phase: SimulatedPhase) -> Result<Fleet, SettingsError> {
         for part in &phase.parts {
             part.check()?;
         }
@@ -82,7 +82,7 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn job(&self, index: u32) -> Job {
+    pub(crate) fn job(&self, index: u32) -> SimulatedRequest {
         self.phase.jobs[index as usize]
     }
 
@@ -95,14 +95,14 @@ impl Fleet {
     }
 
     pub(crate) fn dispatch(&self, shard: u32) -> Dispatch<'_, Assigned<'_>> {
-        let phase = load::Phase {
+        let phase = load::DispatchPhase {
             load: &self.phase.load,
             churn: self.phase.churn,
             seed: self.seed,
             devices: self.devices,
             start: self.start,
         };
-        Dispatch::new(phase, Assigned(&*self.phase.assignment), load::Shard { index: shard, of: SHARDS })
+        Dispatch::new(phase, Assigned(&*self.phase.assignment), load::DispatchShard { index: shard, of: SHARDS })
     }
 }
 

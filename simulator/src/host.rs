@@ -37,7 +37,7 @@ enum Lateness {
 
 /// What an event adds to; as a number, its place in [`Host::late`].
 #[derive(Clone, Copy)]
-enum Kind {
+enum DelayKind {
     Step,
     /// Half of what an upload takes longer: on its way up.
     Up,
@@ -85,30 +85,30 @@ impl Host {
     /// up, half on the way down ([`Self::way_down`]).
     pub(crate) fn wake(&self, reason: WakeReason, seed: u64, device: DeviceId, at: Time) -> Span {
         match reason {
-            WakeReason::StepTime => self.of_device(Kind::Step, seed, device, at),
-            WakeReason::Uplink => self.of_device(Kind::Up, seed, device, at),
+            WakeReason::StepTime => self.of_device(DelayKind::Step, seed, device, at),
+            WakeReason::Uplink => self.of_device(DelayKind::Up, seed, device, at),
             _ => Span::ZERO,
         }
     }
 
     /// How much later than sent, at `at`, a message to a device starts to arrive.
     pub(crate) fn way_down(&self, seed: u64, device: DeviceId, at: Time) -> Span {
-        self.of_device(Kind::Down, seed, device, at)
+        self.of_device(DelayKind::Down, seed, device, at)
     }
 
     /// How much later than asked the pool is woken that asked for `at`.
     pub(crate) fn pool_wake(&self, seed: u64, at: Time) -> Span {
-        self.draw(Kind::Wake, seed, at)
+        self.draw(DelayKind::Wake, seed, at)
     }
 
     /// From the order of a batch, at `at`, to the start of its computation.
     pub(crate) fn batch(&self, seed: u64, at: Time) -> Span {
-        self.draw(Kind::Batch, seed, at)
+        self.draw(DelayKind::Batch, seed, at)
     }
 
     /// How late an event of a device is that is due at `at`. Mostly it is late with all others; a few are late by
     /// themselves, or devices that one batch has answered would never part again. Both have the same spread.
-    fn of_device(&self, kind: Kind, seed: u64, device: DeviceId, at: Time) -> Span {
+    fn of_device(&self, kind: DelayKind, seed: u64, device: DeviceId, at: Time) -> Span {
         if self.own_share > 0.0
             && let Some(late) = &self.late
             && let Lateness::Spread { spread, .. } = &late[kind as usize]
@@ -131,7 +131,7 @@ impl Host {
     }
 
     /// How late an event is that is due at `at`.
-    fn draw(&self, kind: Kind, seed: u64, at: Time) -> Span {
+    fn draw(&self, kind: DelayKind, seed: u64, at: Time) -> Span {
         let Some(late) = &self.late else { return Span::ZERO };
         match &late[kind as usize] {
             Lateness::Mean(mean) => *mean,

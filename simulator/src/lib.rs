@@ -26,8 +26,8 @@ mod shard;
 mod sink;
 mod stalls;
 
-pub use fleet::{Fleet, Job, Phase, SHARDS};
+pub use fleet::{Fleet, SHARDS, SimulatedPhase, SimulatedRequest};
 pub use host::Host;
-pub use pool::{Kill, PoolSetup, Timing};
-pub use run::{Progress, Simulation, SimulationError, Sinks, Totals};
+pub use pool::{PlannedKill, PoolSetup, Timing};
+pub use run::{Simulation, SimulationError, SimulationProgress, Sinks, Totals};
 pub use sink::{DeviceSink, PoolSink};

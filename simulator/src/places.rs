@@ -2,18 +2,18 @@
 
 /// Numbered places; what is free is used again.
 #[derive(Debug)]
-pub(crate) struct Places<T> {
+pub(crate) struct Slots<T> {
     places: Vec<Option<T>>,
     free: Vec<u32>,
 }
 
-impl<T> Default for Places<T> {
-    fn default() -> Places<T> {
-        Places { places: Vec::new(), free: Vec::new() }
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots { places: Vec::new(), free: Vec::new() }
     }
 }
 
-impl<T> Places<T> {
+impl<T> Slots<T> {
     /// Keeps `thing` and says where.
     pub(crate) fn keep(&mut self, thing: T) -> u32 {
         match self.free.pop() {

@@ -26,7 +26,7 @@ const NEVER: Time = Time(u64::MAX);
 
 /// A verifier that dies at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Kill {
+pub struct PlannedKill {
     /// When.
     pub at: Time,
     /// Who.
@@ -43,7 +43,7 @@ pub struct PoolSetup {
     /// Draws the spread of batch times.
     pub seed: u64,
     /// Verifiers that die.
-    pub kills: Vec<Kill>,
+    pub kills: Vec<PlannedKill>,
 }
 
 /// What a method's batches take on the simulated host; an emulated pool charges what its settings say all the same.
@@ -57,7 +57,7 @@ pub struct Timing {
 
 /// What is due for the pool; the order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum PoolTurn {
     /// A verifier's batch of this number is over.
     Done(u16, u64),
     /// A verifier is there again.
@@ -73,7 +73,7 @@ enum Event {
 type Arrival = (Time, u32, u32, u32);
 
 /// A batch under way.
-struct Running<V> {
+struct BatchUnderWay<V> {
     batch: u64,
     waited: Span,
     compute: Span,
@@ -82,7 +82,7 @@ struct Running<V> {
 }
 
 /// See the module's documentation.
-pub(crate) struct Pool<A: PoolAnswers, S> {
+pub(crate) struct SimulatedPool<A: PoolAnswers, S> {
     pub(crate) machine: PoolMachine,
     pub(crate) answers: A,
     pub(crate) sink: S,
@@ -90,9 +90,9 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     /// The place among them that this phase takes.
     timing: usize,
     seed: u64,
-    running: Vec<Option<Running<A::Verdict>>>,
+    running: Vec<Option<BatchUnderWay<A::Verdict>>>,
     computing: u16,
-    due: BinaryHeap<Reverse<(Time, Event)>>,
+    due: BinaryHeap<Reverse<(Time, PoolTurn)>>,
     /// By shard, as they were sent.
     pub(crate) inbox: Vec<Vec<ToPool<A::Upload>>>,
     /// Kept for its memory: when what lies in the inbox arrives, and from which device.
@@ -109,13 +109,13 @@ pub(crate) struct Pool<A: PoolAnswers, S> {
     pub(crate) work: u64,
 }
 
-impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
+impl<A: PoolAnswers, S: PoolSink> SimulatedPool<A, S> {
     /// An empty pool at time zero.
-    pub(crate) fn new(setup: PoolSetup, answers: A, sink: S) -> Pool<A, S> {
+    pub(crate) fn new(setup: PoolSetup, answers: A, sink: S) -> SimulatedPool<A, S> {
         let PoolSetup { settings, timings, seed, kills } = setup;
         assert!(!timings.is_empty(), "batches take something");
         let replicas = settings.autoscale.map_or(settings.verifiers, |scale| scale.max).max(settings.verifiers);
-        Pool {
+        SimulatedPool {
             machine: PoolMachine::new(Time::ZERO, settings),
             answers,
             sink,
@@ -124,7 +124,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
             seed,
             running: (0..replicas).map(|_| None).collect(),
             computing: 0,
-            due: kills.iter().map(|kill| Reverse((kill.at, Event::Kill(kill.verifier.0)))).collect(),
+            due: kills.iter().map(|kill| Reverse((kill.at, PoolTurn::Kill(kill.verifier.0)))).collect(),
             inbox: (0..SHARDS).map(|_| Vec::new()).collect(),
             arrivals: Vec::new(),
             outbox: (0..SHARDS).map(|_| Vec::new()).collect(),
@@ -219,9 +219,9 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         Some(if self.wake.0 == asked { self.wake.1 } else { asked })
     }
 
-    fn happen(&mut self, now: Time, event: Event) {
+    fn happen(&mut self, now: Time, event: PoolTurn) {
         match event {
-            Event::Done(verifier, batch) => {
+            PoolTurn::Done(verifier, batch) => {
                 let slot = &mut self.running[usize::from(verifier)];
                 let Some(mut done) = slot.take_if(|running| running.batch == batch) else { return };
                 self.computing -= 1;
@@ -234,12 +234,12 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                 };
                 self.delivered(now, input, &mut done.verdicts);
             }
-            Event::Ready(verifier) => self.tell(now, Input::VerifierReady(VerifierId(verifier))),
-            Event::Fail(verifier) | Event::Kill(verifier) => {
+            PoolTurn::Ready(verifier) => self.tell(now, Input::VerifierReady(VerifierId(verifier))),
+            PoolTurn::Fail(verifier) | PoolTurn::Kill(verifier) => {
                 if self.running[usize::from(verifier)].take().is_some() {
                     self.computing -= 1;
                 }
-                self.killed += u32::from(matches!(event, Event::Kill(_)));
+                self.killed += u32::from(matches!(event, PoolTurn::Kill(_)));
                 self.answers.lose_caches(verifier);
                 self.tell(now, Input::VerifierFailed(VerifierId(verifier)));
             }
@@ -317,7 +317,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
                 }
                 Output::Forget(session) => self.answers.forget(device_of(session), session),
                 Output::DropKv { verifier, session } => self.answers.drop_cache(verifier.0, session),
-                Output::Restart(verifier) => self.due.push(Reverse((now + RESTART, Event::Ready(verifier.0)))),
+                Output::Restart(verifier) => self.due.push(Reverse((now + RESTART, PoolTurn::Ready(verifier.0)))),
                 Output::Record(ref record) => {
                     self.batches += 1;
                     self.work += u64::from(record.work);
@@ -337,7 +337,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         let mut outcomes = Vec::with_capacity(batch.items.len());
         let mut verdicts = Vec::with_capacity(batch.items.len());
         if !self.answers.compute(batch, &device_of, &mut outcomes, &mut verdicts) {
-            self.due.push(Reverse((now, Event::Fail(batch.verifier.0))));
+            self.due.push(Reverse((now, PoolTurn::Fail(batch.verifier.0))));
             return;
         }
         let work = BatchWork {
@@ -358,7 +358,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         let compute = cost.span(&work, key.draws(Purpose::Simulation).uniform());
         let waited = host.batch(self.seed, now);
         self.computing += 1;
-        self.running[usize::from(batch.verifier.0)] = Some(Running {
+        self.running[usize::from(batch.verifier.0)] = Some(BatchUnderWay {
             batch: batch.batch,
             waited,
             compute,
@@ -367,7 +367,7 @@ impl<A: PoolAnswers, S: PoolSink> Pool<A, S> {
         });
         // An emulated pool holds its verdicts back until the time is over that it charges.
         let done = (now + waited + compute).max(batch.release);
-        self.due.push(Reverse((done, Event::Done(batch.verifier.0, batch.batch))));
+        self.due.push(Reverse((done, PoolTurn::Done(batch.verifier.0, batch.batch))));
     }
 
     fn send(&mut self, at: Time, session: SessionKey, body: DeviceBody<A::Verdict>) {

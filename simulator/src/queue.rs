@@ -15,7 +15,7 @@ const BUCKETS: usize = 2048;
 
 /// When an event is due: events at the same time go by rank, then by sequence, which callers keep unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Due {
+pub(crate) struct QueuedEvent {
     pub(crate) at: Time,
     /// The smaller goes first.
     pub(crate) rank: u32,
@@ -29,13 +29,13 @@ pub(crate) struct Calendar<E> {
     /// Number of the running window.
     current: u64,
     /// Events of the running window that were there at its beginning, in reverse order.
-    sorted: Vec<(Due, E)>,
+    sorted: Vec<(QueuedEvent, E)>,
     /// Events of the running window that were added since.
-    fresh: BinaryHeap<Reverse<(Due, E)>>,
+    fresh: BinaryHeap<Reverse<(QueuedEvent, E)>>,
     /// Bucket i holds the events of the one window in sight whose number is i modulo [`BUCKETS`].
-    buckets: Vec<Vec<(Due, E)>>,
+    buckets: Vec<Vec<(QueuedEvent, E)>>,
     /// Events beyond the last bucket.
-    far: BinaryHeap<Reverse<(Due, E)>>,
+    far: BinaryHeap<Reverse<(QueuedEvent, E)>>,
     len: usize,
 }
 
@@ -54,7 +54,7 @@ impl<E: Ord + Copy> Calendar<E> {
     }
 
     /// Adds an event. One that is due before the running window counts as due now, after what is due before it.
-    pub(crate) fn push(&mut self, due: Due, event: E) {
+    pub(crate) fn push(&mut self, due: QueuedEvent, event: E) {
         self.len += 1;
         let number = due.at.0 / self.window.0;
         if number <= self.current {
@@ -67,7 +67,7 @@ impl<E: Ord + Copy> Calendar<E> {
     }
 
     /// The next event that is due before `end`, which must lie within the running window.
-    pub(crate) fn pop_before(&mut self, end: Time) -> Option<(Due, E)> {
+    pub(crate) fn pop_before(&mut self, end: Time) -> Option<(QueuedEvent, E)> {
         let first = self.sorted.last().map(|entry| entry.0);
         let other = self.fresh.peek().map(|Reverse(entry)| entry.0);
         let from_fresh = match (first, other) {
@@ -139,7 +139,7 @@ mod tests {
             pushes in proptest::collection::vec((0u64..200_000, 0u32..3, 0usize..4), 1..300),
         ) {
             let mut calendar = Calendar::new(Span(window));
-            let mut pending: Vec<(Due, u32)> = Vec::new();
+            let mut pending: Vec<(QueuedEvent, u32)> = Vec::new();
             let mut taken = Vec::new();
             let mut pushes = pushes.into_iter().enumerate().peekable();
             let mut end = Time(window);
@@ -147,7 +147,7 @@ mod tests {
                 // A few new events, none before the running window.
                 let room = pushes.peek().map_or(0, |(_, push)| push.2 + usize::from(pending.is_empty()));
                 for (number, (after, rank, _)) in pushes.by_ref().take(room) {
-                    let due = Due { at: Time(end.0 - window + after), rank, sequence: number as u32 };
+                    let due = QueuedEvent { at: Time(end.0 - window + after), rank, sequence: number as u32 };
                     calendar.push(due, number as u32);
                     pending.push((due, number as u32));
                 }

@@ -13,7 +13,7 @@ use specfleet_engine::time::{Span, Time};
 
 use crate::answers::{DeviceAnswers, PoolAnswers};
 use crate::fleet::{Fleet, SHARDS};
-use crate::pool::{Pool, PoolSetup};
+use crate::pool::{PoolSetup, SimulatedPool};
 use crate::rendezvous::Rendezvous;
 use crate::shard::Shard;
 use crate::sink::{DeviceSink, PoolSink};
@@ -42,7 +42,7 @@ pub enum SimulationError {
 
 /// How far a phase is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct SimulationProgress {
     /// Virtual time since the start of the run.
     pub now: Time,
     /// Windows worked off in this phase.
@@ -59,7 +59,7 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// At its end.
-    pub progress: Progress,
+    pub progress: SimulationProgress,
     /// When its last generation ended.
     pub last_end: Time,
     /// Batches computed.
@@ -89,7 +89,7 @@ impl<S, K> Sinks<'_, S, K> {
 
 /// A run in virtual time: the pool, and one phase of devices after another.
 pub struct Simulation<A: PoolAnswers, K> {
-    pool: Mutex<Pool<A, K>>,
+    pool: Mutex<SimulatedPool<A, K>>,
     now: Time,
     threads: usize,
 }
@@ -98,7 +98,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
     /// A pool at time zero. `threads`: at least 1; changes no result, and more than there are tasks in a window are not started.
     pub fn new(setup: PoolSetup, threads: usize, answers: A, sink: K) -> Simulation<A, K> {
         let settings = PoolSettings { phase: PhaseId::BETWEEN, ..setup.settings };
-        let pool = Pool::new(PoolSetup { settings, ..setup }, answers, sink);
+        let pool = SimulatedPool::new(PoolSetup { settings, ..setup }, answers, sink);
         Simulation { pool: Mutex::new(pool), now: Time::ZERO, threads: threads.clamp(1, SHARDS as usize + 1) }
     }
 
@@ -129,7 +129,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
         phase: PhaseId,
         fleet: &Fleet,
         sides: Vec<(D, S)>,
-        mut observe: impl FnMut(&Progress, Sinks<'_, S, K>) -> ControlFlow<()>,
+        mut observe: impl FnMut(&SimulationProgress, Sinks<'_, S, K>) -> ControlFlow<()>,
     ) -> Result<(Totals, Vec<S>), SimulationError>
     where
         D: DeviceAnswers<Upload = A::Upload, Verdict = A::Verdict>,
@@ -146,7 +146,7 @@ impl<A: PoolAnswers, K: PoolSink> Simulation<A, K> {
                 Mutex::new(Shard::new(index - 1, fleet, window, answers, sink))
             })
             .collect();
-        let work = Work {
+        let work = ShardWork {
             shards: &shards,
             pool: &self.pool,
             next: AtomicUsize::new(0),
@@ -194,9 +194,9 @@ fn window_of(fleet: &Fleet) -> Result<Span, SimulationError> {
 }
 
 /// What the threads of a phase share.
-struct Work<'a, 'f, D: DeviceAnswers, S, A: PoolAnswers, K> {
+struct ShardWork<'a, 'f, D: DeviceAnswers, S, A: PoolAnswers, K> {
     shards: &'a [Mutex<Shard<'f, D, S>>],
-    pool: &'a Mutex<Pool<A, K>>,
+    pool: &'a Mutex<SimulatedPool<A, K>>,
     /// The next task of this step: 0 is the pool, the others are shards.
     next: AtomicUsize,
     /// Start and end of the devices' window, and end of the pool's.
@@ -206,7 +206,7 @@ struct Work<'a, 'f, D: DeviceAnswers, S, A: PoolAnswers, K> {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl<D, S, A, K> Work<'_, '_, D, S, A, K>
+impl<D, S, A, K> ShardWork<'_, '_, D, S, A, K>
 where
     A: PoolAnswers,
     D: DeviceAnswers<Upload = A::Upload, Verdict = A::Verdict>,
@@ -250,7 +250,7 @@ where
         &self,
         window: Span,
         start: Time,
-        observe: &mut impl FnMut(&Progress, Sinks<'_, S, K>) -> ControlFlow<()>,
+        observe: &mut impl FnMut(&SimulationProgress, Sinks<'_, S, K>) -> ControlFlow<()>,
     ) -> Result<Totals, SimulationError> {
         // Times are held at the largest that there is: what would be due later seems due there, again and again.
         let last = (u64::MAX / window.0).saturating_sub(2);
@@ -319,8 +319,8 @@ where
         shards.chain(pool).min()
     }
 
-    fn look(&self, now: Time, windows: u64) -> (Progress, Time, bool) {
-        let mut progress = Progress { now, windows, ..Progress::default() };
+    fn look(&self, now: Time, windows: u64) -> (SimulationProgress, Time, bool) {
+        let mut progress = SimulationProgress { now, windows, ..SimulationProgress::default() };
         let mut last_end = Time::ZERO;
         let mut done = true;
         for shard in self.shards {

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use specfleet_engine::device::{DeviceMachine, Input, Output, Start};
 use specfleet_engine::id::{ConnectionId, DeviceId, GenerationId};
-use specfleet_engine::load::{self, Dispatch, Order};
+use specfleet_engine::load::{self, Dispatch, DispatchOrder};
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 use specfleet_engine::time::{Span, Time};
 
@@ -15,13 +15,13 @@ use self::exchange::{request, session};
 use crate::answers::DeviceAnswers;
 use crate::fleet::{Assigned, Fleet, SHARDS, device_at};
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
-use crate::places::Places;
-use crate::queue::{Calendar, Due};
+use crate::places::Slots;
+use crate::queue::{Calendar, QueuedEvent};
 use crate::sink::DeviceSink;
 
 /// What is due for a shard. The order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum ShardEvent {
     /// A connection stands.
     Dialled(u32),
     /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
@@ -34,20 +34,20 @@ enum Event {
     Timer(u32),
 }
 
-impl Event {
+impl ShardEvent {
     fn rank(self) -> u32 {
         match self {
-            Event::Dialled(_) => 0,
-            Event::Arrived(_) => 1,
-            Event::Finished(_) => 2,
-            Event::Dispatch => 3,
-            Event::Timer(_) => 4,
+            ShardEvent::Dialled(_) => 0,
+            ShardEvent::Arrived(_) => 1,
+            ShardEvent::Finished(_) => 2,
+            ShardEvent::Dispatch => 3,
+            ShardEvent::Timer(_) => 4,
         }
     }
 }
 
 /// One device.
-struct Device {
+struct SimulatedDevice {
     machine: DeviceMachine,
     /// What its machine was last told; ahead of the queue while nobody can reach it.
     now: Time,
@@ -76,14 +76,14 @@ struct Device {
 }
 
 /// Something on its way down.
-enum Arriving<V> {
+enum ArrivingAnswer<V> {
     /// Sent at this time; its first bit is yet to come, and then the downlink.
     Sent(Time, u32, DeviceBody<V>),
     /// Its last bit is yet to come.
     Last(Input),
 }
 
-impl Device {
+impl SimulatedDevice {
     /// Until when nothing can happen to it, neither by others nor by itself.
     fn left_alone_until(&self) -> Time {
         if self.arriving > 0 || self.in_doubt { Time::ZERO } else { self.wake.min(self.leaves) }
@@ -91,20 +91,20 @@ impl Device {
 }
 
 /// Whose it is, and over which connection it came.
-type InDownlink<V> = (u32, ConnectionId, Arriving<V>);
+type InDownlink<V> = (u32, ConnectionId, ArrivingAnswer<V>);
 
 /// See the module's documentation.
 pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     fleet: &'a Fleet,
     index: u32,
-    devices: Vec<Device>,
-    calendar: Calendar<Event>,
+    devices: Vec<SimulatedDevice>,
+    calendar: Calendar<ShardEvent>,
     sequence: u32,
     window: Span,
     /// Where the running window ends.
     end: Time,
     /// Verdicts and refusals on their way down.
-    arriving: Places<InDownlink<A::Verdict>>,
+    arriving: Slots<InDownlink<A::Verdict>>,
     /// Messages to the pool of devices that are ahead of the queue, by the numbers of the windows in which they leave. No events:
     /// the pool sorts whatever leaves in the same window.
     departing: BTreeMap<u64, Vec<ToPool<A::Upload>>>,
@@ -116,8 +116,8 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     /// The earliest wake that is queued for it.
     dispatch_timer: Time,
     /// What it is still to be told, the first thing first.
-    news: VecDeque<(Time, load::Event)>,
-    orders: Vec<Order>,
+    news: VecDeque<(Time, load::DispatchEvent)>,
+    orders: Vec<DispatchOrder>,
     pub(crate) answers: A,
     pub(crate) sink: S,
     pub(crate) inbox: Vec<ToDevice<A::Verdict>>,
@@ -140,7 +140,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         let devices = (0..count)
             .map(|slot| {
                 let device = DeviceId(slot * SHARDS + index);
-                Device {
+                SimulatedDevice {
                     machine: fleet.machine(device),
                     now: fleet.start,
                     generation: GenerationId { method: 0, prompt: 0, repetition: 0, pass: 0 },
@@ -167,7 +167,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             sequence: 0,
             window,
             end: fleet.start,
-            arriving: Places::default(),
+            arriving: Slots::default(),
             departing: BTreeMap::new(),
             spare: Vec::new(),
             sent: 0,
@@ -224,18 +224,18 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             self.events += 1;
             let now = due.at;
             match event {
-                Event::Dialled(slot) => {
+                ShardEvent::Dialled(slot) => {
                     let device = &mut self.devices[slot as usize];
                     device.connected = true;
                     self.tell(slot, now, Input::Connected);
                 }
-                Event::Arrived(place) => self.arrived(now, place),
-                Event::Finished(slot) => self.finished(slot, now),
-                Event::Dispatch => {
+                ShardEvent::Arrived(place) => self.arrived(now, place),
+                ShardEvent::Finished(slot) => self.finished(slot, now),
+                ShardEvent::Dispatch => {
                     self.dispatch_timer = Time(u64::MAX);
-                    self.news.push_back((now, load::Event::Timeout));
+                    self.news.push_back((now, load::DispatchEvent::Timeout));
                 }
-                Event::Timer(slot) => {
+                ShardEvent::Timer(slot) => {
                     let device = &mut self.devices[slot as usize];
                     if device.timer == now {
                         device.timer = Time(u64::MAX);
@@ -252,9 +252,9 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         }
     }
 
-    fn push(&mut self, at: Time, event: Event) {
+    fn push(&mut self, at: Time, event: ShardEvent) {
         self.sequence = self.sequence.wrapping_add(1);
-        self.calendar.push(Due { at, rank: event.rank(), sequence: self.sequence }, event);
+        self.calendar.push(QueuedEvent { at, rank: event.rank(), sequence: self.sequence }, event);
     }
 
     // ---- load --------------------------------------------------------------------------------------------------
@@ -277,15 +277,15 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
             && !self.dispatch.is_done()
         {
             self.dispatch_timer = at;
-            self.push(at.max(now), Event::Dispatch);
+            self.push(at.max(now), ShardEvent::Dispatch);
         }
     }
 
-    fn carry_out_order(&mut self, now: Time, order: Order) {
+    fn carry_out_order(&mut self, now: Time, order: DispatchOrder) {
         match order {
-            Order::Join(id) => self.tell(id.0 / SHARDS, now, Input::Join),
-            Order::Leave(id) => self.tell(id.0 / SHARDS, now, Input::Leave),
-            Order::Start { device: id, job, scheduled } => {
+            DispatchOrder::Join(id) => self.tell(id.0 / SHARDS, now, Input::Join),
+            DispatchOrder::Leave(id) => self.tell(id.0 / SHARDS, now, Input::Leave),
+            DispatchOrder::Start { device: id, job, scheduled } => {
                 // Jobs are numbered by the phase's own list.
                 let work = self.fleet.job(job as u32);
                 let slot = id.0 / SHARDS;
@@ -299,7 +299,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                 let start = Start { generation: work.generation, data_set: work.data_set, prompt_tokens, scheduled };
                 self.tell(slot, now, Input::Start(start));
             }
-            Order::Drop { device: id, job, scheduled } => {
+            DispatchOrder::Drop { device: id, job, scheduled } => {
                 let work = self.fleet.job(job as u32);
                 let settings = self.fleet.settings(id);
                 let record = GenerationRecord::dropped(work.generation, id, work.data_set, 0, scheduled, settings);
@@ -357,10 +357,10 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     let device = &mut self.devices[slot as usize];
                     device.connections += 1;
                     self.sequence = self.sequence.wrapping_add(1);
-                    let event = Event::Dialled(slot);
-                    self.calendar.push(Due { at: now, rank: event.rank(), sequence: self.sequence }, event);
+                    let event = ShardEvent::Dialled(slot);
+                    self.calendar.push(QueuedEvent { at: now, rank: event.rank(), sequence: self.sequence }, event);
                 }
-                Output::Ready => self.news.push_back((now, load::Event::Ready(id))),
+                Output::Ready => self.news.push_back((now, load::DispatchEvent::Ready(id))),
                 Output::Step(step) => {
                     next = Some(match self.answers.step(slot, step) {
                         Some(result) => Input::StepDone(result),
@@ -401,7 +401,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
                     }
                     let device = &mut self.devices[slot as usize];
                     (device.finish, device.running) = (finish, false);
-                    self.push(now, Event::Finished(slot));
+                    self.push(now, ShardEvent::Finished(slot));
                 }
             }
         }
@@ -420,7 +420,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         if connected {
             self.send(arrives, id, PoolBody::Close(key));
         }
-        self.news.push_back((now, load::Event::Finished { device: id, finish }));
+        self.news.push_back((now, load::DispatchEvent::Finished { device: id, finish }));
     }
 
     /// Queues a device's next wake, unless one that is queued is early enough.
@@ -429,7 +429,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         if device.wake < device.timer {
             device.timer = device.wake;
             let at = device.wake;
-            self.push(at, Event::Timer(slot));
+            self.push(at, ShardEvent::Timer(slot));
         }
     }
 }

@@ -11,12 +11,12 @@ use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::pool::{ItemOutcome, JobKind};
 use specfleet_engine::random::DrawKey;
 use specfleet_engine::time::Span;
-use specfleet_engine::wire::{Job, Limits, Upload};
+use specfleet_engine::wire::{FrameLimits, Upload, UploadJob};
 
 use crate::toy::Toy;
 
 /// Bounds of a frame between toys.
-pub const LIMITS: Limits = Limits { frame_bytes: 1 << 20 };
+pub const LIMITS: FrameLimits = FrameLimits { frame_bytes: 1 << 20 };
 
 /// Laws of the drafts that are not decided, by position.
 pub type Laws = BTreeMap<u32, Distribution>;
@@ -76,9 +76,9 @@ pub fn compose(
                 .zip(plan.committed..)
                 .map(|(&draft, at)| Payload::encode(&settings.method.payload, &laws[&at], draft))
                 .collect();
-            Job::Judge { drafts, payloads, bonus }
+            UploadJob::Judge { drafts, payloads, bonus }
         }
-        JobKind::Write { left } => Job::Write { limit: left },
+        JobKind::Write { left } => UploadJob::Write { limit: left },
     };
     Upload {
         session: plan.session,
@@ -98,8 +98,8 @@ pub fn compose(
 /// What an upload asks of the pool's machine.
 pub fn kind(upload: &Upload) -> JobKind {
     match &upload.job {
-        Job::Judge { drafts, bonus, .. } => JobKind::Judge { drafts: drafts.len() as u8, bonus: *bonus },
-        Job::Write { limit } => JobKind::Write { left: *limit },
+        UploadJob::Judge { drafts, bonus, .. } => JobKind::Judge { drafts: drafts.len() as u8, bonus: *bonus },
+        UploadJob::Write { limit } => JobKind::Write { left: *limit },
     }
 }
 
@@ -107,7 +107,7 @@ pub fn kind(upload: &Upload) -> JobKind {
 pub fn judge(verifier: &Toy, tokens: &[u32], upload: &Upload) -> (ItemOutcome, Next) {
     let mut context = tokens.to_vec();
     let (accepted, next) = match &upload.job {
-        Job::Judge { drafts, payloads, bonus } => {
+        UploadJob::Judge { drafts, payloads, bonus } => {
             let mut logits = verifier.logits(&context);
             let fed = drafts.len() - usize::from(!bonus);
             for &draft in &drafts[..fed] {
@@ -119,7 +119,9 @@ pub fn judge(verifier: &Toy, tokens: &[u32], upload: &Upload) -> (ItemOutcome, N
                     .expect("devices send valid payloads");
             (outcome.accepted as u8, outcome.next)
         }
-        Job::Write { .. } => (0, Next::Bonus(verifier_draw(&verifier.logits(&context), &upload.sampling, upload.key))),
+        UploadJob::Write { .. } => {
+            (0, Next::Bonus(verifier_draw(&verifier.logits(&context), &upload.sampling, upload.key)))
+        }
     };
     let token = match next {
         Next::Replacement(token) | Next::Bonus(token) => Some(token),
@@ -137,7 +139,7 @@ pub fn admit(session: &mut Vec<u32>, upload: &Upload) {
 
 /// A verdict goes out: the session keeps the accepted drafts and the next token. With `more` the upload goes on writing.
 pub fn deliver(session: &mut Vec<u32>, upload: &mut Upload, outcome: &ItemOutcome, more: bool) {
-    if let Job::Judge { drafts, .. } = &upload.job {
+    if let UploadJob::Judge { drafts, .. } = &upload.job {
         session.extend(&drafts[..usize::from(outcome.accepted)]);
     }
     session.extend(outcome.next);

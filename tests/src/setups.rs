@@ -1,7 +1,7 @@
 //! Setups of the small world that several tests start from.
 
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, VerifierProfile};
-use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
+use specfleet_engine::device::link::{Fading, LinkProfile, LinkRate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::PhaseId;
 use specfleet_engine::method::{
@@ -119,7 +119,7 @@ pub fn small(method: Method, prompts: u32, max_new_tokens: u32) -> Setup {
                 name: "toy".into(),
                 source: "test".into(),
                 emulated: true,
-                rate: Rate::Fading {
+                rate: LinkRate::Fading {
                     uplink_hz: 1e9,
                     downlink_hz: 1e9,
                     snr_db: 10.0,

@@ -17,7 +17,8 @@ use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, ServerFrame, Upload, VerdictFrame, encode};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
 use specfleet_simulator::{
-    DeviceSink, Fleet, Host, Job, Kill, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
+    DeviceSink, Fleet, Host, PlannedKill, PoolSetup, PoolSink, SHARDS, SimulatedPhase, SimulatedRequest, Simulation,
+    Timing, Totals,
 };
 
 use crate::answers::{self, LIMITS, Laws};
@@ -36,7 +37,7 @@ pub struct Extras {
     /// What the host adds.
     pub host: Host,
     /// Verifiers that die.
-    pub kills: Vec<Kill>,
+    pub kills: Vec<PlannedKill>,
     /// Threads.
     pub threads: usize,
     /// How often the prompts are run, one phase after another.
@@ -101,13 +102,13 @@ pub fn simulate(setup: &Setup, extras: &Extras) -> Outcome {
     for method in 0..extras.phases {
         let jobs = 0..setup.prompts.len() as u32;
         let generation = |prompt| GenerationId { method, prompt, repetition: 0, pass: 0 };
-        let fleet = Fleet::new(Phase {
+        let fleet = Fleet::new(SimulatedPhase {
             devices: setup.devices,
             start: simulation.now(),
             seed: setup.device.seed,
             parts: parts.clone(),
             pattern: vec![0],
-            jobs: jobs.map(|prompt| Job { generation: generation(prompt), data_set: 0 }).collect(),
+            jobs: jobs.map(|prompt| SimulatedRequest { generation: generation(prompt), data_set: 0 }).collect(),
             assignment: Arc::new(Turns { jobs: setup.prompts.len() as u64, devices: setup.devices }),
             load: extras.load.clone(),
             churn: extras.churn,

@@ -20,16 +20,16 @@ const BEAT: Duration = Duration::from_millis(50);
 /// Time since the start of a run, by the host's clock without standstills; cloning shares it. Its heartbeat ends when the
 /// last handle is dropped.
 #[derive(Clone)]
-pub struct HostClock(Arc<Shared>);
+pub struct HostClock(Arc<ClockState>);
 
-struct Shared {
+struct ClockState {
     origin: Instant,
-    watch: Mutex<Watch>,
+    watch: Mutex<StandstillWatch>,
 }
 
 /// What has been seen of the process.
 #[derive(Debug)]
-struct Watch {
+struct StandstillWatch {
     /// That may run at a time.
     processors: usize,
     /// When it was last seen to run, since the origin and with standstills.
@@ -45,8 +45,8 @@ impl HostClock {
     /// A clock that starts now.
     pub fn start() -> io::Result<HostClock> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let watch = Mutex::new(Watch::new(processors, processor_time()));
-        let shared = Arc::new(Shared { origin: Instant::now(), watch });
+        let watch = Mutex::new(StandstillWatch::new(processors, processor_time()));
+        let shared = Arc::new(ClockState { origin: Instant::now(), watch });
         let of_thread = Arc::downgrade(&shared);
         thread::Builder::new().name("heartbeat".to_owned()).spawn(move || beat(&of_thread))?;
         Ok(HostClock(shared))
@@ -72,16 +72,16 @@ impl HostClock {
     }
 }
 
-impl Shared {
+impl ClockState {
     /// No code that holds the lock can panic half way, so a poisoned lock is still in order.
-    fn lock(&self) -> MutexGuard<'_, Watch> {
+    fn lock(&self) -> MutexGuard<'_, StandstillWatch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Watch {
-    fn new(processors: usize, used: Option<Span>) -> Watch {
-        Watch { processors, seen: Span::ZERO, used, skipped: Span::ZERO, standstills: Vec::new() }
+impl StandstillWatch {
+    fn new(processors: usize, used: Option<Span>) -> StandstillWatch {
+        StandstillWatch { processors, seen: Span::ZERO, used, skipped: Span::ZERO, standstills: Vec::new() }
     }
 
     /// The time at `raw`, which is without standstills, as far as they are known then. `used` is only asked after a long gap.
@@ -112,7 +112,7 @@ impl Watch {
 }
 
 /// Looks until the clock is gone.
-fn beat(clock: &Weak<Shared>) {
+fn beat(clock: &Weak<ClockState>) {
     while let Some(shared) = clock.upgrade() {
         let mut watch = shared.lock();
         watch.beat(since(shared.origin), processor_time());
@@ -148,11 +148,11 @@ mod tests {
     const SECOND: u64 = 1_000;
 
     /// A clock over times that the test makes up.
-    struct Made(Watch);
+    struct Made(StandstillWatch);
 
     impl Made {
         fn new() -> Made {
-            Made(Watch::new(2, Some(Span::ZERO)))
+            Made(StandstillWatch::new(2, Some(Span::ZERO)))
         }
 
         /// A reading at `at` ms, when the process has taken `used` ms of processor time.

@@ -25,9 +25,9 @@ pub use host_clock::HostClock;
 pub struct Timer(Arc<Owner>);
 
 /// What the handles share and the thread does not, so that the thread sees the last of them go.
-struct Owner(Arc<Shared>);
+struct Owner(Arc<TimerState>);
 
-struct Shared {
+struct TimerState {
     alarms: Mutex<Alarms>,
     changed: Condvar,
 }
@@ -42,7 +42,7 @@ struct Alarms {
 
 /// A future that is ready at its instant, never before it. Dropping it takes the alarm back.
 pub struct Alarm {
-    shared: Arc<Shared>,
+    shared: Arc<TimerState>,
     key: (Instant, u64),
     rung: oneshot::Receiver<()>,
 }
@@ -50,7 +50,7 @@ pub struct Alarm {
 impl Timer {
     /// Starts the thread.
     pub fn start() -> io::Result<Timer> {
-        let shared = Arc::new(Shared { alarms: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(TimerState { alarms: Mutex::default(), changed: Condvar::new() });
         let of_thread = Arc::clone(&shared);
         thread::Builder::new().name("timer".to_owned()).spawn(move || of_thread.run())?;
         Ok(Timer(Arc::new(Owner(shared))))
@@ -80,7 +80,7 @@ impl Drop for Owner {
     }
 }
 
-impl Shared {
+impl TimerState {
     /// No code that holds the lock can panic half way, so a poisoned lock is still in order.
     fn lock(&self) -> MutexGuard<'_, Alarms> {
         self.alarms.lock().unwrap_or_else(PoisonError::into_inner)

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use specfleet_engine::id::ConnectionId;
-use specfleet_engine::wire::{ClientFrame, FrameDecoder, Goodbye, Limits, Refusals, ServerFrame, encode, greet};
+use specfleet_engine::wire::{ClientFrame, FrameDecoder, FrameLimits, Goodbye, Refusals, ServerFrame, encode, greet};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::door::Door;
-use crate::message::{Connected, Disconnected, FromDevice, Port, Request};
+use crate::message::{Connected, ConnectionHandle, Disconnected, FromDevice, Request};
 use crate::upload::checked_kind;
 
 /// Frames that may wait for a device.
@@ -31,7 +31,7 @@ const GREETING: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Why a connection is over.
-enum Ending {
+enum ConnectionEnd {
     /// The pool ends it.
     Goodbye(Goodbye),
     /// The device has finished its stream.
@@ -56,18 +56,18 @@ pub(crate) async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, i
             return close(&connection, Goodbye::Silent);
         }
     };
-    let mut outgoing = Outgoing { send, limits: door.limits, buffer: Vec::new(), written: 0 };
-    let mut incoming = Reader { recv, frames: FrameDecoder::new(door.limits) };
+    let mut outgoing = FrameWriter { send, limits: door.limits, buffer: Vec::new(), written: 0 };
+    let mut incoming = FrameReader { recv, frames: FrameDecoder::new(door.limits) };
     let ending = match timeout_at(deadline, incoming.next()).await {
-        Err(_) => Ending::Goodbye(Goodbye::Silent),
+        Err(_) => ConnectionEnd::Goodbye(Goodbye::Silent),
         Ok(Err(ending)) => ending,
         Ok(Ok(first)) => match greet(&door.ours, &first) {
             Err(goodbye) => {
                 warn!(connection = number, %remote, %goodbye, "handshake refused");
-                Ending::Goodbye(goodbye)
+                ConnectionEnd::Goodbye(goodbye)
             }
             Ok(()) => match enter(id, door).await {
-                Err(goodbye) => Ending::Goodbye(goodbye),
+                Err(goodbye) => ConnectionEnd::Goodbye(goodbye),
                 Ok(entered) => {
                     drop(handshake);
                     info!(connection = number, %remote, "connected");
@@ -80,12 +80,12 @@ pub(crate) async fn serve(incoming: Incoming, handshake: OwnedSemaphorePermit, i
         },
     };
     match ending {
-        Ending::Lost => info!(connection = number, %remote, "lost"),
-        Ending::Finished => {
+        ConnectionEnd::Lost => info!(connection = number, %remote, "lost"),
+        ConnectionEnd::Finished => {
             debug!(connection = number, %remote, "finished");
             connection.close(VarInt::from_u32(0), b"");
         }
-        Ending::Goodbye(goodbye) => {
+        ConnectionEnd::Goodbye(goodbye) => {
             info!(connection = number, %remote, %goodbye, "sent away");
             outgoing.add(&ServerFrame::Goodbye(goodbye));
             // Best effort: the reason is in the close frame too.
@@ -139,24 +139,24 @@ struct Entered<'a> {
 async fn enter(connection: ConnectionId, door: &Door) -> Result<Entered<'_>, Goodbye> {
     let (frames, queue) = mpsc::channel(QUEUE);
     let (end, ended) = oneshot::channel();
-    let entered = door.pool.send(Connected(connection, Port { frames, end })).await;
+    let entered = door.pool.send(Connected(connection, ConnectionHandle { frames, end })).await;
     entered.unwrap_or(Err(Goodbye::Closing))?;
     Ok(Entered { queue, ended, registered: Registered { door, connection } })
 }
 
 /// Carries frames both ways until something ends it; returns the frames that still wait for the device.
 async fn converse(
-    incoming: &mut Reader,
-    outgoing: &mut Outgoing,
+    incoming: &mut FrameReader,
+    outgoing: &mut FrameWriter,
     connection: ConnectionId,
     door: &Door,
     Entered { mut queue, mut ended, registered }: Entered<'_>,
-) -> (Ending, Vec<ServerFrame>) {
+) -> (ConnectionEnd, Vec<ServerFrame>) {
     let refusals = Cell::new(Refusals::default());
     let ending = tokio::select! {
         // In this order, so that what the pool decides comes before what the device does because of it.
         biased;
-        goodbye = &mut ended => Ending::Goodbye(goodbye.unwrap_or(Goodbye::Closing)),
+        goodbye = &mut ended => ConnectionEnd::Goodbye(goodbye.unwrap_or(Goodbye::Closing)),
         ending = incoming.read_all(connection, door, &refusals) => ending,
         ending = outgoing.write_all(&mut queue, &refusals) => ending,
     };
@@ -170,14 +170,14 @@ async fn converse(
 }
 
 /// The device's half of the stream.
-struct Reader {
+struct FrameReader {
     recv: RecvStream,
     frames: FrameDecoder<ClientFrame>,
 }
 
-impl Reader {
+impl FrameReader {
     /// Hands every frame to the pool, one at a time: the next is read when the pool's machine has been told of the last.
-    async fn read_all(&mut self, connection: ConnectionId, door: &Door, refusals: &Cell<Refusals>) -> Ending {
+    async fn read_all(&mut self, connection: ConnectionId, door: &Door, refusals: &Cell<Refusals>) -> ConnectionEnd {
         loop {
             let mut so_far = refusals.get();
             if let Some(pause) = so_far.take_pause().filter(|_| door.paces_refused) {
@@ -186,7 +186,7 @@ impl Reader {
             }
             let request = match self.next().await {
                 Err(ending) => return ending,
-                Ok(ClientFrame::Hello(_)) => return Ending::Goodbye(Goodbye::OutOfOrder),
+                Ok(ClientFrame::Hello(_)) => return ConnectionEnd::Goodbye(Goodbye::OutOfOrder),
                 Ok(ClientFrame::Upload(upload)) => {
                     let kind = checked_kind(&upload, door.ours.vocab as usize);
                     Request::Upload(upload, kind)
@@ -198,13 +198,13 @@ impl Reader {
                 Ok(ClientFrame::Close { session, at }) => Request::Close { session, at },
             };
             if door.pool.send(FromDevice(connection, request)).await.is_err() {
-                return Ending::Goodbye(Goodbye::Closing);
+                return ConnectionEnd::Goodbye(Goodbye::Closing);
             }
         }
     }
 
     /// The next frame. One of which a part is here must be complete within [`FRAME_TIME`].
-    async fn next(&mut self) -> Result<ClientFrame, Ending> {
+    async fn next(&mut self) -> Result<ClientFrame, ConnectionEnd> {
         // It counts from here: while the pool takes its time over the frame before, nothing is read, and what has come of the
         // next one meanwhile is not late.
         let mut limit = None;
@@ -212,7 +212,7 @@ impl Reader {
             match self.frames.next_frame() {
                 Ok(Some((frame, _))) => return Ok(frame),
                 Ok(None) => {}
-                Err(_) => return Err(Ending::Goodbye(Goodbye::Malformed)),
+                Err(_) => return Err(ConnectionEnd::Goodbye(Goodbye::Malformed)),
             }
             if self.frames.is_within_frame() {
                 limit.get_or_insert_with(|| Instant::now() + FRAME_TIME);
@@ -220,31 +220,37 @@ impl Reader {
             let read = self.recv.read_chunk(PIECE, true);
             let read = match limit {
                 None => read.await,
-                Some(limit) => timeout_at(limit, read).await.map_err(|_| Ending::Goodbye(Goodbye::SlowWriter))?,
+                Some(limit) => {
+                    timeout_at(limit, read).await.map_err(|_| ConnectionEnd::Goodbye(Goodbye::SlowWriter))?
+                }
             };
             match read {
                 Ok(Some(chunk)) => self.frames.push(&chunk.bytes),
                 Ok(None) => {
                     let whole = self.frames.finish().is_ok();
-                    return Err(if whole { Ending::Finished } else { Ending::Goodbye(Goodbye::Malformed) });
+                    return Err(if whole {
+                        ConnectionEnd::Finished
+                    } else {
+                        ConnectionEnd::Goodbye(Goodbye::Malformed)
+                    });
                 }
-                Err(_) => return Err(Ending::Lost),
+                Err(_) => return Err(ConnectionEnd::Lost),
             }
         }
     }
 }
 
 /// The pool's half of the stream. Knows how much of a frame is written, so that a farewell can follow at any time.
-struct Outgoing {
+struct FrameWriter {
     send: SendStream,
-    limits: Limits,
+    limits: FrameLimits,
     buffer: Vec<u8>,
     written: usize,
 }
 
-impl Outgoing {
+impl FrameWriter {
     /// Writes every frame that comes through the queue.
-    async fn write_all(&mut self, queue: &mut mpsc::Receiver<ServerFrame>, refusals: &Cell<Refusals>) -> Ending {
+    async fn write_all(&mut self, queue: &mut mpsc::Receiver<ServerFrame>, refusals: &Cell<Refusals>) -> ConnectionEnd {
         loop {
             if let Err(ending) = self.flush().await {
                 return ending;
@@ -273,11 +279,11 @@ impl Outgoing {
     }
 
     /// Writes what there is. Cancelling it loses nothing: each write reports what it took.
-    async fn flush(&mut self) -> Result<(), Ending> {
+    async fn flush(&mut self) -> Result<(), ConnectionEnd> {
         while self.written < self.buffer.len() {
             let write = timeout(FRAME_TIME, self.send.write(&self.buffer[self.written..]));
-            let written = write.await.map_err(|_| Ending::Goodbye(Goodbye::SlowReader))?;
-            self.written += written.map_err(|_| Ending::Lost)?;
+            let written = write.await.map_err(|_| ConnectionEnd::Goodbye(Goodbye::SlowReader))?;
+            self.written += written.map_err(|_| ConnectionEnd::Lost)?;
         }
         self.buffer.clear();
         self.written = 0;
@@ -285,7 +291,7 @@ impl Outgoing {
     }
 
     /// Writes what there is, ends the stream and waits until the device has it all.
-    async fn finish(&mut self) -> Result<(), Ending> {
+    async fn finish(&mut self) -> Result<(), ConnectionEnd> {
         self.flush().await?;
         if self.send.finish().is_ok() {
             // The error is a connection that is gone.

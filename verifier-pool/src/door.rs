@@ -11,13 +11,13 @@ use quinn::{
     TransportConfig, VarInt,
 };
 use specfleet_engine::id::ConnectionId;
-use specfleet_engine::wire::{FirstAnswer, Hello, Limits, MOST_HANDSHAKES, Welcome, first_answer};
+use specfleet_engine::wire::{FirstAnswer, FrameLimits, Hello, MOST_HANDSHAKES, Welcome, first_answer};
 use tokio::sync::Semaphore;
 
 use crate::connection;
 use crate::error::PoolError;
-use crate::pool_actor::Pool;
-use crate::tls::Identity;
+use crate::pool_actor::PoolActor;
+use crate::tls::PoolIdentity;
 
 /// The most that a device may have under way to the pool, and the pool to a device, in bytes. A frame may be longer: it
 /// is taken in as it comes.
@@ -31,13 +31,13 @@ const EARLY_BYTES: (u64, u64) = (64 * 1024, 16 * 1024 * 1024);
 
 /// What every connection task needs.
 pub(crate) struct Door {
-    pub(crate) pool: Addr<Pool>,
+    pub(crate) pool: Addr<PoolActor>,
     /// What the pool would say in the place of a device.
     pub(crate) ours: Hello,
     /// What it says to those that it lets in.
     pub(crate) welcome: Welcome,
     /// Bounds of frames.
-    pub(crate) limits: Limits,
+    pub(crate) limits: FrameLimits,
     pub(crate) idle_timeout: Duration,
     /// Whether connections whose uploads are refused again and again are read more slowly. Devices that share the pool's clock
     /// send ahead of time and retry by that clock, so they are not.
@@ -71,7 +71,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, PoolError> {
 }
 
 /// QUIC over the pool's identity, with every buffer bounded.
-pub(crate) fn server_config(identity: &Identity, idle_timeout: Duration) -> Result<ServerConfig, PoolError> {
+pub(crate) fn server_config(identity: &PoolIdentity, idle_timeout: Duration) -> Result<ServerConfig, PoolError> {
     let idle = IdleTimeout::try_from(idle_timeout)
         .map_err(|_| PoolError::Settings(format!("an idle timeout of {idle_timeout:?} is longer than QUIC can say")))?;
     let mut transport = TransportConfig::default();

@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use specfleet_engine::id::{ConnectionId, UploadId};
 use specfleet_engine::pool::{RefuseReason, SessionKey};
 use specfleet_engine::time::Time;
-use specfleet_engine::wire::{Goodbye, Places, ServerFrame};
+use specfleet_engine::wire::{DoorPlaces, Goodbye, ServerFrame};
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::message::Port;
-use crate::refusals::Refusals;
+use crate::message::ConnectionHandle;
+use crate::refusals::ConnectionRefusals;
 
 /// See the module's documentation.
 pub(crate) struct Guests {
-    ports: BTreeMap<ConnectionId, Port>,
-    places: Places,
-    refusals: Refusals,
+    ports: BTreeMap<ConnectionId, ConnectionHandle>,
+    places: DoorPlaces,
+    refusals: ConnectionRefusals,
 }
 
 impl Guests {
     /// Nobody yet; this many at a time.
     pub(crate) fn new(most: usize) -> Guests {
-        Guests { ports: BTreeMap::new(), places: Places::new(most), refusals: Refusals::default() }
+        Guests { ports: BTreeMap::new(), places: DoorPlaces::new(most), refusals: ConnectionRefusals::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -37,7 +37,7 @@ impl Guests {
         &mut self,
         now: Time,
         connection: ConnectionId,
-        port: Port,
+        port: ConnectionHandle,
         is_idle: impl Fn(ConnectionId) -> bool,
     ) -> Result<Option<ConnectionId>, Goodbye> {
         let leaving = self.places.enter(now, connection, is_idle)?;
@@ -74,7 +74,7 @@ impl Guests {
     }
 
     /// The connection is gone.
-    pub(crate) fn leave(&mut self, connection: ConnectionId) -> Option<Port> {
+    pub(crate) fn leave(&mut self, connection: ConnectionId) -> Option<ConnectionHandle> {
         self.places.leave(connection);
         self.refusals.end(connection);
         self.ports.remove(&connection)

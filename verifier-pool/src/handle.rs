@@ -11,7 +11,7 @@ use specfleet_engine::id::{PhaseId, VerifierId};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::VerifierRecord;
 use specfleet_engine::time::Time;
-use specfleet_engine::wire::{Goodbye, Hello, Limits, NoPrecision, PROTOCOL_VERSION, VerifierIdentity, Welcome};
+use specfleet_engine::wire::{FrameLimits, Goodbye, Hello, NoPrecision, PROTOCOL_VERSION, VerifierIdentity, Welcome};
 use specfleet_model::{KvArena, Model, ModelDigests, ModelShape, kernel_digest};
 use specfleet_timer::Timer;
 use tokio::sync::oneshot;
@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::door::{self, Carrier, Door};
 use crate::error::PoolError;
-use crate::message::{Drain, GetStatus, Kill, NextPhase, Stop};
+use crate::message::{Drain, GetStatus, KillVerifier, NextPhase, StopPool};
 use crate::options::PoolOptions;
-use crate::pool_actor::{Parts, Pool};
+use crate::pool_actor::{PoolActor, PoolParts};
 use crate::replica::{Blueprint, Replica};
 use crate::status::PoolStatus;
-use crate::tls::{self, Identity};
+use crate::tls::{self, PoolIdentity};
 
 /// How long connections get to end once the pool has sent them away: a little more than their tasks give devices for it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -32,10 +32,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A running pool. Clones are handles of the same one. Dropping them all leaves it running; only
 /// [`shutdown`](Self::shutdown), or the end of the actix system, stops it.
 #[derive(Clone)]
-pub struct PoolHandle(Arc<Shared>);
+pub struct PoolHandle(Arc<PoolState>);
 
-struct Shared {
-    pool: Addr<Pool>,
+struct PoolState {
+    pool: Addr<PoolActor>,
     endpoint: Endpoint,
     /// The thread of the front door and the pool actor.
     arbiter: Arbiter,
@@ -69,7 +69,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         context: options.settings.context,
         verifier: identity_of(&options.model, &options.digests)?,
     };
-    let identity = Identity::new(&options.tls)?;
+    let identity = PoolIdentity::new(&options.tls)?;
     let config = door::server_config(&identity, options.idle_timeout)?;
     let carrier = match socket {
         Some(socket) => Carrier::Given(socket),
@@ -82,7 +82,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
     let blueprint = Blueprint { model: options.model, arena_bytes, threads: options.threads, clock };
     let replicas: Result<Vec<Replica>, _> =
         (0..options.settings.replicas()).map(|_| Replica::start(&blueprint).map_err(PoolError::Thread)).collect();
-    let parts = Parts {
+    let parts = PoolParts {
         settings: options.settings,
         host: options.clock,
         shares_clock: options.shares_clock,
@@ -94,7 +94,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         journal: options.journal,
     };
     let arbiter = Arbiter::try_new().map_err(PoolError::Thread)?;
-    let pool = Pool::start_in_arbiter(&arbiter.handle(), move |_| Pool::new(parts));
+    let pool = PoolActor::start_in_arbiter(&arbiter.handle(), move |_| PoolActor::new(parts));
     let door = Arc::new(Door {
         pool: pool.clone(),
         // The vocabulary of any loadable model is far below `u32::MAX`: token ids are `u32`.
@@ -105,7 +105,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
             admission: options.admission,
         },
         welcome,
-        limits: Limits::for_pair(shape.vocab, shape.context),
+        limits: FrameLimits::for_pair(shape.vocab, shape.context),
         idle_timeout: options.idle_timeout,
         paces_refused: !options.shares_clock,
     });
@@ -120,7 +120,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         }
     });
     let endpoint = endpoint.await.map_err(|_| PoolError::Stopped)?.map_err(listen_error)?;
-    Ok(PoolHandle(Arc::new(Shared {
+    Ok(PoolHandle(Arc::new(PoolState {
         pool,
         endpoint,
         arbiter,
@@ -192,7 +192,7 @@ impl PoolHandle {
     /// Makes a verifier fail: in the middle of its batch if it has one, else at once. Returns when the pool has noticed
     /// and has started a fresh one in its place.
     pub async fn kill_verifier(&self, verifier: VerifierId) -> Result<(), PoolError> {
-        let killed = self.ask(Kill(verifier)).await??;
+        let killed = self.ask(KillVerifier(verifier)).await??;
         killed.await.map_err(|_| PoolError::Stopped)
     }
 
@@ -217,13 +217,13 @@ impl PoolHandle {
     /// `deadline`; what is not done by then is cut off. The events must go on being taken meanwhile.
     pub async fn shutdown(&self, deadline: Duration) {
         let deadline = Instant::now() + deadline;
-        let Shared { pool, endpoint, arbiter, .. } = &*self.0;
+        let PoolState { pool, endpoint, arbiter, .. } = &*self.0;
         endpoint.set_server_config(None);
         // Errors of each step are a pool that has stopped already, or the deadline; the next step follows either way.
         if let Ok(Ok(drained)) = timeout_at(deadline, pool.send(Drain)).await {
             let _ = timeout_at(deadline, drained).await;
         }
-        let _ = timeout_at(deadline, pool.send(Stop)).await;
+        let _ = timeout_at(deadline, pool.send(StopPool)).await;
         // Whoever had a place gets its farewell meanwhile. Handshakes are not waited for: strangers can keep some open for ever.
         let farewell = deadline.min(Instant::now() + FAREWELL);
         let _ = timeout_at(farewell, endpoint.wait_idle()).await;
@@ -235,8 +235,8 @@ impl PoolHandle {
     where
         M: actix::Message + Send + 'static,
         M::Result: Send,
-        Pool: actix::Handler<M>,
-        <Pool as Actor>::Context: actix::dev::ToEnvelope<Pool, M>,
+        PoolActor: actix::Handler<M>,
+        <PoolActor as Actor>::Context: actix::dev::ToEnvelope<PoolActor, M>,
     {
         self.0.pool.send(message).await.map_err(|_| PoolError::Stopped)
     }

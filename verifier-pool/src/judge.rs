@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use specfleet_engine::acceptance::{Next, verifier_draw, verify_outcome};
 use specfleet_engine::pool::{ItemOutcome, SessionKey};
-use specfleet_engine::wire::Job;
+use specfleet_engine::wire::UploadJob;
 use specfleet_model::{KvArena, LogitRows, Model, ModelError, SeqId, SeqStep};
 use thiserror::Error;
 
 use crate::status::KvHeld;
-use crate::store::Task;
+use crate::store::VerifyTask;
 
 /// See the module's documentation.
 pub struct Judge {
@@ -65,7 +65,7 @@ impl Judge {
 
     /// Computes a batch: one answer per task, in order. `None` has nothing to compute, and neither has a task that the
     /// model would not take; both are malformed.
-    pub fn compute(&mut self, tasks: &[Option<Task>]) -> Result<Vec<ItemAnswer>, JudgeError> {
+    pub fn compute(&mut self, tasks: &[Option<VerifyTask>]) -> Result<Vec<ItemAnswer>, JudgeError> {
         let mut sequences = Vec::with_capacity(tasks.len());
         for task in tasks {
             sequences.push(match task {
@@ -84,7 +84,7 @@ impl Judge {
         let output = self.model.forward(&mut self.arena, &steps)?;
         let vocab = self.model.shape().vocab;
         let mut step = 0;
-        let answer = |(task, seq): (&Option<Task>, &Option<SeqId>)| match (task, seq) {
+        let answer = |(task, seq): (&Option<VerifyTask>, &Option<SeqId>)| match (task, seq) {
             (Some(task), Some(_)) => {
                 step += 1;
                 judge(task, output.logits(step - 1), vocab)
@@ -96,7 +96,7 @@ impl Judge {
 
     /// Rolls the task's cache back to what still holds. `None` if the model would not take the task; uploads are checked
     /// at the front door, so that this does not happen.
-    fn prepare(&mut self, task: &Task) -> Result<Option<SeqId>, JudgeError> {
+    fn prepare(&mut self, task: &VerifyTask) -> Result<Option<SeqId>, JudgeError> {
         let arena = &mut self.arena;
         let shape = self.model.shape();
         let fits = task.keep + task.feed.len() <= shape.context;
@@ -115,14 +115,14 @@ impl Judge {
 }
 
 /// The verdict of one item, from its logits: `[task.rows, vocab]`.
-fn judge(task: &Task, logits: &[f32], vocab: usize) -> ItemAnswer {
+fn judge(task: &VerifyTask, logits: &[f32], vocab: usize) -> ItemAnswer {
     let sampling = &task.upload.sampling;
     match &task.upload.job {
-        Job::Write { .. } => {
+        UploadJob::Write { .. } => {
             let token = verifier_draw(logits, sampling, task.key);
             ItemAnswer::new(0, Next::Bonus(token))
         }
-        Job::Judge { drafts, payloads, bonus } => {
+        UploadJob::Judge { drafts, payloads, bonus } => {
             match verify_outcome(logits, vocab, sampling, task.key, drafts, payloads, *bonus) {
                 // At most `MAX_BLOCK` drafts are judged.
                 Ok(outcome) => ItemAnswer::new(outcome.accepted as u8, outcome.next),

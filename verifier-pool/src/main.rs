@@ -27,7 +27,7 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Serves a pool of verifiers until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "verifier-pool", version)]
-struct Arguments {
+struct PoolArguments {
     /// Scenario to take the verifier and the pool's settings from; without one, the default scenario.
     scenario: Option<PathBuf>,
     /// Where to listen instead, such as 0.0.0.0:4433; a port alone means this machine's loopback, 0 a free one.
@@ -65,7 +65,7 @@ fn no_room(full: room::NoRoom) -> ExitCode {
 }
 
 fn program() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match PoolArguments::try_parse() {
         Ok(arguments) => arguments,
         Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("error", &asked),
         Err(error) => {
@@ -92,7 +92,7 @@ fn program() -> ExitCode {
 }
 
 /// Serves until it is asked to end, and says how it was. Whatever keeps it from starting is the user's to change.
-async fn run(arguments: &Arguments) -> Result<Ending> {
+async fn run(arguments: &PoolArguments) -> Result<Ending> {
     arguments.log.start()?;
     let settings = arguments.settings()?;
     if settings.pool.cost == CostChoice::Calibrated {
@@ -166,7 +166,7 @@ async fn show(pool: PoolHandle, metrics: PoolMetrics) {
     }
 }
 
-impl Arguments {
+impl PoolArguments {
     /// The scenario with the flags on top.
     fn settings(&self) -> Result<Settings> {
         let mut scenario = match &self.scenario {
@@ -196,9 +196,9 @@ impl Arguments {
 
 fn load_verifier(settings: &Settings) -> Result<(Model, ModelDigests, Tokenizer), ModelError> {
     let precision = match settings.model.verifier_precision {
-        specfleet_config::Precision::F32 => Precision::F32,
-        specfleet_config::Precision::Q8_0 => Precision::Q8_0,
-        specfleet_config::Precision::Q4K => Precision::Q4K,
+        specfleet_config::PrecisionChoice::F32 => Precision::F32,
+        specfleet_config::PrecisionChoice::Q8_0 => Precision::Q8_0,
+        specfleet_config::PrecisionChoice::Q4K => Precision::Q4K,
     };
     match &settings.model.verifier {
         ModelChoice::Embedded => {

@@ -12,7 +12,7 @@ use crate::error::PoolError;
 use crate::status::PoolStatus;
 
 /// The pool's end of a connection.
-pub(crate) struct Port {
+pub(crate) struct ConnectionHandle {
     /// Bounded; a device that lets it fill up is sent away.
     pub(crate) frames: mpsc::Sender<ServerFrame>,
     /// Ends the connection.
@@ -22,7 +22,7 @@ pub(crate) struct Port {
 /// A device has said hello and wants a place; the error is a pool that has none.
 #[derive(Message)]
 #[rtype(result = "Result<(), Goodbye>")]
-pub(crate) struct Connected(pub(crate) ConnectionId, pub(crate) Port);
+pub(crate) struct Connected(pub(crate) ConnectionId, pub(crate) ConnectionHandle);
 
 /// A connection is gone, or about to be.
 #[derive(Message)]
@@ -56,7 +56,7 @@ impl Request {
 /// Make a verifier fail; the receiver hears when its successor has started.
 #[derive(Message)]
 #[rtype(result = "Result<oneshot::Receiver<()>, PoolError>")]
-pub(crate) struct Kill(pub(crate) VerifierId);
+pub(crate) struct KillVerifier(pub(crate) VerifierId);
 
 /// End the phase and go on under another one, at this time of the clock that devices share; `None`: now.
 #[derive(Message)]
@@ -76,4 +76,4 @@ pub(crate) struct Drain;
 /// End all connections and verifiers, and this actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Stop;
+pub(crate) struct StopPool;

@@ -3,13 +3,13 @@
 use specfleet_engine::pool::Activity;
 use specfleet_metrics::{PoolMetrics, PoolObserver, PoolState};
 
-use crate::options::{Call, Journal};
+use crate::options::{PoolCall, PoolJournal};
 use crate::status::PoolStatus;
 
 /// Shows each call of the pool's machine to the observer.
-pub fn observed(mut observer: PoolObserver) -> Journal {
+pub fn observed(mut observer: PoolObserver) -> PoolJournal {
     Box::new(move |_, call, outputs| {
-        if let Call::Handle(input) = call {
+        if let PoolCall::Handle(input) = call {
             observer.handled(input, outputs);
         }
     })

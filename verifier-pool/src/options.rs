@@ -47,15 +47,15 @@ pub struct PoolOptions {
     /// when things arrive; else by when they come.
     pub shares_clock: bool,
     /// Sees every call of the machine, for metrics and for replaying a live run; `None`: nobody does.
-    pub journal: Option<Journal>,
+    pub journal: Option<PoolJournal>,
 }
 
 /// Is shown each call of the pool machine with its time and the outputs that it led to, on the pool's own thread.
-pub type Journal = Box<dyn FnMut(Time, Call<'_>, &[Output]) + Send>;
+pub type PoolJournal = Box<dyn FnMut(Time, PoolCall<'_>, &[Output]) + Send>;
 
 /// A call of the pool machine.
 #[derive(Clone, Copy, Debug)]
-pub enum Call<'a> {
+pub enum PoolCall<'a> {
     /// [`PoolMachine::new`](specfleet_engine::pool::PoolMachine::new), the first one.
     New,
     /// [`PoolMachine::handle`](specfleet_engine::pool::PoolMachine::handle).

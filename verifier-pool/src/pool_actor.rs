@@ -1,4 +1,4 @@
-//! The `Pool` actor: owns the pool machine and the session store. Whatever happens becomes one [`Input`] in the
+//! The `PoolActor` actor: owns the pool machine and the session store. Whatever happens becomes one [`Input`] in the
 //! [`Agenda`], which says when the machine is told of it; what the machine answers is carried out in order, and the timer
 //! follows what comes next.
 
@@ -22,11 +22,11 @@ use tracing::{Span, debug, debug_span, warn};
 
 use crate::guests::Guests;
 use crate::judge::ItemAnswer;
-use crate::options::{Call, Journal, PoolEvent};
+use crate::options::{PoolCall, PoolEvent, PoolJournal};
 use crate::replica::{Blueprint, Replica};
 use crate::status::Outstanding;
 use crate::store::SessionStore;
-use crate::verifier_actor::{Answer, BatchOrder, Order, VerifierFailed};
+use crate::verifier_actor::{BatchOrder, VerifierAnswer, VerifierFailed, VerifierOrder};
 
 /// Messages that may wait for the pool. A connection has at most one under way and waits until the machine is told of it.
 const MAILBOX: usize = 64;
@@ -36,7 +36,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an input brings along that the machine does not see.
 #[derive(Default)]
-struct Cargo {
+struct InputPayload {
     /// With `Input::Upload`: what was uploaded, until it is admitted.
     upload: Option<Box<Upload>>,
     /// With `Input::BatchDone`: what came out, by item.
@@ -46,9 +46,9 @@ struct Cargo {
 }
 
 /// See the module's documentation.
-pub(crate) struct Pool {
+pub(crate) struct PoolActor {
     machine: PoolMachine,
-    agenda: Agenda<Cargo>,
+    agenda: Agenda<InputPayload>,
     /// Whether devices go by the same clock.
     shares_clock: bool,
     /// The host's clock.
@@ -67,7 +67,7 @@ pub(crate) struct Pool {
     events: mpsc::Sender<PoolEvent>,
     /// Records of the input at hand.
     records: VecDeque<PoolEvent>,
-    journal: Option<Journal>,
+    journal: Option<PoolJournal>,
     /// Verifiers that could not be started again for want of a thread.
     without_thread: Vec<VerifierId>,
     /// Who waits for the last answer.
@@ -75,7 +75,7 @@ pub(crate) struct Pool {
 }
 
 /// What a pool actor is made of.
-pub(crate) struct Parts {
+pub(crate) struct PoolParts {
     pub(crate) settings: PoolSettings,
     pub(crate) host: HostClock,
     pub(crate) shares_clock: bool,
@@ -85,10 +85,10 @@ pub(crate) struct Parts {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) clock: Timer,
     pub(crate) events: mpsc::Sender<PoolEvent>,
-    pub(crate) journal: Option<Journal>,
+    pub(crate) journal: Option<PoolJournal>,
 }
 
-impl Actor for Pool {
+impl Actor for PoolActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -96,14 +96,14 @@ impl Actor for Pool {
     }
 }
 
-impl Pool {
+impl PoolActor {
     /// A pool whose verifiers run already.
-    pub(crate) fn new(mut parts: Parts) -> Pool {
+    pub(crate) fn new(mut parts: PoolParts) -> PoolActor {
         let now = parts.host.now();
         if let Some(journal) = &mut parts.journal {
-            journal(now, Call::New, &[]);
+            journal(now, PoolCall::New, &[]);
         }
-        Pool {
+        PoolActor {
             agenda: Agenda::new(now, parts.settings.cost.is_some(), parts.shares_clock),
             machine: PoolMachine::new(now, parts.settings),
             shares_clock: parts.shares_clock,
@@ -129,7 +129,7 @@ impl Pool {
         let wake = loop {
             match self.agenda.next(self.machine.poll_timeout(), self.host.now()) {
                 NextInput::Now(at, input) => {
-                    let (input, cargo) = input.unwrap_or((Input::Timeout, Cargo::default()));
+                    let (input, cargo) = input.unwrap_or((Input::Timeout, InputPayload::default()));
                     self.handle(at, input, cargo, &mut outputs);
                 }
                 NextInput::At(at) => break Some(at),
@@ -150,12 +150,12 @@ impl Pool {
 
     /// Something has happened that is not emulated.
     fn happen(&mut self, input: Input, ctx: &mut Context<Self>) {
-        self.agenda.happen(self.host.now(), input, Cargo::default());
+        self.agenda.happen(self.host.now(), input, InputPayload::default());
         self.turn(ctx);
     }
 
     /// The only caller of the machine's `handle`: takes the input in and carries out what follows from it.
-    fn handle(&mut self, at: Time, input: Input, mut cargo: Cargo, outputs: &mut Vec<Output>) {
+    fn handle(&mut self, at: Time, input: Input, mut cargo: InputPayload, outputs: &mut Vec<Output>) {
         if let Input::Upload(request) = &input
             && !self.guests.contains(request.session.connection)
         {
@@ -168,17 +168,17 @@ impl Pool {
         let shown = self.journal.is_some().then(|| input.clone());
         self.machine.handle(at, input, outputs);
         if let (Some(journal), Some(input)) = (&mut self.journal, &shown) {
-            journal(at, Call::Handle(input), outputs);
+            journal(at, PoolCall::Handle(input), outputs);
         }
         for output in outputs.drain(..) {
             if let Some(follows) = self.carry_out(output, &mut cargo) {
-                self.agenda.happen(self.host.now(), follows, Cargo::default());
+                self.agenda.happen(self.host.now(), follows, InputPayload::default());
             }
         }
     }
 
     /// Does what the machine asks for. What happens because of it at once is the next input.
-    fn carry_out(&mut self, output: Output, cargo: &mut Cargo) -> Option<Input> {
+    fn carry_out(&mut self, output: Output, cargo: &mut InputPayload) -> Option<Input> {
         match output {
             Output::Admitted { session, .. } => {
                 self.guests.worked(self.host.now(), session.connection);
@@ -206,7 +206,7 @@ impl Pool {
                     tasks: batch.items.iter().map(|item| self.store.task(item)).collect(),
                     ordered: self.host.now(),
                 };
-                self.order(batch.verifier, Order::Batch(order));
+                self.order(batch.verifier, VerifierOrder::Batch(order));
                 None
             }
             Output::Verdict { session, upload, item, more, cost, price } => {
@@ -226,7 +226,7 @@ impl Pool {
                 None
             }
             Output::DropKv { verifier, session } => {
-                self.order(verifier, Order::Free(session));
+                self.order(verifier, VerifierOrder::Free(session));
                 None
             }
             Output::Restart(verifier) => {
@@ -260,7 +260,7 @@ impl Pool {
 
     // ---- verifiers ---------------------------------------------------------------------------------------------
 
-    fn order(&mut self, verifier: VerifierId, order: Order) {
+    fn order(&mut self, verifier: VerifierId, order: VerifierOrder) {
         if let Some(replica) = self.replicas.get_mut(usize::from(verifier.0)) {
             replica.order(order);
         }
@@ -279,13 +279,13 @@ impl Pool {
     fn answered(
         &mut self,
         verifier: VerifierId,
-        answer: Result<Result<Answer, VerifierFailed>, MailboxError>,
+        answer: Result<Result<VerifierAnswer, VerifierFailed>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
         // A mailbox that is gone means that the whole thread died.
-        let Ok(Ok(Answer { batch, held })) = answer else {
+        let Ok(Ok(VerifierAnswer { batch, held })) = answer else {
             let at = self.agenda.failed(verifier, self.host.now());
-            self.handle(at, Input::VerifierFailed(verifier), Cargo::default(), &mut Vec::new());
+            self.handle(at, Input::VerifierFailed(verifier), InputPayload::default(), &mut Vec::new());
             self.turn(ctx);
             return;
         };
@@ -301,7 +301,7 @@ impl Pool {
                     compute: done.compute,
                     outcomes: done.items.iter().map(|item| item.outcome).collect(),
                 };
-                let cargo = Cargo { answers: done.items, ..Cargo::default() };
+                let cargo = InputPayload { answers: done.items, ..InputPayload::default() };
                 self.agenda.computed(verifier, self.host.now(), input, cargo);
                 self.turn(ctx);
             }

@@ -9,9 +9,9 @@ use tracing::{debug, info};
 /// Refused uploads by connection and reason. The first of each is a line of the log, the others are counted: whoever sends a flood
 /// of uploads that are refused would else write the log at the speed of the network, from the pool's only thread.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(BTreeMap<ConnectionId, BTreeMap<RefuseReason, u64>>);
+pub(crate) struct ConnectionRefusals(BTreeMap<ConnectionId, BTreeMap<RefuseReason, u64>>);
 
-impl Refusals {
+impl ConnectionRefusals {
     /// An upload of a connection that is there was refused.
     pub(crate) fn add(&mut self, session: SessionKey, upload: UploadId, reason: RefuseReason) {
         let SessionKey { connection, session } = session;

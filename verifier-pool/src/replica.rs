@@ -12,7 +12,7 @@ use specfleet_timer::HostClock;
 use tokio::sync::oneshot;
 
 use crate::status::KvHeld;
-use crate::verifier_actor::{Order, Orders, Verifier};
+use crate::verifier_actor::{Orders, VerifierActor, VerifierOrder};
 
 /// What it takes to start a verifier.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub(crate) struct Blueprint {
 /// See the module's documentation.
 pub(crate) struct Replica {
     life: Life,
-    orders: Vec<Order>,
+    orders: Vec<VerifierOrder>,
     /// Whether it has orders that it has not answered.
     busy: bool,
     /// Who waits for a kill to take effect, in order.
@@ -43,7 +43,7 @@ pub(crate) struct Replica {
 /// From a start to a failure.
 struct Life {
     arbiter: Arbiter,
-    verifier: Addr<Verifier>,
+    verifier: Addr<VerifierActor>,
     kill: Arc<AtomicBool>,
 }
 
@@ -52,7 +52,8 @@ impl Life {
         let arbiter = Arbiter::try_new()?;
         let kill = Arc::new(AtomicBool::new(false));
         let (blueprint, switch) = (blueprint.clone(), kill.clone());
-        let verifier = Verifier::start_in_arbiter(&arbiter.handle(), move |_| Verifier::new(blueprint, switch));
+        let verifier =
+            VerifierActor::start_in_arbiter(&arbiter.handle(), move |_| VerifierActor::new(blueprint, switch));
         Ok(Life { arbiter, verifier, kill })
     }
 }
@@ -97,17 +98,17 @@ impl Replica {
 
     fn strike(&mut self) {
         self.life.kill.store(true, Ordering::Release);
-        self.orders.push(Order::Step);
+        self.orders.push(VerifierOrder::Step);
     }
 
     /// Adds an order behind those that wait.
-    pub(crate) fn order(&mut self, order: Order) {
+    pub(crate) fn order(&mut self, order: VerifierOrder) {
         self.orders.push(order);
     }
 
     /// Sends what has gathered, unless an answer is outstanding: so the verifier's mailbox never holds more than one
     /// message, and the orders keep their order.
-    pub(crate) fn send(&mut self) -> Option<Request<Verifier, Orders>> {
+    pub(crate) fn send(&mut self) -> Option<Request<VerifierActor, Orders>> {
         if self.busy || self.orders.is_empty() {
             return None;
         }

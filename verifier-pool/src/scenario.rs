@@ -59,7 +59,7 @@ impl PoolOptions {
 
 impl TlsOptions {
     /// The certificates that a scenario names.
-    pub fn from_settings(pool: &specfleet_config::PoolOptions) -> TlsOptions {
+    pub fn from_settings(pool: &specfleet_config::PoolSection) -> TlsOptions {
         match &pool.tls {
             None => TlsOptions::Development,
             Some(files) => TlsOptions::Pem {

@@ -7,32 +7,32 @@ use std::sync::Arc;
 use specfleet_engine::id::UploadId;
 use specfleet_engine::pool::{BatchItem, SessionKey};
 use specfleet_engine::random::DrawKey;
-use specfleet_engine::wire::{Job, Upload};
+use specfleet_engine::wire::{Upload, UploadJob};
 
 /// Tokens and pending uploads by session. Follows `Admitted`, `Verdict`, `Refused` and `Forget`.
 #[derive(Default)]
 pub struct SessionStore {
-    sessions: BTreeMap<SessionKey, Stored>,
+    sessions: BTreeMap<SessionKey, StoredSession>,
 }
 
 #[derive(Default)]
-struct Stored {
+struct StoredSession {
     /// Everything committed, as far as the pool knows.
     tokens: Vec<u32>,
-    pending: Option<Pending>,
+    pending: Option<PendingTask>,
 }
 
 /// An admitted upload without an answer; shared with the verifier that computes it, and kept here so that it can be
 /// computed again if that verifier dies.
 #[derive(Clone)]
-struct Pending {
+struct PendingTask {
     upload: Arc<Upload>,
     /// Key of the first draw that is still to come.
     key: DrawKey,
 }
 
 /// One item of a batch with all that the verifier needs for it.
-pub struct Task {
+pub struct VerifyTask {
     /// Its session.
     pub(crate) session: SessionKey,
     /// Leading tokens of the KV cache that still hold.
@@ -54,25 +54,25 @@ impl SessionStore {
         stored.tokens.truncate(upload.base as usize);
         stored.tokens.append(&mut upload.tokens);
         upload.tokens = Vec::new();
-        stored.pending = Some(Pending { key: upload.key, upload: Arc::from(upload) });
+        stored.pending = Some(PendingTask { key: upload.key, upload: Arc::from(upload) });
     }
 
     /// What the verifier needs for an item of a batch that starts now; `None` for a session without an upload, which
     /// the machine never puts into a batch.
-    pub fn task(&self, item: &BatchItem) -> Option<Task> {
+    pub fn task(&self, item: &BatchItem) -> Option<VerifyTask> {
         let stored = self.sessions.get(&item.session)?;
         let pending = stored.pending.as_ref().filter(|p| p.upload.upload == item.upload)?;
         let mut feed = stored.tokens.get(item.keep as usize..item.committed as usize)?.to_vec();
         let rows = match &pending.upload.job {
-            Job::Judge { drafts, bonus, .. } => {
+            UploadJob::Judge { drafts, bonus, .. } => {
                 // The last draft only matters to the token behind it.
                 let fed = drafts.len() - usize::from(!bonus);
                 feed.extend_from_slice(drafts.get(..fed)?);
                 fed + 1
             }
-            Job::Write { .. } => 1,
+            UploadJob::Write { .. } => 1,
         };
-        Some(Task {
+        Some(VerifyTask {
             session: item.session,
             keep: item.keep as usize,
             feed,
@@ -87,7 +87,7 @@ impl SessionStore {
     pub fn commit(&mut self, session: SessionKey, accepted: u8, next: Option<u32>, more: bool) {
         let Some(stored) = self.sessions.get_mut(&session) else { return };
         let Some(pending) = &mut stored.pending else { return };
-        if let Job::Judge { drafts, .. } = &pending.upload.job {
+        if let UploadJob::Judge { drafts, .. } = &pending.upload.job {
             stored.tokens.extend(drafts.iter().take(usize::from(accepted)));
         }
         stored.tokens.extend(next);

@@ -16,16 +16,16 @@ use crate::error::PoolError;
 use crate::options::TlsOptions;
 
 /// Who the pool is.
-pub(crate) struct Identity {
+pub(crate) struct PoolIdentity {
     /// What quinn needs for handshakes.
     pub(crate) crypto: Arc<QuicServerConfig>,
     /// The leaf certificate, for devices to pin.
     pub(crate) certificate: CertificateDer<'static>,
 }
 
-impl Identity {
+impl PoolIdentity {
     /// Makes or reads the certificate.
-    pub(crate) fn new(options: &TlsOptions) -> Result<Identity, PoolError> {
+    pub(crate) fn new(options: &TlsOptions) -> Result<PoolIdentity, PoolError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -47,14 +47,14 @@ impl Identity {
         let mut config = builder.with_single_cert(chain, key).map_err(refused)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         let crypto = QuicServerConfig::try_from(config).map_err(refused)?;
-        Ok(Identity { crypto: Arc::new(crypto), certificate: leaf })
+        Ok(PoolIdentity { crypto: Arc::new(crypto), certificate: leaf })
     }
 }
 
 impl TlsOptions {
     /// Whether a pool could start with these: reads the files and tries them on each other.
     pub fn check(&self) -> Result<(), PoolError> {
-        Identity::new(self).map(drop)
+        PoolIdentity::new(self).map(drop)
     }
 }
 

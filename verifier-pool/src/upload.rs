@@ -5,7 +5,7 @@ use specfleet_engine::id::ConnectionId;
 use specfleet_engine::method::MAX_BLOCK;
 use specfleet_engine::pool::{JobKind, JobRequest, SessionKey};
 use specfleet_engine::time::Time;
-use specfleet_engine::wire::{Job, Upload};
+use specfleet_engine::wire::{Upload, UploadJob};
 
 /// An upload that asks for nothing: the machine refuses it as malformed. Unreadable uploads are handed on as this, so
 /// that the machine's counts hold every upload that arrived.
@@ -17,8 +17,8 @@ pub(crate) fn checked_kind(upload: &Upload, vocab: usize) -> JobKind {
         return NOTHING;
     }
     match &upload.job {
-        Job::Write { limit } => JobKind::Write { left: *limit },
-        Job::Judge { drafts, payloads, bonus } => {
+        UploadJob::Write { limit } => JobKind::Write { left: *limit },
+        UploadJob::Judge { drafts, payloads, bonus } => {
             let readable = (1..=MAX_BLOCK).contains(&drafts.len())
                 && payloads.len() == drafts.len()
                 && drafts.iter().all(|&draft| (draft as usize) < vocab)

@@ -1,4 +1,4 @@
-//! The `Verifier` actor: one model replica with its KV arena, on a thread of its own. It runs one whole batch per
+//! The `VerifierActor` actor: one model replica with its KV arena, on a thread of its own. It runs one whole batch per
 //! message, and dies with everything it holds when anything in it panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,10 +13,10 @@ use specfleet_timer::HostClock;
 use crate::judge::{ItemAnswer, Judge};
 use crate::replica::Blueprint;
 use crate::status::KvHeld;
-use crate::store::Task;
+use crate::store::VerifyTask;
 
 /// What a verifier is to do; it carries orders out one after another.
-pub(crate) enum Order {
+pub(crate) enum VerifierOrder {
     /// Free the cache of this session.
     Free(SessionKey),
     /// Compute a batch.
@@ -32,18 +32,18 @@ pub(crate) struct BatchOrder {
     /// Caches to free first.
     pub(crate) evict: Vec<SessionKey>,
     /// Its items; `None` for one that has nothing to compute.
-    pub(crate) tasks: Vec<Option<Task>>,
+    pub(crate) tasks: Vec<Option<VerifyTask>>,
     /// When it was ordered.
     pub(crate) ordered: Time,
 }
 
 /// The orders that have gathered since the last answer, at most one of them a batch.
 #[derive(Message)]
-#[rtype(result = "Result<Answer, VerifierFailed>")]
-pub(crate) struct Orders(pub(crate) Vec<Order>);
+#[rtype(result = "Result<VerifierAnswer, VerifierFailed>")]
+pub(crate) struct Orders(pub(crate) Vec<VerifierOrder>);
 
 /// All orders are carried out.
-pub(crate) struct Answer {
+pub(crate) struct VerifierAnswer {
     /// The batch among them.
     pub(crate) batch: Option<BatchAnswer>,
     /// What the arena holds now.
@@ -67,18 +67,18 @@ pub(crate) struct BatchAnswer {
 pub(crate) struct VerifierFailed;
 
 /// See the module's documentation.
-pub(crate) struct Verifier {
+pub(crate) struct VerifierActor {
     judge: Judge,
     clock: HostClock,
     /// Set from outside to make the next step fail.
     kill: Arc<AtomicBool>,
 }
 
-impl Actor for Verifier {
+impl Actor for VerifierActor {
     type Context = Context<Self>;
 }
 
-impl Handler<Orders> for Verifier {
+impl Handler<Orders> for VerifierActor {
     type Result = MessageResult<Orders>;
 
     fn handle(&mut self, Orders(orders): Orders, ctx: &mut Context<Self>) -> Self::Result {
@@ -92,24 +92,24 @@ impl Handler<Orders> for Verifier {
     }
 }
 
-impl Verifier {
+impl VerifierActor {
     /// A replica with an empty cache that dies when `kill` is set.
     pub(crate) fn new(blueprint: Blueprint, kill: Arc<AtomicBool>) -> Self {
         let Blueprint { model, arena_bytes, threads, clock } = blueprint;
-        Verifier { judge: Judge::new(model, arena_bytes, threads), clock, kill }
+        VerifierActor { judge: Judge::new(model, arena_bytes, threads), clock, kill }
     }
 
-    fn carry_out(&mut self, orders: Vec<Order>) -> Answer {
+    fn carry_out(&mut self, orders: Vec<VerifierOrder>) -> VerifierAnswer {
         let mut batch = None;
         for order in orders {
             self.die_if_killed();
             match order {
-                Order::Free(session) => self.judge.free(session),
-                Order::Batch(order) => batch = Some(self.compute(order)),
-                Order::Step => {}
+                VerifierOrder::Free(session) => self.judge.free(session),
+                VerifierOrder::Batch(order) => batch = Some(self.compute(order)),
+                VerifierOrder::Step => {}
             }
         }
-        Answer { batch, held: self.judge.held() }
+        VerifierAnswer { batch, held: self.judge.held() }
     }
 
     fn compute(&mut self, order: BatchOrder) -> BatchAnswer {

@@ -16,17 +16,17 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The connections of a server.
 #[derive(Clone, Debug)]
-pub(crate) struct Crowd(Arc<Inner>);
+pub(crate) struct Crowd(Arc<CrowdInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct CrowdInner {
     most: usize,
     began: Instant,
-    places: Mutex<Places>,
+    places: Mutex<ConnectionPlaces>,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct ConnectionPlaces {
     next: u64,
     taken: BTreeMap<u64, Arc<Standing>>,
 }
@@ -45,7 +45,7 @@ struct Standing {
 
 /// A connection's place, which is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ConnectionPlace {
     crowd: Crowd,
     number: u64,
     standing: Arc<Standing>,
@@ -53,10 +53,10 @@ pub(crate) struct Place {
 
 impl Crowd {
     pub(crate) fn new(most: usize) -> Crowd {
-        Crowd(Arc::new(Inner { most, began: Instant::now(), places: Mutex::default() }))
+        Crowd(Arc::new(CrowdInner { most, began: Instant::now(), places: Mutex::default() }))
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
+    fn places(&self) -> MutexGuard<'_, ConnectionPlaces> {
         self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -65,7 +65,7 @@ impl Crowd {
     }
 
     /// Waits for a place.
-    pub(crate) async fn enter(&self) -> Place {
+    pub(crate) async fn enter(&self) -> ConnectionPlace {
         loop {
             match self.try_enter() {
                 Some(place) => return place,
@@ -75,12 +75,12 @@ impl Crowd {
     }
 
     /// A place, if there is one, or if somebody who stands still can be sent away.
-    pub(crate) fn try_enter(&self) -> Option<Place> {
+    pub(crate) fn try_enter(&self) -> Option<ConnectionPlace> {
         self.try_enter_at(self.milliseconds())
     }
 
     /// The same at `now`, in milliseconds since the server began.
-    fn try_enter_at(&self, now: u64) -> Option<Place> {
+    fn try_enter_at(&self, now: u64) -> Option<ConnectionPlace> {
         let mut places = self.places();
         if places.taken.len() >= self.0.most {
             let number = places.longest_still(now)?;
@@ -93,11 +93,11 @@ impl Crowd {
         let standing = Arc::new(Standing { moved: AtomicU64::new(now), ..Standing::default() });
         places.taken.insert(number, standing.clone());
         drop(places);
-        Some(Place { crowd: self.clone(), number, standing })
+        Some(ConnectionPlace { crowd: self.clone(), number, standing })
     }
 }
 
-impl Places {
+impl ConnectionPlaces {
     /// Who has stood still longest: of those whose answer nobody reads, and only where there are none of the others.
     fn longest_still(&self, now: u64) -> Option<u64> {
         let still = self.taken.iter().filter_map(|(number, standing)| {
@@ -117,7 +117,7 @@ impl Standing {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Whether the connection has to end. Whoever asks is woken when the answer changes.
     pub(crate) fn is_cut(&self, waker: &Waker) -> bool {
         let mut kept = self.standing.waker.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +144,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.crowd.places().taken.remove(&self.number);
     }
@@ -168,7 +168,7 @@ mod tests {
         let now = 2 * still;
         busy.moved_at(now);
         let next = enter(now).expect("the blocked one makes room");
-        let gone = |place: &Place| place.is_cut(Waker::noop());
+        let gone = |place: &ConnectionPlace| place.is_cut(Waker::noop());
         assert_eq!([gone(&idle), gone(&blocked), gone(&busy)], [false, true, false]);
         let last = enter(now).expect("the idle one makes room");
         assert_eq!([gone(&idle), gone(&busy), gone(&next)], [true, false, false]);

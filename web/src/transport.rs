@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::crowd::Place;
+use crate::crowd::ConnectionPlace;
 
 /// A connection with its place among the others.
 #[derive(Debug)]
 pub(crate) struct Guarded<T> {
     io: T,
-    place: Place,
+    place: ConnectionPlace,
     /// How long bytes may wait for their reader.
     patience: Duration,
     /// Ends that time, while they wait.
@@ -22,7 +22,7 @@ pub(crate) struct Guarded<T> {
 }
 
 impl<T> Guarded<T> {
-    pub(crate) fn new(io: T, place: Place, patience: Duration) -> Guarded<T> {
+    pub(crate) fn new(io: T, place: ConnectionPlace, patience: Duration) -> Guarded<T> {
         Guarded { io, place, patience, waiting: None }
     }
 

@@ -8,7 +8,7 @@ mod timeline;
 
 pub use bins::{LogBin, LogBins};
 pub use risk::{RiskBins, RiskCell, RiskFit};
-pub use timeline::{Stretch, Stretches};
+pub use timeline::{Stretches, TimelineStretch};
 
 use std::collections::BTreeMap;
 

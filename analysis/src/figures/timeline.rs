@@ -4,7 +4,7 @@ use specfleet_engine::time::{Span, Time};
 
 /// What happened in one stretch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stretch {
+pub struct TimelineStretch {
     /// Committed tokens.
     pub tokens: u64,
     /// Answered uploads.
@@ -22,7 +22,7 @@ pub struct Stretch {
 pub struct Stretches {
     from: Time,
     width: u64,
-    stretches: Vec<Stretch>,
+    stretches: Vec<TimelineStretch>,
 }
 
 impl Stretches {
@@ -32,11 +32,11 @@ impl Stretches {
         let width = length.div_ceil(bins.max(1) as u64).max(1);
         // The last commit lies at the very end, which belongs to the last stretch.
         let count = length.div_ceil(width).max(1) as usize;
-        Stretches { from, width, stretches: vec![Stretch::default(); count] }
+        Stretches { from, width, stretches: vec![TimelineStretch::default(); count] }
     }
 
     #[inline]
-    fn at(&mut self, time: Time) -> &mut Stretch {
+    fn at(&mut self, time: Time) -> &mut TimelineStretch {
         let last = self.stretches.len() - 1;
         let index = (time.since(self.from).0 / self.width) as usize;
         &mut self.stretches[index.min(last)]
@@ -69,7 +69,7 @@ impl Stretches {
     }
 
     /// The stretches with their middle and their length, in seconds.
-    pub fn iter(&self) -> impl Iterator<Item = (f64, f64, &Stretch)> {
+    pub fn iter(&self) -> impl Iterator<Item = (f64, f64, &TimelineStretch)> {
         let width = Span(self.width).seconds();
         let from = self.from.since(Time::ZERO).seconds();
         self.stretches.iter().enumerate().map(move |(i, stretch)| (from + (i as f64 + 0.5) * width, width, stretch))
@@ -89,7 +89,8 @@ mod tests {
         stretches.batch(Time(1_600), 3);
         let mut twice = stretches.clone();
         twice.merge(&stretches);
-        let found: Vec<(f64, f64, Stretch)> = twice.iter().map(|(at, width, stretch)| (at, width, *stretch)).collect();
+        let found: Vec<(f64, f64, TimelineStretch)> =
+            twice.iter().map(|(at, width, stretch)| (at, width, *stretch)).collect();
         assert_eq!(found.iter().map(|(.., stretch)| stretch.tokens).collect::<Vec<_>>(), [6, 2, 0, 4]);
         assert_eq!((found[1].2.uploads, found[1].2.queue_nanoseconds), (2, 14));
         assert_eq!((found[2].2.batches, found[2].2.sequences), (2, 6));

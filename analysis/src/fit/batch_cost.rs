@@ -45,14 +45,14 @@ pub fn fit_batch_cost(batches: &[BatchRecord], methods: &[Method]) -> Option<(Me
         return None;
     }
     let mut kept = all.clone();
-    let mut model = Model::fit(&kept, Observation::relative_weight(&kept));
+    let mut model = CostModel::fit(&kept, Observation::relative_weight(&kept));
     // Twice: what was left out may have hidden another.
     for _ in 0..2 {
         kept = without_outliers(&all, &model);
         if kept.len() < LEAST_BATCHES {
             return None;
         }
-        model = Model::fit(&kept, |_| 1.0);
+        model = CostModel::fit(&kept, |_| 1.0);
     }
     let fitted = |observation: &Observation| model.time(observation);
     let count = kept.len() as f64;
@@ -132,7 +132,7 @@ fn observations(batches: &[BatchRecord]) -> Vec<Observation> {
 
 /// Plane, contention and methods.
 #[derive(Clone, Debug)]
-struct Model {
+struct CostModel {
     plane: [f64; COLUMNS],
     /// By method, their mean over all batches 1; those without enough batches have 1 too.
     methods: Vec<f64>,
@@ -142,13 +142,13 @@ struct Model {
     groups: Vec<usize>,
 }
 
-impl Model {
-    fn fit(observations: &[Observation], weight: impl Fn(&Observation) -> f64) -> Model {
+impl CostModel {
+    fn fit(observations: &[Observation], weight: impl Fn(&Observation) -> f64) -> CostModel {
         let groups = groups(observations);
         let count = groups.last().map_or(1, |last| last + 1);
         let most = observations.iter().map(|o| usize::from(o.method)).max().unwrap_or(0);
         let methods = vec![1.0; most + 1];
-        let mut model = Model { plane: [0.0; COLUMNS], methods, slowdowns: vec![1.0; count], groups };
+        let mut model = CostModel { plane: [0.0; COLUMNS], methods, slowdowns: vec![1.0; count], groups };
         for _ in 0..TURNS {
             let mut equations = NormalEquations::default();
             for o in observations {
@@ -244,7 +244,7 @@ fn groups(observations: &[Observation]) -> Vec<usize> {
 }
 
 /// Those within a factor of three of what the model says, or within six robust standard deviations of the usual.
-fn without_outliers(all: &[Observation], model: &Model) -> Vec<Observation> {
+fn without_outliers(all: &[Observation], model: &CostModel) -> Vec<Observation> {
     let ratio = |o: &Observation| (o.nanoseconds / model.time(o)).ln();
     let ratios: Vec<f64> = all.iter().map(ratio).collect();
     let usual = median(ratios.clone());
@@ -256,7 +256,7 @@ fn without_outliers(all: &[Observation], model: &Model) -> Vec<Observation> {
 
 /// Percentiles 0 to 100 of measured over fitted time, scaled so that the mean of draws from them is `mean`: percentiles
 /// alone say too much about the largest one, and a simulation's mean times must be right before all.
-fn spread(kept: &[Observation], model: &Model, mean: f64) -> Vec<f32> {
+fn spread(kept: &[Observation], model: &CostModel, mean: f64) -> Vec<f32> {
     let table = percentiles(kept.iter().map(|o| (o.nanoseconds / model.time(o)) as f32).collect());
     let steps = table.windows(2).map(|pair| (f64::from(pair[0]) + f64::from(pair[1])) / 2.0);
     let drawn = steps.sum::<f64>() / 100.0;

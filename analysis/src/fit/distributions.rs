@@ -15,7 +15,7 @@ const NO_DRAFT: u32 = u32::MAX;
 
 /// A draft whose uncertainty was measured, and min(1, y_d/x_d) as far as the run knows it.
 #[derive(Clone, Copy, Debug)]
-struct Draft {
+struct LoggedDraft {
     u: f32,
     accepted: Option<f32>,
 }
@@ -68,7 +68,7 @@ pub fn refit_line(generations: &[GenerationRows<'_>], methods: &[Method]) -> Opt
 }
 
 /// The drafts of all methods that measure u(t).
-fn drafts(generations: &[GenerationRows<'_>], methods: &[Method]) -> Vec<Draft> {
+fn drafts(generations: &[GenerationRows<'_>], methods: &[Method]) -> Vec<LoggedDraft> {
     let mut drafts = Vec::new();
     for generation in generations {
         let gate = methods.get(usize::from(generation.record.id.method)).map(|method| &method.gate);
@@ -87,7 +87,7 @@ fn drafts(generations: &[GenerationRows<'_>], methods: &[Method]) -> Vec<Draft> 
         drafts.extend(known.filter(|(round, _)| is_draft(round) && round.uncertainty.is_finite()).map(
             |(round, audited)| {
                 let accepted = round.source.accepted().map(|accepted| f32::from(u8::from(accepted))).or(audited);
-                Draft { u: round.uncertainty, accepted }
+                LoggedDraft { u: round.uncertainty, accepted }
             },
         ));
     }
@@ -114,7 +114,7 @@ fn is_draft(round: &RoundRecord) -> bool {
 
 /// Mean acceptance in [`SHARES`] equal shares of the drafts, which are put in the order of u. Drafts of equal u count with
 /// their common mean, so that it does not matter where a share cuts between them.
-fn acceptance(drafts: &mut [Draft]) -> Option<Vec<f32>> {
+fn acceptance(drafts: &mut [LoggedDraft]) -> Option<Vec<f32>> {
     drafts.sort_by(|a, b| a.u.total_cmp(&b.u));
     let mut means = Vec::with_capacity(drafts.len());
     for equals in drafts.chunk_by(|a, b| a.u == b.u) {

@@ -8,9 +8,9 @@ use specfleet_engine::record::{
 use specfleet_engine::time::{Span, Time};
 
 use super::cells::Cells;
-use super::collector::{Collector, Distribution};
-use super::kind::Kind;
-use super::phase::Phase;
+use super::collector::{CollectedDistribution, Collector};
+use super::kind::MetricId;
+use super::phase::PhaseFigures;
 use super::samples::MethodSamples;
 use super::tally::GenerationTally;
 use super::{DataSet, Metrics, Ordered, RunHeader, SUMMARY_SCHEMA, Scores, Summary, SummaryError, Validity};
@@ -28,16 +28,16 @@ pub(super) struct Books<C: Collector> {
     /// By data set, then phase: pass by pass, in each the methods in their order.
     samples: Vec<Vec<MethodSamples<C>>>,
     /// By phase.
-    phases: Vec<Phase<C>>,
+    phases: Vec<PhaseFigures<C>>,
     /// Of a run with several passes, for the intervals of its means.
     cells: Option<Cells>,
-    counts: Counts,
+    counts: EndCounts,
     problems: Problems,
 }
 
 /// Generations and uploads, by how they ended.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct EndCounts {
     generations: u64,
     failed: u64,
     dropped: u64,
@@ -46,17 +46,17 @@ struct Counts {
     uploads: UploadCounts,
 }
 
-impl<C: Distribution> Books<C> {
+impl<C: CollectedDistribution> Books<C> {
     pub(super) fn new(header: RunHeader, methods: &[Method], data_sets: &[String]) -> Books<C> {
         let phases = methods.len() * usize::from(header.passes());
         Books {
             methods: methods.to_vec(),
             data_sets: data_sets.to_vec(),
             samples: vec![vec![MethodSamples::default(); phases]; data_sets.len()],
-            phases: vec![Phase::default(); phases],
+            phases: vec![PhaseFigures::default(); phases],
             cells: (header.passes() > 1).then(Cells::default),
             header,
-            counts: Counts::default(),
+            counts: EndCounts::default(),
             problems: Problems::default(),
         }
     }
@@ -97,7 +97,7 @@ impl<C: Distribution> Books<C> {
     }
 
     /// Adds a ratio to a generation that was added before.
-    pub(super) fn paired_ratio(&mut self, id: GenerationId, data_set: u16, kind: Kind, numerator: i64, of: u64) {
+    pub(super) fn paired_ratio(&mut self, id: GenerationId, data_set: u16, kind: MetricId, numerator: i64, of: u64) {
         // It was in the run's lists when it was added.
         let Ok(place) = self.place(id.phase()) else { return };
         self.samples[usize::from(data_set)][usize::from(place)].signed_ratio(kind, numerator, of);
@@ -107,7 +107,7 @@ impl<C: Distribution> Books<C> {
     }
 
     /// The same with a plain sample.
-    pub(super) fn paired_sample(&mut self, id: GenerationId, data_set: u16, kind: Kind, value: f64) {
+    pub(super) fn paired_sample(&mut self, id: GenerationId, data_set: u16, kind: MetricId, value: f64) {
         let Ok(place) = self.place(id.phase()) else { return };
         self.samples[usize::from(data_set)][usize::from(place)].sample(kind, value);
         if let Some(cells) = &mut self.cells {
@@ -126,7 +126,7 @@ impl<C: Distribution> Books<C> {
             let cell = cells.of(record.id.phase(), tally.data_set, record.id.prompt);
             cell.add(method, record, tally, scores);
             let gaps = record.first_token.map_or(Span::ZERO, |first| tally.last.since(first));
-            cell.ratio(Kind::InterTokenLatency, gaps.0, u64::from(tally.tokens.saturating_sub(1)));
+            cell.ratio(MetricId::InterTokenLatency, gaps.0, u64::from(tally.tokens.saturating_sub(1)));
         }
     }
 
@@ -179,7 +179,7 @@ impl<C: Distribution> Books<C> {
 
     pub(super) fn finish(self) -> Summary {
         let Books { header, methods, data_sets, samples, phases, cells, .. } = self;
-        let mut overall: Vec<MethodSamples<C>> = phases.into_iter().map(Phase::finish).collect();
+        let mut overall: Vec<MethodSamples<C>> = phases.into_iter().map(PhaseFigures::finish).collect();
         for data_set in &samples {
             for (sum, samples) in overall.iter_mut().zip(data_set) {
                 sum.merge(samples);
@@ -191,7 +191,7 @@ impl<C: Distribution> Books<C> {
         let data_sets = by_data_set
             .map(|(index, (name, samples))| (name, DataSet { methods: passes.metrics(samples, Some(index as u16)) }));
         let data_sets = data_sets.filter(|(_, data_set)| !data_set.methods.is_empty()).collect();
-        let Counts { generations, failed, dropped, left, battery, uploads } = self.counts;
+        let EndCounts { generations, failed, dropped, left, battery, uploads } = self.counts;
         Summary {
             schema: SUMMARY_SCHEMA,
             run: header.run,
@@ -239,7 +239,11 @@ struct Passes<'a> {
 
 impl Passes<'_> {
     /// Metrics by method, over all passes, from the samples by phase; of one data set or of all.
-    fn metrics<C: Distribution>(&self, samples: Vec<MethodSamples<C>>, data_set: Option<u16>) -> Ordered<Metrics> {
+    fn metrics<C: CollectedDistribution>(
+        &self,
+        samples: Vec<MethodSamples<C>>,
+        data_set: Option<u16>,
+    ) -> Ordered<Metrics> {
         let named = self.methods.iter().enumerate().map(|(index, method)| {
             let of_method = samples.iter().skip(index).step_by(self.methods.len());
             let mut sum = MethodSamples::default();
@@ -252,7 +256,7 @@ impl Passes<'_> {
                 let mut metrics = sum.metrics();
                 if let Some(cells) = self.cells {
                     let by_pass: Vec<Metrics> = of_method.map(|pass| pass.clone().metrics()).collect();
-                    for (kind, name) in Kind::all() {
+                    for (kind, name) in MetricId::all() {
                         let Some(metric) = metrics.get_mut(name) else { continue };
                         let crossed = cells.crossed(index, data_set, kind, self.count);
                         // Batches and phases have no prompts.
@@ -270,7 +274,7 @@ impl Passes<'_> {
     }
 }
 
-impl Counts {
+impl EndCounts {
     fn generation(&mut self, record: &GenerationRecord) {
         self.generations += 1;
         match record.finish {
@@ -290,7 +294,7 @@ impl Counts {
         self.uploads.cancelled += uploads.cancelled;
     }
 
-    fn merge(&mut self, other: &Counts) {
+    fn merge(&mut self, other: &EndCounts) {
         self.generations += other.generations;
         self.failed += other.failed;
         self.dropped += other.dropped;

@@ -4,7 +4,7 @@ use specfleet_engine::method::Method;
 use specfleet_engine::record::{BatchRecord, FinishReason, VerifierRecord};
 
 use super::books::Books;
-use super::pairs::{Outcome, Pairs};
+use super::pairs::{MethodPairs, Outcome};
 use super::{GenerationView, RunHeader, Scores, Summary, SummaryError};
 use crate::balance::check_energy_closes;
 use crate::distribution::Samples;
@@ -17,13 +17,13 @@ use crate::distribution::Samples;
 #[derive(Debug)]
 pub struct SummaryBuilder {
     books: Books<Samples>,
-    pairs: Pairs,
+    pairs: MethodPairs,
 }
 
 impl SummaryBuilder {
     /// A summary without generations. `methods` and `data_sets` are the run's lists: records name them by index.
     pub fn new(header: RunHeader, methods: &[Method], data_sets: &[String]) -> SummaryBuilder {
-        SummaryBuilder { books: Books::new(header, methods, data_sets), pairs: Pairs::default() }
+        SummaryBuilder { books: Books::new(header, methods, data_sets), pairs: MethodPairs::default() }
     }
 
     /// Adds a generation. If its books do not close, the summary is invalid and says why.

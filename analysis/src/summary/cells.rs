@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use specfleet_engine::id::PhaseId;
 
 use super::collector::Collector;
-use super::kind::{KINDS, Kind};
+use super::kind::{KINDS, MetricId};
 use super::samples::MethodSamples;
 use crate::passes::Crossed;
 
@@ -68,7 +68,7 @@ impl Cells {
     }
 
     /// One figure of a method, of one data set or of all.
-    pub(super) fn crossed(&self, method: u16, data_set: Option<u16>, kind: Kind, passes: u16) -> Crossed {
+    pub(super) fn crossed(&self, method: u16, data_set: Option<u16>, kind: MetricId, passes: u16) -> Crossed {
         let scale = KINDS[kind as usize].3;
         let all = || {
             let cells = self.cells.range((method, (0, 0), 0)..=(method, (u16::MAX, u32::MAX), u16::MAX));

@@ -18,7 +18,7 @@ pub(super) trait Collector: Clone + Default + fmt::Debug {
 }
 
 /// A collection that a summary's figures come from.
-pub(super) trait Distribution: Collector {
+pub(super) trait CollectedDistribution: Collector {
     /// What its percentiles are, for the summary.
     const QUANTILES: &'static str;
     /// The metric; `None` without samples.
@@ -43,7 +43,7 @@ impl Collector for Samples {
     }
 }
 
-impl Distribution for Samples {
+impl CollectedDistribution for Samples {
     const QUANTILES: &'static str = "exact";
 
     fn metric(self, unit: &str, _scale: f64) -> Option<Metric> {
@@ -70,7 +70,7 @@ impl Collector for Sketch {
     }
 }
 
-impl Distribution for Sketch {
+impl CollectedDistribution for Sketch {
     const QUANTILES: &'static str = "sketch, relative error 0.01";
 
     fn metric(self, unit: &str, scale: f64) -> Option<Metric> {

@@ -44,7 +44,7 @@
 
 /// A metric; as a number, its place in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricId {
     TokensPerSecond,
     TimeToFirstToken,
     InterTokenLatency,
@@ -92,52 +92,52 @@ const NANO: f64 = 1e-9;
 /// Ratios whose denominator counts nanoseconds.
 const PER_NANO: f64 = 1e9;
 
-/// Each [`Kind`], in the order of their numbers: its name, its unit and the scale of its ratios.
-pub(super) const KINDS: [(Kind, &str, &str, f64); 39] = [
-    (Kind::TokensPerSecond, "tokens_per_second", "tokens/s", PER_NANO),
-    (Kind::TimeToFirstToken, "time_to_first_token_seconds", "s", NANO),
-    (Kind::InterTokenLatency, "inter_token_latency_seconds", "s", NANO),
-    (Kind::RequestLatency, "request_latency_seconds", "s", NANO),
-    (Kind::Dropped, "dropped", "requests", NANO),
-    (Kind::DroppedShare, "dropped_share", "ratio", 1.0),
-    (Kind::Failed, "failed", "requests", NANO),
-    (Kind::FailedShare, "failed_share", "ratio", 1.0),
-    (Kind::Queue, "queue_seconds", "s", NANO),
-    (Kind::Verify, "verify_seconds", "s", NANO),
-    (Kind::BatchSequences, "batch_sequences", "sequences", NANO),
-    (Kind::BatchTokens, "batch_tokens", "tokens", NANO),
-    (Kind::BusyShare, "verifier_busy_share", "ratio", 1.0),
-    (Kind::FleetTokens, "fleet_tokens_per_second", "tokens/s", NANO),
-    (Kind::Goodput, "goodput_tokens_per_second", "tokens/s", NANO),
-    (Kind::GoodputShare, "goodput_share", "ratio", 1.0),
-    (Kind::Fairness, "fairness_jain", "ratio", NANO),
-    (Kind::WorstDecile, "worst_decile_inter_token_mean_seconds", "s", NANO),
-    (Kind::UploadRate, "upload_rate", "uploads/token", 1.0),
-    (Kind::TrueSkipRate, "true_skip_rate", "ratio", NANO),
-    (Kind::DeviationRate, "deviation_rate", "ratio", NANO),
-    (Kind::RejectionRate, "rejection_rate", "ratio", 1.0),
-    (Kind::VerifierAgreement, "verifier_agreement", "ratio", NANO),
-    (Kind::AcceptanceLength, "mean_acceptance_length", "tokens/upload", 1.0),
-    (Kind::WastedDrafts, "wasted_drafts_per_token", "drafts/token", 1.0),
-    (Kind::StaleResults, "stale_results_per_token", "results/token", 1.0),
-    (Kind::WastedJoulesDrafts, "wasted_joules_per_token_drafts", "J/token", NANO),
-    (Kind::WastedJoulesUnclaimed, "wasted_joules_per_token_unclaimed", "J/token", NANO),
-    (Kind::UplinkBytes, "uplink_bytes_per_token", "B/token", 1.0),
-    (Kind::EnergyDevice, "energy_per_token_joules_device", "J/token", NANO),
-    (Kind::EnergyRadio, "energy_per_token_joules_radio", "J/token", NANO),
-    (Kind::EnergyCloud, "energy_per_token_joules_cloud", "J/token", NANO),
-    (Kind::EnergyCloudPaper, "energy_per_token_joules_cloud_paper", "J/token", NANO),
-    (Kind::EnergyTotal, "energy_per_token_joules_total", "J/token", NANO),
-    (Kind::EnergySaved, "energy_saved_vs_hlm", "ratio", 1.0),
-    (Kind::ExactMatch, "exact_match", "ratio", NANO),
-    (Kind::TokenAgreement, "token_agreement", "ratio", NANO),
-    (Kind::FirstDivergence, "first_divergence_tokens", "tokens", NANO),
-    (Kind::RougeL, "rouge_l", "ratio", NANO),
+/// Each [`MetricId`], in the order of their numbers: its name, its unit and the scale of its ratios.
+pub(super) const KINDS: [(MetricId, &str, &str, f64); 39] = [
+    (MetricId::TokensPerSecond, "tokens_per_second", "tokens/s", PER_NANO),
+    (MetricId::TimeToFirstToken, "time_to_first_token_seconds", "s", NANO),
+    (MetricId::InterTokenLatency, "inter_token_latency_seconds", "s", NANO),
+    (MetricId::RequestLatency, "request_latency_seconds", "s", NANO),
+    (MetricId::Dropped, "dropped", "requests", NANO),
+    (MetricId::DroppedShare, "dropped_share", "ratio", 1.0),
+    (MetricId::Failed, "failed", "requests", NANO),
+    (MetricId::FailedShare, "failed_share", "ratio", 1.0),
+    (MetricId::Queue, "queue_seconds", "s", NANO),
+    (MetricId::Verify, "verify_seconds", "s", NANO),
+    (MetricId::BatchSequences, "batch_sequences", "sequences", NANO),
+    (MetricId::BatchTokens, "batch_tokens", "tokens", NANO),
+    (MetricId::BusyShare, "verifier_busy_share", "ratio", 1.0),
+    (MetricId::FleetTokens, "fleet_tokens_per_second", "tokens/s", NANO),
+    (MetricId::Goodput, "goodput_tokens_per_second", "tokens/s", NANO),
+    (MetricId::GoodputShare, "goodput_share", "ratio", 1.0),
+    (MetricId::Fairness, "fairness_jain", "ratio", NANO),
+    (MetricId::WorstDecile, "worst_decile_inter_token_mean_seconds", "s", NANO),
+    (MetricId::UploadRate, "upload_rate", "uploads/token", 1.0),
+    (MetricId::TrueSkipRate, "true_skip_rate", "ratio", NANO),
+    (MetricId::DeviationRate, "deviation_rate", "ratio", NANO),
+    (MetricId::RejectionRate, "rejection_rate", "ratio", 1.0),
+    (MetricId::VerifierAgreement, "verifier_agreement", "ratio", NANO),
+    (MetricId::AcceptanceLength, "mean_acceptance_length", "tokens/upload", 1.0),
+    (MetricId::WastedDrafts, "wasted_drafts_per_token", "drafts/token", 1.0),
+    (MetricId::StaleResults, "stale_results_per_token", "results/token", 1.0),
+    (MetricId::WastedJoulesDrafts, "wasted_joules_per_token_drafts", "J/token", NANO),
+    (MetricId::WastedJoulesUnclaimed, "wasted_joules_per_token_unclaimed", "J/token", NANO),
+    (MetricId::UplinkBytes, "uplink_bytes_per_token", "B/token", 1.0),
+    (MetricId::EnergyDevice, "energy_per_token_joules_device", "J/token", NANO),
+    (MetricId::EnergyRadio, "energy_per_token_joules_radio", "J/token", NANO),
+    (MetricId::EnergyCloud, "energy_per_token_joules_cloud", "J/token", NANO),
+    (MetricId::EnergyCloudPaper, "energy_per_token_joules_cloud_paper", "J/token", NANO),
+    (MetricId::EnergyTotal, "energy_per_token_joules_total", "J/token", NANO),
+    (MetricId::EnergySaved, "energy_saved_vs_hlm", "ratio", 1.0),
+    (MetricId::ExactMatch, "exact_match", "ratio", NANO),
+    (MetricId::TokenAgreement, "token_agreement", "ratio", NANO),
+    (MetricId::FirstDivergence, "first_divergence_tokens", "tokens", NANO),
+    (MetricId::RougeL, "rouge_l", "ratio", NANO),
 ];
 
-impl Kind {
+impl MetricId {
     /// All of them in their order, with their names.
-    pub(super) fn all() -> impl Iterator<Item = (Kind, &'static str)> {
+    pub(super) fn all() -> impl Iterator<Item = (MetricId, &'static str)> {
         KINDS.iter().map(|(kind, name, ..)| (*kind, *name))
     }
 }

@@ -8,8 +8,8 @@ use specfleet_engine::method::Gate;
 use specfleet_engine::record::{FinishReason, GenerationRecord};
 
 use super::books::Books;
-use super::collector::Distribution;
-use super::kind::Kind;
+use super::collector::CollectedDistribution;
+use super::kind::MetricId;
 use crate::agreement::{first_divergence, token_agreement};
 
 /// What a comparison needs of a generation.
@@ -32,15 +32,15 @@ impl Outcome {
 }
 
 /// What makes two generations comparable: data set, prompt, repetition, pass.
-type Task = (u16, u32, u16, u16);
+type PairTask = (u16, u32, u16, u16);
 
 /// Every generation's outcome, by task and then method.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pairs {
-    outcomes: BTreeMap<Task, BTreeMap<u16, Outcome>>,
+pub(super) struct MethodPairs {
+    outcomes: BTreeMap<PairTask, BTreeMap<u16, Outcome>>,
 }
 
-impl Pairs {
+impl MethodPairs {
     pub(super) fn add(&mut self, record: &GenerationRecord, outcome: Outcome) {
         let task = (record.data_set, record.id.prompt, record.id.repetition, record.id.pass);
         self.outcomes.entry(task).or_default().insert(record.id.method, outcome);
@@ -48,7 +48,7 @@ impl Pairs {
 
     /// Adds the samples of both comparisons, and a problem for each generation whose tokens differ from those of the pass
     /// before. A method is not compared with itself, and a task that lacks the standard's generation gives no sample.
-    pub(super) fn fill<C: Distribution>(&self, books: &mut Books<C>) {
+    pub(super) fn fill<C: CollectedDistribution>(&self, books: &mut Books<C>) {
         let index =
             |name: &str| books.methods().iter().position(|method| method.name == name).map(|index| index as u16);
         let (llm_only, hlm) = (index("llm-only"), index("hlm"));
@@ -59,13 +59,13 @@ impl Pairs {
                 let id = GenerationId { method, prompt, repetition, pass };
                 if let Some(text) = text.filter(|_| Some(method) != llm_only) {
                     let agreement = token_agreement(&outcome.tokens, &text.tokens);
-                    books.paired_sample(id, data_set, Kind::TokenAgreement, agreement);
+                    books.paired_sample(id, data_set, MetricId::TokenAgreement, agreement);
                     let equal = first_divergence(&outcome.tokens, &text.tokens).unwrap_or(outcome.tokens.len());
-                    books.paired_sample(id, data_set, Kind::FirstDivergence, equal as f64);
+                    books.paired_sample(id, data_set, MetricId::FirstDivergence, equal as f64);
                 }
                 if let Some(standard) = standard.filter(|_| Some(method) != hlm) {
                     let saved = standard.nanojoules as i64 - outcome.nanojoules as i64;
-                    books.paired_ratio(id, data_set, Kind::EnergySaved, saved, standard.nanojoules);
+                    books.paired_ratio(id, data_set, MetricId::EnergySaved, saved, standard.nanojoules);
                 }
             }
         }
@@ -74,7 +74,7 @@ impl Pairs {
         }
     }
 
-    fn check_passes<C: Distribution>(&self, books: &mut Books<C>) {
+    fn check_passes<C: CollectedDistribution>(&self, books: &mut Books<C>) {
         for (&(data_set, prompt, repetition, pass), outcomes) in &self.outcomes {
             let Some(before) = pass.checked_sub(1) else { continue };
             let Some(earlier) = self.outcomes.get(&(data_set, prompt, repetition, before)) else { continue };

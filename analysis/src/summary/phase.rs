@@ -6,13 +6,13 @@ use specfleet_engine::record::{BatchRecord, FinishReason, GenerationRecord, Veri
 use specfleet_engine::time::{Span, Time};
 
 use super::collector::Collector;
-use super::kind::Kind;
+use super::kind::MetricId;
 use super::samples::MethodSamples;
 use super::tally::GenerationTally;
 
 /// A method's phase, over all data sets.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Phase<C: Collector> {
+pub(super) struct PhaseFigures<C: Collector> {
     /// Of batches and verifiers.
     samples: MethodSamples<C>,
     devices: BTreeMap<u32, Presence>,
@@ -36,7 +36,7 @@ struct Presence {
     tokens: u32,
 }
 
-impl<C: Collector> Phase<C> {
+impl<C: Collector> PhaseFigures<C> {
     pub(super) fn generation(&mut self, record: &GenerationRecord, tally: &GenerationTally) {
         let gap_time = record.first_token.map_or(Span::ZERO, |first| tally.last.since(first));
         let presence = Presence {
@@ -57,17 +57,17 @@ impl<C: Collector> Phase<C> {
     pub(super) fn batch(&mut self, batch: &BatchRecord) {
         self.unclaimed_nanojoules += batch.unclaimed_nanojoules;
         if batch.completed {
-            self.samples.nanoseconds(Kind::Verify, batch.compute, batch.sequences);
-            self.samples.sample(Kind::BatchSequences, f64::from(batch.sequences));
-            self.samples.sample(Kind::BatchTokens, f64::from(batch.work));
+            self.samples.nanoseconds(MetricId::Verify, batch.compute, batch.sequences);
+            self.samples.sample(MetricId::BatchSequences, f64::from(batch.sequences));
+            self.samples.sample(MetricId::BatchTokens, f64::from(batch.work));
         }
     }
 
     pub(super) fn verifier(&mut self, verifier: &VerifierRecord) {
-        self.samples.ratio(Kind::BusyShare, verifier.busy.0, (verifier.busy + verifier.idle).0);
+        self.samples.ratio(MetricId::BusyShare, verifier.busy.0, (verifier.busy + verifier.idle).0);
     }
 
-    pub(super) fn merge(&mut self, other: &Phase<C>) {
+    pub(super) fn merge(&mut self, other: &PhaseFigures<C>) {
         self.samples.merge(&other.samples);
         for (device, presence) in &other.devices {
             self.devices.entry(*device).and_modify(|known| known.add(presence)).or_insert(*presence);
@@ -87,26 +87,26 @@ impl<C: Collector> Phase<C> {
         let last = self.devices.values().map(|presence| presence.last).max().unwrap_or_default();
         let seconds = last.since(first).seconds();
         if seconds > 0.0 {
-            self.samples.sample(Kind::FleetTokens, tokens as f64 / seconds);
+            self.samples.sample(MetricId::FleetTokens, tokens as f64 / seconds);
             if let Some(in_time) = self.in_time {
-                self.samples.sample(Kind::Goodput, in_time as f64 / seconds);
+                self.samples.sample(MetricId::Goodput, in_time as f64 / seconds);
             }
         }
         if !self.devices.is_empty() {
-            self.samples.sample(Kind::Dropped, self.dropped as f64);
-            self.samples.sample(Kind::Failed, self.failed as f64);
+            self.samples.sample(MetricId::Dropped, self.dropped as f64);
+            self.samples.sample(MetricId::Failed, self.failed as f64);
         }
         if self.unclaimed_nanojoules > 0 && tokens > 0 {
             let joules = self.unclaimed_nanojoules as f64 * 1e-9;
-            self.samples.sample(Kind::WastedJoulesUnclaimed, joules / tokens as f64);
+            self.samples.sample(MetricId::WastedJoulesUnclaimed, joules / tokens as f64);
         }
         if let Some(fairness) = jain(self.devices.values().filter_map(Presence::tokens_per_second)) {
-            self.samples.sample(Kind::Fairness, fairness);
+            self.samples.sample(MetricId::Fairness, fairness);
         }
         let mut gaps: Vec<f64> = self.devices.values().filter_map(Presence::mean_gap_seconds).collect();
         gaps.sort_unstable_by(f64::total_cmp);
         if let Some(worst) = gaps.get((gaps.len() * 9).div_ceil(10).saturating_sub(1)) {
-            self.samples.sample(Kind::WorstDecile, *worst);
+            self.samples.sample(MetricId::WorstDecile, *worst);
         }
         self.samples
     }

@@ -9,7 +9,7 @@ use specfleet_engine::record::{AuditRecord, BatchRecord, FinishReason, Generatio
 use specfleet_engine::time::{Span, Time};
 
 use super::books::Books;
-use super::pairs::{Outcome, Pairs};
+use super::pairs::{MethodPairs, Outcome};
 use super::tally::GenerationTally;
 use super::{RunHeader, Scores, Summary, SummaryError};
 use crate::balance::{RoundSums, check_totals};
@@ -34,7 +34,7 @@ pub enum Quantiles {
 pub struct PiecewiseSummary {
     books: EitherBooks,
     fragments: BTreeMap<GenerationId, Fragment>,
-    pairs: Pairs,
+    pairs: MethodPairs,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl PiecewiseSummary {
             Quantiles::Exact => EitherBooks::Exact(Books::new(header, methods, data_sets)),
             Quantiles::Sketched => EitherBooks::Sketched(Books::new(header, methods, data_sets)),
         };
-        PiecewiseSummary { books, fragments: BTreeMap::new(), pairs: Pairs::default() }
+        PiecewiseSummary { books, fragments: BTreeMap::new(), pairs: MethodPairs::default() }
     }
 
     /// Takes in consecutive rounds of the generation that ended as `record`, the first of them its round `first`; `each` is
@@ -158,7 +158,7 @@ impl PiecewiseSummary {
                 Some(known) => {
                     let samples_of = either!(&mut self.books, books => {
                         known.join(fragment, |tally, gap| {
-                            books.samples_of(tally).nanoseconds(super::kind::Kind::InterTokenLatency, gap, 1);
+                            books.samples_of(tally).nanoseconds(super::kind::MetricId::InterTokenLatency, gap, 1);
                         })
                     });
                     if let Some((gap, drafts)) = samples_of {

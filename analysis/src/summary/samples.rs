@@ -5,12 +5,12 @@ use specfleet_engine::method::{Gate, Method, Writer};
 use specfleet_engine::record::{ACCOUNTING, FinishReason, GenerationRecord};
 use specfleet_engine::time::Span;
 
-use super::collector::{Collector, Distribution};
-use super::kind::{KINDS, Kind};
+use super::collector::{CollectedDistribution, Collector};
+use super::kind::{KINDS, MetricId};
 use super::tally::{GenerationTally, SHARE_STEPS};
 use super::{Metrics, Scores};
 
-/// The samples of one method, by [`Kind`].
+/// The samples of one method, by [`MetricId`].
 #[derive(Clone, Debug)]
 pub(super) struct MethodSamples<C> {
     generations: u64,
@@ -27,8 +27,8 @@ impl<C: Collector> MethodSamples<C> {
     pub(super) fn add(&mut self, method: &Method, record: &GenerationRecord, tally: &GenerationTally, scores: Scores) {
         self.generations += 1;
         let is = |finish| u64::from(record.finish == finish);
-        self.ratio(Kind::DroppedShare, is(FinishReason::Dropped), 1);
-        self.ratio(Kind::FailedShare, is(FinishReason::Failed), 1);
+        self.ratio(MetricId::DroppedShare, is(FinishReason::Dropped), 1);
+        self.ratio(MetricId::FailedShare, is(FinishReason::Failed), 1);
         if record.finish == FinishReason::Dropped {
             return;
         }
@@ -37,38 +37,38 @@ impl<C: Collector> MethodSamples<C> {
         self.add_decisions(method, tally);
         self.add_waste(record, tally);
         if let Some(matched) = scores.exact_match {
-            self.sample(Kind::ExactMatch, f64::from(u8::from(matched)));
+            self.sample(MetricId::ExactMatch, f64::from(u8::from(matched)));
         }
         if let Some(score) = scores.rouge_l {
-            self.sample(Kind::RougeL, score);
+            self.sample(MetricId::RougeL, score);
         }
     }
 
     fn add_latencies(&mut self, record: &GenerationRecord, tally: &GenerationTally) {
         let latency = record.ended.since(record.scheduled);
-        self.ratio(Kind::TokensPerSecond, u64::from(tally.tokens), latency.0);
+        self.ratio(MetricId::TokensPerSecond, u64::from(tally.tokens), latency.0);
         if let Some(first) = record.first_token {
-            self.nanoseconds(Kind::TimeToFirstToken, first.since(record.scheduled), 1);
+            self.nanoseconds(MetricId::TimeToFirstToken, first.since(record.scheduled), 1);
         }
         if matches!(record.finish, FinishReason::Stop | FinishReason::Length) {
-            self.nanoseconds(Kind::RequestLatency, latency, 1);
+            self.nanoseconds(MetricId::RequestLatency, latency, 1);
         }
         if tally.latency_target > Span::ZERO {
-            self.ratio(Kind::GoodputShare, u64::from(tally.in_time), u64::from(tally.tokens));
+            self.ratio(MetricId::GoodputShare, u64::from(tally.in_time), u64::from(tally.tokens));
         }
     }
 
     fn add_energy(&mut self, method: &Method, record: &GenerationRecord, tally: &GenerationTally) {
         let tokens = u64::from(tally.tokens);
         let energy = record.energy;
-        self.ratio(Kind::EnergyDevice, energy.device, tokens);
-        self.ratio(Kind::EnergyTotal, energy.total(), tokens);
+        self.ratio(MetricId::EnergyDevice, energy.device, tokens);
+        self.ratio(MetricId::EnergyTotal, energy.total(), tokens);
         // A method that never asks the pool has no radio and no cloud, which is not the same as using none of it.
         if method.writer == Writer::Verifier || method.gate != Gate::Never {
-            self.ratio(Kind::EnergyRadio, energy.radio, tokens);
-            self.ratio(Kind::EnergyCloud, energy.cloud, tokens);
-            self.ratio(Kind::EnergyCloudPaper, energy.cloud_paper, tokens);
-            self.ratio(Kind::UplinkBytes, tally.uplink_bytes, tokens);
+            self.ratio(MetricId::EnergyRadio, energy.radio, tokens);
+            self.ratio(MetricId::EnergyCloud, energy.cloud, tokens);
+            self.ratio(MetricId::EnergyCloudPaper, energy.cloud_paper, tokens);
+            self.ratio(MetricId::UplinkBytes, tally.uplink_bytes, tokens);
         }
     }
 
@@ -84,16 +84,16 @@ impl<C: Collector> MethodSamples<C> {
             _ => Some((u128::from(tally.kept) * u128::from(unseen) / u128::from(audited)) as u64),
         };
         if let Some(kept) = kept {
-            self.ratio(Kind::VerifierAgreement, (accepted + replaced + added) * SHARE_STEPS + kept, tokens);
+            self.ratio(MetricId::VerifierAgreement, (accepted + replaced + added) * SHARE_STEPS + kept, tokens);
         }
         if method.writer == Writer::Verifier {
             return;
         }
-        self.ratio(Kind::UploadRate, uploads, tokens);
-        self.ratio(Kind::RejectionRate, replaced, accepted + replaced);
-        self.ratio(Kind::AcceptanceLength, if method.bonus { uploads + accepted } else { tokens }, uploads);
-        self.ratio(Kind::TrueSkipRate, tally.kept, audited);
-        self.ratio(Kind::DeviationRate, audited * SHARE_STEPS - tally.kept, audited);
+        self.ratio(MetricId::UploadRate, uploads, tokens);
+        self.ratio(MetricId::RejectionRate, replaced, accepted + replaced);
+        self.ratio(MetricId::AcceptanceLength, if method.bonus { uploads + accepted } else { tokens }, uploads);
+        self.ratio(MetricId::TrueSkipRate, tally.kept, audited);
+        self.ratio(MetricId::DeviationRate, audited * SHARE_STEPS - tally.kept, audited);
     }
 
     fn add_waste(&mut self, record: &GenerationRecord, tally: &GenerationTally) {
@@ -101,34 +101,34 @@ impl<C: Collector> MethodSamples<C> {
         if counts.draft_steps == 0 {
             return;
         }
-        self.ratio(Kind::WastedDrafts, counts.wasted_drafts, tokens);
-        self.ratio(Kind::StaleResults, counts.stale, tokens);
+        self.ratio(MetricId::WastedDrafts, counts.wasted_drafts, tokens);
+        self.ratio(MetricId::StaleResults, counts.stale, tokens);
         let share = |whole: u64, part: u64, of: u64| {
             u64::try_from(u128::from(whole) * u128::from(part) / u128::from(of.max(1))).unwrap_or(u64::MAX)
         };
         let drafting = share(record.energy.device, record.times.draft.0, record.times.total(ACCOUNTING).0);
         let wasted = share(drafting, counts.wasted_drafts.min(counts.draft_steps), counts.draft_steps);
-        self.ratio(Kind::WastedJoulesDrafts, wasted, tokens);
+        self.ratio(MetricId::WastedJoulesDrafts, wasted, tokens);
     }
 
     /// Adds a plain sample of a metric.
-    pub(super) fn sample(&mut self, kind: Kind, value: f64) {
+    pub(super) fn sample(&mut self, kind: MetricId, value: f64) {
         self.samples[kind as usize].sample(value);
     }
 
     /// Adds `count` plain samples of a metric in seconds.
     #[inline]
-    pub(super) fn nanoseconds(&mut self, kind: Kind, span: Span, count: u32) {
+    pub(super) fn nanoseconds(&mut self, kind: MetricId, span: Span, count: u32) {
         self.samples[kind as usize].nanoseconds(span.0, count);
     }
 
     /// Adds a ratio, weighted by its denominator; see the scales in [`KINDS`].
-    pub(super) fn ratio(&mut self, kind: Kind, numerator: u64, denominator: u64) {
+    pub(super) fn ratio(&mut self, kind: MetricId, numerator: u64, denominator: u64) {
         self.signed_ratio(kind, i64::try_from(numerator).unwrap_or(i64::MAX), denominator);
     }
 
     /// The same where the numerator may lie below zero.
-    pub(super) fn signed_ratio(&mut self, kind: Kind, numerator: i64, denominator: u64) {
+    pub(super) fn signed_ratio(&mut self, kind: MetricId, numerator: i64, denominator: u64) {
         self.samples[kind as usize].ratio(numerator, denominator, KINDS[kind as usize].3);
     }
 
@@ -141,12 +141,12 @@ impl<C: Collector> MethodSamples<C> {
     }
 
     /// What was collected of one metric.
-    pub(super) fn of(&self, kind: Kind) -> &C {
+    pub(super) fn of(&self, kind: MetricId) -> &C {
         &self.samples[kind as usize]
     }
 }
 
-impl<C: Distribution> MethodSamples<C> {
+impl<C: CollectedDistribution> MethodSamples<C> {
     /// The metrics that apply.
     pub(super) fn metrics(self) -> Metrics {
         let metrics = KINDS.into_iter().zip(self.samples);

@@ -4,7 +4,7 @@ use specfleet_engine::record::{AuditRecord, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
 
 use super::collector::Collector;
-use super::kind::Kind;
+use super::kind::MetricId;
 use super::samples::MethodSamples;
 use super::stream::StreamSummary;
 
@@ -81,7 +81,7 @@ impl GenerationTally {
         let gap = round.committed_at.since(self.last);
         let between = (adjacent && self.tokens > 0).then_some(gap);
         if let Some(gap) = between {
-            samples.nanoseconds(Kind::InterTokenLatency, gap, 1);
+            samples.nanoseconds(MetricId::InterTokenLatency, gap, 1);
         }
         self.last = round.committed_at;
         self.tokens += 1;
@@ -95,7 +95,7 @@ impl GenerationTally {
         }
         self.uploads += u32::from(round.judged_upload().is_some());
         if let Some(cost) = round.answered_upload() {
-            samples.nanoseconds(Kind::Queue, cost.verify.queue_wait + cost.verify.batch_wait, 1);
+            samples.nanoseconds(MetricId::Queue, cost.verify.queue_wait + cost.verify.batch_wait, 1);
         }
         between
     }

@@ -16,7 +16,7 @@ const SECONDS: RangeInclusive<f64> = 0.0..=60.0;
 const JOULES: RangeInclusive<f64> = 0.0..=100_000.0;
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum DeviceKind {
     Declared,
     Host,
 }
@@ -25,15 +25,15 @@ enum Kind {
 pub(super) fn read(section: &Section<'_>) -> Result<DeviceProfile, ConfigError> {
     let name = super::name_of(section)?;
     let source = section.required_text("source")?.to_owned();
-    let kind = section.required_choice("kind", &[("declared", Kind::Declared), ("host", Kind::Host)])?;
+    let kind = section.required_choice("kind", &[("declared", DeviceKind::Declared), ("host", DeviceKind::Host)])?;
     let cost = match kind {
-        Kind::Declared => DeviceCost::Declared {
+        DeviceKind::Declared => DeviceCost::Declared {
             draft: step(section, "draft_seconds", "draft_joules")?,
             prefill: step(section, "prefill_seconds", "prefill_joules")?,
             uncertainty: step(section, "uncertainty_seconds", "uncertainty_joules")?,
             importance: step(section, "importance_seconds", "importance_joules")?,
         },
-        Kind::Host => DeviceCost::Host { active_watts: section.required_number("active_watts", WATTS)? },
+        DeviceKind::Host => DeviceCost::Host { active_watts: section.required_number("active_watts", WATTS)? },
     };
     Ok(DeviceProfile { name, source, cost, idle_watts: section.required_number("idle_watts", WATTS)? })
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use specfleet_engine::device::link::{Fading, LinkProfile, Rate, path_loss_snr_db};
+use specfleet_engine::device::link::{Fading, LinkProfile, LinkRate, path_loss_snr_db};
 use specfleet_engine::time::Span;
 
 use super::device::WATTS;
@@ -18,7 +18,7 @@ pub(super) const BITS_PER_SECOND: RangeInclusive<f64> = 1.0..=1e15;
 const DECIBELS: RangeInclusive<f64> = -300.0..=300.0;
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum LinkKind {
     Fading,
     Constant,
     Trace,
@@ -29,16 +29,16 @@ pub(super) fn read(section: &Section<'_>) -> Result<LinkProfile, ConfigError> {
     let name = super::name_of(section)?;
     let source = section.required_text("source")?.to_owned();
     let emulated = section.opt_flag("emulated")?.ok_or_else(|| section.missing("emulated", "true or false".into()))?;
-    let kinds = [("fading", Kind::Fading), ("constant", Kind::Constant), ("trace", Kind::Trace)];
+    let kinds = [("fading", LinkKind::Fading), ("constant", LinkKind::Constant), ("trace", LinkKind::Trace)];
     let rate = match section.required_choice("kind", &kinds)? {
-        Kind::Fading => fading_rate(section)?,
+        LinkKind::Fading => fading_rate(section)?,
         // A trace of one step that repeats is a constant rate.
-        Kind::Constant => Rate::Trace {
+        LinkKind::Constant => LinkRate::Trace {
             step: Span::from_millis(1000),
             uplink: vec![section.required_number("uplink_bps", BITS_PER_SECOND)?],
             downlink: vec![section.required_number("downlink_bps", BITS_PER_SECOND)?],
         },
-        Kind::Trace => {
+        LinkKind::Trace => {
             let path = section
                 .opt_path("trace")?
                 .ok_or_else(|| section.missing("trace", "a CSV file seconds,uplink_bps,downlink_bps".into()))?;
@@ -56,7 +56,7 @@ pub(super) fn read(section: &Section<'_>) -> Result<LinkProfile, ConfigError> {
     })
 }
 
-fn fading_rate(section: &Section<'_>) -> Result<Rate, ConfigError> {
+fn fading_rate(section: &Section<'_>) -> Result<LinkRate, ConfigError> {
     let path_loss = section.section("path_loss")?;
     let snr_db = match (section.opt_number("snr_db", DECIBELS)?, path_loss.present().is_empty()) {
         (Some(snr_db), true) => snr_db,
@@ -70,7 +70,7 @@ fn fading_rate(section: &Section<'_>) -> Result<Rate, ConfigError> {
         (Some(_), false) => return Err(section.conflict("snr_db", "cannot stand beside the table path_loss")),
         (None, true) => return Err(section.missing("snr_db", "a number of dB, or a table path_loss".into())),
     };
-    Ok(Rate::Fading {
+    Ok(LinkRate::Fading {
         uplink_hz: section.required_number("uplink_hz", HERTZ)?,
         downlink_hz: section.required_number("downlink_hz", HERTZ)?,
         snr_db,
@@ -82,16 +82,16 @@ fn fading_rate(section: &Section<'_>) -> Result<Rate, ConfigError> {
 
 fn fading(section: &Section<'_>) -> Result<Fading, ConfigError> {
     #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
+    enum LinkKind {
         None,
         Rayleigh,
         Rician,
     }
-    let kinds = [("none", Kind::None), ("rayleigh", Kind::Rayleigh), ("rician", Kind::Rician)];
+    let kinds = [("none", LinkKind::None), ("rayleigh", LinkKind::Rayleigh), ("rician", LinkKind::Rician)];
     Ok(match section.required_choice("fading", &kinds)? {
-        Kind::None => Fading::None,
-        Kind::Rayleigh => Fading::Rayleigh,
-        Kind::Rician => Fading::Rician { k: section.required_number("rician_k", 0.0..=1e6)? },
+        LinkKind::None => Fading::None,
+        LinkKind::Rayleigh => Fading::Rayleigh,
+        LinkKind::Rician => Fading::Rician { k: section.required_number("rician_k", 0.0..=1e6)? },
     })
 }
 

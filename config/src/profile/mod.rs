@@ -17,13 +17,13 @@ use specfleet_engine::device::link::LinkProfile;
 use toml::Value;
 
 use crate::ConfigError;
-use crate::presets::Preset;
+use crate::presets::ShippedFile;
 use crate::read::{Document, Section, is_url, split_commas, without_mark};
 
-type Reader<T> = fn(&Section<'_>) -> Result<T, ConfigError>;
+type ProfileReader<T> = fn(&Section<'_>) -> Result<T, ConfigError>;
 
-const DEVICES: Presets = ("devices", Preset::DEVICES);
-const LINKS: Presets = ("links", Preset::LINKS);
+const DEVICES: Presets = ("devices", ShippedFile::DEVICES);
+const LINKS: Presets = ("links", ShippedFile::LINKS);
 
 /// Device profiles at `name`: one or several presets, files or tables.
 pub(crate) fn devices(section: &Section<'_>, name: &str, default: &str) -> Result<Vec<DeviceProfile>, ConfigError> {
@@ -47,14 +47,14 @@ pub(crate) fn link(section: &Section<'_>, name: &str, default: &str) -> Result<L
 
 /// The verifier profile at `name`: a preset, a file or a table.
 pub(crate) fn verifier(section: &Section<'_>, name: &str, default: &str) -> Result<DeclaredVerifier, ConfigError> {
-    single(section, name, default, ("verifiers", Preset::VERIFIERS), verifier::read)
+    single(section, name, default, ("verifiers", ShippedFile::VERIFIERS), verifier::read)
 }
 
 /// The model sizes at `name`, which must be there: a preset, a file or a table.
 pub(crate) fn model(section: &Section<'_>, name: &str) -> Result<DeclaredModel, ConfigError> {
-    let valid = || format!("{}, a path to a .toml file or a table", Preset::names(Preset::MODELS));
+    let valid = || format!("{}, a path to a .toml file or a table", ShippedFile::names(ShippedFile::MODELS));
     let value = section.value(name).ok_or_else(|| section.missing(name, valid()))?;
-    one(section, name, value, ("models", Preset::MODELS), model::read)
+    one(section, name, value, ("models", ShippedFile::MODELS), model::read)
 }
 
 /// Longest name of a profile, in bytes.
@@ -72,14 +72,14 @@ fn name_of(section: &Section<'_>) -> Result<String, ConfigError> {
     Err(section.conflict("name", format!("{name:?} is no name: it {allowed}, at most {LONGEST_NAME} bytes")))
 }
 
-type Presets = (&'static str, &'static [Preset]);
+type Presets = (&'static str, &'static [ShippedFile]);
 
 fn single<T>(
     section: &Section<'_>,
     name: &str,
     default: &str,
     presets: Presets,
-    read: Reader<T>,
+    read: ProfileReader<T>,
 ) -> Result<T, ConfigError> {
     match section.value(name) {
         None => named(section, name, default, presets, read),
@@ -92,7 +92,7 @@ fn several<T>(
     name: &str,
     default: &str,
     presets: Presets,
-    read: Reader<T>,
+    read: ProfileReader<T>,
 ) -> Result<Vec<T>, ConfigError> {
     let profiles: Vec<T> = match section.value(name) {
         None => vec![named(section, name, default, presets, read)?],
@@ -116,7 +116,7 @@ fn one<T>(
     name: &str,
     value: &Value,
     presets: Presets,
-    read: Reader<T>,
+    read: ProfileReader<T>,
 ) -> Result<T, ConfigError> {
     match value {
         Value::String(text) => named(section, name, text, presets, read),
@@ -130,16 +130,16 @@ fn named<T>(
     name: &str,
     text: &str,
     (folder, presets): Presets,
-    read: Reader<T>,
+    read: ProfileReader<T>,
 ) -> Result<T, ConfigError> {
-    let document = if let Some(preset) = Preset::find(presets, text) {
+    let document = if let Some(preset) = ShippedFile::find(presets, text) {
         Document::parse(format!("{folder}/{text}.toml"), None, preset.text)?
     } else if is_path(text, "toml") {
         let path = section.resolve(name, text);
         let contents = section.read_file(name, &path)?;
         Document::parse(path.display().to_string(), path.parent().map(Path::to_owned), without_mark(&contents))?
     } else {
-        let valid = format!("{}, or a path to a .toml file", Preset::names(presets));
+        let valid = format!("{}, or a path to a .toml file", ShippedFile::names(presets));
         return Err(section.unknown_name(name, text, valid));
     };
     let profile = read(&document.root())?;
@@ -157,7 +157,7 @@ pub(crate) fn is_path(text: &str, extension: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn load<T>(presets: Presets, read: Reader<T>) -> Vec<T> {
+    fn load<T>(presets: Presets, read: ProfileReader<T>) -> Vec<T> {
         let document = Document::parse("test".into(), None, "").expect("valid");
         let root = document.root();
         presets.1.iter().map(|preset| named(&root, "key", preset.name, presets, read).expect(preset.name)).collect()
@@ -165,10 +165,10 @@ mod tests {
 
     #[test]
     fn every_profile_that_ships_is_read_and_bears_its_name() {
-        let devices = load(("devices", Preset::DEVICES), device::read);
-        let links = load(("links", Preset::LINKS), link::read);
-        let verifiers = load(("verifiers", Preset::VERIFIERS), verifier::read);
-        let models = load(("models", Preset::MODELS), model::read);
+        let devices = load(("devices", ShippedFile::DEVICES), device::read);
+        let links = load(("links", ShippedFile::LINKS), link::read);
+        let verifiers = load(("verifiers", ShippedFile::VERIFIERS), verifier::read);
+        let models = load(("models", ShippedFile::MODELS), model::read);
         let names: Vec<&str> = devices
             .iter()
             .map(|profile| profile.name.as_str())
@@ -176,7 +176,7 @@ mod tests {
             .chain(verifiers.iter().map(|verifier| verifier.profile.name.as_str()))
             .chain(models.iter().map(|model| model.size.name.as_str()))
             .collect();
-        let files = [Preset::DEVICES, Preset::LINKS, Preset::VERIFIERS, Preset::MODELS].concat();
+        let files = [ShippedFile::DEVICES, ShippedFile::LINKS, ShippedFile::VERIFIERS, ShippedFile::MODELS].concat();
         assert_eq!(names, files.iter().map(|preset| preset.name).collect::<Vec<_>>());
         assert!(links.iter().all(|link| link.emulated == (link.name != "real")));
         assert!(verifiers.iter().all(|v| v.speed.is_some() && v.profile.source.contains("declared")));

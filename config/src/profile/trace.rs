@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use specfleet_engine::device::link::Rate;
+use specfleet_engine::device::link::LinkRate;
 use specfleet_engine::time::Span;
 
 use crate::ConfigError;
@@ -12,7 +12,7 @@ use crate::read::{Section, without_mark};
 const HEADER: &str = "seconds,uplink_bps,downlink_bps";
 
 /// Reads the trace that `name` names: one line per step, equally spaced, from any start.
-pub(super) fn open(section: &Section<'_>, name: &str, path: &Path) -> Result<Rate, ConfigError> {
+pub(super) fn open(section: &Section<'_>, name: &str, path: &Path) -> Result<LinkRate, ConfigError> {
     parse(without_mark(&section.read_file(name, path)?)).map_err(|(line, problem)| ConfigError::Line {
         origin: path.display().to_string(),
         line,
@@ -20,7 +20,7 @@ pub(super) fn open(section: &Section<'_>, name: &str, path: &Path) -> Result<Rat
     })
 }
 
-fn parse(text: &str) -> Result<Rate, (usize, String)> {
+fn parse(text: &str) -> Result<LinkRate, (usize, String)> {
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     if lines.next().is_none_or(|(_, header)| header != HEADER) {
         return Err((1, format!("a rate trace must start with the line {HEADER}")));
@@ -64,7 +64,7 @@ fn parse(text: &str) -> Result<Rate, (usize, String)> {
             return Err((1, format!("the {name} never carries a bit: at least one rate must be 1 bit/s or more")));
         }
     }
-    Ok(Rate::Trace { step, uplink, downlink })
+    Ok(LinkRate::Trace { step, uplink, downlink })
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_trace_is_read() {
         let rate = parse("seconds,uplink_bps,downlink_bps\n5,1e6,2e6\n5.1,0,3e6\n5.2,1,1\n").expect("valid");
-        let Rate::Trace { step, uplink, downlink } = rate else { panic!("a trace") };
+        let LinkRate::Trace { step, uplink, downlink } = rate else { panic!("a trace") };
         assert_eq!(step, Span::from_millis(100));
         assert_eq!(uplink, [1e6, 0.0, 1.0]);
         assert_eq!(downlink, [2e6, 3e6, 1.0]);

@@ -53,7 +53,7 @@ proptest! {
     fn any_mutation_of_the_reference_gives_settings_or_one_line(
         edits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<char>(), any::<bool>()), 1..6),
     ) {
-        let mut text: Vec<char> = Preset::SCENARIOS[2].text.chars().collect();
+        let mut text: Vec<char> = ShippedFile::SCENARIOS[2].text.chars().collect();
         for (at, with, insert) in edits {
             let at = at.index(text.len());
             if insert { text.insert(at, with) } else { text[at] = with }

@@ -4,7 +4,7 @@ use std::fs;
 
 use expect_test::{Expect, expect};
 use specfleet_engine::calibration::{ThresholdChoice, ThresholdName};
-use specfleet_engine::device::link::Rate;
+use specfleet_engine::device::link::LinkRate;
 use specfleet_engine::device::{OnRefused, OnUnreachable};
 use specfleet_engine::id::DeviceId;
 use specfleet_engine::method::METHOD_NAMES;
@@ -33,7 +33,7 @@ pub(crate) fn refused_override(assignment: &str, message: Expect) {
 
 #[test]
 fn what_ships_is_valid() {
-    for preset in Preset::SCENARIOS {
+    for preset in ShippedFile::SCENARIOS {
         let scenario = Scenario::load(Path::new(preset.name)).expect(preset.name);
         scenario.settings().unwrap_or_else(|error| panic!("{error}"));
     }
@@ -58,7 +58,7 @@ fn the_reference_names_every_key() {
     scenario.settings().expect("valid");
     let mut section = String::new();
     let mut documented: Vec<String> = Vec::new();
-    let text = Preset::find(Preset::SCENARIOS, "reference").expect("ships").text;
+    let text = ShippedFile::find(ShippedFile::SCENARIOS, "reference").expect("ships").text;
     for line in text.lines() {
         if let Some(name) = line.trim_start_matches("# ").strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section = format!("{name}.");
@@ -362,7 +362,7 @@ fn files_of_ones_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
     write("data.jsonl", "{\"prompt\": \"Say\", \"reference\": \" hi\"}\n");
-    write("link.toml", &Preset::find(Preset::LINKS, "fair").expect("ships").text.replace("10.0", "12.0"));
+    write("link.toml", &ShippedFile::find(ShippedFile::LINKS, "fair").expect("ships").text.replace("10.0", "12.0"));
     write("trace.csv", "seconds,uplink_bps,downlink_bps\n0,1e6,1e6\n1,2e6,2e6\n");
     write(
         "traced.toml",
@@ -378,8 +378,8 @@ fn files_of_ones_own() {
     let scenario = Scenario::load(&folder.path().join("my.toml")).expect("valid");
     let settings = scenario.settings().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(settings.workload[0].data_set, "data");
-    assert!(matches!(settings.device.parts[0].link.rate, Rate::Fading { snr_db: 12.0, .. }));
-    assert!(matches!(&settings.device.parts[1].link.rate, Rate::Trace { uplink, .. } if uplink[1] == 2e6));
+    assert!(matches!(settings.device.parts[0].link.rate, LinkRate::Fading { snr_db: 12.0, .. }));
+    assert!(matches!(&settings.device.parts[1].link.rate, LinkRate::Trace { uplink, .. } if uplink[1] == 2e6));
 
     assert_eq!(settings.calibration.file.as_ref().expect("named").text, "{}\n");
 
@@ -405,13 +405,13 @@ fn files_of_ones_own() {
 
 #[test]
 fn a_link_can_be_written_in_place_and_varied() {
-    let fair = Preset::find(Preset::LINKS, "fair").expect("ships").text;
+    let fair = ShippedFile::find(ShippedFile::LINKS, "fair").expect("ships").text;
     let text = format!("[device.link]\n{fair}");
     assert_eq!(valid(&text), valid(""));
     let mut scenario = Scenario::parse("my.toml", &text, None).expect("valid");
     scenario.set("device.link.snr_db=3").expect("valid");
     let settings = scenario.settings().expect("valid");
-    assert!(matches!(settings.device.parts[0].link.rate, Rate::Fading { snr_db: 3.0, .. }));
+    assert!(matches!(settings.device.parts[0].link.rate, LinkRate::Fading { snr_db: 3.0, .. }));
 }
 
 #[test]

@@ -16,14 +16,14 @@ pub struct Assignment {
     /// Length of the fleet's pattern.
     period: u32,
     /// By data set; a single one that everybody answers where no part is for one.
-    shares: Vec<Share>,
+    shares: Vec<AssignmentShare>,
     /// The data sets' stretches of tasks, in order.
-    stretches: Vec<Stretch>,
+    stretches: Vec<AssignmentStretch>,
 }
 
 /// The devices that answer one data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Share {
+struct AssignmentShare {
     /// Places in the fleet's pattern of the parts that answer it, ascending.
     places: Vec<u32>,
     /// How many devices they are.
@@ -32,7 +32,7 @@ struct Share {
 
 /// Tasks in a row of one data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stretch {
+struct AssignmentStretch {
     /// Number of the first.
     first_task: u32,
     /// Index into `shares`.
@@ -80,11 +80,11 @@ impl Assignment {
                 None => {
                     names.push(name);
                     counts.push(0);
-                    out.shares.push(Share::new(fleet, devices, data_set)?);
+                    out.shares.push(AssignmentShare::new(fleet, devices, data_set)?);
                     names.len() - 1
                 }
             };
-            out.stretches.push(Stretch { first_task: out.tasks, share, before: counts[share] });
+            out.stretches.push(AssignmentStretch { first_task: out.tasks, share, before: counts[share] });
             counts[share] += tasks;
             out.tasks += tasks;
         }
@@ -131,15 +131,15 @@ impl Assignment {
     }
 
     /// The how-manieth of a share's devices this is, from 0.
-    fn rank(&self, share: &Share, device: DeviceId) -> Option<u32> {
+    fn rank(&self, share: &AssignmentShare, device: DeviceId) -> Option<u32> {
         let place = share.places.binary_search(&(device.0 % self.period)).ok()?;
         let in_fleet = device.0 < self.devices;
         in_fleet.then(|| device.0 / self.period * share.places.len() as u32 + place as u32)
     }
 }
 
-impl Share {
-    fn new(fleet: &DeviceOptions, devices: u32, data_set: &str) -> Result<Share, Unanswered> {
+impl AssignmentShare {
+    fn new(fleet: &DeviceOptions, devices: u32, data_set: &str) -> Result<AssignmentShare, Unanswered> {
         let answers = |part: &u16| {
             let own = &fleet.parts[usize::from(*part)].data_set;
             own.as_deref().is_none_or(|own| own == data_set)
@@ -151,7 +151,7 @@ impl Share {
         if count == 0 {
             return Err(Unanswered { data_set: data_set.to_owned(), in_pattern: !places.is_empty() });
         }
-        Ok(Share { places, devices: count })
+        Ok(AssignmentShare { places, devices: count })
     }
 }
 

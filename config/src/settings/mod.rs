@@ -30,9 +30,9 @@ pub use fleet::{DeviceOptions, FleetPart};
 pub use load::RecordedLengths;
 pub use methods::MethodChoice;
 pub use model::{ModelChoice, ModelOptions};
-pub use pool::{PoolOptions, TlsFiles};
-pub use run::RunOptions;
-pub use simulate::{Fidelity, RunPlace, SimulateOptions};
+pub use pool::{PoolSection, TlsFiles};
+pub use run::RunSection;
+pub use simulate::{Fidelity, RunPlace, SimulateSection};
 pub use thresholds::Threshold;
 pub use work::{Task, WorkloadPart};
 
@@ -50,7 +50,7 @@ use crate::workload::sha256_hex;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Sizes and sampling.
-    pub run: RunOptions,
+    pub run: RunSection,
     /// The methods to run, in this order; at least one, none twice.
     pub methods: Vec<MethodChoice>,
     /// Where the prompts come from; at least one part.
@@ -67,7 +67,7 @@ pub struct Settings {
     /// When devices join and leave.
     pub churn: Churn,
     /// The verifier pool.
-    pub pool: PoolOptions,
+    pub pool: PoolSection,
     /// What thresholds are fitted on.
     pub calibration: CalibrationOptions,
     /// Whether the verifier scores skipped tokens after each generation, outside all accounts and timings.
@@ -77,7 +77,7 @@ pub struct Settings {
     /// What the run is held to.
     pub thresholds: Vec<Threshold>,
     /// How a simulation runs; a live run leaves it aside.
-    pub simulate: SimulateOptions,
+    pub simulate: SimulateSection,
     /// The files that were read; none in recorded settings.
     #[serde(skip)]
     pub files: Vec<InputFile>,
@@ -108,14 +108,14 @@ impl Settings {
         let fleet = root.section("fleet")?;
         let mut faults = faults(&root.section("faults")?)?;
         faults.sort();
-        let run = RunOptions::read(&run_section)?;
+        let run = RunSection::read(&run_section)?;
         let methods = methods::read(root, &run_section)?;
         let (workload, data_sets) = work::read(&run_section)?;
         let device = DeviceOptions::read(&root.section("device")?, &fleet, &data_sets)?;
         check_answered(&run_section, &fleet, &run, &device, &workload)?;
-        let pool = PoolOptions::read(&root.section("pool")?, &root.section("simulate")?)?;
+        let pool = PoolSection::read(&root.section("pool")?, &root.section("simulate")?)?;
         pool.check_verifiers(&run_section, run.verifiers)?;
-        let simulate = SimulateOptions::read(&root.section("simulate")?, &pool)?;
+        let simulate = SimulateSection::read(&root.section("simulate")?, &pool)?;
         let model = ModelOptions::read(&root.section("model")?, &pool)?;
         let (load, recorded_lengths) = load::read(&root.section("load")?)?;
         Ok(Settings {
@@ -211,7 +211,7 @@ impl Settings {
 fn check_answered(
     run_section: &Section<'_>,
     fleet_section: &Section<'_>,
-    run: &RunOptions,
+    run: &RunSection,
     device: &DeviceOptions,
     workload: &[WorkloadPart],
 ) -> Result<(), ConfigError> {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::PoolOptions;
+use super::PoolSection;
 use crate::read::Section;
-use crate::{ConfigError, Precision};
+use crate::{ConfigError, PrecisionChoice};
 
 /// Which model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +46,9 @@ pub struct ModelOptions {
     /// The model in the pool.
     pub verifier: ModelChoice,
     /// How the drafter's matrices are stored.
-    pub drafter_precision: Precision,
+    pub drafter_precision: PrecisionChoice,
     /// How the verifier's matrices are stored.
-    pub verifier_precision: Precision,
+    pub verifier_precision: PrecisionChoice,
     /// Threads of the drafter that the devices of one process share.
     pub drafter_threads: u16,
     /// Threads of each verifier replica.
@@ -63,8 +63,8 @@ pub struct ModelOptions {
 impl ModelOptions {
     /// The KV caches of a verifier whose batches are computed from a declared model have what its weights leave of the memory
     /// in the pool's profile: by themselves all of it, and never more.
-    pub(super) fn read(section: &Section<'_>, pool: &PoolOptions) -> Result<ModelOptions, ConfigError> {
-        let precision = |name| Ok(section.opt_choice(name, &Precision::NAMES)?.unwrap_or(Precision::Q8_0));
+    pub(super) fn read(section: &Section<'_>, pool: &PoolSection) -> Result<ModelOptions, ConfigError> {
+        let precision = |name| Ok(section.opt_choice(name, &PrecisionChoice::NAMES)?.unwrap_or(PrecisionChoice::Q8_0));
         Ok(ModelOptions {
             drafter: choice(section, "drafter")?,
             verifier: choice(section, "verifier")?,
@@ -78,7 +78,7 @@ impl ModelOptions {
     }
 }
 
-fn verifier_kv(section: &Section<'_>, pool: &PoolOptions) -> Result<u32, ConfigError> {
+fn verifier_kv(section: &Section<'_>, pool: &PoolSection) -> Result<u32, ConfigError> {
     const NAME: &str = "verifier_kv_mebibytes";
     let given: Option<u32> = section.opt_integer(NAME, 1..=MOST_MEBIBYTES)?;
     let Some((roofline, memory)) = pool.cost.roofline().zip(pool.memory) else { return Ok(given.unwrap_or(256)) };

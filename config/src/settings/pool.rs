@@ -10,7 +10,7 @@ use specfleet_engine::sizing::VerifierMemory;
 use specfleet_engine::time::Span;
 
 use super::run::MOST_VERIFIERS;
-use super::{CostChoice, RunOptions};
+use super::{CostChoice, RunSection};
 use crate::ConfigError;
 use crate::address::{AddressError, HostPort};
 use crate::profile::{self, DeclaredVerifier, VerifierSpeed};
@@ -21,7 +21,7 @@ const MEMORY_SHARE: f64 = 0.9;
 
 /// The pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PoolOptions {
+pub struct PoolSection {
     /// Most tokens fed in one batch.
     pub batch_tokens: u32,
     /// Most sequences in one batch.
@@ -80,9 +80,9 @@ pub struct TlsFiles {
     pub client_authority: Option<PathBuf>,
 }
 
-impl PoolOptions {
+impl PoolSection {
     /// `simulate`: the section in which the keys of the cost have their older names.
-    pub(super) fn read(section: &Section<'_>, simulate: &Section<'_>) -> Result<PoolOptions, ConfigError> {
+    pub(super) fn read(section: &Section<'_>, simulate: &Section<'_>) -> Result<PoolSection, ConfigError> {
         let DeclaredVerifier { profile, speed, memory_bytes } = profile::verifier(section, "profile", "host-cpu")?;
         let share = section.opt_number("memory_share", 0.01..=1.0)?;
         if share.is_some() && memory_bytes.is_none() {
@@ -90,7 +90,7 @@ impl PoolOptions {
             return Err(section.conflict("memory_share", problem));
         }
         let memory = memory_bytes.map(|bytes| VerifierMemory { bytes, share: share.unwrap_or(MEMORY_SHARE) });
-        Ok(PoolOptions {
+        Ok(PoolSection {
             batch_tokens: section.integer("batch_tokens", 1..=1_048_576, 512)?,
             batch_sequences: section.integer("batch_sequences", 1..=65_536, 64)?,
             max_wait: section.millis("max_wait_ms", 0.0..=10_000.0, 1.0)?,
@@ -148,7 +148,7 @@ impl PoolOptions {
     ///
     /// `kv_tokens`: tokens that one verifier's KV memory holds. `context`: its longest sequence, in tokens. `end_tokens`:
     /// those that end a text.
-    pub fn machine(&self, run: &RunOptions, kv_tokens: u64, context: u32, end_tokens: Vec<u32>) -> PoolSettings {
+    pub fn machine(&self, run: &RunSection, kv_tokens: u64, context: u32, end_tokens: Vec<u32>) -> PoolSettings {
         PoolSettings {
             phase: PhaseId::default(),
             verifiers: run.verifiers,

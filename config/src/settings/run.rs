@@ -17,7 +17,7 @@ const MOST_PASSES: u64 = 1_000;
 
 /// Sizes and sampling of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunOptions {
+pub struct RunSection {
     /// Every random draw of the run comes from it.
     pub seed: u64,
     /// Passes over all methods with the same seed, 1 to 1,000. Their tokens are equal; what differs is what the host adds.
@@ -49,8 +49,8 @@ pub struct RunOptions {
     pub too_long: TooLong,
 }
 
-impl RunOptions {
-    pub(super) fn read(section: &Section<'_>) -> Result<RunOptions, ConfigError> {
+impl RunSection {
+    pub(super) fn read(section: &Section<'_>) -> Result<RunSection, ConfigError> {
         // TOML's integers end here.
         let last = i64::MAX as u64;
         let seed = section.integer("seed", 0..=last, 1)?;
@@ -64,7 +64,7 @@ impl RunOptions {
         if seed > last - u64::from(seeds - 1) {
             return Err(section.conflict("seeds", format!("seed {seed} and those behind it would pass {last}")));
         }
-        Ok(RunOptions {
+        Ok(RunSection {
             seed,
             repeat,
             seeds,

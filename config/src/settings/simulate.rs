@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CostChoice, PoolOptions};
+use super::{CostChoice, PoolSection};
 use crate::ConfigError;
 use crate::read::{Section, is_url};
 
 /// How a simulation runs. A live run leaves it aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SimulateOptions {
+pub struct SimulateSection {
     /// Who answers.
     pub fidelity: Fidelity,
     /// The rows of devices 0, n, 2n, … are kept, and sketches of all; 1 keeps every row.
@@ -48,8 +48,8 @@ pub enum RunPlace {
     Folder(#[serde(with = "super::model::path_as_text")] PathBuf),
 }
 
-impl SimulateOptions {
-    pub(super) fn read(section: &Section<'_>, pool: &PoolOptions) -> Result<SimulateOptions, ConfigError> {
+impl SimulateSection {
+    pub(super) fn read(section: &Section<'_>, pool: &PoolSection) -> Result<SimulateSection, ConfigError> {
         let fidelity = fidelity(section)?;
         let host = section.opt_flag("host")?;
         let ignore_eos = section.opt_flag("ignore_eos")?.unwrap_or(false);
@@ -61,7 +61,7 @@ impl SimulateOptions {
             let problem = "has no use with pool.cost = \"roofline\": an emulated pair does not run on this host";
             return Err(section.conflict("host", problem));
         }
-        Ok(SimulateOptions {
+        Ok(SimulateSection {
             fidelity,
             ignore_eos,
             keep_every: section.integer("keep_every", 1..=1_000_000, 1)?,
@@ -107,19 +107,19 @@ mod tests {
     use crate::Scenario;
     use crate::scenario::tests::{refused, refused_override, valid};
 
-    fn simulate(text: &str) -> SimulateOptions {
+    fn simulate(text: &str) -> SimulateSection {
         valid(&format!("[simulate]\n{text}")).simulate
     }
 
     #[test]
     fn fidelities_and_costs_are_read() {
         let plain = valid("").simulate;
-        let defaults = SimulateOptions { fidelity: Fidelity::Model, keep_every: 1, ignore_eos: false, host: false };
+        let defaults = SimulateSection { fidelity: Fidelity::Model, keep_every: 1, ignore_eos: false, host: false };
         assert_eq!(plain, defaults);
 
         let trace = simulate("fidelity = \"trace\"\ntrace = \"20260101-000000-abcd\"\nkeep_every = 100");
         let run = RunPlace::Name("20260101-000000-abcd".into());
-        assert_eq!(trace, SimulateOptions { fidelity: Fidelity::Trace { run }, keep_every: 100, ..defaults.clone() });
+        assert_eq!(trace, SimulateSection { fidelity: Fidelity::Trace { run }, keep_every: 100, ..defaults.clone() });
 
         assert!(simulate("fidelity = \"fitted\"\nhost = true").host);
         assert!(simulate("host = true").host);

@@ -11,7 +11,7 @@ use toml::Value;
 
 use super::Settings;
 use crate::ConfigError;
-use crate::presets::Preset;
+use crate::presets::ShippedFile;
 use crate::profile::is_path;
 use crate::read::Section;
 use crate::workload::{Prompt, Workload};
@@ -250,7 +250,7 @@ fn open(section: &Section<'_>, name: &str, text: &str) -> Result<Workload, Confi
         return workload;
     }
     if !is_path(text, "jsonl") {
-        let valid = format!("{}, or a path to a .jsonl file", Preset::names(Preset::WORKLOADS));
+        let valid = format!("{}, or a path to a .jsonl file", ShippedFile::names(ShippedFile::WORKLOADS));
         return Err(section.unknown_name(name, text, valid));
     }
     let path: PathBuf = section.resolve(name, text);

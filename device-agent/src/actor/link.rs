@@ -9,9 +9,9 @@ use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, ServerFrame, VerdictFrame};
 
 use super::{Device, Link, NO_PROMISE};
-use crate::connection::{Connection, Incoming};
+use crate::connection::{Incoming, PoolConnection};
 use crate::error::{AgentError, LinkError};
-use crate::options::Call;
+use crate::options::DeviceCall;
 use crate::rounds;
 
 impl Device {
@@ -32,8 +32,8 @@ impl Device {
         }));
     }
 
-    fn connected(&mut self, connection: Connection, ctx: &mut Context<Self>) {
-        let Connection { verifier, outgoing, incoming } = connection;
+    fn connected(&mut self, connection: PoolConnection, ctx: &mut Context<Self>) {
+        let PoolConnection { verifier, outgoing, incoming } = connection;
         if let Some(change) = self.begun_with.as_ref().and_then(|before| before.change_to(&verifier)) {
             outgoing.cut();
             return self.lost(LinkError::OtherVerifier(change), ctx);
@@ -160,7 +160,7 @@ impl Device {
         let left = self.machine.left_pool(now, upload, pool);
         let (arrives, downlink) = self.machine.receive(left, bits);
         if let Some(journal) = &self.journal {
-            journal(self.device, now, Call::Receive { upload, pool, bits, arrives });
+            journal(self.device, now, DeviceCall::Receive { upload, pool, bits, arrives });
         }
         (arrives, downlink)
     }

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use actix::Addr;
 use device_agent::{
-    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, HostClock, Journal,
-    Timer, Trust,
+    AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, DeviceJournal, Drafter, Generate,
+    HostClock, Timer, Trust,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use specfleet_engine::acceptance::{Next, verifier_draw, verify_outcome};
 use specfleet_engine::calibration::{MethodOverrides, resolve};
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost};
-use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
+use specfleet_engine::device::link::{Fading, LinkProfile, LinkRate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::method::Sampling;
@@ -25,8 +25,8 @@ use specfleet_engine::pool::RefuseReason;
 use specfleet_engine::record::{ACCOUNTING, GenerationRecord, RoundRecord, VerifyCost};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::{
-    ALPN, AdmissionToken, ClientFrame, FrameDecoder, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
-    VerdictFrame, VerifierIdentity, Welcome, encode, greet,
+    ALPN, AdmissionToken, ClientFrame, FrameDecoder, FrameLimits, Hello, PROTOCOL_VERSION, ServerFrame, Upload,
+    UploadJob, VerdictFrame, VerifierIdentity, Welcome, encode, greet,
 };
 use specfleet_model::{
     Embedded, KvArena, LogitRows, Model, ModelDigests, Precision, SeqStep, Tokenizer, kernel_digest,
@@ -49,9 +49,9 @@ pub(crate) fn pair() -> &'static Pair {
     })
 }
 
-pub(crate) fn limits() -> Limits {
+pub(crate) fn limits() -> FrameLimits {
     let shape = pair().verifier.shape();
-    Limits::for_pair(shape.vocab, shape.context)
+    FrameLimits::for_pair(shape.vocab, shape.context)
 }
 
 /// How a pool misbehaves. Uploads are counted over all its connections.
@@ -245,7 +245,7 @@ impl PoolState {
         tokens.truncate(upload.base as usize);
         tokens.extend(&upload.tokens);
         let verdicts = match &upload.job {
-            Job::Judge { drafts, payloads, bonus } => {
+            UploadJob::Judge { drafts, payloads, bonus } => {
                 let rows = drafts.len() + usize::from(*bonus);
                 let fed: Vec<u32> = tokens.iter().chain(&drafts[..rows - 1]).copied().collect();
                 let logits = logits(&mut self.arena.lock().expect("no panic"), &fed, rows);
@@ -261,7 +261,7 @@ impl PoolState {
                     Err(error) => panic!("the device sent a bad payload: {error}"),
                 }
             }
-            Job::Write { limit } => {
+            UploadJob::Write { limit } => {
                 let mut verdicts = Vec::new();
                 for left in (0..*limit).rev() {
                     let logits = logits(&mut self.arena.lock().expect("no panic"), tokens, 1);
@@ -372,7 +372,7 @@ pub(crate) fn link(emulated: bool) -> LinkProfile {
         name: "tests".to_owned(),
         source: "tests".to_owned(),
         emulated,
-        rate: Rate::Fading {
+        rate: LinkRate::Fading {
             uplink_hz: 20e6,
             downlink_hz: 20e6,
             snr_db: 10.0,
@@ -407,7 +407,7 @@ impl Rig {
         drafter: &Drafter,
         connector: Connector,
         number: u32,
-        journal: Option<Journal>,
+        journal: Option<DeviceJournal>,
     ) -> Rig {
         // A queue of one: every test is a test of waiting for room too.
         let (sender, events) = mpsc::channel(1);

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use device_agent::{AgentError, Call, CutConnection, DraftError, Drafter, Journal, Leave, LinkError, Ready, Trust};
+use device_agent::{
+    AgentError, CutConnection, DeviceCall, DeviceJournal, DraftError, Drafter, Leave, LinkError, Ready, Trust,
+};
 use specfleet_engine::calibration::{MethodOverrides, ThresholdChoice};
 use specfleet_engine::device::{DeviceMachine, DeviceSettings, Input, OnRefused, OnUnreachable, Outages};
 use specfleet_engine::id::{DeviceId, UploadId};
@@ -302,11 +304,11 @@ async fn replay(settings: DeviceSettings, behaviour: Behaviour, leaves: Option<D
     }
     let told = Arc::new(Mutex::new(Vec::new()));
     let writing = Arc::clone(&told);
-    let journal: Journal = Arc::new(move |_, now, call| {
+    let journal: DeviceJournal = Arc::new(move |_, now, call| {
         let call = match call {
             // Records hold NaN, which equals nothing: compared as text.
-            Call::Handle { input, outputs } => Told::Handle(input.clone(), format!("{outputs:?}")),
-            Call::Receive { upload, pool, bits, arrives } => Told::Receive(upload, pool, bits, arrives),
+            DeviceCall::Handle { input, outputs } => Told::Handle(input.clone(), format!("{outputs:?}")),
+            DeviceCall::Receive { upload, pool, bits, arrives } => Told::Receive(upload, pool, bits, arrives),
         };
         writing.lock().unwrap().push((now, call));
     });

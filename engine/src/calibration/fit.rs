@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::statistics::{Pairs, concordance, percentiles, threshold_above};
+use super::statistics::{StatisticPairs, concordance, percentiles, threshold_above};
 use super::{Calibration, CalibrationKey, CalibrationSample, HarmMeasure, HarmSample, ImportanceFit, RiskLine};
 use crate::device::gate::ImportanceReading;
 use crate::method::{Estimator, ImportanceStatistic};
@@ -106,7 +106,7 @@ impl RiskLine {
     /// Least squares over pairs of u and rejection (1 − min(1, y_d / x_d), or 0 and 1 for what the verifier did); a flat
     /// line through the mean where u never varies. Pairs with a number that is not finite are left out.
     pub fn fit(pairs: impl Iterator<Item = (f32, f32)> + Clone) -> RiskLine {
-        let p = Pairs::of(pairs);
+        let p = StatisticPairs::of(pairs);
         let a = if p.xx > 0.0 { p.xy / p.xx } else { 0.0 };
         let b = p.mean_y - a * p.mean_x;
         let r = p.correlation().unwrap_or(0.0);
@@ -150,7 +150,7 @@ fn importance_fit(
         statistic,
         layer,
         auc: concordance(&scores),
-        correlation: Pairs::of(harmful.iter().map(|(reading, harm)| (reading.value, *harm))).correlation(),
+        correlation: StatisticPairs::of(harmful.iter().map(|(reading, harm)| (reading.value, *harm))).correlation(),
         kappa,
         harm_kept,
         pass_rate: share(drafted, |reading| reading.passes(kappa)),

@@ -11,7 +11,7 @@ pub fn percentiles(mut values: Vec<f32>) -> Vec<f32> {
 }
 
 /// Means and sums of squared distances of pairs.
-pub(super) struct Pairs {
+pub(super) struct StatisticPairs {
     pub(super) n: usize,
     pub(super) mean_x: f64,
     pub(super) mean_y: f64,
@@ -20,9 +20,9 @@ pub(super) struct Pairs {
     pub(super) yy: f64,
 }
 
-impl Pairs {
+impl StatisticPairs {
     /// Two passes, for accuracy. Pairs with a number that is not finite are left out.
-    pub(super) fn of(pairs: impl Iterator<Item = (f32, f32)> + Clone) -> Pairs {
+    pub(super) fn of(pairs: impl Iterator<Item = (f32, f32)> + Clone) -> StatisticPairs {
         let pairs = pairs.filter(|(x, y)| x.is_finite() && y.is_finite()).map(|(x, y)| (f64::from(x), f64::from(y)));
         let (mut n, mut sum_x, mut sum_y) = (0, 0.0, 0.0);
         for (x, y) in pairs.clone() {
@@ -39,7 +39,7 @@ impl Pairs {
             xy += (x - mean_x) * (y - mean_y);
             yy += (y - mean_y) * (y - mean_y);
         }
-        Pairs { n, mean_x, mean_y, xx, xy, yy }
+        StatisticPairs { n, mean_x, mean_y, xx, xy, yy }
     }
 
     /// Pearson's r; `None` if either side never varies.

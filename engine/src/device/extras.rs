@@ -10,7 +10,7 @@ use crate::time::{Span, Time};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extras {
+pub(super) struct DeviceConditions {
     /// What finished generations, their radio included, and the rest between them have drawn, in nanojoules.
     drawn: u64,
     /// Since when the device rests; [`NEVER`] before it joins and while a generation runs.
@@ -33,12 +33,12 @@ pub(super) struct Outage {
     pub(super) to: Time,
 }
 
-impl Extras {
+impl DeviceConditions {
     /// `None` where no setting needs any of it.
-    pub(super) fn of(settings: &DeviceSettings) -> Option<Extras> {
+    pub(super) fn of(settings: &DeviceSettings) -> Option<DeviceConditions> {
         let outages = settings.outages.is_some() && settings.connects();
         let needed = settings.battery_nanojoules > 0 || outages || matches!(settings.method.gate, Gate::Price(_));
-        needed.then_some(Extras { drawn: 0, resting: NEVER, outage: None, price: 0.0, announced: Time::ZERO })
+        needed.then_some(DeviceConditions { drawn: 0, resting: NEVER, outage: None, price: 0.0, announced: Time::ZERO })
     }
 
     /// The device is there from now on.

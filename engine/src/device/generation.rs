@@ -18,7 +18,7 @@ use crate::time::{Span, Time};
 
 /// The state of the running generation.
 #[derive(Debug)]
-pub(super) struct Generation {
+pub(super) struct RunningGeneration {
     pub(super) id: GenerationId,
     pub(super) data_set: u16,
     pub(super) prompt: u32,
@@ -31,9 +31,9 @@ pub(super) struct Generation {
     pub(super) kv: u32,
     pub(super) epoch: u32,
     /// Drafts at `committed..`, oldest first.
-    pub(super) pending: Vec<Pending>,
+    pub(super) pending: Vec<PendingDraft>,
     pub(super) moments: RunningMoments,
-    pub(super) network: Network,
+    pub(super) network: UploadState,
     /// Why the drafts under way are uploaded.
     pub(super) upload_reason: GateReason,
     /// λ_link + λ_pool of the last decision; NaN without a price.
@@ -60,7 +60,7 @@ pub(super) struct Generation {
 
 /// A draft that is not decided yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pending {
+pub(super) struct PendingDraft {
     pub(super) token: u32,
     pub(super) payload_bits: u32,
     pub(super) signals: Signals,
@@ -81,12 +81,12 @@ pub(super) struct Computing {
     /// What it drafts follows a prefix that has been rolled back.
     pub(super) stale: bool,
     /// The result, held until the declared time is over.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<FinishedStep>,
 }
 
 /// What a [`StepResult`] says beyond what the step itself said.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct FinishedStep {
     pub(super) token: u32,
     pub(super) payload_bits: u32,
     pub(super) signals: Signals,
@@ -95,7 +95,7 @@ pub(super) struct Held {
 
 /// Where the upload of the next decision stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Network {
+pub(super) enum UploadState {
     /// No upload wanted.
     Quiet,
     /// An upload is wanted, but there is no connection.
@@ -135,27 +135,27 @@ impl Computing {
     }
 }
 
-impl Network {
+impl UploadState {
     /// Whether the answer to this upload is due.
     pub(super) fn awaits(self, upload: UploadId) -> bool {
-        matches!(self, Network::Awaiting { upload: awaited, .. } if awaited == upload)
+        matches!(self, UploadState::Awaiting { upload: awaited, .. } if awaited == upload)
     }
 
     /// Drafts of the upload under way.
     pub(super) fn drafts(self) -> u32 {
         match self {
-            Network::Quiet => 0,
-            Network::Blocked { drafts }
-            | Network::Sending { drafts, .. }
-            | Network::Awaiting { drafts, .. }
-            | Network::Backoff { drafts, .. } => u32::from(drafts),
+            UploadState::Quiet => 0,
+            UploadState::Blocked { drafts }
+            | UploadState::Sending { drafts, .. }
+            | UploadState::Awaiting { drafts, .. }
+            | UploadState::Backoff { drafts, .. } => u32::from(drafts),
         }
     }
 }
 
-impl Generation {
+impl RunningGeneration {
     /// The draft whose importance the step at `position` tells, if it waits for it.
-    pub(super) fn looked_at(&mut self, position: u32) -> Option<&mut Pending> {
+    pub(super) fn looked_at(&mut self, position: u32) -> Option<&mut PendingDraft> {
         let index = (position - self.committed).checked_sub(LOOKAHEAD)?;
         self.pending.get_mut(index as usize).filter(|draft| !draft.ready)
     }

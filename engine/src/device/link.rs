@@ -29,7 +29,7 @@ pub enum Fading {
 /// How fast the link is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
-pub enum Rate {
+pub enum LinkRate {
     /// Shannon rate under block fading.
     Fading {
         /// Uplink bandwidth B in Hz.
@@ -67,7 +67,7 @@ pub struct LinkProfile {
     /// the radio's energy is modelled from them.
     pub emulated: bool,
     /// How fast it is.
-    pub rate: Rate,
+    pub rate: LinkRate,
     /// Round-trip time of an empty packet.
     pub round_trip: Span,
     /// Radio power while sending, in watts.
@@ -81,16 +81,18 @@ impl LinkProfile {
     pub fn faster(&self, factor: f64) -> LinkProfile {
         let times = |rates: &[f64]| rates.iter().map(|rate| rate * factor).collect();
         let rate = match &self.rate {
-            Rate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => Rate::Fading {
-                uplink_hz: uplink_hz * factor,
-                downlink_hz: downlink_hz * factor,
-                snr_db: *snr_db,
-                fading: *fading,
-                coherence: *coherence,
-                min_bits_per_second: min_bits_per_second * factor,
-            },
-            Rate::Trace { step, uplink, downlink } => {
-                Rate::Trace { step: *step, uplink: times(uplink), downlink: times(downlink) }
+            LinkRate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => {
+                LinkRate::Fading {
+                    uplink_hz: uplink_hz * factor,
+                    downlink_hz: downlink_hz * factor,
+                    snr_db: *snr_db,
+                    fading: *fading,
+                    coherence: *coherence,
+                    min_bits_per_second: min_bits_per_second * factor,
+                }
+            }
+            LinkRate::Trace { step, uplink, downlink } => {
+                LinkRate::Trace { step: *step, uplink: times(uplink), downlink: times(downlink) }
             }
         };
         let round_trip = Span::from_seconds(self.round_trip.seconds() / factor);
@@ -104,14 +106,14 @@ impl LinkProfile {
 
     /// Whether the rate follows the clock: a recorded trace of more than one step does, whatever is sent.
     pub fn follows_clock(&self) -> bool {
-        matches!(&self.rate, Rate::Trace { uplink, .. } if uplink.len() > 1)
+        matches!(&self.rate, LinkRate::Trace { uplink, .. } if uplink.len() > 1)
     }
 
     /// Bits per second of the uplink at its mean: without fading, or over the whole trace.
     pub fn mean_uplink(&self) -> f64 {
         match &self.rate {
-            Rate::Fading { uplink_hz, snr_db, .. } => uplink_hz * (1.0 + 10f64.powf(snr_db / 10.0)).log2(),
-            Rate::Trace { uplink, .. } => uplink.iter().sum::<f64>() / uplink.len().max(1) as f64,
+            LinkRate::Fading { uplink_hz, snr_db, .. } => uplink_hz * (1.0 + 10f64.powf(snr_db / 10.0)).log2(),
+            LinkRate::Trace { uplink, .. } => uplink.iter().sum::<f64>() / uplink.len().max(1) as f64,
         }
     }
 }
@@ -266,8 +268,8 @@ impl LinkProfile {
     /// The lowest rate at which anything gets through, in bits per second.
     fn lowest_rate(&self, direction: Direction) -> f64 {
         match &self.rate {
-            Rate::Fading { min_bits_per_second, .. } => *min_bits_per_second,
-            Rate::Trace { uplink, downlink, .. } => {
+            LinkRate::Fading { min_bits_per_second, .. } => *min_bits_per_second,
+            LinkRate::Trace { uplink, downlink, .. } => {
                 let rates = if direction == Direction::Up { uplink } else { downlink };
                 rates.iter().copied().filter(|&rate| rate > 0.0).fold(f64::INFINITY, f64::min)
             }
@@ -278,7 +280,7 @@ impl LinkProfile {
     /// `number`th of a payload that began at `start`.
     fn block(&self, key: ChannelKey, direction: Direction, (start, number): (Time, u32), at: Time) -> (f64, f64, Time) {
         match &self.rate {
-            Rate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => {
+            LinkRate::Fading { uplink_hz, downlink_hz, snr_db, fading, coherence, min_bits_per_second } => {
                 let gain = fading.gain(key.draws(direction, number));
                 // 10^(dB/10): the power of two is several times as fast as that of ten.
                 let snr = (snr_db / 10.0 * std::f64::consts::LOG2_10).exp2() * gain;
@@ -287,7 +289,7 @@ impl LinkProfile {
                 let ends = start + Span((u64::from(number) + 1).saturating_mul(coherence.0.max(1)));
                 (if rate < *min_bits_per_second { 0.0 } else { rate }, snr, ends)
             }
-            Rate::Trace { step, uplink, downlink } => {
+            LinkRate::Trace { step, uplink, downlink } => {
                 let rates = if direction == Direction::Up { uplink } else { downlink };
                 let index = at.0 / step.0.max(1);
                 // An empty trace is refused when a scenario is read; zero here would be an endless outage.
@@ -331,7 +333,7 @@ mod tests {
             name: "test".into(),
             source: "test".into(),
             emulated: true,
-            rate: Rate::Fading {
+            rate: LinkRate::Fading {
                 uplink_hz: 1e6,
                 downlink_hz: 1e6,
                 snr_db,
@@ -402,7 +404,7 @@ mod tests {
     #[test]
     fn a_trace_repeats() {
         let link = LinkProfile {
-            rate: Rate::Trace { step: Span::from_millis(1), uplink: vec![1e6, 0.0], downlink: vec![1e6, 1e6] },
+            rate: LinkRate::Trace { step: Span::from_millis(1), uplink: vec![1e6, 0.0], downlink: vec![1e6, 1e6] },
             ..profile(0.0, Fading::None, 0.0)
         };
         let sent = LinkState::default().transfer(&link, key(0), Direction::Up, Time(0), 2_000);

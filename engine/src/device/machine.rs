@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 use super::attempt::Attempt;
 use super::clock::NextAct;
-use super::extras::Extras;
+use super::extras::DeviceConditions;
 use super::gate::{GateReason, RunningMoments};
-use super::generation::{Computing, Generation, Network, Pending, SendingCost};
+use super::generation::{Computing, PendingDraft, RunningGeneration, SendingCost, UploadState};
 use super::link::{ChannelKey, Direction, LinkState};
 use super::message::{Input, Output, Start, WakeReason};
 use super::settings::{DeviceSettings, SettingsError};
@@ -34,7 +34,7 @@ use crate::id::{DeviceId, UploadId};
 use crate::method::Writer;
 use crate::record::{DeviceCounts, DeviceTimes, FinishReason, Source, UploadCounts};
 use crate::time::{Span, Time};
-use connecting::Connection;
+use connecting::ConnectionState;
 
 /// A time that has not come.
 pub(super) const NEVER: Time = Time(u64::MAX);
@@ -49,16 +49,16 @@ pub struct DeviceMachine {
     next_upload: u32,
     /// Connection attempts, refusals or timeouts in a row.
     failures: u32,
-    connection: Connection,
+    connection: ConnectionState,
     /// Since when the pool has not answered although it was asked; [`NEVER`] while it answers.
     silent_since: Time,
     link: LinkState,
     /// Until when the account below is written.
     accounted: Time,
     computing: Option<Computing>,
-    generation: Option<Box<Generation>>,
+    generation: Option<Box<RunningGeneration>>,
     /// Apart, because few settings need it and there may be a million machines.
-    extras: Option<Box<Extras>>,
+    extras: Option<Box<DeviceConditions>>,
 }
 
 impl DeviceMachine {
@@ -66,13 +66,13 @@ impl DeviceMachine {
     pub fn new(device: DeviceId, settings: Arc<DeviceSettings>) -> Result<Self, SettingsError> {
         settings.check()?;
         Ok(DeviceMachine {
-            extras: Extras::of(&settings).map(Box::new),
+            extras: DeviceConditions::of(&settings).map(Box::new),
             settings,
             device,
             session: 0,
             next_upload: 0,
             failures: 0,
-            connection: Connection::Down,
+            connection: ConnectionState::Down,
             silent_since: NEVER,
             link: LinkState::default(),
             accounted: Time::ZERO,
@@ -95,28 +95,30 @@ impl DeviceMachine {
     /// others do can reach it before.
     pub fn waits_for_nobody(&self) -> bool {
         match self.generation.as_ref().map(|generation| generation.network) {
-            Some(Network::Quiet) => self.computing.as_ref().is_some_and(|computing| computing.held.is_some()),
-            Some(Network::Sending { .. }) => self.computing.as_ref().is_none_or(|computing| computing.held.is_some()),
+            Some(UploadState::Quiet) => self.computing.as_ref().is_some_and(|computing| computing.held.is_some()),
+            Some(UploadState::Sending { .. }) => {
+                self.computing.as_ref().is_none_or(|computing| computing.held.is_some())
+            }
             _ => false,
         }
     }
 
     /// Whether an upload is on its way to the pool: until it has arrived nobody answers it.
     pub(super) fn is_sending(&self) -> bool {
-        matches!(self.generation.as_ref().map(|generation| generation.network), Some(Network::Sending { .. }))
+        matches!(self.generation.as_ref().map(|generation| generation.network), Some(UploadState::Sending { .. }))
     }
 
     /// When it may want something of the pool next.
     pub(super) fn acts_next(&self) -> NextAct {
         let Some(generation) = &self.generation else { return NextAct::OnStart };
         match generation.network {
-            Network::Quiet => {
+            UploadState::Quiet => {
                 NextAct::At(self.computing.as_ref().map_or(self.accounted, |computing| computing.due(&self.settings)))
             }
-            Network::Blocked { .. } => NextAct::OnConnection,
-            Network::Sending { until, .. } => NextAct::Arrives(until),
-            Network::Awaiting { .. } => NextAct::OnAnswer,
-            Network::Backoff { until, .. } => NextAct::At(until),
+            UploadState::Blocked { .. } => NextAct::OnConnection,
+            UploadState::Sending { until, .. } => NextAct::Arrives(until),
+            UploadState::Awaiting { .. } => NextAct::OnAnswer,
+            UploadState::Backoff { until, .. } => NextAct::At(until),
         }
     }
 
@@ -124,7 +126,7 @@ impl DeviceMachine {
     pub(super) fn awaits_until(&self) -> Option<Time> {
         let generation = self.generation.as_ref()?;
         match generation.network {
-            Network::Awaiting { deadline, .. } => {
+            UploadState::Awaiting { deadline, .. } => {
                 Some(self.unreachable_at(generation).map_or(deadline, |at| at.min(deadline)))
             }
             _ => None,
@@ -141,8 +143,18 @@ impl DeviceMachine {
     pub fn touch(&self) {
         black_box((self.device, self.accounted, self.computing.is_some(), self.silent_since));
         if let Some(generation) = self.generation.as_deref() {
-            let Generation { id, committed, price, scheduled, times, airtime_up, counts, uploads, cloud_paper, .. } =
-                generation;
+            let RunningGeneration {
+                id,
+                committed,
+                price,
+                scheduled,
+                times,
+                airtime_up,
+                counts,
+                uploads,
+                cloud_paper,
+                ..
+            } = generation;
             black_box((
                 *id,
                 *committed,
@@ -163,8 +175,8 @@ impl DeviceMachine {
         let generation = self
             .generation
             .as_ref()
-            .map_or(0, |g| size_of::<Generation>() + g.pending.capacity() * size_of::<Pending>());
-        let extras = self.extras.as_ref().map_or(0, |_| size_of::<Extras>());
+            .map_or(0, |g| size_of::<RunningGeneration>() + g.pending.capacity() * size_of::<PendingDraft>());
+        let extras = self.extras.as_ref().map_or(0, |_| size_of::<DeviceConditions>());
         size_of::<Self>() + generation + extras
     }
 
@@ -195,7 +207,7 @@ impl DeviceMachine {
 
     /// Takes in what happened at `now` and appends what to do about it to `out`.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
-        if self.connection == Connection::Gone {
+        if self.connection == ConnectionState::Gone {
             return;
         }
         self.account(now);
@@ -229,10 +241,10 @@ impl DeviceMachine {
         }
         if let Some(generation) = &self.generation {
             match generation.network {
-                Network::Quiet | Network::Blocked { .. } => {}
-                Network::Sending { until, .. } => offer(until, WakeReason::Uplink),
-                Network::Awaiting { deadline, .. } => offer(deadline, WakeReason::VerdictTimeout),
-                Network::Backoff { until, .. } => offer(until, WakeReason::Retry),
+                UploadState::Quiet | UploadState::Blocked { .. } => {}
+                UploadState::Sending { until, .. } => offer(until, WakeReason::Uplink),
+                UploadState::Awaiting { deadline, .. } => offer(deadline, WakeReason::VerdictTimeout),
+                UploadState::Backoff { until, .. } => offer(until, WakeReason::Retry),
             }
             if let Some(at) = self.unreachable_at(generation) {
                 offer(at, WakeReason::Unreachable);
@@ -257,7 +269,7 @@ impl DeviceMachine {
         } else {
             (limit == 0).then_some(FinishReason::Length)
         };
-        self.generation = Some(Box::new(Generation {
+        self.generation = Some(Box::new(RunningGeneration {
             id: start.generation,
             data_set: start.data_set,
             prompt: start.prompt_tokens,
@@ -268,7 +280,7 @@ impl DeviceMachine {
             epoch: 0,
             pending: Vec::new(),
             moments: RunningMoments::default(),
-            network: Network::Quiet,
+            network: UploadState::Quiet,
             upload_reason: GateReason::Always,
             price: f32::NAN,
             cost: SendingCost::NONE,
@@ -301,12 +313,12 @@ impl DeviceMachine {
         }
         let Some(generation) = &self.generation else { return };
         match generation.network {
-            Network::Sending { drafts, until } if until <= now => self.send(now, drafts, out),
-            Network::Awaiting { drafts, upload, deadline } if deadline <= now => {
+            UploadState::Sending { drafts, until } if until <= now => self.send(now, drafts, out),
+            UploadState::Awaiting { drafts, upload, deadline } if deadline <= now => {
                 self.cancel(now, upload, out);
                 self.begin_upload(now, drafts);
             }
-            Network::Backoff { drafts, until } if until <= now => self.begin_upload(now, drafts),
+            UploadState::Backoff { drafts, until } if until <= now => self.begin_upload(now, drafts),
             _ => {}
         }
     }
@@ -321,7 +333,7 @@ impl DeviceMachine {
                 self.end(now, out);
                 return;
             }
-            if !matches!(generation.network, Network::Quiet) {
+            if !matches!(generation.network, UploadState::Quiet) {
                 if self.settings.method.draft_ahead && self.may_draft_ahead() {
                     self.ask_for_draft(now, out);
                 }
@@ -359,8 +371,8 @@ impl DeviceMachine {
             generation.ending.get_or_insert(FinishReason::Left);
             self.end(now, out);
         }
-        if self.connection != Connection::Gone {
-            self.connection = Connection::Gone;
+        if self.connection != ConnectionState::Gone {
+            self.connection = ConnectionState::Gone;
             out.push(Output::Gone);
         }
     }
@@ -371,7 +383,7 @@ impl DeviceMachine {
             return;
         }
         let Some(mut generation) = self.generation.take() else { return };
-        if let Network::Awaiting { upload, .. } = generation.network {
+        if let UploadState::Awaiting { upload, .. } = generation.network {
             generation.uploads.cancelled += 1;
             out.push(Output::Cancel(upload));
         }
@@ -383,7 +395,7 @@ impl DeviceMachine {
         }
         out.push(Output::Finished(Box::new(record)));
         if last {
-            self.connection = Connection::Gone;
+            self.connection = ConnectionState::Gone;
             out.push(Output::Gone);
         }
     }
@@ -408,7 +420,7 @@ impl DeviceMachine {
         }
         let Some(generation) = &mut self.generation else { return };
         match generation.network {
-            Network::Quiet => generation.times.idle += elapsed,
+            UploadState::Quiet => generation.times.idle += elapsed,
             _ => generation.times.waiting += elapsed,
         }
     }

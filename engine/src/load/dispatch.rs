@@ -2,7 +2,7 @@
 //! simulated one.
 //!
 //! Call order: ask [`Dispatch::poll_timeout`] (at first it is the start of the phase) and, when that time has come, call
-//! [`Dispatch::handle`] with [`Event::Timeout`]; call it with the other events as they happen; carry out what it appended to
+//! [`Dispatch::handle`] with [`DispatchEvent::Timeout`]; call it with the other events as they happen; carry out what it appended to
 //! `out`, in order. Time must not run backwards. The phase is over when every instance's [`Dispatch::is_done`] says so.
 //!
 //! `Join` is answered by `Ready`, as often as the device says so; `Start` by `Finished`, once; `Leave` by nothing but the
@@ -60,7 +60,7 @@ impl Jobs for Turns {
 
 /// The phase to run.
 #[derive(Clone, Copy, Debug)]
-pub struct Phase<'a> {
+pub struct DispatchPhase<'a> {
     /// When devices start.
     pub load: &'a Load,
     /// When they come and go.
@@ -75,16 +75,16 @@ pub struct Phase<'a> {
 
 /// The devices d with d mod `of` = `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
+pub struct DispatchShard {
     /// Which, from 0.
     pub index: u32,
     /// Of how many, at least 1.
     pub of: u32,
 }
 
-impl Shard {
+impl DispatchShard {
     /// All devices.
-    pub const WHOLE: Shard = Shard { index: 0, of: 1 };
+    pub const WHOLE: DispatchShard = DispatchShard { index: 0, of: 1 };
 
     fn has(self, device: DeviceId) -> bool {
         device.0 % self.of == self.index
@@ -93,7 +93,7 @@ impl Shard {
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum DispatchEvent {
     /// The time of [`Dispatch::poll_timeout`] has come.
     Timeout,
     /// A device can start a generation.
@@ -109,7 +109,7 @@ pub enum Event {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum DispatchOrder {
     /// The device comes: switch it on.
     Join(DeviceId),
     /// The device, which is ready and free, starts a job.
@@ -137,16 +137,16 @@ pub enum Order {
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Dispatch<'a, J> {
-    phase: Phase<'a>,
+    phase: DispatchPhase<'a>,
     jobs: J,
-    shard: Shard,
+    shard: DispatchShard,
     /// By (number − index) / of.
     devices: Vec<Slot>,
     /// Place in `devices` of the one that joins next. They join in the order of their numbers.
     joining: u32,
     /// Times at which users have thought and devices leave.
-    timers: BinaryHeap<Reverse<(Time, Timer, DeviceId)>>,
-    arrivals: Option<Arriving<'a>>,
+    timers: BinaryHeap<Reverse<(Time, DispatchTimer, DeviceId)>>,
+    arrivals: Option<ArrivingRequest<'a>>,
     /// Requests of devices that are not free, by device.
     backlogs: BTreeMap<DeviceId, Backlog<u64>>,
     /// Generations under way.
@@ -158,13 +158,13 @@ pub struct Dispatch<'a, J> {
 /// One device.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    state: State,
+    state: DispatchState,
     /// Closed loop: jobs started.
     started: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DispatchState {
     /// Not there yet, or not ready yet.
     Away,
     Free,
@@ -177,14 +177,14 @@ enum State {
 
 /// In this order where both are due at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+enum DispatchTimer {
     Thought,
     Leaves,
 }
 
 /// The arrivals of the whole fleet.
 #[derive(Clone, Debug)]
-struct Arriving<'a> {
+struct ArrivingRequest<'a> {
     times: ArrivalTimes<'a>,
     /// The next job of this shard and when it arrives, since the start of the phase.
     next: Option<(Time, u64)>,
@@ -196,12 +196,12 @@ struct Arriving<'a> {
 
 impl<'a, J: Jobs> Dispatch<'a, J> {
     /// A phase that has not begun.
-    pub fn new(phase: Phase<'a>, jobs: J, shard: Shard) -> Dispatch<'a, J> {
+    pub fn new(phase: DispatchPhase<'a>, jobs: J, shard: DispatchShard) -> Dispatch<'a, J> {
         let own = phase.devices.saturating_sub(shard.index).div_ceil(shard.of);
         let mut dispatch = Dispatch {
             phase,
             shard,
-            devices: vec![Slot { state: State::Away, started: 0 }; own as usize],
+            devices: vec![Slot { state: DispatchState::Away, started: 0 }; own as usize],
             joining: 0,
             timers: BinaryHeap::new(),
             arrivals: None,
@@ -217,7 +217,7 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
             }
             Load::Open { arrivals, backlog } => {
                 let times = arrivals.times(phase.seed);
-                dispatch.arrivals = Some(Arriving { times, next: None, asked: 0, backlog: *backlog });
+                dispatch.arrivals = Some(ArrivingRequest { times, next: None, asked: 0, backlog: *backlog });
                 dispatch.next_arrival();
             }
         }
@@ -226,19 +226,19 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
     }
 
     /// Takes in what happened at `now` and appends what to do about it to `out`.
-    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Order>) {
+    pub fn handle(&mut self, now: Time, event: DispatchEvent, out: &mut Vec<DispatchOrder>) {
         match event {
-            Event::Timeout => self.timeout(now, out),
-            Event::Ready(device) => {
-                if self.slot(device).is_some_and(|slot| slot.state == State::Away) {
+            DispatchEvent::Timeout => self.timeout(now, out),
+            DispatchEvent::Ready(device) => {
+                if self.slot(device).is_some_and(|slot| slot.state == DispatchState::Away) {
                     self.free(now, device, out);
                 }
             }
-            Event::Finished { device, finish } => self.finished(now, device, finish, out),
+            DispatchEvent::Finished { device, finish } => self.finished(now, device, finish, out),
         }
     }
 
-    /// When to call [`Self::handle`] with [`Event::Timeout`], unless the phase is over before.
+    /// When to call [`Self::handle`] with [`DispatchEvent::Timeout`], unless the phase is over before.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.next_due().map(|(at, _)| at)
     }
@@ -253,16 +253,16 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
     // ---- time --------------------------------------------------------------------------------------------------
 
     /// Everything that is due, in order.
-    fn timeout(&mut self, now: Time, out: &mut Vec<Order>) {
+    fn timeout(&mut self, now: Time, out: &mut Vec<DispatchOrder>) {
         while let Some((at, due)) = self.next_due().filter(|(at, _)| *at <= now) {
             match due {
-                Due::Join => self.join(at, out),
-                Due::Arrival => self.arrive(at, out),
-                Due::Timer => {
+                DueEvent::Join => self.join(at, out),
+                DueEvent::Arrival => self.arrive(at, out),
+                DueEvent::Timer => {
                     if let Some(Reverse((_, timer, device))) = self.timers.pop() {
                         match timer {
-                            Timer::Thought => self.start_next(device, at, out),
-                            Timer::Leaves => self.leave(device, out),
+                            DispatchTimer::Thought => self.start_next(device, at, out),
+                            DispatchTimer::Leaves => self.leave(device, out),
                         }
                     }
                 }
@@ -270,14 +270,14 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
         }
     }
 
-    fn next_due(&self) -> Option<(Time, Due)> {
+    fn next_due(&self) -> Option<(Time, DueEvent)> {
         let join = (self.joining < self.devices.len() as u32).then(|| {
             let offset = self.phase.churn.joins(self.device(self.joining), self.phase.devices);
-            (self.since_start(offset), Due::Join)
+            (self.since_start(offset), DueEvent::Join)
         });
         let arrival = self.arrivals.as_ref().and_then(|arriving| arriving.next);
-        let arrival = arrival.map(|(at, _)| (self.since_start(at), Due::Arrival));
-        let timer = self.timers.peek().map(|Reverse((at, _, _))| (*at, Due::Timer));
+        let arrival = arrival.map(|(at, _)| (self.since_start(at), DueEvent::Arrival));
+        let timer = self.timers.peek().map(|Reverse((at, _, _))| (*at, DueEvent::Timer));
         [join, arrival, timer].into_iter().flatten().min()
     }
 
@@ -285,13 +285,13 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
         self.phase.start + offset.since(Time::ZERO)
     }
 
-    fn join(&mut self, at: Time, out: &mut Vec<Order>) {
+    fn join(&mut self, at: Time, out: &mut Vec<DispatchOrder>) {
         let device = self.device(self.joining);
         self.joining += 1;
         self.skip_idle();
-        out.push(Order::Join(device));
+        out.push(DispatchOrder::Join(device));
         if let Some(leaves) = self.phase.churn.leaves(self.phase.seed, device, self.phase.devices) {
-            self.timers.push(Reverse((self.since_start(leaves).max(at), Timer::Leaves, device)));
+            self.timers.push(Reverse((self.since_start(leaves).max(at), DispatchTimer::Leaves, device)));
         }
     }
 
@@ -302,43 +302,45 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
         }
     }
 
-    fn leave(&mut self, device: DeviceId, out: &mut Vec<Order>) {
+    fn leave(&mut self, device: DeviceId, out: &mut Vec<DispatchOrder>) {
         let Some(Slot { state, started }) = self.slot(device) else { return };
         match state {
-            State::Away | State::Free => {
+            DispatchState::Away | DispatchState::Free => {
                 if self.arrivals.is_none() && self.jobs.nth(device, started).is_some() {
                     self.unfinished -= 1;
                 }
-                out.push(Order::Leave(device));
+                out.push(DispatchOrder::Leave(device));
                 self.gone(device, out);
             }
-            State::Busy => {
-                out.push(Order::Leave(device));
-                self.set(device, State::Leaving);
+            DispatchState::Busy => {
+                out.push(DispatchOrder::Leave(device));
+                self.set(device, DispatchState::Leaving);
             }
-            State::Leaving | State::Gone => {}
+            DispatchState::Leaving | DispatchState::Gone => {}
         }
     }
 
     // ---- arrivals ----------------------------------------------------------------------------------------------
 
-    fn arrive(&mut self, at: Time, out: &mut Vec<Order>) {
+    fn arrive(&mut self, at: Time, out: &mut Vec<DispatchOrder>) {
         let Some((_, job)) = self.arrivals.as_mut().and_then(|arriving| arriving.next.take()) else { return };
         self.next_arrival();
         let device = self.jobs.device(job);
         match self.slot(device).map(|slot| slot.state) {
-            Some(State::Free) => self.start(device, job, at, out),
-            Some(State::Away | State::Busy) => {
+            Some(DispatchState::Free) => self.start(device, job, at, out),
+            Some(DispatchState::Away | DispatchState::Busy) => {
                 let most = self.arrivals.as_ref().map_or(0, |arriving| arriving.backlog);
                 let waiting = self.backlogs.entry(device).or_insert_with(|| Backlog::new(most));
                 if let Err(Dropped(job)) = waiting.offer(at, job) {
-                    out.push(Order::Drop { device, job, scheduled: at });
+                    out.push(DispatchOrder::Drop { device, job, scheduled: at });
                 }
                 if waiting.is_empty() {
                     self.backlogs.remove(&device);
                 }
             }
-            Some(State::Leaving | State::Gone) | None => out.push(Order::Drop { device, job, scheduled: at }),
+            Some(DispatchState::Leaving | DispatchState::Gone) | None => {
+                out.push(DispatchOrder::Drop { device, job, scheduled: at })
+            }
         }
     }
 
@@ -358,13 +360,13 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
 
     // ---- devices -----------------------------------------------------------------------------------------------
 
-    fn finished(&mut self, now: Time, device: DeviceId, finish: FinishReason, out: &mut Vec<Order>) {
+    fn finished(&mut self, now: Time, device: DeviceId, finish: FinishReason, out: &mut Vec<DispatchOrder>) {
         let Some(Slot { state, started }) = self.slot(device) else { return };
-        if !matches!(state, State::Busy | State::Leaving) {
+        if !matches!(state, DispatchState::Busy | DispatchState::Leaving) {
             return;
         }
         self.running -= 1;
-        let last = state == State::Leaving || finish.is_last();
+        let last = state == DispatchState::Leaving || finish.is_last();
         if self.arrivals.is_none() && (last || self.jobs.nth(device, started).is_none()) {
             self.unfinished -= 1;
         }
@@ -376,8 +378,8 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
     }
 
     /// The device can start: what waits for it, or after its user has thought.
-    fn free(&mut self, now: Time, device: DeviceId, out: &mut Vec<Order>) {
-        self.set(device, State::Free);
+    fn free(&mut self, now: Time, device: DeviceId, out: &mut Vec<DispatchOrder>) {
+        self.set(device, DispatchState::Free);
         if self.arrivals.is_some() {
             let Some(waiting) = self.backlogs.get_mut(&device) else { return };
             let oldest = waiting.take();
@@ -395,34 +397,34 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
         }
         let thought = now + self.phase.load.think(self.phase.seed, device, started);
         if thought > now {
-            self.timers.push(Reverse((thought, Timer::Thought, device)));
+            self.timers.push(Reverse((thought, DispatchTimer::Thought, device)));
         } else {
             self.start_next(device, now, out);
         }
     }
 
     /// Closed loop: the device's next job, unless it has left meanwhile.
-    fn start_next(&mut self, device: DeviceId, scheduled: Time, out: &mut Vec<Order>) {
-        let Some(Slot { state: State::Free, started }) = self.slot(device) else { return };
+    fn start_next(&mut self, device: DeviceId, scheduled: Time, out: &mut Vec<DispatchOrder>) {
+        let Some(Slot { state: DispatchState::Free, started }) = self.slot(device) else { return };
         if let Some(job) = self.jobs.nth(device, started) {
             self.start(device, job, scheduled, out);
         }
     }
 
-    fn start(&mut self, device: DeviceId, job: u64, scheduled: Time, out: &mut Vec<Order>) {
+    fn start(&mut self, device: DeviceId, job: u64, scheduled: Time, out: &mut Vec<DispatchOrder>) {
         let Some(slot) = self.slot_mut(device) else { return };
-        slot.state = State::Busy;
+        slot.state = DispatchState::Busy;
         slot.started += 1;
         self.running += 1;
-        out.push(Order::Start { device, job, scheduled });
+        out.push(DispatchOrder::Start { device, job, scheduled });
     }
 
     /// The device is gone: nobody answers what waits for it.
-    fn gone(&mut self, device: DeviceId, out: &mut Vec<Order>) {
-        self.set(device, State::Gone);
+    fn gone(&mut self, device: DeviceId, out: &mut Vec<DispatchOrder>) {
+        self.set(device, DispatchState::Gone);
         let mut waiting = self.backlogs.remove(&device);
         while let Some((scheduled, job)) = waiting.as_mut().and_then(Backlog::take) {
-            out.push(Order::Drop { device, job, scheduled });
+            out.push(DispatchOrder::Drop { device, job, scheduled });
         }
     }
 
@@ -443,7 +445,7 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
         self.devices.get_mut(place)
     }
 
-    fn set(&mut self, device: DeviceId, state: State) {
+    fn set(&mut self, device: DeviceId, state: DispatchState) {
         if let Some(slot) = self.slot_mut(device) {
             slot.state = state;
         }
@@ -452,7 +454,7 @@ impl<'a, J: Jobs> Dispatch<'a, J> {
 
 /// What a timeout is about; in this order where several are due at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
+enum DueEvent {
     Join,
     Arrival,
     Timer,

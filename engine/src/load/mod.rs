@@ -9,7 +9,7 @@ mod dispatch;
 pub use arrivals::{ArrivalTimes, Arrivals, Stage};
 pub use backlog::{Backlog, Dropped};
 pub use churn::Churn;
-pub use dispatch::{Dispatch, Event, Jobs, Order, Phase, Shard, Turns};
+pub use dispatch::{Dispatch, DispatchEvent, DispatchOrder, DispatchPhase, DispatchShard, Jobs, Turns};
 
 use serde::{Deserialize, Serialize};
 

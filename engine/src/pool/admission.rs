@@ -1,6 +1,6 @@
 //! Which uploads get into the queue.
 
-use super::job::Job;
+use super::job::QueuedJob;
 use super::machine::PoolMachine;
 use super::message::{JobKind, JobRequest, Output, RefuseReason};
 use crate::time::Time;
@@ -29,7 +29,7 @@ impl PoolMachine {
             let session = &self.sessions[slot];
             (session.length, session.kv.min(request.base))
         });
-        let job = Job::new(now, self.next_job, committed, request);
+        let job = QueuedJob::new(now, self.next_job, committed, request);
         let tokens = job.work(kv);
         if let Some(session) = found.map(|slot| &self.sessions[slot])
             && (session.queued.is_some() || session.running.is_some() && !session.cancelled)

@@ -40,7 +40,7 @@ pub struct Agenda<C> {
     /// How long it waits for what may be on its way.
     grace: Span,
     now: Time,
-    waiting: BTreeMap<Due, Waiting<C>>,
+    waiting: BTreeMap<DueJob, WaitingJob<C>>,
     /// Numbers what comes.
     next: u64,
     /// When the batches that are being computed are over by what they are charged.
@@ -54,7 +54,7 @@ pub struct Agenda<C> {
 
 /// An input that waits for its time, and the connection that it came over.
 #[derive(Debug)]
-struct Waiting<C> {
+struct WaitingJob<C> {
     input: Input,
     cargo: C,
     connection: Option<ConnectionId>,
@@ -75,7 +75,7 @@ struct Promise {
 
 /// When; at the same time results by verifier, then frames by device, then the rest, each in the order in which it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Due(Time, Rank, u64);
+struct DueJob(Time, Rank, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -136,9 +136,9 @@ impl<C> Agenda<C> {
             Some(promise) => {
                 promise.waiting += 1;
                 let rank = Rank::Device(promise.device);
-                self.push(at, rank, Waiting { input, cargo, connection: Some(connection) });
+                self.push(at, rank, WaitingJob { input, cargo, connection: Some(connection) });
             }
-            None => self.push(at, Rank::Outside, Waiting { input, cargo, connection: None }),
+            None => self.push(at, Rank::Outside, WaitingJob { input, cargo, connection: None }),
         }
     }
 
@@ -182,14 +182,14 @@ impl<C> Agenda<C> {
     /// The verifier's batch is computed.
     pub fn computed(&mut self, verifier: VerifierId, host: Time, input: Input, cargo: C) {
         let over = self.computing.remove(&verifier).unwrap_or(host);
-        self.push(over, Rank::Result(verifier), Waiting { input, cargo, connection: None });
+        self.push(over, Rank::Result(verifier), WaitingJob { input, cargo, connection: None });
     }
 
     /// The verifier has failed, with all that it held. The machine is told at once, at the time that this gives: it must start
     /// nothing on one that is gone.
     pub fn failed(&mut self, verifier: VerifierId, host: Time) -> Time {
         self.computing.remove(&verifier);
-        self.waiting.retain(|Due(_, rank, _), _| *rank != Rank::Result(verifier));
+        self.waiting.retain(|DueJob(_, rank, _), _| *rank != Rank::Result(verifier));
         if !self.emulated {
             self.now = self.now.max(host);
         }
@@ -198,7 +198,7 @@ impl<C> Agenda<C> {
 
     /// Anything else happens.
     pub fn happen(&mut self, host: Time, input: Input, cargo: C) {
-        self.push(host, Rank::Outside, Waiting { input, cargo, connection: None });
+        self.push(host, Rank::Outside, WaitingJob { input, cargo, connection: None });
     }
 
     /// Another phase of the run begins, at `at` by the clock of the devices where all of them share one.
@@ -207,21 +207,21 @@ impl<C> Agenda<C> {
         self.now
     }
 
-    fn push(&mut self, at: Time, rank: Rank, waiting: Waiting<C>) {
-        self.waiting.insert(Due(at.max(self.now), rank, self.next), waiting);
+    fn push(&mut self, at: Time, rank: Rank, waiting: WaitingJob<C>) {
+        self.waiting.insert(DueJob(at.max(self.now), rank, self.next), waiting);
         self.next += 1;
     }
 
     /// What comes first of all that waits and the machine's `timeout`, if its time has come at `host`; it is taken out.
     pub fn next(&mut self, timeout: Option<Time>, host: Time) -> NextInput<C> {
-        let first = self.waiting.first_key_value().map(|(&Due(at, ..), _)| at);
+        let first = self.waiting.first_key_value().map(|(&DueJob(at, ..), _)| at);
         let is_timeout = timeout.is_some_and(|at| first.is_none_or(|first| at < first));
         let Some(at) = (if is_timeout { timeout } else { first }) else { return NextInput::Nothing };
         let at = at.max(self.now);
         if self.computing.values().any(|&release| release <= at) {
             return NextInput::Nothing;
         }
-        let rank = self.waiting.first_key_value().filter(|_| !is_timeout).map(|(&Due(_, rank, _), _)| rank);
+        let rank = self.waiting.first_key_value().filter(|_| !is_timeout).map(|(&DueJob(_, rank, _), _)| rank);
         if self.is_held(at, rank, host) {
             return NextInput::At(host + HELD_AT_A_TIME);
         }
@@ -233,7 +233,7 @@ impl<C> Agenda<C> {
         if let Some((_, waiting)) = &taken {
             self.told(waiting.connection, matches!(waiting.input, Input::Upload(_)));
         }
-        NextInput::Now(self.now, taken.map(|(_, Waiting { input, cargo, .. })| (input, cargo)))
+        NextInput::Now(self.now, taken.map(|(_, WaitingJob { input, cargo, .. })| (input, cargo)))
     }
 
     /// The machine is told of a frame that came over this connection: what follows comes later, and after an upload, when that

@@ -1,6 +1,6 @@
 //! When a verifier starts a batch, and what goes into it.
 
-use super::job::{Queued, Running, RunningItem};
+use super::job::{Queued, RunningBatch, RunningItem};
 use super::machine::PoolMachine;
 use super::message::{Batch, BatchItem, Output, SessionKey};
 use super::settings::QueueOrder;
@@ -78,7 +78,7 @@ impl PoolMachine {
         self.running_jobs += items.len();
         let (estimate, price) = (self.time_model.estimate(tokens), self.price.value());
         let charge = self.charge(&items);
-        let running = Running { batch, started: now, charge, items, tokens, estimate, price };
+        let running = RunningBatch { batch, started: now, charge, items, tokens, estimate, price };
         out.push(Output::Start(Batch { verifier: id, batch, evict, items: sequences, release: running.release() }));
         let verifier = &mut self.verifiers[usize::from(id.0)];
         verifier.batches += 1;

@@ -12,11 +12,11 @@ const MOST_DOUBLINGS: u32 = 6;
 pub(super) struct Circuit {
     /// In a row.
     failures: u32,
-    state: State,
+    state: BreakerState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     Closed,
     OpenUntil(Time),
     /// The next batch decides.
@@ -25,15 +25,15 @@ enum State {
 
 impl Circuit {
     pub(super) fn closed() -> Circuit {
-        Circuit { failures: 0, state: State::Closed }
+        Circuit { failures: 0, state: BreakerState::Closed }
     }
 
     /// Whether new work may come, for a verifier that computes a batch or does not.
     pub(super) fn lets_in(&self, running: bool) -> bool {
         match self.state {
-            State::Closed => true,
-            State::OpenUntil(_) => false,
-            State::Trial => !running,
+            BreakerState::Closed => true,
+            BreakerState::OpenUntil(_) => false,
+            BreakerState::Trial => !running,
         }
     }
 
@@ -45,14 +45,14 @@ impl Circuit {
         }
         let doublings = (self.failures - settings.failures).min(MOST_DOUBLINGS);
         let until = now + Span(settings.cooldown.0.saturating_mul(1 << doublings));
-        self.state = State::OpenUntil(until);
+        self.state = BreakerState::OpenUntil(until);
         Some(until)
     }
 
     /// The time until which it was open has come, unless it was changed since.
     pub(super) fn cooled(&mut self, until: Time) {
-        if self.state == State::OpenUntil(until) {
-            self.state = State::Trial;
+        if self.state == BreakerState::OpenUntil(until) {
+            self.state = BreakerState::Trial;
         }
     }
 

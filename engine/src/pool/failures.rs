@@ -1,6 +1,6 @@
 //! Verifiers that die and come back.
 
-use super::job::{Job, MOST_FAILURES};
+use super::job::{MOST_FAILURES, QueuedJob};
 use super::machine::PoolMachine;
 use super::message::Output;
 use super::results::BatchTimes;
@@ -46,7 +46,7 @@ impl PoolMachine {
                     continue;
                 }
                 self.sessions[slot].running = None;
-                let job = Job { failures: item.job.failures + 1, ..item.job };
+                let job = QueuedJob { failures: item.job.failures + 1, ..item.job };
                 if job.failures < MOST_FAILURES {
                     self.enqueue(slot, job);
                 } else {

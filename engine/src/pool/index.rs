@@ -2,12 +2,12 @@
 //! reaches a decision; and one search touches eight bytes here beside the slot itself: the hashes of others tell them apart.
 
 /// A slot and the hash of its key.
-type Cell = (u32, u32);
+type IndexCell = (u32, u32);
 
 /// The slot that stands for an empty cell.
 const NONE: u32 = u32::MAX;
 
-const EMPTY: Cell = (NONE, 0);
+const EMPTY: IndexCell = (NONE, 0);
 
 /// Cells that a table starts with.
 const FEWEST: usize = 16;
@@ -16,7 +16,7 @@ const FEWEST: usize = 16;
 #[derive(Debug)]
 pub(super) struct Index {
     /// A power of two.
-    cells: Vec<Cell>,
+    cells: Vec<IndexCell>,
     len: usize,
 }
 

@@ -8,7 +8,7 @@ use crate::time::{Span, Time};
 pub(super) const MOST_FAILURES: u8 = 16;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Job {
+pub(super) struct QueuedJob {
     pub(super) upload: UploadId,
     pub(super) kind: JobKind,
     pub(super) committed: u32,
@@ -26,7 +26,7 @@ pub(super) struct Job {
 /// A job in a queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Queued {
-    pub(super) job: Job,
+    pub(super) job: QueuedJob,
     pub(super) verifier: Option<VerifierId>,
     /// Tokens it would feed if it were computed there now.
     pub(super) tokens: u32,
@@ -37,14 +37,14 @@ pub(super) struct Queued {
 pub(super) struct RunningItem {
     /// Stays this session's until the batch is over, even if it closes.
     pub(super) session: u32,
-    pub(super) job: Job,
+    pub(super) job: QueuedJob,
     pub(super) keep: u32,
     pub(super) work: u32,
 }
 
 /// A batch that is being computed.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningBatch {
     pub(super) batch: u64,
     pub(super) started: Time,
     /// On an emulated pool, the time that it is charged.
@@ -58,7 +58,7 @@ pub(super) struct Running {
     pub(super) price: f32,
 }
 
-impl Running {
+impl RunningBatch {
     /// On an emulated pool, when it is over and its verdicts leave; else the start of time.
     pub(super) fn release(&self) -> Time {
         self.charge.map_or(Time::ZERO, |charge| self.started + charge)
@@ -82,10 +82,10 @@ impl JobKind {
     }
 }
 
-impl Job {
+impl QueuedJob {
     /// `committed`: tokens of the session that it builds on, at least 1.
-    pub(super) fn new(now: Time, number: u64, committed: u32, request: &JobRequest) -> Job {
-        Job {
+    pub(super) fn new(now: Time, number: u64, committed: u32, request: &JobRequest) -> QueuedJob {
+        QueuedJob {
             upload: request.upload,
             kind: request.kind,
             committed,
@@ -98,9 +98,9 @@ impl Job {
     }
 
     /// The next token of a text that the pool writes; it has as long as the one before had.
-    pub(super) fn next_token(&self, now: Time, number: u64, committed: u32, left: u32) -> Job {
+    pub(super) fn next_token(&self, now: Time, number: u64, committed: u32, left: u32) -> QueuedJob {
         let wanted = now + self.wanted.since(self.arrived);
-        Job { kind: JobKind::Write { left }, committed, number, arrived: now, wanted, ..*self }
+        QueuedJob { kind: JobKind::Write { left }, committed, number, arrived: now, wanted, ..*self }
     }
 
     /// Tokens of KV cache that it needs.

@@ -22,7 +22,7 @@ use super::results::Reported;
 use super::scale::Scaling;
 use super::sessions::Sessions;
 use super::settings::PoolSettings;
-use super::verifier::{Activity, Stage, Verifier};
+use super::verifier::{Activity, Stage, VerifierSlot};
 use crate::id::{ConnectionId, PhaseId, VerifierId};
 use crate::kv::KvBook;
 use crate::record::{UploadCounts, VerifierRecord};
@@ -37,7 +37,7 @@ pub struct PoolMachine {
     pub(super) sessions: Sessions,
     /// Who holds the KV caches, by the sessions' slots.
     pub(super) kv: KvBook,
-    pub(super) verifiers: Vec<Verifier>,
+    pub(super) verifiers: Vec<VerifierSlot>,
     pub(super) ranks: Ranks,
     /// Verifiers that take work.
     pub(super) up: u32,
@@ -77,7 +77,7 @@ impl PoolMachine {
             started: now,
             sessions: Sessions::new(),
             kv: KvBook::new(settings.kv_tokens, usize::from(replicas)),
-            verifiers: (0..replicas).map(|index| Verifier::new(settings.order, stage(index))).collect(),
+            verifiers: (0..replicas).map(|index| VerifierSlot::new(settings.order, stage(index))).collect(),
             ranks: Ranks::new(usize::from(replicas)),
             up: 0,
             next_verifier: 0,
@@ -130,7 +130,7 @@ impl PoolMachine {
 
     /// What the verifiers do, by number.
     pub fn activities(&self) -> impl Iterator<Item = Activity> + '_ {
-        self.verifiers.iter().map(Verifier::activity)
+        self.verifiers.iter().map(VerifierSlot::activity)
     }
 
     /// The account of the phase that ends at `now`, one record per verifier; the next phase starts from zero and

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::fair::Fair;
-use super::job::{Job, Queued};
+use super::job::{Queued, QueuedJob};
 use super::settings::QueueOrder;
 use crate::id::ConnectionId;
 
@@ -46,7 +46,7 @@ impl Ticket {
 }
 
 /// Smaller for more risk per token.
-fn worth_key(job: &Job, tokens: u32) -> u64 {
+fn worth_key(job: &QueuedJob, tokens: u32) -> u64 {
     let most = job.kind.drafts().max(1) as f32;
     let risk = if job.risk.is_nan() { most } else { job.risk.clamp(0.0, most) };
     // A float that is not negative sorts like its bits; `+ 0.0` makes the one negative zero positive.
@@ -55,7 +55,7 @@ fn worth_key(job: &Job, tokens: u32) -> u64 {
 
 /// Jobs that can be computed, in one of the orders.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(super) struct ReadyJobs {
     by_number: BTreeMap<u64, u32>,
     tokens: u64,
     rank: Rank,
@@ -68,14 +68,14 @@ enum Rank {
     Client(Fair),
 }
 
-impl Ready {
-    pub(super) fn new(order: QueueOrder) -> Ready {
+impl ReadyJobs {
+    pub(super) fn new(order: QueueOrder) -> ReadyJobs {
         let rank = match order {
             QueueOrder::Fifo => Rank::Number,
             QueueOrder::Deadline | QueueOrder::Value => Rank::Key(BTreeMap::new()),
             QueueOrder::Fair => Rank::Client(Fair::default()),
         };
-        Ready { by_number: BTreeMap::new(), tokens: 0, rank }
+        ReadyJobs { by_number: BTreeMap::new(), tokens: 0, rank }
     }
 
     /// Jobs.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::fair::Fair;
-use super::job::{Job, Queued};
+use super::job::{Queued, QueuedJob};
 use super::message::JobKind;
-use super::order::{OLDEST_EVERY, Ready, Ticket};
+use super::order::{OLDEST_EVERY, ReadyJobs, Ticket};
 use super::settings::QueueOrder;
 use crate::id::{ConnectionId, UploadId};
 use crate::time::Time;
@@ -34,7 +34,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 fn ticket(order: QueueOrder, entry: &Entry) -> Ticket {
-    let job = Job {
+    let job = QueuedJob {
         upload: UploadId(1),
         kind: JobKind::Judge { drafts: 1, bonus: false },
         committed: 1,
@@ -49,7 +49,7 @@ fn ticket(order: QueueOrder, entry: &Entry) -> Ticket {
 }
 
 /// Numbers in the order in which `ready` would dispatch them.
-fn scanned(ready: &Ready, entries: &BTreeMap<u64, Entry>, turn: u64, horizon: u64) -> Vec<u64> {
+fn scanned(ready: &ReadyJobs, entries: &BTreeMap<u64, Entry>, turn: u64, horizon: u64) -> Vec<u64> {
     let mut order = Vec::new();
     ready.scan(turn, horizon, |slot| {
         order.push(u64::from(slot));
@@ -130,7 +130,7 @@ fn lift(counters: &mut BTreeMap<u64, u64>, entries: &BTreeMap<u64, Entry>, clien
 
 fn runs_like_the_reference(order: QueueOrder, ops: Vec<Op>, horizon: u64) -> Result<(), TestCaseError> {
     let horizon = if order == QueueOrder::Deadline { horizon } else { 0 };
-    let (mut ready, mut entries) = (Ready::new(order), BTreeMap::new());
+    let (mut ready, mut entries) = (ReadyJobs::new(order), BTreeMap::new());
     let (mut counters, mut turn) = (BTreeMap::new(), 0);
     for (number, op) in (0u64..).zip(ops) {
         match op {
@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn nothing_starves(deadline in any::<bool>(), arrivals in proptest::collection::vec(entry(), 1..200)) {
         let order = if deadline { QueueOrder::Deadline } else { QueueOrder::Value };
-        let (mut ready, mut entries) = (Ready::new(order), BTreeMap::new());
+        let (mut ready, mut entries) = (ReadyJobs::new(order), BTreeMap::new());
         // The worst job there is, three of them older than everybody: never in time, worth nothing.
         let worst = Entry { number: 0, client: 9, tokens: 40, wanted: 0, risk: 0.0 };
         let patient = 3;

@@ -1,7 +1,7 @@
 //! Which verifier gets a job: the one that holds its KV cache, or else the one with the fewest tokens ahead of it, ties in
 //! rotation. One whose circuit breaker is open is taken only if there is no other.
 
-use super::job::{Job, Queued};
+use super::job::{Queued, QueuedJob};
 use super::machine::PoolMachine;
 use crate::id::VerifierId;
 
@@ -74,7 +74,7 @@ impl Ranks {
 
 impl PoolMachine {
     /// Puts a job into the queue of the verifier that is to compute it.
-    pub(super) fn enqueue(&mut self, slot: u32, job: Job) {
+    pub(super) fn enqueue(&mut self, slot: u32, job: QueuedJob) {
         let verifier = self.place(slot);
         let tokens = job.work(self.cached(slot, verifier));
         self.sessions[slot].queued = Some(Queued { job, verifier, tokens });

@@ -1,6 +1,6 @@
 //! What follows from a batch that is done: verdicts, their shares of its energy, and its record.
 
-use super::job::{Running, RunningItem};
+use super::job::{RunningBatch, RunningItem};
 use super::machine::PoolMachine;
 use super::message::{ItemOutcome, JobKind, Output, RefuseReason};
 use crate::device::energy::split;
@@ -26,7 +26,7 @@ pub(super) struct BatchTimes {
 
 /// A batch that is over, by the accounts.
 #[derive(Clone, Copy, Debug)]
-struct Ended {
+struct EndedBatch {
     /// Until when its jobs waited in the queue.
     started: Time,
     /// From then until the computation began.
@@ -36,14 +36,14 @@ struct Ended {
     over: Time,
 }
 
-impl Ended {
+impl EndedBatch {
     /// As reported, or as charged on an emulated pool: there the computation follows its order at once.
-    fn of(running: &Running, reported: Reported) -> Ended {
+    fn of(running: &RunningBatch, reported: Reported) -> EndedBatch {
         let (batch_wait, compute) = match running.charge {
             Some(charge) => (Span::ZERO, charge),
             None => (reported.waited, reported.compute),
         };
-        Ended { started: running.started, batch_wait, compute, over: reported.now }
+        EndedBatch { started: running.started, batch_wait, compute, over: reported.now }
     }
 }
 
@@ -57,9 +57,9 @@ impl PoolMachine {
         out: &mut Vec<Output>,
     ) {
         let Some(verifier) = self.verifiers.get_mut(usize::from(id.0)) else { return };
-        let answered = |running: &mut Running| running.batch == batch && running.items.len() == outcomes.len();
+        let answered = |running: &mut RunningBatch| running.batch == batch && running.items.len() == outcomes.len();
         let Some(running) = verifier.running.take_if(answered) else { return };
-        let ended = Ended::of(&running, reported);
+        let ended = EndedBatch::of(&running, reported);
         verifier.busy += ended.compute;
         verifier.breaker.succeed();
         self.running_jobs -= running.items.len();
@@ -87,7 +87,7 @@ impl PoolMachine {
     #[expect(clippy::too_many_arguments, reason = "one item of a batch, and what the batch knows of it")]
     fn item_done(
         &mut self,
-        ended: Ended,
+        ended: EndedBatch,
         id: VerifierId,
         index: u32,
         item: &RunningItem,
@@ -163,7 +163,7 @@ impl PoolMachine {
     pub(super) fn batch_record(
         &self,
         verifier: VerifierId,
-        running: &Running,
+        running: &RunningBatch,
         times: BatchTimes,
         nanojoules: u64,
         unclaimed_nanojoules: u64,

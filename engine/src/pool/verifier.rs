@@ -3,24 +3,24 @@
 use std::collections::BTreeMap;
 
 use super::breaker::Circuit;
-use super::job::Running;
-use super::order::{Ready, Ticket};
+use super::job::RunningBatch;
+use super::order::{ReadyJobs, Ticket};
 use super::settings::QueueOrder;
 use crate::time::{Span, Time};
 
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(super) struct VerifierSlot {
     /// From `VerifierReady` to `VerifierFailed`.
     pub(super) alive: bool,
     pub(super) stage: Stage,
     pub(super) breaker: Circuit,
     /// Jobs that could be computed now.
-    pub(super) ready: Ready,
+    pub(super) ready: ReadyJobs,
     /// Jobs whose session is still in a batch, by number: an upload that was cancelled and followed by another.
     pub(super) parked: BTreeMap<u64, u32>,
     /// Work of both.
     pub(super) queued_tokens: u64,
-    pub(super) running: Option<Running>,
+    pub(super) running: Option<RunningBatch>,
     /// When the wait for its batch to fill ends.
     pub(super) due: Option<Time>,
     /// Something has changed that may let it start a batch.
@@ -60,13 +60,13 @@ pub(super) enum Stage {
     Off(Time),
 }
 
-impl Verifier {
-    pub(super) fn new(order: QueueOrder, stage: Stage) -> Verifier {
-        Verifier {
+impl VerifierSlot {
+    pub(super) fn new(order: QueueOrder, stage: Stage) -> VerifierSlot {
+        VerifierSlot {
             alive: true,
             stage,
             breaker: Circuit::closed(),
-            ready: Ready::new(order),
+            ready: ReadyJobs::new(order),
             parked: BTreeMap::new(),
             queued_tokens: 0,
             running: None,

@@ -11,17 +11,17 @@ const HEADER: usize = 4;
 
 /// Bounds on what a peer may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FrameLimits {
     /// Longest frame, the length in front not counted.
     pub frame_bytes: usize,
 }
 
-impl Limits {
+impl FrameLimits {
     /// Room for the largest sensible frame of a model pair: a whole context of tokens and a block of full
     /// distributions, with something over for the other fields.
-    pub fn for_pair(vocab: usize, context: usize) -> Limits {
+    pub fn for_pair(vocab: usize, context: usize) -> FrameLimits {
         let token = 5; // Longest varint of a `u32`.
-        Limits { frame_bytes: context * token + crate::method::MAX_BLOCK * vocab * (4 + token) + 1024 }
+        FrameLimits { frame_bytes: context * token + crate::method::MAX_BLOCK * vocab * (4 + token) + 1024 }
     }
 }
 
@@ -52,7 +52,7 @@ pub enum WireError {
 
 /// Appends one frame to `out` and returns its bytes on the wire. The error is a frame over the limit, of which nothing
 /// is kept.
-pub fn encode<F: Serialize>(frame: &F, limits: Limits, out: &mut Vec<u8>) -> Result<usize, WireError> {
+pub fn encode<F: Serialize>(frame: &F, limits: FrameLimits, out: &mut Vec<u8>) -> Result<usize, WireError> {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER]);
     let mut bytes = postcard::to_extend(frame, std::mem::take(out)).map_err(|_| WireError::Malformed { bytes: 0 })?;
@@ -71,7 +71,7 @@ pub fn encode<F: Serialize>(frame: &F, limits: Limits, out: &mut Vec<u8>) -> Res
 /// Puts frames together from whatever pieces the transport delivers. Holds at most one frame and one piece.
 #[derive(Debug)]
 pub struct FrameDecoder<F> {
-    limits: Limits,
+    limits: FrameLimits,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that have been read.
     read: usize,
@@ -80,7 +80,7 @@ pub struct FrameDecoder<F> {
 
 impl<F: DeserializeOwned> FrameDecoder<F> {
     /// An empty decoder.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: FrameLimits) -> Self {
         FrameDecoder { limits, buffer: Vec::new(), read: 0, frame: PhantomData }
     }
 
@@ -129,7 +129,7 @@ mod tests {
     use crate::wire::frame::{ClientFrame, ServerFrame};
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits { frame_bytes: 4096 };
+    const LIMITS: FrameLimits = FrameLimits { frame_bytes: 4096 };
 
     #[test]
     fn a_frame_comes_back_from_single_bytes() {

@@ -91,7 +91,7 @@ impl Refusals {
 /// generations goes last; one that drafts for long before its first upload may go, and when it connects again it is itself the
 /// newcomer that somebody makes room for.
 #[derive(Debug)]
-pub struct Places {
+pub struct DoorPlaces {
     most: usize,
     guests: BTreeMap<ConnectionId, Guest>,
 }
@@ -112,10 +112,10 @@ impl Guest {
     }
 }
 
-impl Places {
+impl DoorPlaces {
     /// This many, all of them free.
-    pub fn new(most: usize) -> Places {
-        Places { most, guests: BTreeMap::new() }
+    pub fn new(most: usize) -> DoorPlaces {
+        DoorPlaces { most, guests: BTreeMap::new() }
     }
 
     /// Gives `newcomer` a place at `now`, and says who has to leave for it; the error is a pool without a place to give.
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn nobody_leaves_while_there_is_room() {
-        let mut places = Places::new(3);
+        let mut places = DoorPlaces::new(3);
         for id in 0..3 {
             assert_eq!(places.enter(at(0), ConnectionId(id), EVERYBODY), Ok(None));
         }
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_the_place_of_who_has_been_idle_for_long() {
-        let mut places = Places::new(2);
+        let mut places = DoorPlaces::new(2);
         for id in 0..2 {
             places.enter(at(0), ConnectionId(id), EVERYBODY).expect("room");
             places.worked(at(id), ConnectionId(id));
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_place_that_was_never_used_is_kept_for_a_moment() {
-        let mut places = Places::new(1);
+        let mut places = DoorPlaces::new(1);
         let moment = |part: u64| Time(KEEPS_UNUSED_PLACE.0 * part / 4);
         places.enter(at(0), ConnectionId(0), EVERYBODY).expect("room");
         assert_eq!(places.enter(moment(3), ConnectionId(1), EVERYBODY), Err(Goodbye::Full));
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn who_never_had_a_session_leaves_first() {
-        let mut places = Places::new(2);
+        let mut places = DoorPlaces::new(2);
         places.enter(at(0), ConnectionId(0), EVERYBODY).expect("room");
         places.enter(at(5), ConnectionId(1), EVERYBODY).expect("room");
         places.worked(at(0), ConnectionId(0));

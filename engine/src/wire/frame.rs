@@ -112,7 +112,7 @@ pub struct Upload {
     /// How the verifier draws.
     pub sampling: Sampling,
     /// What is asked for.
-    pub job: Job,
+    pub job: UploadJob,
     /// How long the device will wait.
     pub patience: Span,
     /// In what time it wants the verdict (zero: it is late already); `None` without a target.
@@ -125,7 +125,7 @@ pub struct Upload {
 
 /// What an upload asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Job {
+pub enum UploadJob {
     /// Judge these drafts.
     Judge {
         /// The drafts, in order.

@@ -142,7 +142,7 @@ impl fmt::Display for PrecisionName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{FrameDecoder, Limits, ServerFrame, Welcome, encode};
+    use crate::wire::{FrameDecoder, FrameLimits, ServerFrame, Welcome, encode};
 
     fn identity() -> VerifierIdentity {
         VerifierIdentity {
@@ -176,7 +176,7 @@ mod tests {
         let frame = |name: &str| {
             let verifier = VerifierIdentity { precision: PrecisionName(name.to_owned()), ..identity() };
             let mut bytes = Vec::new();
-            let limits = Limits::for_pair(100, 64);
+            let limits = FrameLimits::for_pair(100, 64);
             encode(&ServerFrame::Welcome(Welcome { protocol: 4, context: 64, verifier }), limits, &mut bytes)
                 .expect("a small frame");
             let mut decoder = FrameDecoder::<ServerFrame>::new(limits);

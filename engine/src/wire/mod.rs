@@ -1,7 +1,7 @@
 //! What devices and pool say to each other.
 //!
 //! One bidirectional stream per connection, opened by the device. Each direction is a sequence of frames: a length
-//! (`u32`, little-endian, at most [`Limits::frame_bytes`]) and that many bytes, a [`ClientFrame`] or [`ServerFrame`] in
+//! (`u32`, little-endian, at most [`FrameLimits::frame_bytes`]) and that many bytes, a [`ClientFrame`] or [`ServerFrame`] in
 //! postcard. The device says [`ClientFrame::Hello`] first and the pool answers `Welcome` or `Goodbye`.
 //!
 //! The version is part of the ALPN ([`ALPN`]) and of `Hello`: peers of another major version do not get through the TLS
@@ -13,10 +13,10 @@ mod frame;
 mod handshake;
 mod identity;
 
-pub use codec::{FrameDecoder, Limits, WireError, encode};
-pub use door::{FirstAnswer, KEEPS_PLACE, KEEPS_UNUSED_PLACE, MOST_HANDSHAKES, Places, Refusals, first_answer};
+pub use codec::{FrameDecoder, FrameLimits, WireError, encode};
+pub use door::{DoorPlaces, FirstAnswer, KEEPS_PLACE, KEEPS_UNUSED_PLACE, MOST_HANDSHAKES, Refusals, first_answer};
 pub use frame::{
-    AdmissionToken, ClientFrame, ClockReading, Goodbye, Hello, Job, ServerFrame, Upload, VerdictFrame, Welcome,
+    AdmissionToken, ClientFrame, ClockReading, Goodbye, Hello, ServerFrame, Upload, UploadJob, VerdictFrame, Welcome,
 };
 pub use handshake::{greet, welcome_fits};
 pub use identity::{NoPrecision, PrecisionName, Short, VerifierChange, VerifierIdentity};

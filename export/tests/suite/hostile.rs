@@ -14,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{Type, TypePtr};
 use specfleet_engine::id::DeviceId;
-use specfleet_export::{ExportError, Format, ImportOptions, Imported, Options, Table, export, import};
+use specfleet_export::{ExportError, ExportFormat, ExportTable, ImportOptions, Imported, Options, export, import};
 use specfleet_ledger::{MAX_LIST_ELEMENTS, RunReader, RunState, RunWriter};
 use tempfile::{TempDir, tempdir};
 
@@ -26,7 +26,7 @@ fn import_from(dir: &Path, ledger: &Path, name: Option<&str>) -> Result<Imported
 }
 
 /// A run of five generations, exported, with nothing in its description that would give a change away.
-fn exported(format: Format) -> TempDir {
+fn exported(format: ExportFormat) -> TempDir {
     let dir = tempdir().expect("a temporary folder");
     let mut writer = RunWriter::create(&dir.path().join("ledger"), meta("r")).expect("a new run");
     let mut noise = Noise(1);
@@ -50,10 +50,10 @@ fn take_digests_out(out: &Path) {
     fs::write(path, about.to_string()).expect("a file");
 }
 
-fn export_to(dir: &TempDir, format: Format) -> Result<(), String> {
+fn export_to(dir: &TempDir, format: ExportFormat) -> Result<(), String> {
     let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
     let options =
-        Options { format, tables: &Table::ALL, out: &dir.path().join("out"), force: false, interrupted: &NOBODY };
+        Options { format, tables: &ExportTable::ALL, out: &dir.path().join("out"), force: false, interrupted: &NOBODY };
     export(&reader, &options, &mut |damage| panic!("{damage}")).map(|_| ()).map_err(|error| error.to_string())
 }
 
@@ -145,7 +145,7 @@ fn list(repetition: Repetition) -> Type {
 
 #[test]
 fn what_metadata_say_is_not_believed() {
-    let dir = exported(Format::Parquet);
+    let dir = exported(ExportFormat::Parquet);
     let rounds = dir.path().join("out/rounds.parquet");
     let good = fs::read(&rounds).expect("a file");
     let claimed = |column, change: fn(ColumnChunkMetaDataBuilder) -> ColumnChunkMetaDataBuilder| {
@@ -189,7 +189,7 @@ fn what_metadata_say_is_not_believed() {
 
 #[test]
 fn lists_are_as_long_as_a_row_holds() {
-    let dir = exported(Format::Parquet);
+    let dir = exported(ExportFormat::Parquet);
     let generations = dir.path().join("out/generations.parquet");
     let good = fs::read(&generations).expect("a file");
     let refused = |lengths: [usize; 5]| {
@@ -221,7 +221,7 @@ fn lists_are_as_long_as_a_row_holds() {
 
 #[test]
 fn a_column_has_the_form_that_it_must_have() {
-    let dir = exported(Format::Parquet);
+    let dir = exported(ExportFormat::Parquet);
     let rounds = dir.path().join("out/rounds.parquet");
     let refused = |field: Type| {
         let schema = Type::group_type_builder("r").with_fields(vec![Arc::new(field)]).build().expect("a schema");
@@ -247,7 +247,7 @@ fn a_column_has_the_form_that_it_must_have() {
 
 #[test]
 fn long_names_are_cut() {
-    let dir = exported(Format::Parquet);
+    let dir = exported(ExportFormat::Parquet);
     let rounds = dir.path().join("out/rounds.parquet");
     let good = fs::read(&rounds).expect("a file");
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&rounds).expect("a file"));
@@ -261,7 +261,7 @@ fn long_names_are_cut() {
     replace::<ByteArrayType>(&rounds, "source", None, &different, [None, None]);
     assert_eq!(refusal(&dir), "rounds.parquet: column source: it has more than 256 different words");
 
-    let dir = exported(Format::Jsonl);
+    let dir = exported(ExportFormat::Jsonl);
     let rounds = dir.path().join("out/rounds.jsonl");
     let good = fs::read_to_string(&rounds).expect("a file");
     let long = "x".repeat(100_000);
@@ -281,7 +281,7 @@ fn long_names_are_cut() {
 
 #[test]
 fn what_a_killed_process_left_is_removed() {
-    let dir = exported(Format::Jsonl);
+    let dir = exported(ExportFormat::Jsonl);
     let (out, ledger) = (dir.path().join("out"), dir.path().join("ledger"));
     fs::remove_dir_all(&out).expect("a folder");
     for left in [out.join(".exporting-1"), ledger.join(".importing-1")] {
@@ -294,7 +294,7 @@ fn what_a_killed_process_left_is_removed() {
     fs::create_dir_all(&live).expect("a folder");
     let held = File::create(live.join(".lock")).expect("a file");
     held.lock().expect("a lock");
-    export_to(&dir, Format::Jsonl).expect("nothing is in the way");
+    export_to(&dir, ExportFormat::Jsonl).expect("nothing is in the way");
     import_from(&out, &ledger, Some("again")).expect("an import");
     let names = |dir: &Path| {
         let entries = fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").file_name());
@@ -308,11 +308,16 @@ fn what_a_killed_process_left_is_removed() {
 
 #[test]
 fn a_name_that_no_system_takes_is_a_mistake() {
-    let dir = exported(Format::Jsonl);
+    let dir = exported(ExportFormat::Jsonl);
     let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
     let out = dir.path().join("n".repeat(300));
-    let options =
-        Options { format: Format::Csv, tables: &[Table::Rounds], out: &out, force: false, interrupted: &NOBODY };
+    let options = Options {
+        format: ExportFormat::Csv,
+        tables: &[ExportTable::Rounds],
+        out: &out,
+        force: false,
+        interrupted: &NOBODY,
+    };
     assert!(export(&reader, &options, &mut |_| ()).expect_err("the name is too long").is_mistake());
     let error = import_from(&dir.path().join("out"), &dir.path().join("other"), Some(&"n".repeat(300)));
     assert!(error.expect_err("the name is too long").is_mistake());

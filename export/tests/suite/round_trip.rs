@@ -15,7 +15,7 @@ use specfleet_engine::record::{
     Provenance, RoundRecord, UploadCost, UploadCounts, VerifierRecord, VerifyCost,
 };
 use specfleet_engine::time::{Span, Time};
-use specfleet_export::{ExportError, Format, ImportOptions, Imported, Options, Table, export, import};
+use specfleet_export::{ExportError, ExportFormat, ExportTable, ImportOptions, Imported, Options, export, import};
 use specfleet_ledger::{LedgerError, Meta, RunReader, RunState, RunWriter, ScoreRow, ScoreWriter, Scorer};
 use tempfile::tempdir;
 
@@ -183,10 +183,10 @@ fn audit_bits(audits: &[AuditRecord]) -> Vec<impl PartialEq + std::fmt::Debug + 
     audits.iter().map(bits).collect()
 }
 
-fn export_all(reader: &RunReader, format: Format, out: &Path) {
-    let options = Options { format, tables: &Table::ALL, out, force: false, interrupted: &NOBODY };
+fn export_all(reader: &RunReader, format: ExportFormat, out: &Path) {
+    let options = Options { format, tables: &ExportTable::ALL, out, force: false, interrupted: &NOBODY };
     let exported = export(reader, &options, &mut |damage| panic!("{damage}")).expect("an export");
-    assert_eq!((exported.damaged, exported.rows.len()), (0, Table::ALL.len()));
+    assert_eq!((exported.damaged, exported.rows.len()), (0, ExportTable::ALL.len()));
 }
 
 /// Compares two runs row by row.
@@ -273,7 +273,7 @@ proptest! {
         let written = writer.finish(RunState::Completed).expect("an end");
         let written = Meta { scorers: score(&run_dir, &scored), id: None, manifest: None, ..written };
         let reader = RunReader::open(&run_dir).expect("the run has ended");
-        for format in [Format::Parquet, Format::Jsonl] {
+        for format in [ExportFormat::Parquet, ExportFormat::Jsonl] {
             let out = dir.path().join(format.name());
             export_all(&reader, format, &out);
             let name = format!("from-{}", format.name());
@@ -311,7 +311,7 @@ fn score(run_dir: &Path, scored: &[(GenerationId, u16, f32)]) -> Vec<Scorer> {
 }
 
 /// A run of plausible rows, exported.
-fn exported(dir: &Path, format: Format) {
+fn exported(dir: &Path, format: ExportFormat) {
     let mut writer = RunWriter::create(&dir.join("ledger"), meta("r")).expect("a new run");
     let mut noise = Noise(1);
     for prompt in 0..5 {
@@ -344,7 +344,7 @@ fn refusal(dir: &Path) -> String {
 fn what_cannot_be_imported_says_why_and_leaves_nothing() {
     let dir = tempdir().expect("a temporary folder");
     let dir = dir.path();
-    exported(dir, Format::Jsonl);
+    exported(dir, ExportFormat::Jsonl);
     let rounds = dir.join("out/rounds.jsonl");
     let good = fs::read_to_string(&rounds).expect("a file");
     let broken = |from: &str, to: &str| {
@@ -399,7 +399,7 @@ fn what_cannot_be_imported_says_why_and_leaves_nothing() {
 fn damaged_parquet_is_no_panic() {
     let dir = tempdir().expect("a temporary folder");
     let dir = dir.path();
-    exported(dir, Format::Parquet);
+    exported(dir, ExportFormat::Parquet);
     let rounds = dir.join("out/rounds.parquet");
     let good = fs::read(&rounds).expect("a file");
     fs::write(&rounds, &good[..good.len() / 2]).expect("a file");
@@ -415,12 +415,17 @@ fn damaged_parquet_is_no_panic() {
 #[test]
 fn a_folder_that_is_not_empty_is_left_alone() {
     let dir = tempdir().expect("a temporary folder");
-    exported(dir.path(), Format::Csv);
+    exported(dir.path(), ExportFormat::Csv);
     let reader = RunReader::open(&dir.path().join("ledger/r")).expect("the run has ended");
     let out = dir.path().join("out");
     fs::write(out.join("notes.txt"), "mine").expect("a file");
-    let mut options =
-        Options { format: Format::Parquet, tables: &[Table::Rounds], out: &out, force: false, interrupted: &NOBODY };
+    let mut options = Options {
+        format: ExportFormat::Parquet,
+        tables: &[ExportTable::Rounds],
+        out: &out,
+        force: false,
+        interrupted: &NOBODY,
+    };
     let refused = export(&reader, &options, &mut |_| ()).expect_err("there is something in it");
     assert!(matches!(refused, ExportError::NotEmpty(_)) && refused.is_mistake());
     options.force = true;
@@ -433,7 +438,7 @@ fn a_folder_that_is_not_empty_is_left_alone() {
 #[test]
 fn the_document_lists_the_columns() {
     let mut expected = String::new();
-    for table in Table::ALL {
+    for table in ExportTable::ALL {
         expected += &format!("### {}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n", table.name());
         for column in table.columns() {
             let null = if column.nullable { ", may be NULL" } else { "" };

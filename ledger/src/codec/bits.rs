@@ -59,16 +59,16 @@ fn window(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Appends values of any number of bits.
-pub(super) struct Writer<'a> {
+pub(super) struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
     waiting: u64,
     /// Fewer than 8 between two writes.
     bits: u32,
 }
 
-impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Writer<'a> {
-        Writer { out, waiting: 0, bits: 0 }
+impl<'a> BitWriter<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>) -> BitWriter<'a> {
+        BitWriter { out, waiting: 0, bits: 0 }
     }
 
     /// Appends a value that fits `width` bits.
@@ -94,16 +94,16 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Reads values of any number of bits. Behind the end there are zeros; [`Reader::finish`] tells whether that came to pass.
-pub(super) struct Reader<'a> {
+/// Reads values of any number of bits. Behind the end there are zeros; [`BitReader::finish`] tells whether that came to pass.
+pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
     /// The next bit.
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0 }
+impl<'a> BitReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> BitReader<'a> {
+        BitReader { bytes, at: 0 }
     }
 
     /// The next `width` ≤ 56 bits.

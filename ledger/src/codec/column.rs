@@ -13,9 +13,9 @@
 //! front of every column lets a reader step over those that it was not asked for.
 
 use super::Malformed;
-use super::bits::{Reader, Writer, width};
+use super::bits::{BitReader, BitWriter, width};
 use super::block::{self, read_varint, take, unzigzag, varint, zigzag};
-use super::prefix::{Code, MAX_SYMBOLS, Table};
+use super::prefix::{Code, MAX_SYMBOLS, PrefixTable};
 
 const BLOCKS: u8 = 0;
 const ABOVE: u8 = 1;
@@ -72,8 +72,8 @@ pub(super) fn decode(mut column: &[u8], count: usize, default: u64, values: &mut
         }
         tag @ (ABOVE | BELOW | STEPS) => {
             let mut base = read_varint(&mut column)?;
-            let table = Table::read(&mut column, CLASSES)?;
-            let mut reader = Reader::new(column);
+            let table = PrefixTable::read(&mut column, CLASSES)?;
+            let mut reader = BitReader::new(column);
             values.reserve(count);
             for _ in 0..count {
                 let class = table.symbol(&mut reader) as u32;
@@ -100,8 +100,8 @@ pub(super) fn decode(mut column: &[u8], count: usize, default: u64, values: &mut
                 value = value.wrapping_add(read_varint(&mut column)?);
                 *entry = value;
             }
-            let table = Table::read(&mut column, entries as usize)?;
-            let mut reader = Reader::new(column);
+            let table = PrefixTable::read(&mut column, entries as usize)?;
+            let mut reader = BitReader::new(column);
             values.reserve(count);
             values.extend((0..count).map(|_| distinct[table.symbol(&mut reader)]));
             reader.finish()
@@ -142,7 +142,7 @@ impl Classes {
         out.push(self.tag);
         varint(self.base, out);
         self.code.describe(out);
-        let mut writer = Writer::new(out);
+        let mut writer = BitWriter::new(out);
         distances(self.tag, self.base, values, |distance| {
             let class = width(distance);
             self.code.write(class as usize, &mut writer);
@@ -215,7 +215,7 @@ impl Palette {
             previous = *value;
         }
         self.code.describe(out);
-        let mut writer = Writer::new(out);
+        let mut writer = BitWriter::new(out);
         values.iter().for_each(|value| self.code.write(number(&self.distinct, *value), &mut writer));
         writer.finish();
     }

@@ -75,13 +75,13 @@ impl Integer for Time {
 
 /// Builds the payload of a chunk, column after column.
 #[derive(Default)]
-pub(crate) struct Encoder {
+pub(crate) struct ColumnEncoder {
     out: Vec<u8>,
     /// The column under work; kept to save allocations.
     scratch: Vec<u64>,
 }
 
-impl Encoder {
+impl ColumnEncoder {
     /// The finished payload.
     pub(crate) fn finish(self) -> Vec<u8> {
         self.out
@@ -141,17 +141,17 @@ impl Encoder {
 }
 
 /// Reads the columns of a payload back, in the order in which they were written.
-pub(crate) struct Decoder<'a> {
+pub(crate) struct ColumnDecoder<'a> {
     rest: &'a [u8],
     rows: usize,
     /// The column under work; kept to save allocations.
     scratch: Vec<u64>,
 }
 
-impl<'a> Decoder<'a> {
+impl<'a> ColumnDecoder<'a> {
     /// A decoder of a payload of `rows` rows.
-    pub(crate) fn new(payload: &'a [u8], rows: usize) -> Decoder<'a> {
-        Decoder { rest: payload, rows, scratch: Vec::new() }
+    pub(crate) fn new(payload: &'a [u8], rows: usize) -> ColumnDecoder<'a> {
+        ColumnDecoder { rest: payload, rows, scratch: Vec::new() }
     }
 
     /// Number of rows.

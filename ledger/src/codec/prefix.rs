@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Malformed;
-use super::bits::{Reader, Writer, pack, size, unpack};
+use super::bits::{BitReader, BitWriter, pack, size, unpack};
 use super::block::{read_varint, take, varint};
 
 /// Most bits of a code: a table of this many bits lies in the processor's first cache.
@@ -49,7 +49,7 @@ impl Code {
         3 + size(self.lengths.len(), 4)
     }
 
-    /// Writes what [`Table::read`] needs.
+    /// Writes what [`PrefixTable::read`] needs.
     pub(super) fn describe(&self, out: &mut Vec<u8>) {
         varint(self.first as u64, out);
         varint(self.lengths.len() as u64, out);
@@ -57,7 +57,7 @@ impl Code {
     }
 
     /// Writes a symbol.
-    pub(super) fn write(&self, symbol: usize, out: &mut Writer<'_>) {
+    pub(super) fn write(&self, symbol: usize, out: &mut BitWriter<'_>) {
         let symbol = symbol - self.first;
         out.write(u64::from(self.codes[symbol]), u32::from(self.lengths[symbol]));
     }
@@ -102,7 +102,7 @@ fn canonical(lengths: &[u8]) -> Vec<u16> {
 }
 
 /// A code, for reading.
-pub(super) struct Table {
+pub(super) struct PrefixTable {
     first: usize,
     /// Bits that index `entries`.
     bits: u32,
@@ -110,9 +110,9 @@ pub(super) struct Table {
     entries: Vec<(u8, u8)>,
 }
 
-impl Table {
+impl PrefixTable {
     /// Reads what [`Code::describe`] wrote. `symbols` bounds the symbols.
-    pub(super) fn read(rest: &mut &[u8], symbols: usize) -> Result<Table, Malformed> {
+    pub(super) fn read(rest: &mut &[u8], symbols: usize) -> Result<PrefixTable, Malformed> {
         let bound = |value: u64| usize::try_from(value).ok().filter(|value| *value <= symbols);
         let malformed = Malformed("a prefix code has no valid size");
         let first = bound(read_varint(rest)?).ok_or(malformed.clone())?;
@@ -137,11 +137,11 @@ impl Table {
                 }
             }
         }
-        Ok(Table { first, bits, entries })
+        Ok(PrefixTable { first, bits, entries })
     }
 
     /// Reads a symbol.
-    pub(super) fn symbol(&self, from: &mut Reader<'_>) -> usize {
+    pub(super) fn symbol(&self, from: &mut BitReader<'_>) -> usize {
         let (symbol, length) = self.entries[from.peek(self.bits) as usize];
         from.skip(u32::from(length));
         self.first + usize::from(symbol)
@@ -162,12 +162,12 @@ mod tests {
             let symbols: Vec<usize> = (0..counts.len()).filter(|symbol| counts[*symbol] > 0).collect();
             let mut out = Vec::new();
             code.describe(&mut out);
-            let mut writer = Writer::new(&mut out);
+            let mut writer = BitWriter::new(&mut out);
             symbols.iter().for_each(|symbol| code.write(*symbol, &mut writer));
             writer.finish();
             let mut rest = &out[..];
-            let table = Table::read(&mut rest, MAX_SYMBOLS).expect("a code");
-            let mut reader = Reader::new(rest);
+            let table = PrefixTable::read(&mut rest, MAX_SYMBOLS).expect("a code");
+            let mut reader = BitReader::new(rest);
             let read: Vec<usize> = symbols.iter().map(|_| table.symbol(&mut reader)).collect();
             prop_assert_eq!(read, symbols);
             prop_assert_eq!(reader.finish(), Ok(()));

@@ -4,15 +4,15 @@ use specfleet_engine::id::VerifierId;
 use specfleet_engine::record::{BatchRecord, VerifierRecord};
 use specfleet_engine::time::Span;
 
-use crate::chunk::Row;
-use crate::codec::{Decoder, Encoder, Malformed};
+use crate::chunk::TableRow;
+use crate::codec::{ColumnDecoder, ColumnEncoder, Malformed};
 use crate::table::Table;
 
-impl Row for BatchRecord {
+impl TableRow for BatchRecord {
     const TABLE: Table = Table::Batches;
     const ROWS_PER_CHUNK: usize = 2048;
 
-    fn encode(rows: &[BatchRecord], columns: &mut Encoder) {
+    fn encode(rows: &[BatchRecord], columns: &mut ColumnEncoder) {
         columns.integers(rows.iter().map(|row| row.method));
         columns.integers(rows.iter().map(|row| row.batch));
         columns.integers(rows.iter().map(|row| row.verifier.0));
@@ -34,7 +34,7 @@ impl Row for BatchRecord {
         columns.integers(rows.iter().map(|row| row.pass));
     }
 
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<BatchRecord>, Malformed> {
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<BatchRecord>, Malformed> {
         let method = columns.integers()?;
         let batch = columns.integers()?;
         let verifier = columns.integers()?;
@@ -79,11 +79,11 @@ impl Row for BatchRecord {
     }
 }
 
-impl Row for VerifierRecord {
+impl TableRow for VerifierRecord {
     const TABLE: Table = Table::Verifiers;
     const ROWS_PER_CHUNK: usize = 2048;
 
-    fn encode(rows: &[VerifierRecord], columns: &mut Encoder) {
+    fn encode(rows: &[VerifierRecord], columns: &mut ColumnEncoder) {
         columns.integers(rows.iter().map(|row| row.method));
         columns.integers(rows.iter().map(|row| row.verifier.0));
         columns.integers(rows.iter().map(|row| row.busy));
@@ -94,7 +94,7 @@ impl Row for VerifierRecord {
         columns.integers(rows.iter().map(|row| row.pass));
     }
 
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<VerifierRecord>, Malformed> {
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<VerifierRecord>, Malformed> {
         let method = columns.integers()?;
         let verifier = columns.integers()?;
         let busy = columns.integers()?;

@@ -3,16 +3,16 @@
 use specfleet_engine::id::{DeviceId, GenerationId, VerifierId};
 
 use super::{decode_ids, encode_ids};
-use crate::chunk::Row;
-use crate::codec::{Decoder, Encoder, Malformed};
+use crate::chunk::TableRow;
+use crate::codec::{ColumnDecoder, ColumnEncoder, Malformed};
 use crate::energy::{EnergyOwner, EnergyRow};
 use crate::table::Table;
 
-impl Row for EnergyRow {
+impl TableRow for EnergyRow {
     const TABLE: Table = Table::Energy;
     const ROWS_PER_CHUNK: usize = 4096;
 
-    fn encode(rows: &[EnergyRow], columns: &mut Encoder) {
+    fn encode(rows: &[EnergyRow], columns: &mut ColumnEncoder) {
         // A verifier's row has a method, no prompt, and its number where a generation has its device's.
         let flat = |row: &EnergyRow| match row.owner {
             EnergyOwner::Generation { id, device } => (false, id, device.0),
@@ -29,7 +29,7 @@ impl Row for EnergyRow {
         columns.dictionary(rows.iter().map(|row| row.provenance));
     }
 
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<EnergyRow>, Malformed> {
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<EnergyRow>, Malformed> {
         let of_verifier: Vec<bool> = columns.integers()?;
         let ids = decode_ids(columns)?;
         let numbers: Vec<u32> = columns.integers()?;

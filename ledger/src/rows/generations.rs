@@ -7,8 +7,8 @@ use specfleet_engine::record::{
 use specfleet_engine::time::Span;
 
 use super::{decode_ids, encode_ids};
-use crate::chunk::Row;
-use crate::codec::{Decoder, Encoder, Malformed};
+use crate::chunk::TableRow;
+use crate::codec::{ColumnDecoder, ColumnEncoder, Malformed};
 use crate::table::Table;
 
 /// The row that closes a generation: its record, and how many rounds belong to it.
@@ -18,7 +18,7 @@ pub(crate) struct ClosedGeneration {
     pub(crate) rounds: u32,
 }
 
-impl Row for ClosedGeneration {
+impl TableRow for ClosedGeneration {
     const TABLE: Table = Table::Generations;
     const ROWS_PER_CHUNK: usize = 256;
 
@@ -26,7 +26,7 @@ impl Row for ClosedGeneration {
         self.record.tokens.len()
     }
 
-    fn encode(rows: &[ClosedGeneration], columns: &mut Encoder) {
+    fn encode(rows: &[ClosedGeneration], columns: &mut ColumnEncoder) {
         let records = || rows.iter().map(|row| &row.record);
         columns.integers(rows.iter().map(|row| row.rounds));
         encode_ids(records().map(|row| &row.id), columns);
@@ -68,7 +68,7 @@ impl Row for ClosedGeneration {
         columns.integers(records().map(|row| row.times.waiting_overrun));
     }
 
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<ClosedGeneration>, Malformed> {
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<ClosedGeneration>, Malformed> {
         let rounds = columns.integers()?;
         let ids = decode_ids(columns)?;
         let device = columns.integers()?;
@@ -123,7 +123,7 @@ impl Row for ClosedGeneration {
 }
 
 /// Where the devices' time went. The time by which their host was late stands at the end of the table.
-fn decode_times(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<DeviceTimes>, Malformed> {
+fn decode_times(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<DeviceTimes>, Malformed> {
     let draft = columns.integers()?;
     let uncertainty = columns.integers()?;
     let importance = columns.integers()?;
@@ -142,7 +142,7 @@ fn decode_times(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<DeviceTime
     Ok((0..rows).map(times).collect())
 }
 
-fn decode_counts(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<DeviceCounts>, Malformed> {
+fn decode_counts(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<DeviceCounts>, Malformed> {
     let draft_steps = columns.integers()?;
     let prefill_tokens = columns.integers()?;
     let uncertainty = columns.integers()?;
@@ -160,7 +160,7 @@ fn decode_counts(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<DeviceCou
     Ok((0..rows).map(counts).collect())
 }
 
-fn decode_uploads(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<UploadCounts>, Malformed> {
+fn decode_uploads(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<UploadCounts>, Malformed> {
     let sent = columns.integers()?;
     let verdicts = columns.integers()?;
     let refused = columns.integers()?;
@@ -170,7 +170,7 @@ fn decode_uploads(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<UploadCo
     Ok((0..rows).map(uploads).collect())
 }
 
-fn decode_energy(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<GenerationEnergy>, Malformed> {
+fn decode_energy(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<GenerationEnergy>, Malformed> {
     let device = columns.integers()?;
     let radio = columns.integers()?;
     let cloud = columns.integers()?;
@@ -184,7 +184,7 @@ fn decode_energy(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<Generatio
     Ok((0..rows).map(energy).collect())
 }
 
-impl Row for AuditRecord {
+impl TableRow for AuditRecord {
     const TABLE: Table = Table::Audits;
     const ROWS_PER_CHUNK: usize = 128;
 
@@ -192,13 +192,13 @@ impl Row for AuditRecord {
         self.positions.len().max(self.accept_probabilities.len())
     }
 
-    fn encode(rows: &[AuditRecord], columns: &mut Encoder) {
+    fn encode(rows: &[AuditRecord], columns: &mut ColumnEncoder) {
         encode_ids(rows.iter().map(|row| &row.id), columns);
         columns.integer_lists(rows.iter().map(|row| &row.positions[..]));
         columns.float_lists(rows.iter().map(|row| &row.accept_probabilities[..]));
     }
 
-    fn decode(_rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<AuditRecord>, Malformed> {
+    fn decode(_rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<AuditRecord>, Malformed> {
         let ids = decode_ids(columns)?;
         let positions = columns.integer_lists()?;
         let accept_probabilities = columns.float_lists()?;

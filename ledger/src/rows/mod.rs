@@ -12,17 +12,17 @@ pub(crate) use rounds::{Piece, absolute_positions, absolute_times, decode_column
 
 use specfleet_engine::id::GenerationId;
 
-use crate::codec::{Decoder, Encoder, Malformed};
+use crate::codec::{ColumnDecoder, ColumnEncoder, Malformed};
 
 /// The four columns of generation ids.
-fn encode_ids<'a>(ids: impl Iterator<Item = &'a GenerationId> + Clone, columns: &mut Encoder) {
+fn encode_ids<'a>(ids: impl Iterator<Item = &'a GenerationId> + Clone, columns: &mut ColumnEncoder) {
     columns.integers(ids.clone().map(|id| id.method));
     columns.integers(ids.clone().map(|id| id.prompt));
     columns.integers(ids.clone().map(|id| id.repetition));
     columns.integers(ids.map(|id| id.pass));
 }
 
-pub(crate) fn decode_ids(columns: &mut Decoder<'_>) -> Result<Vec<GenerationId>, Malformed> {
+pub(crate) fn decode_ids(columns: &mut ColumnDecoder<'_>) -> Result<Vec<GenerationId>, Malformed> {
     let methods = columns.integers()?;
     let prompts: Vec<u32> = columns.integers()?;
     let repetitions: Vec<u16> = columns.integers()?;

@@ -9,8 +9,8 @@ use specfleet_engine::record::{RoundRecord, Source, UploadCost, VerifyCost};
 use specfleet_engine::time::{Span, Time};
 
 use super::{decode_ids, encode_ids};
-use crate::chunk::Row;
-use crate::codec::{Decoder, Encoder, Malformed, unzigzag, zigzag};
+use crate::chunk::TableRow;
+use crate::codec::{ColumnDecoder, ColumnEncoder, Malformed, unzigzag, zigzag};
 use crate::columns::{Projection, RoundColumn, RoundRows};
 use crate::table::Table;
 
@@ -27,11 +27,11 @@ pub(crate) struct Piece {
     pub(crate) base: Time,
 }
 
-impl Row for Piece {
+impl TableRow for Piece {
     const TABLE: Table = Table::Pieces;
     const ROWS_PER_CHUNK: usize = RoundRecord::ROWS_PER_CHUNK;
 
-    fn encode(rows: &[Piece], columns: &mut Encoder) {
+    fn encode(rows: &[Piece], columns: &mut ColumnEncoder) {
         encode_ids(rows.iter().map(|row| &row.id), columns);
         columns.integers(rows.iter().map(|row| row.device.0));
         columns.integers(rows.iter().map(|row| row.first));
@@ -39,7 +39,7 @@ impl Row for Piece {
         columns.integers(rows.iter().map(|row| row.base));
     }
 
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<Piece>, Malformed> {
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<Piece>, Malformed> {
         let ids = decode_ids(columns)?;
         let devices: Vec<u32> = columns.integers()?;
         let first: Vec<u32> = columns.integers()?;
@@ -93,11 +93,11 @@ pub(crate) fn absolute_times<'a>(times: impl Iterator<Item = &'a mut Time>, base
 /// Costs of an upload stand in rows that pay for one only, and which these are is nearly always known from who wrote the
 /// token. The gap before a token and the waiting that it is charged are mostly the sum of its upload's times, and the papers'
 /// share of the energy mostly that of the tokens judged: what is stored is the difference.
-impl Row for RoundRecord {
+impl TableRow for RoundRecord {
     const TABLE: Table = Table::Rounds;
     const ROWS_PER_CHUNK: usize = 4096;
 
-    fn encode(rows: &[RoundRecord], columns: &mut Encoder) {
+    fn encode(rows: &[RoundRecord], columns: &mut ColumnEncoder) {
         columns.integers(rows.iter().map(|row| row.position));
         columns.integers(rows.iter().map(|row| row.token));
         // A draft is its token unless it was replaced: 0 says so, anything else is the draft plus one.
@@ -140,7 +140,7 @@ impl Row for RoundRecord {
         );
     }
 
-    fn decode(rows: usize, columns: &mut Decoder<'_>) -> Result<Vec<RoundRecord>, Malformed> {
+    fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<RoundRecord>, Malformed> {
         let mut decoded = RoundRows::default();
         decode_columns(columns, Projection::ALL, &mut decoded)?;
         Ok((0..rows).map(|row| decoded.record(row)).collect())
@@ -204,7 +204,7 @@ macro_rules! column {
 /// Decodes the wanted columns of a chunk of rounds into `rows`, which is empty, and steps over the others. Positions and
 /// times stay relative.
 pub(crate) fn decode_columns(
-    columns: &mut Decoder<'_>,
+    columns: &mut ColumnDecoder<'_>,
     wanted: Projection,
     rows: &mut RoundRows,
 ) -> Result<(), Malformed> {
@@ -218,7 +218,11 @@ pub(crate) fn decode_columns(
 }
 
 /// The columns that every row has a value of.
-fn decode_decisions(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
+fn decode_decisions(
+    columns: &mut ColumnDecoder<'_>,
+    wanted: Projection,
+    rows: &mut RoundRows,
+) -> Result<(), Malformed> {
     use RoundColumn::{Draft, Token};
     column!(columns, wanted, Position, integers, rows.position);
     // Most drafts are known by their tokens.
@@ -252,7 +256,7 @@ fn decode_decisions(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut Ro
 }
 
 /// Times and costs: values of the rows that pay for an upload.
-fn decode_costs(columns: &mut Decoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
+fn decode_costs(columns: &mut ColumnDecoder<'_>, wanted: Projection, rows: &mut RoundRows) -> Result<(), Malformed> {
     use RoundColumn::*;
     /// The surprises, the costs (the last is two columns), the gaps, the waits.
     const COLUMNS: usize = RoundColumn::COSTS.len() + 4;

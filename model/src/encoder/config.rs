@@ -11,7 +11,7 @@ use crate::ModelError;
 
 /// A family whose forward in candle agrees with the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum EncoderFamily {
     Bert,
     /// Positions count from behind the padding token.
     Roberta,
@@ -19,14 +19,14 @@ pub(super) enum Family {
     XlmRoberta,
 }
 
-impl Family {
-    const ALL: [Family; 3] = [Family::Bert, Family::Roberta, Family::XlmRoberta];
+impl EncoderFamily {
+    const ALL: [EncoderFamily; 3] = [EncoderFamily::Bert, EncoderFamily::Roberta, EncoderFamily::XlmRoberta];
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Family::Bert => "bert",
-            Family::Roberta => "roberta",
-            Family::XlmRoberta => "xlm-roberta",
+            EncoderFamily::Bert => "bert",
+            EncoderFamily::Roberta => "roberta",
+            EncoderFamily::XlmRoberta => "xlm-roberta",
         }
     }
 }
@@ -43,7 +43,7 @@ const REFUSED: [(&str, &str); 1] =
 /// The sizes of an encoder.
 #[derive(Clone, Debug)]
 pub(super) struct EncoderConfig {
-    pub(super) family: Family,
+    pub(super) family: EncoderFamily,
     pub(super) vocab: usize,
     pub(super) hidden: usize,
     pub(super) layers: usize,
@@ -113,7 +113,7 @@ impl EncoderConfig {
                 .ok_or_else(|| refuse(format!("layer_norm_eps = {value} must be a number from 0 to 0.1")))?,
         };
         let pad = match raw.get("pad_token_id") {
-            None | Some(Value::Null) => u32::from(family != Family::Bert),
+            None | Some(Value::Null) => u32::from(family != EncoderFamily::Bert),
             Some(value) => value
                 .as_u64()
                 .and_then(|id| u32::try_from(id).ok())
@@ -159,8 +159,8 @@ impl EncoderConfig {
     /// Most tokens that the positions allow, those around a text included.
     pub(super) fn position_limit(&self) -> usize {
         match self.family {
-            Family::Bert => self.positions,
-            Family::Roberta | Family::XlmRoberta => self.positions.saturating_sub(self.pad as usize + 1),
+            EncoderFamily::Bert => self.positions,
+            EncoderFamily::Roberta | EncoderFamily::XlmRoberta => self.positions.saturating_sub(self.pad as usize + 1),
         }
     }
 
@@ -210,12 +210,12 @@ impl EncoderConfig {
 }
 
 /// The family, or why the model is none that can be used.
-fn family(raw: &Value) -> Result<Family, String> {
-    let supported = Family::ALL.map(Family::name).join(", ");
+fn family(raw: &Value) -> Result<EncoderFamily, String> {
+    let supported = EncoderFamily::ALL.map(EncoderFamily::name).join(", ");
     let Some(kind) = raw.get("model_type").and_then(Value::as_str) else {
         return Err(format!("it has no model_type; supported are {supported}"));
     };
-    if let Some(family) = Family::ALL.into_iter().find(|family| family.name() == kind) {
+    if let Some(family) = EncoderFamily::ALL.into_iter().find(|family| family.name() == kind) {
         return Ok(family);
     }
     if DECODERS.contains(&kind) {
@@ -249,6 +249,6 @@ mod tests {
     fn positions_of_roberta_begin_behind_the_padding() {
         let config = EncoderConfig::parse(TINY.as_bytes(), "config.json").expect("valid");
         assert_eq!(config.position_limit(), 512);
-        assert_eq!(EncoderConfig { family: Family::Bert, ..config }.position_limit(), 514);
+        assert_eq!(EncoderConfig { family: EncoderFamily::Bert, ..config }.position_limit(), 514);
     }
 }

@@ -16,7 +16,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::{bert, xlm_roberta};
 use sha2::{Digest, Sha256};
 
-use self::config::{EncoderConfig, Family};
+use self::config::{EncoderConfig, EncoderFamily};
 use self::words::Words;
 use crate::ModelError;
 use crate::load::{read, read_weights, weight_files};
@@ -77,8 +77,8 @@ impl Encoder {
         let failed =
             |error: candle_core::Error| ModelError::Weights { origin: origin.clone(), reason: error.to_string() };
         let forward = match config.family {
-            Family::Bert => Forward::Bert(bert::BertModel::load(vars, &config.bert(layer)).map_err(failed)?),
-            Family::Roberta | Family::XlmRoberta => {
+            EncoderFamily::Bert => Forward::Bert(bert::BertModel::load(vars, &config.bert(layer)).map_err(failed)?),
+            EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
                 Forward::Roberta(xlm_roberta::XLMRobertaModel::new(&config.roberta(layer), vars).map_err(failed)?)
             }
         };

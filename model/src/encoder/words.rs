@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, TruncationParams};
 
-use super::config::{EncoderConfig, Family};
+use super::config::{EncoderConfig, EncoderFamily};
 use crate::ModelError;
 use crate::load::read;
 use crate::text_growth::{Growth, check_file};
@@ -81,7 +81,7 @@ impl Words {
         })?;
         let cut = TruncationParams { max_length: limit, ..TruncationParams::default() };
         inner.with_truncation(Some(cut)).map_err(|e| unusable(&origin, &e.to_string()))?;
-        Ok(Words { inner, around, limit, growth, space_in_front: config.family == Family::Roberta, origin })
+        Ok(Words { inner, around, limit, growth, space_in_front: config.family == EncoderFamily::Roberta, origin })
     }
 
     pub(super) fn limit(&self) -> usize {

@@ -161,7 +161,7 @@ impl Blocks {
                 if panels.four_bit {
                     panels.mins.push(lanes(&self.mins));
                     for p in 0..PAIRS / 2 {
-                        let (low, high): (Row, Row) = (pair(p), pair(p + PAIRS / 2));
+                        let (low, high): (QuantisedRow, QuantisedRow) = (pair(p), pair(p + PAIRS / 2));
                         panels.quants.push(std::array::from_fn(|i| low[i] | high[i] << 4));
                     }
                 } else {
@@ -178,13 +178,13 @@ fn half(bytes: &[u8]) -> f32 {
 }
 
 /// One pair of elements of all columns of a panel: `[PANEL][2]`.
-type Row = [i8; 2 * PANEL];
+type QuantisedRow = [i8; 2 * PANEL];
 
 /// `[columns / PANEL][row_len / BLOCK]` blocks of a panel.
 pub(super) struct QuantPanels {
     four_bit: bool,
     /// 8-bit: `PAIRS` rows per block. 4-bit: half as many, pair `p` in the low nibbles, `p + PAIRS / 2` in the high ones.
-    quants: Vec<Row>,
+    quants: Vec<QuantisedRow>,
     scales: Vec<[f32; PANEL]>,
     /// 4-bit only.
     mins: Vec<[f32; PANEL]>,
@@ -192,8 +192,8 @@ pub(super) struct QuantPanels {
 
 /// One panel's blocks, and one group of quantised rows.
 #[derive(Clone, Copy)]
-struct Job<'a> {
-    quants: &'a [Row],
+struct ProductJob<'a> {
+    quants: &'a [QuantisedRow],
     scales: &'a [[f32; PANEL]],
     mins: &'a [[f32; PANEL]],
     pairs: &'a [i32],
@@ -203,7 +203,7 @@ struct Job<'a> {
 
 /// The sums of `R` rows over one panel.
 trait Tile {
-    fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R];
+    fn tile<const R: usize, const FOUR_BIT: bool>(job: ProductJob<'_>) -> [[f32; PANEL]; R];
 }
 
 impl QuantPanels {
@@ -229,7 +229,7 @@ fn multiply<T: Tile, const FOUR_BIT: bool>(w: &QuantPanels, x: &QuantRows, out: 
         let per_group = x.scales.chunks(ROWS * blocks).zip(x.sums.chunks(ROWS * blocks));
         let groups = x.pairs.chunks(ROWS * blocks * PAIRS).zip(per_group);
         for (group, (pairs, (row_scales, row_sums))) in groups.enumerate() {
-            let job = Job { quants, scales, mins, pairs, row_scales, row_sums };
+            let job = ProductJob { quants, scales, mins, pairs, row_scales, row_sums };
             let out = &mut out[group * ROWS * columns..];
             match row_scales.len() / blocks {
                 1 => store(&T::tile::<1, FOUR_BIT>(job), out, columns, at),
@@ -244,7 +244,7 @@ fn multiply<T: Tile, const FOUR_BIT: bool>(w: &QuantPanels, x: &QuantRows, out: 
 struct Portable;
 
 impl Tile for Portable {
-    fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R] {
+    fn tile<const R: usize, const FOUR_BIT: bool>(job: ProductJob<'_>) -> [[f32; PANEL]; R] {
         let mut sums = [[0f32; PANEL]; R];
         let (pairs, _) = job.pairs.as_chunks::<R>();
         for (block, scales) in job.scales.iter().enumerate() {
@@ -280,7 +280,7 @@ impl Tile for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Job, PAIRS, PANEL, QuantPanels, QuantRows, Row, Tile, multiply};
+    use super::{PAIRS, PANEL, ProductJob, QuantPanels, QuantRows, QuantisedRow, Tile, multiply};
 
     pub(super) fn multiply_8(w: &QuantPanels, x: &QuantRows, out: &mut [f32], columns: usize) {
         #[target_feature(enable = "avx2,fma")]
@@ -310,7 +310,7 @@ mod x86 {
 
     impl Tile for Avx2 {
         #[inline(always)]
-        fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R] {
+        fn tile<const R: usize, const FOUR_BIT: bool>(job: ProductJob<'_>) -> [[f32; PANEL]; R] {
             // SAFETY: `Avx2` is only used below `multiply_8` and `multiply_4`, which enable AVX2 and FMA.
             #[allow(unsafe_code)]
             unsafe {
@@ -321,7 +321,7 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn tile<const R: usize, const FOUR_BIT: bool>(job: Job<'_>) -> [[f32; PANEL]; R] {
+    fn tile<const R: usize, const FOUR_BIT: bool>(job: ProductJob<'_>) -> [[f32; PANEL]; R] {
         let (x, _) = job.pairs.as_chunks::<R>();
         let (x, _) = x.as_chunks::<PAIRS>();
         let (row_scales, _) = job.row_scales.as_chunks::<R>();
@@ -381,7 +381,7 @@ mod x86 {
     /// Sign-extends a row to 16 bits: columns 0..8 and 8..16, two elements each.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn widen(row: &Row) -> [__m256i; 2] {
+    fn widen(row: &QuantisedRow) -> [__m256i; 2] {
         // SAFETY: a row is 32 bytes, and each load reads sixteen of them.
         #[allow(unsafe_code)]
         let (low, high) = unsafe {

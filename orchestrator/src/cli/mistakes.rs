@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
-use specfleet_config::{Preset, nearest_of};
+use specfleet_config::{ShippedFile, nearest_of};
 
 use super::Cli;
 use crate::error::Error;
@@ -38,14 +38,14 @@ fn owners(mistake: &clap::Error) -> Option<(String, String)> {
 /// Whether a word that stands where a scenario may is no file and no scenario that ships.
 pub(super) fn is_nothing(word: &Path) -> bool {
     let is_word = word.to_str().is_some_and(|word| !word.contains(['.', '/', '\\']));
-    is_word && !word.exists() && !Preset::SCENARIOS.iter().any(|preset| Path::new(preset.name) == word)
+    is_word && !word.exists() && !ShippedFile::SCENARIOS.iter().any(|preset| Path::new(preset.name) == word)
 }
 
 /// The error for such a word: it was meant as a command, a scenario or a file.
 pub(super) fn unknown_word(word: &Path) -> Error {
     let word = word.to_string_lossy();
     let root = Cli::command();
-    let scenarios: Vec<&str> = Preset::SCENARIOS.iter().map(|preset| preset.name).collect();
+    let scenarios: Vec<&str> = ShippedFile::SCENARIOS.iter().map(|preset| preset.name).collect();
     let commands = root.get_subcommands().map(Command::get_name);
     let near = nearest_of(&word, commands.chain(scenarios.iter().copied()));
     let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));

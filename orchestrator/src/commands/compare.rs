@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::compare::{self, Pairs};
+use crate::compare::{self, ComparedPairs};
 use crate::cores::cores;
 use crate::opened::OpenedRuns;
 use crate::stored::StoredRun;
@@ -43,8 +43,11 @@ pub(crate) fn run(args: &CompareArgs, opened: &OpenedRuns) -> anyhow::Result<Exi
     }
     let a = StoredRun::open(opened, &first, cores())?;
     let b = StoredRun::open(opened, &second, cores())?;
-    let pairs =
-        Pairs { methods: args.methods.clone(), method_a: args.method_a.clone(), method_b: args.method_b.clone() };
+    let pairs = ComparedPairs {
+        methods: args.methods.clone(),
+        method_a: args.method_a.clone(),
+        method_b: args.method_b.clone(),
+    };
     let comparison = compare::compare(&a, &b, &pairs)?;
     if args.json {
         print(serde_json::to_string_pretty(&comparison).context("writing the comparison")?)?;

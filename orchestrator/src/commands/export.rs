@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::error::Error;
 use crate::opened::OpenedRuns;
 use clap::Args;
-use specfleet_export::{Exported, Format, Options, Table, export};
+use specfleet_export::{ExportFormat, ExportTable, Exported, Options, export};
 
 use super::{LEDGER, find, name, print};
 
@@ -35,16 +35,16 @@ pub(crate) struct ExportArgs {
 
 /// Runs it.
 pub(crate) fn run(args: &ExportArgs, opened: &OpenedRuns) -> anyhow::Result<ExitCode> {
-    let format = Format::parse(&args.format).map_err(Error::from)?;
+    let format = ExportFormat::parse(&args.format).map_err(Error::from)?;
     let mut tables =
-        args.tables.iter().map(|name| Table::parse(name)).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
-    if format == Format::Trace && !tables.is_empty() {
+        args.tables.iter().map(|name| ExportTable::parse(name)).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
+    if format == ExportFormat::Trace && !tables.is_empty() {
         return Err(Error::Asked("--tables: a trace is of rounds and batches, and has no tables".to_owned()).into());
     }
     tables.sort_unstable();
     tables.dedup();
     if tables.is_empty() {
-        tables = Table::ALL.to_vec();
+        tables = ExportTable::ALL.to_vec();
     }
     let folder = find(&args.ledger, &args.run)?;
     let reader = opened.open(&folder)?;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ExportArgs, opened: &OpenedRuns) -> anyhow::Result<Exit
     let exported = export(&reader, &options, &mut |damage| specfleet_logs::say!("specfleet: {damage}; left out"));
     let Exported { rows, .. } = exported.map_err(Error::from)?;
     for (file, rows) in rows {
-        let what = if format == Format::Trace { "events" } else { "rows" };
+        let what = if format == ExportFormat::Trace { "events" } else { "rows" };
         print(format!("{file}: {rows} {what}"))?;
     }
     print(format!("run {} in {}", name(&folder), args.out.display()))?;

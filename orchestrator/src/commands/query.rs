@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::cores::cores;
 use crate::opened::OpenedRuns;
-use crate::query::{self, Format, Query};
+use crate::query::{self, Query, QueryFormat};
 use crate::stored::StoredRun;
 use clap::Args;
 
@@ -31,7 +31,7 @@ pub(crate) struct QueryArgs {
     conditions: Vec<String>,
     /// How to print the answer
     #[arg(long, value_enum, default_value = "table")]
-    format: Format,
+    format: QueryFormat,
     /// Rows to print at most [default: 10000 in a table, else all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &QueryArgs, opened: &OpenedRuns) -> anyhow::Result<ExitC
     let runs: Vec<StoredRun> =
         folders.iter().map(|folder| StoredRun::open(opened, folder, cores())).collect::<Result<_, _>>()?;
     let answer = query.ask(&runs)?;
-    let is_table = args.format == Format::Table;
+    let is_table = args.format == QueryFormat::Table;
     let limit = args.limit.unwrap_or(if is_table { TABLE_ROWS } else { usize::MAX });
     print(query::write(&answer, args.format, limit))?;
     if is_table {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::error::Error;
 use anyhow::Context;
 use clap::Args;
-use specfleet_ledger::{LedgerError, Progress, is_busy, remove, run_bytes};
+use specfleet_ledger::{LedgerError, RunProgress, is_busy, remove, run_bytes};
 
 use super::{LEDGER, find_all, for_each_run, name, print};
 
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &RmArgs) -> anyhow::Result<ExitCode> {
 
 fn description(folder: &Path) -> Result<String, Error> {
     // A run whose plain files are damaged can be deleted too.
-    let generations = Progress::read(folder).map_or(0, |progress| progress.generations);
+    let generations = RunProgress::read(folder).map_or(0, |progress| progress.generations);
     Ok(format!("{}: {generations} generations, {} bytes in {}", name(folder), run_bytes(folder)?, folder.display()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use specfleet_config::{ModelChoice, Precision, Settings, short};
+use specfleet_config::{ModelChoice, PrecisionChoice, Settings, short};
 use specfleet_engine::method::Sampling;
 use specfleet_ledger::{InputDigest, RunKind};
 
@@ -89,7 +89,7 @@ fn same_models(a: &StoredRun, b: &StoredRun, (first, second): (&Settings, &Setti
         return others(format!("the SHA-256 of the {of} is {one} in the one and {other} in the other"));
     }
     let words = |settings: &Settings, with_names: bool| {
-        let word = |choice: &ModelChoice, precision: Precision| match choice {
+        let word = |choice: &ModelChoice, precision: PrecisionChoice| match choice {
             _ if !with_names => precision.to_string(),
             ModelChoice::Embedded => format!("the embedded one in {precision}"),
             ModelChoice::Folder(folder) => format!("{} in {precision}", folder.display()),

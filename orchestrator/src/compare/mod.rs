@@ -19,7 +19,7 @@ use crate::stored::{StoredRun, TextFigures, unfinished_note};
 
 /// Which methods of the two runs are held against each other.
 #[derive(Clone, Debug, Default)]
-pub struct Pairs {
+pub struct ComparedPairs {
     /// Methods of both; all common ones if empty.
     pub methods: Vec<String>,
     /// A method of the first run, against `method_b` of the second.
@@ -123,7 +123,7 @@ const METRICS: [(&str, &str, Figure); 15] = [
 ];
 
 /// Compares two runs; refuses runs whose prompts, models or sampling are not the same, and says what differs.
-pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<RunComparison, Error> {
+pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &ComparedPairs) -> Result<RunComparison, Error> {
     let differences = alike(a, b)?;
     let mut notes: Vec<String> = a.notes.iter().chain(&b.notes).cloned().collect();
     for run in [a, b] {
@@ -155,7 +155,7 @@ pub fn compare(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<RunCompari
 }
 
 /// Indices of the methods to compare.
-fn method_pairs(a: &StoredRun, b: &StoredRun, pairs: &Pairs) -> Result<Vec<(u16, u16)>, Error> {
+fn method_pairs(a: &StoredRun, b: &StoredRun, pairs: &ComparedPairs) -> Result<Vec<(u16, u16)>, Error> {
     let index = |run: &StoredRun, name: &str| -> Result<u16, Error> {
         let names: Vec<&str> = run.meta().methods.iter().map(|method| method.name.as_str()).collect();
         let found = names.iter().position(|known| *known == name);

@@ -5,10 +5,10 @@ use std::path::Path;
 use actix_web::HttpResponse;
 use serde::Serialize;
 
-use super::State;
+use super::DashboardState;
 use super::name::RunName;
-use super::refusal::Refusal;
-use crate::compare::{self, Pairs, RunComparison};
+use super::refusal::PageRefusal;
+use crate::compare::{self, ComparedPairs, RunComparison};
 use crate::cores::cores;
 use crate::error::Error;
 use crate::opened::OpenedRuns;
@@ -34,7 +34,7 @@ enum Paired {
 }
 
 /// Both runs' reports and their comparison in one answer.
-pub(super) async fn compare(state: &State, a: &RunName, b: &RunName) -> Result<HttpResponse, Refusal> {
+pub(super) async fn compare(state: &DashboardState, a: &RunName, b: &RunName) -> Result<HttpResponse, PageRefusal> {
     let explain = |name: &RunName, refusal| state.runs.explain(name, refusal);
     let first = state.reports.get(a).await.map_err(|refusal| explain(a, refusal))?;
     let second = state.reports.get(b).await.map_err(|refusal| explain(b, refusal))?;
@@ -52,7 +52,7 @@ fn pair(a: &Path, b: &Path) -> Result<Paired, Error> {
     // The page shows damage among the notes.
     let opened = OpenedRuns::default();
     let (a, b) = (StoredRun::open(&opened, a, cores())?, StoredRun::open(&opened, b, cores())?);
-    match compare::compare(&a, &b, &Pairs::default()) {
+    match compare::compare(&a, &b, &ComparedPairs::default()) {
         Ok(comparison) => Ok(Paired::Of(Box::new(comparison))),
         Err(Error::Question(why)) => Ok(Paired::Refused(why)),
         Err(error) => Err(error),

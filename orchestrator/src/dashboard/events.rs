@@ -13,7 +13,7 @@ use actix_web::dev::Extensions;
 use actix_web::web::Bytes;
 use tokio::sync::mpsc;
 
-use super::refusal::Refusal;
+use super::refusal::PageRefusal;
 
 /// Most open pages that listen.
 pub(super) const CLIENTS: usize = 32;
@@ -41,13 +41,13 @@ pub(super) fn frame(event: &str, data: &str) -> Bytes {
 
 /// All open pages.
 pub(super) struct Hub {
-    inner: Mutex<Inner>,
+    inner: Mutex<HubState>,
     /// Wakes the one who looks for news: a page has come, or it is over.
     wake: SyncSender<()>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct HubState {
     clients: Vec<Client>,
     /// The last message of each kind, for pages that come later.
     last: Vec<(&'static str, Bytes)>,
@@ -56,12 +56,12 @@ struct Inner {
 
 struct Client {
     sender: mpsc::Sender<Bytes>,
-    connection: Option<Connection>,
+    connection: Option<OpenPage>,
 }
 
 /// A second handle on a page's connection, to end it from outside: the server itself waits for its page to read.
 #[derive(Clone, Debug)]
-pub(super) struct Connection(Arc<TcpStream>);
+pub(super) struct OpenPage(Arc<TcpStream>);
 
 /// Keeps a handle on each connection beside it (called by the server for each that it accepts).
 pub(super) fn remember_connection(io: &dyn Any, extensions: &mut Extensions) {
@@ -71,7 +71,7 @@ pub(super) fn remember_connection(io: &dyn Any, extensions: &mut Extensions) {
         if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>()
             && let Ok(handle) = stream.as_fd().try_clone_to_owned()
         {
-            extensions.insert(Connection(Arc::new(TcpStream::from(handle))));
+            extensions.insert(OpenPage(Arc::new(TcpStream::from(handle))));
         }
     }
     #[cfg(windows)]
@@ -80,7 +80,7 @@ pub(super) fn remember_connection(io: &dyn Any, extensions: &mut Extensions) {
         if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>()
             && let Ok(handle) = stream.as_socket().try_clone_to_owned()
         {
-            extensions.insert(Connection(Arc::new(TcpStream::from(handle))));
+            extensions.insert(OpenPage(Arc::new(TcpStream::from(handle))));
         }
     }
 }
@@ -92,19 +92,19 @@ impl Hub {
         (Hub { inner: Mutex::default(), wake }, woken)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, HubState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stream for a page that has come, with the last message of each kind in it.
-    pub(super) fn subscribe(&self, connection: Option<Connection>) -> Result<EventStream, Refusal> {
+    pub(super) fn subscribe(&self, connection: Option<OpenPage>) -> Result<EventStream, PageRefusal> {
         let mut inner = self.inner();
         if inner.closed {
-            return Err(Refusal::stopping());
+            return Err(PageRefusal::stopping());
         }
         inner.clients.retain(|client| !client.sender.is_closed());
         if inner.clients.len() >= CLIENTS {
-            return Err(Refusal::too_many_clients(CLIENTS));
+            return Err(PageRefusal::too_many_clients(CLIENTS));
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         let first =
@@ -164,13 +164,13 @@ impl Hub {
     }
 }
 
-impl Inner {
+impl HubState {
     fn send(&mut self, message: &Bytes) {
         self.clients.retain(|client| match client.sender.try_send(message.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                if let Some(Connection(connection)) = &client.connection {
+                if let Some(OpenPage(connection)) = &client.connection {
                     // It may have ended by itself.
                     let _ = connection.shutdown(Shutdown::Both);
                 }
@@ -267,7 +267,7 @@ mod tests {
         page.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a timeout");
         let (accepted, _) = listener.accept().expect("accepted");
         let (hub, _woken) = Hub::new();
-        let _unread = hub.subscribe(Some(Connection(Arc::new(accepted)))).expect("a place");
+        let _unread = hub.subscribe(Some(OpenPage(Arc::new(accepted)))).expect("a place");
         for number in 0..2 * WAITING {
             hub.publish("live", frame("live", &number.to_string()));
         }

@@ -88,7 +88,7 @@ pub struct Dashboard {
 }
 
 /// What the answers are made from.
-struct State {
+struct DashboardState {
     runs: Arc<Runs>,
     reports: Arc<Reports>,
     hub: Arc<Hub>,
@@ -107,7 +107,7 @@ impl Dashboard {
         let (hub, wake) = Hub::new();
         let hub = Arc::new(hub);
         let runs = Arc::new(Runs::new(options.ledger.clone()));
-        let state = web::Data::new(State {
+        let state = web::Data::new(DashboardState {
             runs: runs.clone(),
             reports: Arc::new(Reports::new(options.ledger, Box::new(options.report))),
             hub: hub.clone(),

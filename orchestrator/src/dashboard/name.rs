@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::refusal::Refusal;
+use super::refusal::PageRefusal;
 
 /// The longest name that the ledger gives or takes.
 const LONGEST: usize = 128;
@@ -13,7 +13,7 @@ pub(super) struct RunName(String);
 
 impl RunName {
     /// Takes the names that the ledger takes.
-    pub(super) fn parse(text: &str) -> Result<RunName, Refusal> {
+    pub(super) fn parse(text: &str) -> Result<RunName, PageRefusal> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let good =
             text.len() <= LONGEST && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(plain);
@@ -21,7 +21,7 @@ impl RunName {
             return Ok(RunName(text.to_owned()));
         }
         let shown: String = text.chars().take(LONGEST).collect();
-        Err(Refusal::bad_request(format!(
+        Err(PageRefusal::bad_request(format!(
             "{shown:?} is no run name: letters, digits, '-', '_' and '.', a letter or digit first, at most {LONGEST}"
         )))
     }

@@ -13,66 +13,66 @@ use crate::error::Error as CommandError;
 /// A refusal; as JSON `{"error": {"kind", "message"}}`.
 #[derive(Debug, Error)]
 #[error("{message}")]
-pub(super) struct Refusal {
+pub(super) struct PageRefusal {
     status: StatusCode,
     kind: &'static str,
     message: String,
 }
 
-impl Refusal {
+impl PageRefusal {
     /// Something in the address makes no sense.
-    pub(super) fn bad_request(message: String) -> Refusal {
-        Refusal { status: StatusCode::BAD_REQUEST, kind: "bad-request", message }
+    pub(super) fn bad_request(message: String) -> PageRefusal {
+        PageRefusal { status: StatusCode::BAD_REQUEST, kind: "bad-request", message }
     }
 
     /// There is nothing of this name.
-    pub(super) fn not_found(message: String) -> Refusal {
-        Refusal { status: StatusCode::NOT_FOUND, kind: "not-found", message }
+    pub(super) fn not_found(message: String) -> PageRefusal {
+        PageRefusal { status: StatusCode::NOT_FOUND, kind: "not-found", message }
     }
 
     /// This page changes nothing.
-    pub(super) fn read_only() -> Refusal {
+    pub(super) fn read_only() -> PageRefusal {
         let message = "the dashboard is read-only: GET and HEAD".to_owned();
-        Refusal { status: StatusCode::METHOD_NOT_ALLOWED, kind: "read-only", message }
+        PageRefusal { status: StatusCode::METHOD_NOT_ALLOWED, kind: "read-only", message }
     }
 
     /// Asked in the name of another host: by a page of another site that made its name point here, or through a proxy.
-    pub(super) fn foreign_host(host: &str) -> Refusal {
+    pub(super) fn foreign_host(host: &str) -> PageRefusal {
         let message = format!(
             "this dashboard is not reached as {host:?} but as localhost, 127.0.0.1 or [::1], or by a name that \
              --allow-host gives it"
         );
-        Refusal { status: StatusCode::FORBIDDEN, kind: "foreign-host", message }
+        PageRefusal { status: StatusCode::FORBIDDEN, kind: "foreign-host", message }
     }
 
     /// Asked by a page of another site.
-    pub(super) fn foreign_site() -> Refusal {
+    pub(super) fn foreign_site() -> PageRefusal {
         let message = "data of this dashboard are for its own pages: open them from there".to_owned();
-        Refusal { status: StatusCode::FORBIDDEN, kind: "foreign-site", message }
+        PageRefusal { status: StatusCode::FORBIDDEN, kind: "foreign-site", message }
     }
 
     /// Every place for an event stream is taken.
-    pub(super) fn too_many_clients(most: usize) -> Refusal {
+    pub(super) fn too_many_clients(most: usize) -> PageRefusal {
         let message = format!("{most} pages listen already: close one");
-        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "too-many-clients", message }
+        PageRefusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "too-many-clients", message }
     }
 
     /// Too many questions wait for a report already.
-    pub(super) fn busy() -> Refusal {
+    pub(super) fn busy() -> PageRefusal {
         let message = "other reports are being computed: try again in a few seconds".to_owned();
-        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "busy", message }
+        PageRefusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "busy", message }
     }
 
     /// The server is on its way out.
-    pub(super) fn stopping() -> Refusal {
+    pub(super) fn stopping() -> PageRefusal {
         let message = "the dashboard is being stopped".to_owned();
-        Refusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "stopping", message }
+        PageRefusal { status: StatusCode::SERVICE_UNAVAILABLE, kind: "stopping", message }
     }
 
     /// A part of this program stopped.
-    pub(super) fn stopped() -> Refusal {
+    pub(super) fn stopped() -> PageRefusal {
         let message = "the computation stopped unexpectedly".to_owned();
-        Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, kind: "stopped", message }
+        PageRefusal { status: StatusCode::INTERNAL_SERVER_ERROR, kind: "stopped", message }
     }
 
     /// Whether there is nothing of this name.
@@ -87,8 +87,8 @@ impl Refusal {
     }
 }
 
-impl From<LedgerError> for Refusal {
-    fn from(error: LedgerError) -> Refusal {
+impl From<LedgerError> for PageRefusal {
+    fn from(error: LedgerError) -> PageRefusal {
         let (status, kind) = match &error {
             LedgerError::NotFound(_) => (StatusCode::NOT_FOUND, "not-found"),
             LedgerError::StillRunning(_) => (StatusCode::CONFLICT, "still-running"),
@@ -97,22 +97,22 @@ impl From<LedgerError> for Refusal {
             LedgerError::OlderSchema { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "older-schema"),
             _ => (StatusCode::UNPROCESSABLE_ENTITY, "unreadable"),
         };
-        Refusal { status, kind, message: error.to_string() }
+        PageRefusal { status, kind, message: error.to_string() }
     }
 }
 
-impl From<CommandError> for Refusal {
-    fn from(error: CommandError) -> Refusal {
+impl From<CommandError> for PageRefusal {
+    fn from(error: CommandError) -> PageRefusal {
         match error {
             CommandError::Ledger(error) => error.into(),
             error => {
-                Refusal { status: StatusCode::UNPROCESSABLE_ENTITY, kind: "unreadable", message: error.to_string() }
+                PageRefusal { status: StatusCode::UNPROCESSABLE_ENTITY, kind: "unreadable", message: error.to_string() }
             }
         }
     }
 }
 
-impl ResponseError for Refusal {
+impl ResponseError for PageRefusal {
     fn status_code(&self) -> StatusCode {
         self.status
     }

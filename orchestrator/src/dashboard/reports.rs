@@ -11,7 +11,7 @@ use specfleet_ledger::LedgerError;
 use tokio::sync::{Mutex as Turns, Semaphore};
 
 use super::name::RunName;
-use super::refusal::Refusal;
+use super::refusal::PageRefusal;
 use crate::error::Error;
 use crate::report_data::ReportData;
 
@@ -48,7 +48,7 @@ impl<R: Send + Sync + 'static> Reports<R> {
     }
 
     /// The report of a run that has ended.
-    pub(super) async fn get(self: &Arc<Self>, run: &RunName) -> Result<Arc<R>, Refusal> {
+    pub(super) async fn get(self: &Arc<Self>, run: &RunName) -> Result<Arc<R>, PageRefusal> {
         let (reports, run) = (self.clone(), run.clone());
         self.in_turn(move |_| reports.kept_or_made(&run)).await?
     }
@@ -57,8 +57,8 @@ impl<R: Send + Sync + 'static> Reports<R> {
     pub(super) async fn in_turn<T: Send + 'static>(
         &self,
         make: impl FnOnce(&Path) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let _place = self.waiting.try_acquire().map_err(|_| Refusal::busy())?;
+    ) -> Result<T, PageRefusal> {
+        let _place = self.waiting.try_acquire().map_err(|_| PageRefusal::busy())?;
         let turn = self.turn.clone().lock_owned().await;
         let ledger = self.ledger.clone();
         let made = web::block(move || {
@@ -66,10 +66,10 @@ impl<R: Send + Sync + 'static> Reports<R> {
             let _turn = turn;
             make(&ledger)
         });
-        made.await.map_err(|_| Refusal::stopped())
+        made.await.map_err(|_| PageRefusal::stopped())
     }
 
-    fn kept_or_made(&self, run: &RunName) -> Result<Arc<R>, Refusal> {
+    fn kept_or_made(&self, run: &RunName) -> Result<Arc<R>, PageRefusal> {
         let folder = run.folder(&self.ledger);
         let stamp = stamp(&folder)?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

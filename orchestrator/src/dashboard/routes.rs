@@ -13,17 +13,17 @@ use actix_web::{App, HttpRequest, HttpResponse, Responder, ResponseError};
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::State;
+use super::DashboardState;
 use super::compare::compare;
-use super::events::Connection;
+use super::events::OpenPage;
 use super::name::RunName;
-use super::refusal::Refusal;
+use super::refusal::PageRefusal;
 use super::runs::Filter;
 use crate::page::{assets, policy, render};
 
 /// The whole of it.
 pub(super) fn app(
-    state: Data<State>,
+    state: Data<DashboardState>,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -36,8 +36,12 @@ pub(super) fn app(
     // `to` answers any method; the guard in front lets through the two that only read.
     App::new()
         .app_data(state)
-        .app_data(web::QueryConfig::default().error_handler(|error, _| Refusal::bad_request(error.to_string()).into()))
-        .app_data(web::PathConfig::default().error_handler(|error, _| Refusal::bad_request(error.to_string()).into()))
+        .app_data(
+            web::QueryConfig::default().error_handler(|error, _| PageRefusal::bad_request(error.to_string()).into()),
+        )
+        .app_data(
+            web::PathConfig::default().error_handler(|error, _| PageRefusal::bad_request(error.to_string()).into()),
+        )
         .wrap(from_fn(guard))
         .service(web::resource("/").to(shell))
         .service(web::resource("/compare").to(shell))
@@ -61,7 +65,7 @@ async fn guard(
     let refused = if matches!(*request.method(), Method::GET | Method::HEAD) {
         foreign_host(&request).or_else(|| foreign_site(&request))
     } else {
-        Some(Refusal::read_only())
+        Some(PageRefusal::read_only())
     };
     let mut response = match refused {
         Some(refusal) => request.error_response(refusal).map_into_boxed_body(),
@@ -79,20 +83,20 @@ async fn guard(
 }
 
 /// The refusal of a request in the name of a host that is none of ours.
-fn foreign_host(request: &ServiceRequest) -> Option<Refusal> {
-    let state = request.app_data::<Data<State>>()?;
+fn foreign_host(request: &ServiceRequest) -> Option<PageRefusal> {
+    let state = request.app_data::<Data<DashboardState>>()?;
     let host = String::from_utf8_lossy(request.headers().get(HOST)?.as_bytes());
     let peer = request.peer_addr().map(|peer| peer.ip());
-    (!state.hosts.admits(&host, peer)).then(|| Refusal::foreign_host(&host))
+    (!state.hosts.admits(&host, peer)).then(|| PageRefusal::foreign_host(&host))
 }
 
 /// The refusal of a question for data that a page of another site asks through somebody's browser: it could not read the
 /// answer, but it could have this program work for it. Frames of pages and their files cost nothing.
-fn foreign_site(request: &ServiceRequest) -> Option<Refusal> {
+fn foreign_site(request: &ServiceRequest) -> Option<PageRefusal> {
     let asks_for_data = request.path().starts_with("/api/") || request.path() == "/events";
     let site = request.headers().get("sec-fetch-site")?;
     let is_foreign = !matches!(site.as_bytes(), b"same-origin" | b"none");
-    (asks_for_data && is_foreign).then(Refusal::foreign_site)
+    (asks_for_data && is_foreign).then(PageRefusal::foreign_site)
 }
 
 /// The frame of a page; its scripts ask for the rest.
@@ -105,45 +109,45 @@ async fn nested_shell() -> impl Responder {
     HttpResponse::Ok().content_type("text/html; charset=utf-8").body(assets::shell("../"))
 }
 
-async fn asset(name: Path<String>) -> Result<HttpResponse, Refusal> {
+async fn asset(name: Path<String>) -> Result<HttpResponse, PageRefusal> {
     let asset = assets::served().find(|asset| asset.name == name.as_str());
-    let asset = asset.ok_or_else(|| Refusal::not_found(format!("no file {:?}", name.as_str())))?;
+    let asset = asset.ok_or_else(|| PageRefusal::not_found(format!("no file {:?}", name.as_str())))?;
     Ok(HttpResponse::Ok().content_type(asset.media_type()).body(asset.text))
 }
 
 async fn nothing(request: HttpRequest) -> HttpResponse {
-    Refusal::not_found(format!("nothing at {:?}", request.path())).error_response()
+    PageRefusal::not_found(format!("nothing at {:?}", request.path())).error_response()
 }
 
 /// Runs a question about files where it may block.
 async fn blocking<T: Send + 'static>(
-    question: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    web::block(question).await.map_err(|_| Refusal::stopped())?
+    question: impl FnOnce() -> Result<T, PageRefusal> + Send + 'static,
+) -> Result<T, PageRefusal> {
+    web::block(question).await.map_err(|_| PageRefusal::stopped())?
 }
 
 fn json(content: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().json(content)
 }
 
-async fn list(state: Data<State>, filter: Query<Filter>) -> Result<HttpResponse, Refusal> {
+async fn list(state: Data<DashboardState>, filter: Query<Filter>) -> Result<HttpResponse, PageRefusal> {
     let runs = state.runs.clone();
     Ok(json(&blocking(move || runs.filtered(&filter)).await?))
 }
 
-async fn about(state: Data<State>, run: Path<String>) -> Result<HttpResponse, Refusal> {
+async fn about(state: Data<DashboardState>, run: Path<String>) -> Result<HttpResponse, PageRefusal> {
     let (run, runs) = (RunName::parse(&run)?, state.runs.clone());
     Ok(json(&blocking(move || runs.about(&run)).await?))
 }
 
-async fn report(state: Data<State>, run: Path<String>) -> Result<HttpResponse, Refusal> {
+async fn report(state: Data<DashboardState>, run: Path<String>) -> Result<HttpResponse, PageRefusal> {
     let run = RunName::parse(&run)?;
     let report = state.reports.get(&run).await.map_err(|refusal| state.runs.explain(&run, refusal))?;
     Ok(json(&*report))
 }
 
 /// The report as a file of its own.
-async fn file(state: Data<State>, run: Path<String>) -> Result<HttpResponse, Refusal> {
+async fn file(state: Data<DashboardState>, run: Path<String>) -> Result<HttpResponse, PageRefusal> {
     let run = RunName::parse(&run)?;
     let report = state.reports.get(&run).await.map_err(|refusal| state.runs.explain(&run, refusal))?;
     let disposition = format!("attachment; filename=\"{}.html\"", run.as_str());
@@ -161,12 +165,12 @@ struct Two {
     b: String,
 }
 
-async fn compared(state: Data<State>, two: Query<Two>) -> Result<HttpResponse, Refusal> {
+async fn compared(state: Data<DashboardState>, two: Query<Two>) -> Result<HttpResponse, PageRefusal> {
     let (a, b) = (RunName::parse(&two.a)?, RunName::parse(&two.b)?);
     compare(&state, &a, &b).await
 }
 
-async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Refusal> {
+async fn events(state: Data<DashboardState>, request: HttpRequest) -> Result<HttpResponse, PageRefusal> {
     let mut response = HttpResponse::Ok();
     response.content_type("text/event-stream; charset=utf-8");
     // A proxy that collects an answer before it passes it on, as nginx does by itself, would hold back every event.
@@ -174,6 +178,6 @@ async fn events(state: Data<State>, request: HttpRequest) -> Result<HttpResponse
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    let connection = request.conn_data::<Connection>().cloned();
+    let connection = request.conn_data::<OpenPage>().cloned();
     Ok(response.body(state.hub.subscribe(connection)?))
 }

@@ -10,7 +10,7 @@ use specfleet_engine::names::{did_you_mean, nearest};
 use specfleet_ledger::{ListedState, Live, Machine, Meta, RunListing, list};
 
 use super::name::RunName;
-use super::refusal::Refusal;
+use super::refusal::PageRefusal;
 
 /// How long a listing counts as fresh.
 const FRESH: Duration = Duration::from_secs(1);
@@ -28,10 +28,10 @@ const MOST_WORDS: usize = 32;
 /// The runs of a ledger folder, as they were a moment ago.
 pub(super) struct Runs {
     ledger: PathBuf,
-    cached: Mutex<Option<Cached>>,
+    cached: Mutex<Option<CachedListing>>,
 }
 
-struct Cached {
+struct CachedListing {
     at: Instant,
     took: Duration,
     runs: Arc<Vec<RunListing>>,
@@ -61,12 +61,12 @@ pub(super) struct Listed {
     /// Of them, those that match.
     matched: usize,
     offset: usize,
-    runs: Vec<Row>,
+    runs: Vec<ListedRun>,
 }
 
 /// A run of the list.
 #[derive(Debug, Serialize)]
-struct Row {
+struct ListedRun {
     run: String,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,13 +88,13 @@ struct Row {
     noise: Option<String>,
 }
 
-impl From<&RunListing> for Row {
-    fn from(run: &RunListing) -> Row {
+impl From<&RunListing> for ListedRun {
+    fn from(run: &RunListing) -> ListedRun {
         let reason = match &run.state {
             ListedState::Failed { reason } | ListedState::Unreadable { reason } => Some(reason.clone()),
             _ => None,
         };
-        Row {
+        ListedRun {
             run: run.run.clone(),
             state: run.state.name(),
             reason,
@@ -117,9 +117,9 @@ impl From<&RunListing> for Row {
 
 /// What the plain files of one run say.
 #[derive(Debug, Serialize)]
-pub(super) struct About {
+pub(super) struct RunDescription {
     #[serde(flatten)]
-    row: Row,
+    row: ListedRun,
     scenario: String,
     machine: Machine,
     /// What it is doing, while it runs and has said so.
@@ -133,7 +133,7 @@ impl Runs {
 
     /// The runs, oldest first, and a number that grows when they change. Blocks on files; a second caller waits for the
     /// first and takes what it found.
-    pub(super) fn listing(&self) -> Result<(Arc<Vec<RunListing>>, u64), Refusal> {
+    pub(super) fn listing(&self) -> Result<(Arc<Vec<RunListing>>, u64), PageRefusal> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fresh) =
             cached.as_ref().filter(|cached| cached.at.elapsed() < FRESH.max(cached.took * FRESH_FACTOR))
@@ -147,23 +147,23 @@ impl Runs {
             Some(before) if *before.runs == runs => (before.runs, before.revision),
             before => (Arc::new(runs), before.map_or(1, |before| before.revision + 1)),
         };
-        *cached = Some(Cached { at: Instant::now(), took, runs: runs.clone(), revision });
+        *cached = Some(CachedListing { at: Instant::now(), took, runs: runs.clone(), revision });
         Ok((runs, revision))
     }
 
     /// The runs that match. Blocks on files.
-    pub(super) fn filtered(&self, filter: &Filter) -> Result<Listed, Refusal> {
+    pub(super) fn filtered(&self, filter: &Filter) -> Result<Listed, PageRefusal> {
         let limit = filter.limit.unwrap_or(100);
         if !(1..=MOST).contains(&limit) {
-            return Err(Refusal::bad_request(format!("limit={limit}: from 1 to {MOST}")));
+            return Err(PageRefusal::bad_request(format!("limit={limit}: from 1 to {MOST}")));
         }
         const STATES: [&str; 5] = ["running", "completed", "interrupted", "failed", "unreadable"];
         if !filter.state.is_empty() && !STATES.contains(&filter.state.as_str()) {
-            return Err(Refusal::bad_request(format!("state={:?}: one of {}", filter.state, STATES.join(", "))));
+            return Err(PageRefusal::bad_request(format!("state={:?}: one of {}", filter.state, STATES.join(", "))));
         }
         if filter.text.len() > LONGEST_TEXT || filter.text.split_whitespace().nth(MOST_WORDS).is_some() {
             let problem = format!("text: at most {MOST_WORDS} words of {LONGEST_TEXT} bytes in all");
-            return Err(Refusal::bad_request(problem));
+            return Err(PageRefusal::bad_request(problem));
         }
         let words: Vec<String> = filter.text.split_whitespace().map(str::to_lowercase).collect();
         let (runs, _) = self.listing()?;
@@ -173,25 +173,25 @@ impl Runs {
             total: runs.len(),
             matched: matching.len(),
             offset: filter.offset,
-            runs: matching.into_iter().skip(filter.offset).take(limit).map(Row::from).collect(),
+            runs: matching.into_iter().skip(filter.offset).take(limit).map(ListedRun::from).collect(),
         })
     }
 
     /// One run. Blocks on files.
-    pub(super) fn about(&self, name: &RunName) -> Result<About, Refusal> {
+    pub(super) fn about(&self, name: &RunName) -> Result<RunDescription, PageRefusal> {
         let folder = name.folder(&self.ledger);
         let meta = Meta::read(&folder).map_err(|error| self.explain(name, error.into()))?;
         let (runs, _) = self.listing()?;
         // It may have been made since the listing.
         let Some(run) = runs.iter().find(|run| run.dir == folder) else {
-            return Err(Refusal::not_found(format!("run {} has only just been made: ask again", name.as_str())));
+            return Err(PageRefusal::not_found(format!("run {} has only just been made: ask again", name.as_str())));
         };
         let live = if run.state == ListedState::Running { Live::read(&folder)? } else { None };
-        Ok(About { row: Row::from(run), scenario: meta.scenario, machine: meta.machine, live })
+        Ok(RunDescription { row: ListedRun::from(run), scenario: meta.scenario, machine: meta.machine, live })
     }
 
     /// A refusal about a run that is not there, with the nearest name that is.
-    pub(super) fn explain(&self, name: &RunName, refusal: Refusal) -> Refusal {
+    pub(super) fn explain(&self, name: &RunName, refusal: PageRefusal) -> PageRefusal {
         if !refusal.is_not_found() {
             return refusal;
         }
@@ -199,7 +199,7 @@ impl Runs {
             let near = nearest(name.as_str(), runs.iter().map(|run| run.run.as_str()));
             did_you_mean(&near).map_or(String::new(), |meant| format!("; {meant}"))
         });
-        Refusal::not_found(format!("no run {} in {}{meant}", name.as_str(), self.ledger.display()))
+        PageRefusal::not_found(format!("no run {} in {}{meant}", name.as_str(), self.ledger.display()))
     }
 }
 

@@ -17,7 +17,7 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
 /// What is running, as the event `live`.
 #[derive(Serialize)]
-struct Running<'a> {
+struct WatchedRun<'a> {
     runs: Vec<RunningRun<'a>>,
 }
 
@@ -62,7 +62,7 @@ fn look(hub: &Hub, runs: &Runs) {
     let running = listed.iter().filter(|run| run.state == ListedState::Running);
     // A file that is being replaced right now is there again at the next look.
     let running = running.map(|run| RunningRun { run: &run.run, live: Live::read(&run.dir).ok().flatten() });
-    publish(hub, "live", &Running { runs: running.collect() });
+    publish(hub, "live", &WatchedRun { runs: running.collect() });
     publish(hub, "runs", &Changed { revision, total: listed.len() });
 }
 

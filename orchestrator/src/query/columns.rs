@@ -9,7 +9,7 @@ use crate::stored::StoredRun;
 
 /// Which table a metric's rows are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum TableLevel {
     /// Committed tokens; those of generations that never came to an end only where a query names `finish`.
     Rounds,
     /// Closed generations.
@@ -18,25 +18,25 @@ pub enum Level {
     Batches,
 }
 
-impl Level {
+impl TableLevel {
     /// As messages write it.
     pub fn name(self) -> &'static str {
         match self {
-            Level::Rounds => "rounds",
-            Level::Generations => "generations",
-            Level::Batches => "batches",
+            TableLevel::Rounds => "rounds",
+            TableLevel::Generations => "generations",
+            TableLevel::Batches => "batches",
         }
     }
 }
 
 /// One row of a table.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
+pub(super) struct QueryRow<'a> {
     pub(super) run: &'a StoredRun,
     pub(super) method: u16,
     /// Index among the run's generations; absent for a generation that was never closed, and for batches.
     pub(super) generation: Option<usize>,
-    pub(super) round: Option<RoundRow<'a>>,
+    pub(super) round: Option<QueryRound<'a>>,
     pub(super) batch: Option<&'a BatchRecord>,
     pub(super) device: u32,
     pub(super) prompt: u32,
@@ -46,7 +46,7 @@ pub(super) struct Row<'a> {
 
 /// What only rounds have.
 #[derive(Clone, Copy)]
-pub(super) struct RoundRow<'a> {
+pub(super) struct QueryRound<'a> {
     pub(super) record: &'a RoundRecord,
     /// Since the generation's previous commit.
     pub(super) gap: Option<Span>,
@@ -72,12 +72,12 @@ pub struct MetricColumn {
     /// Its unit.
     pub unit: &'static str,
     /// The table.
-    pub level: Level,
+    pub level: TableLevel,
     /// What one whole step is in the unit.
     pub(super) step: f64,
     /// Columns of the rounds that it needs.
     pub(super) needs: &'static [RoundColumn],
-    pub(super) of: fn(&Row<'_>) -> Option<Figure>,
+    pub(super) of: fn(&QueryRow<'_>) -> Option<Figure>,
 }
 
 const NANO: f64 = 1e-9;
@@ -87,17 +87,17 @@ macro_rules! rounds {
         &[$(MetricColumn {
             name: $name,
             unit: $unit,
-            level: Level::Rounds,
+            level: TableLevel::Rounds,
             step: $step,
             needs: &[$(RoundColumn::$column),*],
-            of: |row| { let of: fn(&RoundRow<'_>) -> Option<Figure> = $of; of(row.round.as_ref()?) },
+            of: |row| { let of: fn(&QueryRound<'_>) -> Option<Figure> = $of; of(row.round.as_ref()?) },
         },)*]
     };
 }
 
 macro_rules! generations {
     ($($name:literal $unit:literal $step:expr, $of:expr;)*) => {
-        &[$(MetricColumn { name: $name, unit: $unit, level: Level::Generations, step: $step, needs: &[], of: $of },)*]
+        &[$(MetricColumn { name: $name, unit: $unit, level: TableLevel::Generations, step: $step, needs: &[], of: $of },)*]
     };
 }
 
@@ -106,7 +106,7 @@ macro_rules! batches {
         &[$(MetricColumn {
             name: $name,
             unit: $unit,
-            level: Level::Batches,
+            level: TableLevel::Batches,
             step: $step,
             needs: &[],
             of: |row| { let of: fn(&BatchRecord) -> Option<Figure> = $of; of(row.batch?) },
@@ -127,12 +127,12 @@ fn real(value: f32) -> Option<Figure> {
 }
 
 /// A figure of what an upload cost, of the rounds that start one.
-fn paid(round: &RoundRow<'_>, of: fn(&UploadCost) -> u64) -> Option<Figure> {
+fn paid(round: &QueryRound<'_>, of: fn(&UploadCost) -> u64) -> Option<Figure> {
     round.record.started_upload().map(|cost| Figure::Whole(of(cost)))
 }
 
 /// A figure of what an upload cost, 0 for the rounds that pay for none.
-fn paid_or_zero(round: &RoundRow<'_>, of: fn(&UploadCost) -> u64) -> Option<Figure> {
+fn paid_or_zero(round: &QueryRound<'_>, of: fn(&UploadCost) -> u64) -> Option<Figure> {
     whole(round.record.upload.as_ref().map_or(0, of))
 }
 
@@ -268,7 +268,7 @@ macro_rules! scores {
         &[$(MetricColumn {
             name: $name,
             unit: $unit,
-            level: Level::Generations,
+            level: TableLevel::Generations,
             step: 1.0,
             needs: &[],
             of: |row| Some(Figure::Real(row.run.scores.get(row.run.generations[row.generation?].id, $name)?)),
@@ -309,11 +309,11 @@ pub struct GroupColumn {
     /// Its name.
     pub name: &'static str,
     /// The tables that have it.
-    pub levels: &'static [Level],
+    pub levels: &'static [TableLevel],
     /// Whether its values are whole numbers, else names.
     pub(super) is_number: bool,
     pub(super) needs: &'static [RoundColumn],
-    pub(super) of: fn(&Row<'_>) -> Key,
+    pub(super) of: fn(&QueryRow<'_>) -> Key,
 }
 
 /// A group's value.
@@ -323,8 +323,8 @@ pub(super) enum Key {
     Name(String),
 }
 
-const ALL: &[Level] = &[Level::Rounds, Level::Generations, Level::Batches];
-const TEXTS: &[Level] = &[Level::Rounds, Level::Generations];
+const ALL: &[TableLevel] = &[TableLevel::Rounds, TableLevel::Generations, TableLevel::Batches];
+const TEXTS: &[TableLevel] = &[TableLevel::Rounds, TableLevel::Generations];
 
 fn lower(value: impl serde::Serialize) -> Key {
     let text = serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned));
@@ -403,28 +403,28 @@ pub static GROUPS: &[GroupColumn] = &[
     },
     GroupColumn {
         name: "position",
-        levels: &[Level::Rounds],
+        levels: &[TableLevel::Rounds],
         is_number: true,
         needs: &[RoundColumn::Position],
         of: |row| Key::Number(row.round.map_or(0, |round| u64::from(round.record.position))),
     },
     GroupColumn {
         name: "source",
-        levels: &[Level::Rounds],
+        levels: &[TableLevel::Rounds],
         is_number: false,
         needs: &[RoundColumn::Source],
         of: |row| row.round.map_or(Key::Number(0), |round| lower(round.record.source)),
     },
     GroupColumn {
         name: "reason",
-        levels: &[Level::Rounds],
+        levels: &[TableLevel::Rounds],
         is_number: false,
         needs: &[RoundColumn::Reason],
         of: |row| row.round.map_or(Key::Number(0), |round| lower(round.record.reason)),
     },
     GroupColumn {
         name: "verifier",
-        levels: &[Level::Batches],
+        levels: &[TableLevel::Batches],
         is_number: true,
         needs: &[],
         of: |row| Key::Number(row.batch.map_or(0, |batch| u64::from(batch.verifier.0))),

@@ -1,6 +1,6 @@
 //! Conditions on the rows of a query.
 
-use super::columns::{GROUPS, GroupColumn, Key, MetricColumn, Row};
+use super::columns::{GROUPS, GroupColumn, Key, MetricColumn, QueryRow};
 use super::{metric, metric_names};
 use crate::error::Error;
 use crate::frontier::unknown;
@@ -12,7 +12,7 @@ const REASONS: [&str; 10] =
 
 /// A condition on a row.
 pub(super) struct Condition {
-    pub(super) column: Column,
+    pub(super) column: ConditionColumn,
     operator: &'static str,
     value: String,
     number: Option<f64>,
@@ -20,7 +20,7 @@ pub(super) struct Condition {
 
 /// What it looks at.
 #[derive(Clone, Copy)]
-pub(super) enum Column {
+pub(super) enum ConditionColumn {
     Group(&'static GroupColumn),
     Metric(&'static MetricColumn),
 }
@@ -37,8 +37,8 @@ impl Condition {
             Error::Question(format!("--where {text}: it must be COLUMN=VALUE, or with !=, <, <=, > or >="))
         })?;
         let (name, value) = (text[..at].trim(), text[at + operator.len()..].trim().to_owned());
-        let group = GROUPS.iter().find(|group| group.name == name).map(Column::Group);
-        let column = group.or_else(|| metric(name).map(Column::Metric)).ok_or_else(|| {
+        let group = GROUPS.iter().find(|group| group.name == name).map(ConditionColumn::Group);
+        let column = group.or_else(|| metric(name).map(ConditionColumn::Metric)).ok_or_else(|| {
             let known: Vec<&str> = GROUPS.iter().map(|group| group.name).chain(metric_names()).collect();
             unknown(&format!("--where {text}: there is no column {name:?}"), name, &known)
         })?;
@@ -46,12 +46,12 @@ impl Condition {
         let wrong = |why: String| Err(Error::Question(format!("--where {text}: {why}")));
         let ordered = !matches!(operator, "=" | "!=");
         match column {
-            Column::Group(group) if !group.is_number && ordered => {
+            ConditionColumn::Group(group) if !group.is_number && ordered => {
                 return wrong(format!("{name} is a name, which is compared by = and != alone"));
             }
-            Column::Group(group) if !group.is_number => {}
+            ConditionColumn::Group(group) if !group.is_number => {}
             _ if number.is_none() => return wrong(format!("{value:?} is not a number")),
-            Column::Group(_) if !ordered && number.is_some_and(|number| number.fract() != 0.0) => {
+            ConditionColumn::Group(_) if !ordered && number.is_some_and(|number| number.fract() != 0.0) => {
                 return wrong(format!("{value:?} is not a whole number, as every {name} is"));
             }
             _ => {}
@@ -61,7 +61,7 @@ impl Condition {
 
     /// A value that no row can have is a slip, not a question. `runs`: the names of all runs that are asked.
     pub(super) fn check_value(&self, run: &StoredRun, runs: &[&str]) -> Result<(), Error> {
-        let Column::Group(group) = self.column else { return Ok(()) };
+        let ConditionColumn::Group(group) = self.column else { return Ok(()) };
         let known: Vec<&str> = match group.name {
             "method" => run.meta().methods.iter().map(|method| method.name.as_str()).collect(),
             "data_set" => run.meta().data_sets.iter().map(String::as_str).collect(),
@@ -84,16 +84,16 @@ impl Condition {
     }
 
     /// Whether a row meets it.
-    pub(super) fn holds(&self, row: &Row<'_>) -> bool {
+    pub(super) fn holds(&self, row: &QueryRow<'_>) -> bool {
         let value = match self.column {
-            Column::Group(group) => match (group.of)(row) {
+            ConditionColumn::Group(group) => match (group.of)(row) {
                 Key::Name(name) => {
                     let equal = name == self.value;
                     return if self.operator == "!=" { !equal } else { self.operator == "=" && equal };
                 }
                 Key::Number(number) => Some(number as f64),
             },
-            Column::Metric(metric) => (metric.of)(row).map(|figure| figure.value(metric.step)),
+            ConditionColumn::Metric(metric) => (metric.of)(row).map(|figure| figure.value(metric.step)),
         };
         // A row without the figure meets no condition on it.
         let (Some(value), Some(number)) = (value, self.number) else { return false };

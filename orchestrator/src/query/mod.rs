@@ -16,10 +16,10 @@ use specfleet_engine::id::GenerationId;
 use specfleet_engine::time::Time;
 use specfleet_ledger::RoundColumn;
 
-use self::columns::{Figure, Key, RoundRow, Row};
-pub use self::columns::{GROUPS, GroupColumn, Level, MetricColumn, metrics};
-use self::condition::{Column, Condition};
-pub use self::output::{Format, list, write};
+use self::columns::{Figure, Key, QueryRound, QueryRow};
+pub use self::columns::{GROUPS, GroupColumn, MetricColumn, TableLevel, metrics};
+use self::condition::{Condition, ConditionColumn};
+pub use self::output::{QueryFormat, list, write};
 use crate::error::Error;
 use crate::frontier::unknown;
 use crate::stored::{AuditCursor, StoredRun, unfinished_note};
@@ -32,7 +32,7 @@ const EXACT_UP_TO: usize = 100_000;
 
 /// A figure of the samples of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statistic {
+pub enum QueryStatistic {
     /// Weighted by the denominator where the metric is a ratio.
     Mean,
     /// Smallest.
@@ -47,27 +47,27 @@ pub enum Statistic {
     Percentile(u8),
 }
 
-const STATISTICS: [(&str, Statistic); 9] = [
-    ("mean", Statistic::Mean),
-    ("min", Statistic::Min),
-    ("max", Statistic::Max),
-    ("sum", Statistic::Sum),
-    ("count", Statistic::Count),
-    ("p50", Statistic::Percentile(50)),
-    ("p90", Statistic::Percentile(90)),
-    ("p95", Statistic::Percentile(95)),
-    ("p99", Statistic::Percentile(99)),
+const STATISTICS: [(&str, QueryStatistic); 9] = [
+    ("mean", QueryStatistic::Mean),
+    ("min", QueryStatistic::Min),
+    ("max", QueryStatistic::Max),
+    ("sum", QueryStatistic::Sum),
+    ("count", QueryStatistic::Count),
+    ("p50", QueryStatistic::Percentile(50)),
+    ("p90", QueryStatistic::Percentile(90)),
+    ("p95", QueryStatistic::Percentile(95)),
+    ("p99", QueryStatistic::Percentile(99)),
 ];
 
 /// What is asked.
 pub struct Query {
     groups: Vec<&'static GroupColumn>,
-    metrics: Vec<(&'static MetricColumn, &'static str, Statistic)>,
+    metrics: Vec<(&'static MetricColumn, &'static str, QueryStatistic)>,
     conditions: Vec<Condition>,
 }
 
 /// The answer.
-pub struct Answer {
+pub struct QueryAnswer {
     /// Names of the groups, then `metric:statistic`.
     pub header: Vec<String>,
     /// Units, by column; empty for groups.
@@ -126,18 +126,18 @@ impl Query {
     /// Every group and condition must be a column of every table that is read.
     fn check(&self) -> Result<(), Error> {
         for (metric, ..) in &self.metrics {
-            let has = |levels: &[Level]| levels.contains(&metric.level);
+            let has = |levels: &[TableLevel]| levels.contains(&metric.level);
             if let Some(group) = self.groups.iter().find(|group| !has(group.levels)) {
                 return Err(no_column(metric, group.name, group.levels));
             }
             for condition in &self.conditions {
                 match condition.column {
-                    Column::Group(group) if !has(group.levels) => {
+                    ConditionColumn::Group(group) if !has(group.levels) => {
                         return Err(no_column(metric, group.name, group.levels));
                     }
-                    Column::Metric(column)
+                    ConditionColumn::Metric(column)
                         if column.level != metric.level
-                            && (metric.level, column.level) != (Level::Rounds, Level::Generations) =>
+                            && (metric.level, column.level) != (TableLevel::Rounds, TableLevel::Generations) =>
                     {
                         return Err(no_column(metric, column.name, &[column.level]));
                     }
@@ -148,12 +148,12 @@ impl Query {
         Ok(())
     }
 
-    fn reads(&self, level: Level) -> bool {
+    fn reads(&self, level: TableLevel) -> bool {
         self.metrics.iter().any(|(metric, ..)| metric.level == level)
     }
 
     /// Asks the runs, one after another.
-    pub fn ask(&self, runs: &[StoredRun]) -> Result<Answer, Error> {
+    pub fn ask(&self, runs: &[StoredRun]) -> Result<QueryAnswer, Error> {
         let mut groups = Groups { query: self, groups: BTreeMap::new() };
         let mut notes = Vec::new();
         let names: Vec<&str> = runs.iter().map(|run| run.meta().run.as_str()).collect();
@@ -162,9 +162,9 @@ impl Query {
             notes.extend(run.notes.iter().cloned());
             // What cannot be read is in the log of the run, for whoever has opened it.
             if let Some(note) = unfinished_note(&run.reader) {
-                let is_of_generations = self.reads(Level::Generations) || self.reads(Level::Rounds);
+                let is_of_generations = self.reads(TableLevel::Generations) || self.reads(TableLevel::Rounds);
                 notes.extend(Some(note).filter(|_| is_of_generations && !self.names_finish()));
-                notes.extend(self.reads(Level::Batches).then(|| {
+                notes.extend(self.reads(TableLevel::Batches).then(|| {
                     format!(
                         "run {} did not end as planned: batches are those of unfinished generations too",
                         run.meta().run
@@ -178,11 +178,11 @@ impl Query {
                     run.keep_every()
                 ));
             }
-            if self.reads(Level::Generations) {
+            if self.reads(TableLevel::Generations) {
                 for (index, record) in run.generations.iter().enumerate() {
                     groups.add(
-                        Level::Generations,
-                        &Row {
+                        TableLevel::Generations,
+                        &QueryRow {
                             run,
                             method: record.id.method,
                             generation: Some(index),
@@ -196,14 +196,14 @@ impl Query {
                     )?;
                 }
             }
-            if self.reads(Level::Rounds) {
+            if self.reads(TableLevel::Rounds) {
                 self.rounds(run, &mut groups)?;
             }
-            if self.reads(Level::Batches) {
+            if self.reads(TableLevel::Batches) {
                 for batch in run.reader.batches().flatten() {
                     groups.add(
-                        Level::Batches,
-                        &Row {
+                        TableLevel::Batches,
+                        &QueryRow {
                             run,
                             method: batch.method,
                             generation: None,
@@ -224,8 +224,8 @@ impl Query {
     fn rounds(&self, run: &StoredRun, groups: &mut Groups<'_>) -> Result<(), Error> {
         let mut columns: Vec<RoundColumn> = Vec::new();
         let conditions = self.conditions.iter().flat_map(|condition| match condition.column {
-            Column::Group(group) => group.needs,
-            Column::Metric(metric) => metric.needs,
+            ConditionColumn::Group(group) => group.needs,
+            ConditionColumn::Metric(metric) => metric.needs,
         });
         let metrics = self.metrics.iter().flat_map(|(metric, ..)| metric.needs);
         for column in self.groups.iter().flat_map(|group| group.needs).chain(metrics).chain(conditions) {
@@ -250,12 +250,12 @@ impl Query {
                     before = Some(record.committed_at);
                     let audited = if audits { audit.at(record.position) } else { None };
                     groups.add(
-                        Level::Rounds,
-                        &Row {
+                        TableLevel::Rounds,
+                        &QueryRow {
                             run,
                             method: piece.id.method,
                             generation,
-                            round: Some(RoundRow { record: &record, gap, audited }),
+                            round: Some(QueryRound { record: &record, gap, audited }),
                             batch: None,
                             device: piece.device.0,
                             prompt: piece.id.prompt,
@@ -274,18 +274,22 @@ impl Query {
 
     /// Whether a group or a condition tells unfinished generations apart.
     fn names_finish(&self) -> bool {
-        let is_finish = |column: &Column| matches!(column, Column::Group(group) if group.name == "finish");
+        let is_finish =
+            |column: &ConditionColumn| matches!(column, ConditionColumn::Group(group) if group.name == "finish");
         self.groups.iter().any(|group| group.name == "finish")
             || self.conditions.iter().any(|condition| is_finish(&condition.column))
     }
 
     fn asks(&self, name: &str) -> bool {
         self.metrics.iter().any(|(metric, ..)| metric.name == name)
-            || self.conditions.iter().any(|condition| matches!(condition.column, Column::Metric(m) if m.name == name))
+            || self
+                .conditions
+                .iter()
+                .any(|condition| matches!(condition.column, ConditionColumn::Metric(m) if m.name == name))
     }
 }
 
-fn no_column(metric: &MetricColumn, column: &str, levels: &[Level]) -> Error {
+fn no_column(metric: &MetricColumn, column: &str, levels: &[TableLevel]) -> Error {
     let tables: Vec<&str> = levels.iter().map(|level| level.name()).collect();
     Error::Question(format!(
         "{} is a metric of {}, which have no {column}; {column} is of {}",
@@ -316,12 +320,12 @@ impl Figure {
 /// The answer in the making.
 struct Groups<'a> {
     query: &'a Query,
-    groups: BTreeMap<Vec<Key>, Vec<Samples>>,
+    groups: BTreeMap<Vec<Key>, Vec<QuerySamples>>,
 }
 
 /// The samples of one metric of one group.
 #[derive(Clone, Debug, Default)]
-struct Samples {
+struct QuerySamples {
     count: u64,
     whole: i128,
     real: f64,
@@ -334,7 +338,7 @@ struct Samples {
 }
 
 impl Groups<'_> {
-    fn add(&mut self, level: Level, row: &Row<'_>) -> Result<(), Error> {
+    fn add(&mut self, level: TableLevel, row: &QueryRow<'_>) -> Result<(), Error> {
         if !self.query.conditions.iter().all(|condition| condition.holds(row)) {
             return Ok(());
         }
@@ -345,18 +349,18 @@ impl Groups<'_> {
             )));
         }
         let metrics = &self.query.metrics;
-        let samples = self.groups.entry(key).or_insert_with(|| vec![Samples::default(); metrics.len()]);
+        let samples = self.groups.entry(key).or_insert_with(|| vec![QuerySamples::default(); metrics.len()]);
         for (samples, (metric, _, statistic)) in samples.iter_mut().zip(metrics) {
             if metric.level == level
                 && let Some(figure) = (metric.of)(row)
             {
-                samples.add(figure, metric.step, matches!(statistic, Statistic::Percentile(_)));
+                samples.add(figure, metric.step, matches!(statistic, QueryStatistic::Percentile(_)));
             }
         }
         Ok(())
     }
 
-    fn answer(mut self, runs: &[StoredRun], mut notes: Vec<String>) -> Answer {
+    fn answer(mut self, runs: &[StoredRun], mut notes: Vec<String>) -> QueryAnswer {
         let query = self.query;
         // Methods and runs stand in their own order, everything else is sorted.
         let methods: Vec<&str> =
@@ -376,11 +380,13 @@ impl Groups<'_> {
             ));
         }
         // By nearest rank a percentile is the largest of any fewer.
-        let too_few = |samples: &Samples, statistic: &Statistic| match statistic {
-            Statistic::Percentile(percent @ 51..) => (1..100).contains(&(samples.count * (100 - u64::from(*percent)))),
+        let too_few = |samples: &QuerySamples, statistic: &QueryStatistic| match statistic {
+            QueryStatistic::Percentile(percent @ 51..) => {
+                (1..100).contains(&(samples.count * (100 - u64::from(*percent))))
+            }
             _ => false,
         };
-        let any_too_few = |samples: &Vec<Samples>| {
+        let any_too_few = |samples: &Vec<QuerySamples>| {
             samples.iter().zip(&query.metrics).any(|(samples, (.., statistic))| too_few(samples, statistic))
         };
         if self.groups.values().any(any_too_few) {
@@ -406,16 +412,16 @@ impl Groups<'_> {
         let units = query.groups.iter().map(|_| "").chain(
             query.metrics.iter().map(
                 |(metric, _, statistic)| {
-                    if *statistic == Statistic::Count { "" } else { metric.unit }
+                    if *statistic == QueryStatistic::Count { "" } else { metric.unit }
                 },
             ),
         );
         notes.dedup();
-        Answer { header: header.chain(figures).collect(), units: units.collect(), rows, notes }
+        QueryAnswer { header: header.chain(figures).collect(), units: units.collect(), rows, notes }
     }
 }
 
-impl Samples {
+impl QuerySamples {
     fn add(&mut self, figure: Figure, step: f64, keep: bool) {
         let value = figure.value(step);
         self.count += 1;
@@ -447,21 +453,21 @@ impl Samples {
         }
     }
 
-    fn cell(mut self, statistic: Statistic, step: f64) -> CellValue {
+    fn cell(mut self, statistic: QueryStatistic, step: f64) -> CellValue {
         let decimals = if step == 1e-9 { 9 } else { 0 };
-        if let Statistic::Count = statistic {
+        if let QueryStatistic::Count = statistic {
             return CellValue::Exact(i128::from(self.count), 0);
         }
         let (Some(min), Some(max)) = (self.min, self.max) else { return CellValue::Missing };
         match statistic {
-            Statistic::Sum if self.real == 0.0 => CellValue::Exact(self.whole, decimals),
-            Statistic::Sum => CellValue::Number(self.real),
-            Statistic::Mean if self.below > 0.0 => CellValue::Number(self.above / self.below),
-            Statistic::Mean => CellValue::Number((self.whole as f64 * step + self.real) / self.count as f64),
-            Statistic::Min => CellValue::Number(min),
-            Statistic::Max => CellValue::Number(max),
-            Statistic::Count => CellValue::Missing,
-            Statistic::Percentile(percent) => match self.sketch.take() {
+            QueryStatistic::Sum if self.real == 0.0 => CellValue::Exact(self.whole, decimals),
+            QueryStatistic::Sum => CellValue::Number(self.real),
+            QueryStatistic::Mean if self.below > 0.0 => CellValue::Number(self.above / self.below),
+            QueryStatistic::Mean => CellValue::Number((self.whole as f64 * step + self.real) / self.count as f64),
+            QueryStatistic::Min => CellValue::Number(min),
+            QueryStatistic::Max => CellValue::Number(max),
+            QueryStatistic::Count => CellValue::Missing,
+            QueryStatistic::Percentile(percent) => match self.sketch.take() {
                 Some(sketch) => sketch.metric("", 1e-9).map_or(CellValue::Missing, |metric| {
                     CellValue::Number(match percent {
                         50 => metric.p50,

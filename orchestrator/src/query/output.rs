@@ -5,11 +5,11 @@ use serde_json::{Map, Number, Value};
 use specfleet_export::csv_cell;
 use specfleet_logs::visible_name;
 
-use super::{Answer, CellValue, GROUPS, metrics};
+use super::{CellValue, GROUPS, QueryAnswer, metrics};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum QueryFormat {
     /// For a terminal.
     Table,
     /// With a header; sums of whole numbers have all their digits.
@@ -20,10 +20,10 @@ pub enum Format {
 
 /// The answer as text, of at most `limit` rows. A table says how many are left off; the other formats have no place for that,
 /// so whoever limits them says it elsewhere.
-pub fn write(answer: &Answer, format: Format, limit: usize) -> String {
+pub fn write(answer: &QueryAnswer, format: QueryFormat, limit: usize) -> String {
     let rows = &answer.rows[..answer.rows.len().min(limit)];
     match format {
-        Format::Table => {
+        QueryFormat::Table => {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
             let heading = answer.header.iter().zip(&answer.units);
@@ -41,13 +41,13 @@ pub fn write(answer: &Answer, format: Format, limit: usize) -> String {
             let more = if more > 0 { format!("\n… {more} more rows are left off (--limit)") } else { String::new() };
             format!("{table}{more}")
         }
-        Format::Csv => {
+        QueryFormat::Csv => {
             let cell = |cell: &CellValue| csv_cell(&plain(cell)).into_owned();
             let mut lines = vec![answer.header.iter().map(|name| csv_cell(name)).collect::<Vec<_>>().join(",")];
             lines.extend(rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",")));
             lines.join("\n")
         }
-        Format::Json => {
+        QueryFormat::Json => {
             let objects = rows.iter().map(|row| {
                 let entries = answer.header.iter().cloned().zip(row.iter().map(json));
                 Value::Object(entries.collect::<Map<String, Value>>())

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use specfleet_analysis::{Metric, Metrics, Quantiles, Samples, Summary};
 use specfleet_engine::disturbance;
-use specfleet_ledger::{Meta, Progress};
+use specfleet_ledger::{Meta, RunProgress};
 
 use super::caveats::{missing, problems};
 use super::collect::{Part, collect};
 use super::energy::energy;
 use super::figures::{answer_positions, batch_sizes, damage_of, front, latency, paired, positions, risk, timeline};
 use super::rules;
-use super::{Counts, MethodFigures, REPORT_SCHEMA, ReportData, ReportValidity, RunIdentity, TableColumn};
+use super::{Counts, MethodReport, REPORT_SCHEMA, ReportData, ReportValidity, RunIdentity, TableColumn};
 use crate::error::Error;
 use crate::opened::OpenedRuns;
-use crate::report::{COLUMNS, Column, POOL_COLUMNS, is_shown};
+use crate::report::{COLUMNS, POOL_COLUMNS, PrintedColumn, is_shown};
 use crate::stored::StoredRun;
 
 /// Rounds up to which every sample is kept; above, percentiles come from sketches.
@@ -57,10 +57,10 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
         ));
         of_rows = stored;
     }
-    let mut methods: Vec<MethodFigures> = of_rows
+    let mut methods: Vec<MethodReport> = of_rows
         .methods
         .iter()
-        .map(|(name, metrics)| MethodFigures { name: name.to_owned(), metrics: metrics.clone() })
+        .map(|(name, metrics)| MethodReport { name: name.to_owned(), metrics: metrics.clone() })
         .collect();
     add_scores(run, &mut methods);
     missing(run, &methods, &mut notes);
@@ -91,7 +91,7 @@ pub fn of_run(run: &StoredRun, folder: &Path, threads: usize) -> Result<ReportDa
 }
 
 /// What the run is.
-fn identity(meta: &Meta, progress: &Progress) -> RunIdentity {
+fn identity(meta: &Meta, progress: &RunProgress) -> RunIdentity {
     RunIdentity {
         name: meta.run.clone(),
         kind_name: meta.kind.name(),
@@ -119,7 +119,7 @@ fn identity(meta: &Meta, progress: &Progress) -> RunIdentity {
 }
 
 /// Puts the figures that were added after the run beside the others.
-fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
+fn add_scores(run: &StoredRun, methods: &mut [MethodReport]) {
     for method in methods {
         let mut metrics: Vec<(String, Metric)> =
             method.metrics.iter().map(|(name, metric)| (name.to_owned(), metric.clone())).collect();
@@ -135,7 +135,7 @@ fn add_scores(run: &StoredRun, methods: &mut [MethodFigures]) {
     }
 }
 
-fn columns(columns: &[Column], methods: &[MethodFigures]) -> Vec<TableColumn> {
+fn columns(columns: &[PrintedColumn], methods: &[MethodReport]) -> Vec<TableColumn> {
     const UNITS: [&str; 9] = ["ms", "%", "B/tok", "mJ/tok", "s", "tok/s", "drafts/tok", "seqs", "tokens"];
     let used = columns.iter().filter(|column| is_shown(column, methods.iter().map(|method| &method.metrics)));
     used.map(|&(heading, key, statistic, factor, decimals)| {

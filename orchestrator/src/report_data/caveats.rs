@@ -3,7 +3,7 @@
 use specfleet_analysis::PoolAccount;
 use specfleet_ledger::RunState;
 
-use super::MethodFigures;
+use super::MethodReport;
 use crate::results::{shortfalls, unpaid};
 use crate::standstills;
 use crate::stored::StoredRun;
@@ -30,7 +30,7 @@ pub(super) fn problems(run: &StoredRun) -> Vec<String> {
 }
 
 /// Says which scores are missing, and the command that adds them.
-pub(super) fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Vec<String>) {
+pub(super) fn missing(run: &StoredRun, methods: &[MethodReport], notes: &mut Vec<String>) {
     if !run.has_text() {
         notes.push("the answers were drawn from distributions: there is no text, and no accuracy of one".to_owned());
     } else {
@@ -46,8 +46,8 @@ pub(super) fn missing(run: &StoredRun, methods: &[MethodFigures], notes: &mut Ve
 }
 
 /// Says of which methods the filter's damage is not known, and why.
-fn unaudited(run: &StoredRun, methods: &[MethodFigures]) -> Option<String> {
-    let skips = |method: &&MethodFigures| method.metrics.get("upload_rate").is_some_and(|rate| rate.mean < 1.0);
+fn unaudited(run: &StoredRun, methods: &[MethodReport]) -> Option<String> {
+    let skips = |method: &&MethodReport| method.metrics.get("upload_rate").is_some_and(|rate| rate.mean < 1.0);
     let audited = |name: &str| run.audits.iter().any(|audit| run.method_name(audit.id.method) == name);
     let missing: Vec<&str> = methods.iter().filter(skips).map(|method| method.name.as_str()).collect();
     let missing: Vec<&str> = missing.into_iter().filter(|name| !audited(name)).collect();

@@ -5,8 +5,8 @@ use specfleet_engine::calibration::Calibration;
 use specfleet_engine::method::Gate;
 
 use super::{
-    AnswerPositionAcceptance, BatchSize, Damage, LatencyBin, LatencyHistogram, Line, MethodFigures, ParetoPoint,
-    PositionAcceptance, Risk, RiskBin, RiskThresholds, TimelineBin,
+    AnswerPositionAcceptance, BatchSize, Damage, LatencyBin, LatencyHistogram, MethodReport, ParetoPoint,
+    PositionAcceptance, ReportLine, Risk, RiskBin, RiskThresholds, TimelineBin,
 };
 use crate::paired::{Comparison, Pairing, Runs};
 use crate::stored::StoredRun;
@@ -19,7 +19,7 @@ fn named<'a>(run: &'a StoredRun, figures: &'a [Collected]) -> impl Iterator<Item
     run.meta().methods.iter().map(|method| method.name.clone()).zip(figures)
 }
 
-pub(super) fn front(methods: &[MethodFigures]) -> Vec<ParetoPoint> {
+pub(super) fn front(methods: &[MethodReport]) -> Vec<ParetoPoint> {
     let has = |metric: &&str| methods.iter().any(|method| method.metrics.get(metric).is_some());
     let Some(accuracy_metric) = ACCURACY.into_iter().find(has) else { return Vec::new() };
     let mut points: Vec<ParetoPoint> = methods
@@ -89,7 +89,7 @@ pub(super) fn risk(run: &StoredRun, figures: &[Collected]) -> Vec<Risk> {
         if bins.is_empty() {
             continue;
         }
-        let line = collected.risk.fit().map(|fit| Line { a: fit.a, b: fit.b, r: fit.r, samples: fit.samples });
+        let line = collected.risk.fit().map(|fit| ReportLine { a: fit.a, b: fit.b, r: fit.r, samples: fit.samples });
         let reaches =
             |risk: f64| line.filter(|line| line.a > 0.0).map(|line| ((risk - line.b) / line.a).clamp(0.0, 1.0));
         let in_use = match method.gate {

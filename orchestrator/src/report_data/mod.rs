@@ -47,7 +47,7 @@ pub struct ReportData {
     /// The same for the pool's table.
     pub pool_table: Vec<TableColumn>,
     /// The figures of each method, methods in run order.
-    pub methods: Vec<MethodFigures>,
+    pub methods: Vec<MethodReport>,
     /// Joules per token by method and part, with where they come from.
     pub energy: Vec<EnergyFigure>,
     /// Accuracy against energy, one point per method that has both.
@@ -208,7 +208,7 @@ pub struct TableColumn {
 
 /// One method's figures.
 #[derive(Clone, Debug, Serialize)]
-pub struct MethodFigures {
+pub struct MethodReport {
     /// The method.
     pub name: String,
     /// Its metrics by name.
@@ -287,7 +287,7 @@ pub struct Risk {
     /// Bins of u(t), ascending, without the empty ones.
     pub bins: Vec<RiskBin>,
     /// Least squares over all drafts whose rejection is known; absent where u never varies.
-    pub line: Option<Line>,
+    pub line: Option<ReportLine>,
     /// The thresholds that follow from the line, and the one in use.
     pub thresholds: RiskThresholds,
 }
@@ -305,7 +305,7 @@ pub struct RiskBin {
 
 /// rejection ≈ clip(a·u + b, 0, 1).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Line {
+pub struct ReportLine {
     /// Slope.
     pub a: f64,
     /// Intercept.

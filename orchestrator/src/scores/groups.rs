@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use specfleet_analysis::{Idf, Matching, exact_match, final_answer, first_divergence, rouge_l, token_agreement};
-use specfleet_config::Precision;
+use specfleet_config::PrecisionChoice;
 use specfleet_files::hex;
 use specfleet_ledger::Scorer;
 use specfleet_model::{Embedded, Encoder, Model};
@@ -13,20 +13,20 @@ use super::asked::{BaselineFile, ScoreOptions};
 use super::likelihood::{Behind, perplexities};
 use super::matching::{Bank, DecoderStates, Embed, document_frequencies};
 use super::metric;
-use super::texts::{Generation, Texts};
+use super::texts::{ScoredText, Texts};
 use crate::error::Error;
 
 /// Scorers that work on the same states: a figure each, in their order; NaN where one does not apply.
-pub(super) struct Group<'a> {
+pub(super) struct ScoreGroup<'a> {
     pub(super) name: &'static str,
     pub(super) scorers: Vec<Scorer>,
     /// Numbers of states that a generation takes, at least: bounds a block.
-    pub(super) weight: Box<dyn Fn(&Generation) -> usize + 'a>,
+    pub(super) weight: Box<dyn Fn(&ScoredText) -> usize + 'a>,
     pub(super) compute: Compute<'a>,
 }
 
 /// The figures of a block of generations, in their order.
-type Compute<'a> = Box<dyn FnMut(&[&Generation]) -> Result<Vec<Vec<f32>>, Error> + 'a>;
+type Compute<'a> = Box<dyn FnMut(&[&ScoredText]) -> Result<Vec<Vec<f32>>, Error> + 'a>;
 
 /// A scorer of a metric of ours.
 fn scorer(name: &str, label: &str, settings: &[(&str, String)]) -> Scorer {
@@ -39,9 +39,9 @@ fn scorer(name: &str, label: &str, settings: &[(&str, String)]) -> Scorer {
 }
 
 /// What needs no model: tokens, words and answers beside those of `llm-only`.
-pub(super) fn plain(texts: &Texts) -> Group<'_> {
+pub(super) fn plain(texts: &Texts) -> ScoreGroup<'_> {
     let names = ["rouge_l_llm_only", "exact_match_llm_only", "token_agreement_llm_only", "first_divergence_llm_only"];
-    let one = |generation: &Generation| {
+    let one = |generation: &ScoredText| {
         let Some(other) = texts.llm_only_of(generation) else { return vec![f32::NAN; 4] };
         // Where llm-only gives no answer there is none to agree with.
         let answer = final_answer(&other.text).and_then(|_| exact_match(&generation.text, &other.text));
@@ -54,7 +54,7 @@ pub(super) fn plain(texts: &Texts) -> Group<'_> {
             divergence as f32,
         ]
     };
-    Group {
+    ScoreGroup {
         name: "llm-only",
         scorers: names.iter().map(|name| scorer(name, "tokens and words", &[])).collect(),
         weight: Box::new(|_| 0),
@@ -66,10 +66,10 @@ pub(super) fn plain(texts: &Texts) -> Group<'_> {
 fn matchings(
     texts: &Texts,
     source: &dyn Embed,
-    block: &[&Generation],
+    block: &[&ScoredText],
     targets: &[Target<'_>],
 ) -> Result<Vec<Vec<Option<Matching>>>, Error> {
-    let other = |generation: &Generation, target: &Target<'_>| {
+    let other = |generation: &ScoredText, target: &Target<'_>| {
         if target.llm_only {
             return texts.llm_only_of(generation).map(|other| other.text.clone());
         }
@@ -114,12 +114,17 @@ fn targets_of(reference: bool, llm_only: bool) -> Vec<Target<'static>> {
 }
 
 /// Numbers of states that a generation and what it is compared with take, at least.
-fn states_of(generation: &Generation, width: usize, targets: usize) -> usize {
+fn states_of(generation: &ScoredText, width: usize, targets: usize) -> usize {
     (generation.tokens.len() + 2) * width * (targets + 1)
 }
 
 /// Greedy matching over the embedded verifier's states: `embedding_f1`.
-pub(super) fn embedding<'a>(texts: &'a Texts, states: &'a DecoderStates, reference: bool, llm_only: bool) -> Group<'a> {
+pub(super) fn embedding<'a>(
+    texts: &'a Texts,
+    states: &'a DecoderStates,
+    reference: bool,
+    llm_only: bool,
+) -> ScoreGroup<'a> {
     let targets = targets_of(reference, llm_only);
     let digest = hex(Sha256::digest(Embedded::Verifier.weights()).as_slice());
     let label = "final states of the embedded verifier";
@@ -128,7 +133,7 @@ pub(super) fn embedding<'a>(texts: &'a Texts, states: &'a DecoderStates, referen
         .map(|target| scorer(&format!("embedding_f1{}", target.suffix), label, &[("verifier_sha256", digest.clone())]))
         .collect();
     let (width, count) = (states.width(), targets.len());
-    Group {
+    ScoreGroup {
         name: "embedding",
         scorers,
         weight: Box::new(move |generation| states_of(generation, width, count)),
@@ -148,7 +153,7 @@ pub(super) fn bert<'a>(
     options: &ScoreOptions<'_>,
     reference: bool,
     llm_only: bool,
-) -> Result<Group<'a>, Error> {
+) -> Result<ScoreGroup<'a>, Error> {
     let mut targets = targets_of(reference, llm_only);
     if options.idf {
         for target in &mut targets {
@@ -197,7 +202,7 @@ pub(super) fn bert<'a>(
         figures
     };
     let (width, count) = (encoder.width(), targets.len());
-    Ok(Group {
+    Ok(ScoreGroup {
         name: "BERTScore",
         scorers,
         weight: Box::new(move |generation| states_of(generation, width, count)),
@@ -209,14 +214,14 @@ pub(super) fn bert<'a>(
 }
 
 /// Perplexity under the run's verifier.
-pub(super) fn perplexity<'a>(texts: &'a Texts, verifier: &'a Model, digest: &str, threads: usize) -> Group<'a> {
+pub(super) fn perplexity<'a>(texts: &'a Texts, verifier: &'a Model, digest: &str, threads: usize) -> ScoreGroup<'a> {
     let precision = match texts.settings.model.verifier_precision {
-        Precision::F32 => "f32",
-        Precision::Q8_0 => "q8_0",
-        Precision::Q4K => "q4_k",
+        PrecisionChoice::F32 => "f32",
+        PrecisionChoice::Q8_0 => "q8_0",
+        PrecisionChoice::Q4K => "q4_k",
     };
     let settings = [("verifier_sha256", digest.to_owned()), ("precision", precision.to_owned())];
-    Group {
+    ScoreGroup {
         name: "perplexity",
         scorers: vec![scorer("perplexity", &format!("the run's verifier, {precision}"), &settings)],
         weight: Box::new(|_| 0),

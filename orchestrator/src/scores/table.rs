@@ -21,14 +21,14 @@ pub struct Figures<'a> {
     /// What computed the figures below.
     pub scorers: Vec<&'a Scorer>,
     /// Distributions over the generations, by method in run order and by metric.
-    pub methods: Vec<MethodFigures<'a>>,
+    pub methods: Vec<MethodScores<'a>>,
     /// What there is to say beside them.
     pub notes: &'a [String],
 }
 
 /// One method's figures.
 #[derive(Clone, Debug, Serialize)]
-pub struct MethodFigures<'a> {
+pub struct MethodScores<'a> {
     /// The method.
     pub name: &'a str,
     /// Its metrics, by name.
@@ -49,7 +49,7 @@ pub fn figures(scored: &Scored) -> Figures<'_> {
             .filter_map(|column| Some((column.scorer.name.as_str(), metric(column)?)))
             .collect::<BTreeMap<_, _>>()
     };
-    let methods = scored.methods.iter().enumerate().map(|(index, name)| MethodFigures {
+    let methods = scored.methods.iter().enumerate().map(|(index, name)| MethodScores {
         name: name.as_str(),
         metrics: of_method(u16::try_from(index).unwrap_or(u16::MAX)),
     });

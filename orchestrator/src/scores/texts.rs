@@ -17,7 +17,7 @@ use crate::stored::inputs::{StoredInputs, tokenizer_of};
 const LLM_ONLY: &str = "llm-only";
 
 /// A prompt of the workload.
-pub(super) struct Prompt {
+pub(super) struct ScoredPrompt {
     /// In tokens.
     pub(super) tokens: Vec<u32>,
     /// What a right answer looks like, if the workload says.
@@ -25,7 +25,7 @@ pub(super) struct Prompt {
 }
 
 /// A generation with its text.
-pub(super) struct Generation {
+pub(super) struct ScoredText {
     pub(super) id: GenerationId,
     /// Index into [`Texts::prompts`].
     pub(super) prompt: usize,
@@ -37,9 +37,9 @@ pub(super) struct Generation {
 pub(super) struct Texts {
     pub(super) settings: Settings,
     /// Each prompt and repetition of the workload, in order.
-    pub(super) prompts: Vec<Prompt>,
+    pub(super) prompts: Vec<ScoredPrompt>,
     /// Prompt after prompt, and under each prompt in the order of the methods: what is compared lies close together.
-    pub(super) generations: Vec<Generation>,
+    pub(super) generations: Vec<ScoredText>,
     /// Index of the method `llm-only`, if the run has it.
     pub(super) llm_only: Option<u16>,
     /// What could not be read.
@@ -104,7 +104,7 @@ impl Texts {
                 )));
             }
             let text = tokenizer.decode(&record.tokens)?;
-            texts.generations.push(Generation { id, prompt, tokens: record.tokens, text });
+            texts.generations.push(ScoredText { id, prompt, tokens: record.tokens, text });
         }
         if texts.generations.is_empty() {
             return Err(cannot("it has no finished generation to score".to_owned()));
@@ -119,7 +119,7 @@ impl Texts {
     }
 
     /// What `llm-only` wrote for the same prompt; `None` for `llm-only` itself, and where it wrote nothing.
-    pub(super) fn llm_only_of(&self, generation: &Generation) -> Option<&Generation> {
+    pub(super) fn llm_only_of(&self, generation: &ScoredText) -> Option<&ScoredText> {
         if Some(generation.id.method) == self.llm_only {
             return None;
         }
@@ -133,7 +133,7 @@ impl Texts {
     }
 
     /// The reference of a generation, if its prompt has one.
-    pub(super) fn reference_of(&self, generation: &Generation) -> Option<&str> {
+    pub(super) fn reference_of(&self, generation: &ScoredText) -> Option<&str> {
         self.prompts[generation.prompt].reference.as_deref()
     }
 
@@ -154,7 +154,7 @@ impl Texts {
                 Some(&kept) => truncated(tokenizer, &tokens, kept as usize)?,
                 None => tokens,
             };
-            self.prompts.push(Prompt { tokens, reference: task.prompt.reference.clone() });
+            self.prompts.push(ScoredPrompt { tokens, reference: task.prompt.reference.clone() });
         }
         Ok(places)
     }

@@ -7,9 +7,9 @@ use specfleet_ledger::{ScoreRow, ScoreWriter};
 use specfleet_model::{Embedded, Encoder, Model, Tokenizer};
 
 use super::asked::{BaselineFile, ScoreOptions, chosen_methods, targets, verifier_of};
-use super::groups::{Group, bert, embedding, perplexity, plain};
+use super::groups::{ScoreGroup, bert, embedding, perplexity, plain};
 use super::matching::DecoderStates;
-use super::texts::{Generation, Texts};
+use super::texts::{ScoredText, Texts};
 use super::{RunScores, load};
 use crate::cores::cores;
 use crate::error::Error;
@@ -80,7 +80,7 @@ pub fn score(opened: &OpenedRuns, folder: &Path, options: &ScoreOptions<'_>) -> 
         groups.push(perplexity(&texts, model, digest, threads));
     }
 
-    let wanted: Vec<&Generation> =
+    let wanted: Vec<&ScoredText> =
         texts.generations.iter().filter(|generation| chosen.contains(&generation.id.method)).collect();
     let mut writer = ScoreWriter::open(folder)?;
     let (mut added, mut kept) = (0, 0);
@@ -104,15 +104,15 @@ pub fn score(opened: &OpenedRuns, folder: &Path, options: &ScoreOptions<'_>) -> 
 
 /// Computes what is missing, block by block; how many figures were added, and how many were there.
 fn run_group(
-    group: &mut Group<'_>,
-    wanted: &[&Generation],
+    group: &mut ScoreGroup<'_>,
+    wanted: &[&ScoredText],
     writer: &mut ScoreWriter,
     options: &ScoreOptions<'_>,
     folder: &Path,
 ) -> Result<(u64, u64), Error> {
     let places = group.scorers.iter().map(|scorer| writer.scorer(scorer)).collect::<Result<Vec<u16>, _>>()?;
-    let lacks = |generation: &&&Generation| places.iter().any(|place| !writer.has(*place, generation.id));
-    let missing: Vec<&Generation> = wanted.iter().filter(lacks).copied().collect();
+    let lacks = |generation: &&&ScoredText| places.iter().any(|place| !writer.has(*place, generation.id));
+    let missing: Vec<&ScoredText> = wanted.iter().filter(lacks).copied().collect();
     let all = (wanted.len() * places.len()) as u64;
     if missing.is_empty() {
         return Ok((0, all));

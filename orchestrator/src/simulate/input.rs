@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::prompts;
 use crate::sizes::Sizes;
 use crate::stored::inputs::{self, StoredInputs};
-use crate::work::Work;
+use crate::work::WorkPlan;
 
 /// What a simulation is answered by, and what it charges.
 pub struct SimulationInput {
@@ -52,14 +52,14 @@ pub enum SimulatedAnswers {
         /// The models.
         pair: Pair,
         /// The prompts as tokens.
-        work: Arc<Work>,
+        work: Arc<WorkPlan>,
     },
     /// A recorded run is read again.
     Trace {
         /// The models that it was recorded with.
         pair: Pair,
         /// The prompts as tokens.
-        work: Arc<Work>,
+        work: Arc<WorkPlan>,
         /// Its generations by method.
         generations: Vec<RecordedGenerations>,
         /// Its audits.
@@ -117,7 +117,7 @@ impl SimulationInput {
     }
 
     /// The models with the prompts as tokens; absent for fitted answers, which have no text.
-    pub fn texts(&self) -> Option<(&Pair, &Arc<Work>)> {
+    pub fn texts(&self) -> Option<(&Pair, &Arc<WorkPlan>)> {
         match &self.answers {
             SimulatedAnswers::Model { pair, work } | SimulatedAnswers::Trace { pair, work, .. } => Some((pair, work)),
             SimulatedAnswers::Fitted(_) => None,
@@ -185,7 +185,7 @@ impl Opening<'_> {
         let pair = Pair::load(&settings.model)?;
         let too_long = prompts::settle(settings, &pair.tokenizer, pair.context())?;
         let settings = &*settings;
-        let work = Arc::new(Work::new(settings, &pair)?);
+        let work = Arc::new(WorkPlan::new(settings, &pair)?);
         let parts = self.calibrate(settings, Some(&pair))?;
         let sizes = Sizes::of_pair(settings, &pair);
         let answers = match reader {

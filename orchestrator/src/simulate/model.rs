@@ -9,12 +9,12 @@ use specfleet_engine::method::{Method, Sampling};
 use specfleet_engine::pool::{Batch, ItemOutcome, SessionKey};
 use specfleet_engine::record::{GenerationRecord, VerifyCost};
 use specfleet_engine::time::{Span, Time};
-use specfleet_engine::wire::{ClientFrame, Limits, ServerFrame, Upload, VerdictFrame, encode};
+use specfleet_engine::wire::{ClientFrame, FrameLimits, ServerFrame, Upload, VerdictFrame, encode};
 use specfleet_model::{Model, SeqId};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
 use verifier_pool::{Judge, SessionStore};
 
-use crate::work::Work;
+use crate::work::WorkPlan;
 use std::sync::Arc;
 
 /// What all shards of a phase share.
@@ -22,7 +22,7 @@ pub(super) struct ModelPhase {
     /// The drafter.
     pub drafter: Model,
     /// The prompts.
-    pub work: Arc<Work>,
+    pub work: Arc<WorkPlan>,
     /// The method.
     pub method: Method,
     /// How tokens are drawn.
@@ -30,7 +30,7 @@ pub(super) struct ModelPhase {
     /// Seed of the run.
     pub seed: u64,
     /// Bounds of a frame.
-    pub limits: Limits,
+    pub limits: FrameLimits,
     /// KV memory of a shard's drafter, in bytes.
     pub kv_bytes: usize,
 }

@@ -12,7 +12,7 @@ use specfleet_engine::record::Source;
 use specfleet_engine::time::Time;
 use specfleet_ledger::{LedgerError, RunWriter};
 use specfleet_simulator::fitted::Fitted;
-use specfleet_simulator::{Progress, Sinks};
+use specfleet_simulator::{SimulationProgress, Sinks};
 
 use super::SimulateOptions;
 use super::input::{SimulatedAnswers, SimulationInput};
@@ -21,9 +21,9 @@ use crate::audit::Case;
 use crate::error::Error;
 use crate::live::{Figures, Seen};
 use crate::passes;
-use crate::progress::Phase;
+use crate::progress::ProgressPhase;
 use crate::thresholds::Watch;
-use crate::work::Work;
+use crate::work::WorkPlan;
 
 /// Windows between two looks at the sinks: a fixed number, so that rows are stored in the same order on any machine.
 const WINDOWS_PER_LOOK: u64 = 256;
@@ -36,7 +36,7 @@ pub(super) struct PhaseObserver<'a> {
     options: &'a SimulateOptions<'a>,
     phase: PhaseId,
     started: Time,
-    bar: Phase,
+    bar: ProgressPhase,
     watch: Watch<'a>,
     /// A summary of the run without anything in it.
     empty: &'a StreamSummary,
@@ -84,7 +84,7 @@ impl<'a> PhaseObserver<'a> {
     /// Between two windows: whether the phase goes on.
     pub(super) fn observe(
         &mut self,
-        progress: &Progress,
+        progress: &SimulationProgress,
         mut sinks: Sinks<'_, ShardSink, PoolRows>,
     ) -> ControlFlow<()> {
         if self.options.interrupted.load(Ordering::Relaxed) {
@@ -114,7 +114,7 @@ impl<'a> PhaseObserver<'a> {
     }
 
     /// The phase is over: what its shards still hold is stored too.
-    pub(super) fn finish(mut self, progress: &Progress, sinks: &mut [ShardSink]) -> ObservedPhase {
+    pub(super) fn finish(mut self, progress: &SimulationProgress, sinks: &mut [ShardSink]) -> ObservedPhase {
         sinks.iter_mut().for_each(|sink| self.store.take_generations(sink));
         self.bar.set(progress.ended, progress.now.since(self.started));
         self.bar.finish();
@@ -202,7 +202,7 @@ impl<'a> PhaseStore<'a> {
     }
 }
 
-fn case(work: &Work, kept: &Kept) -> Option<Case> {
+fn case(work: &WorkPlan, kept: &Kept) -> Option<Case> {
     let id = kept.record.id;
     let prompt = work.tokens(id.prompt, id.repetition)?;
     let skipped = kept.rounds.iter().filter(|round| round.source == Source::Skipped);

@@ -10,13 +10,15 @@ use specfleet_engine::method::{MAX_BLOCK, Method};
 use specfleet_engine::pool::PoolSettings;
 use specfleet_engine::record::AuditRecord;
 use specfleet_engine::time::Time;
-use specfleet_engine::wire::Limits;
+use specfleet_engine::wire::FrameLimits;
 use specfleet_ledger::RunWriter;
 use specfleet_model::KvArena;
 use specfleet_simulator::answers::{DeviceAnswers, PoolAnswers};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{Fitted, FittedDevices};
-use specfleet_simulator::{Fleet, Job, Kill, Phase, PoolSetup, SHARDS, Simulation, Timing};
+use specfleet_simulator::{
+    Fleet, PlannedKill, PoolSetup, SHARDS, SimulatedPhase, SimulatedRequest, Simulation, Timing,
+};
 
 use super::SimulateOptions;
 use super::input::{FittedAnswers, SimulatedAnswers, SimulationInput};
@@ -33,7 +35,7 @@ use crate::passes;
 use crate::run;
 use crate::sizes::Sizes;
 use crate::tasks::Tasks;
-use crate::work::Work;
+use crate::work::WorkPlan;
 
 /// Tokens that a drafter may hold beyond what is committed: two blocks of drafts of the largest size, and a look ahead.
 const AHEAD: usize = 2 * MAX_BLOCK + 2;
@@ -62,7 +64,7 @@ pub(super) struct Phases<'a> {
 }
 
 /// What is left of it.
-pub(super) struct Ended {
+pub(super) struct PhaseEnd {
     pub(super) stream: StreamSummary,
     pub(super) folder: Option<PathBuf>,
     pub(super) problems: Vec<String>,
@@ -138,14 +140,14 @@ impl<'a> Phases<'a> {
     }
 
     /// The loaded models answer.
-    fn run_models(&mut self, pair: &Pair, work: &Arc<Work>) -> Result<(), Error> {
+    fn run_models(&mut self, pair: &Pair, work: &Arc<WorkPlan>) -> Result<(), Error> {
         let settings = self.options.settings;
         let kv_bytes = settings.verifier_kv_bytes(pair.verifier.weight_bytes() as f64) as usize;
         let scale = settings.pool.autoscale.map_or(0, |scale| scale.max);
         let replicas = usize::from(settings.run.verifiers.max(scale));
         let pool = ModelPool::new(pair.verifier.clone(), replicas, kv_bytes, 1);
         let shape = pair.verifier.shape();
-        let limits = Limits::for_pair(shape.vocab, shape.context);
+        let limits = FrameLimits::for_pair(shape.vocab, shape.context);
         // Pages are taken as they are needed; each device has one session at a time.
         let longest = work.jobs.iter().map(|job| job.tokens.len()).max().unwrap_or(0);
         let session = (longest + settings.run.max_new_tokens as usize + AHEAD).min(pair.drafter.shape().context);
@@ -288,7 +290,7 @@ impl<'a> Phases<'a> {
     }
 
     /// Ends the run in the ledger.
-    pub(super) fn close(self, outcome: Result<(), Error>, wall_seconds: f64) -> Result<Ended, Error> {
+    pub(super) fn close(self, outcome: Result<(), Error>, wall_seconds: f64) -> Result<PhaseEnd, Error> {
         let mut folder = None;
         let settings = self.options.settings;
         let mut problems: Vec<String> = run::faults_missed(settings, self.faults).into_iter().collect();
@@ -311,7 +313,7 @@ impl<'a> Phases<'a> {
         match outcome {
             Err(Error::Interrupted(_)) => Err(Error::Interrupted(folder.unwrap_or_default())),
             Err(error) => Err(error),
-            Ok(()) => Ok(Ended {
+            Ok(()) => Ok(PhaseEnd {
                 stream: self.stream,
                 folder,
                 problems,
@@ -324,13 +326,13 @@ impl<'a> Phases<'a> {
         }
     }
 
-    fn plan_phase(&self, start: Time, settings: &Settings, phase: PhaseId, method: &Method) -> Phase {
+    fn plan_phase(&self, start: Time, settings: &Settings, phase: PhaseId, method: &Method) -> SimulatedPhase {
         let PhaseId { method: index, pass } = phase;
-        let jobs = self.jobs.iter().map(|head| Job {
+        let jobs = self.jobs.iter().map(|head| SimulatedRequest {
             generation: GenerationId { method: index, prompt: head.prompt, repetition: head.repetition, pass },
             data_set: head.data_set,
         });
-        Phase {
+        SimulatedPhase {
             devices: settings.run.devices,
             start,
             seed: settings.run.seed,
@@ -378,11 +380,11 @@ fn fit_method(settings: &Settings, sizes: &Sizes, answers: &FittedAnswers, metho
     })
 }
 
-fn kills(settings: &Settings) -> Vec<Kill> {
+fn kills(settings: &Settings) -> Vec<PlannedKill> {
     let verifiers = settings.run.verifiers.max(1);
     let mut faults = settings.faults.clone();
     faults.sort_by_key(|Fault::KillVerifier { at }| *at);
-    let kill = |(number, Fault::KillVerifier { at }): (usize, Fault)| Kill {
+    let kill = |(number, Fault::KillVerifier { at }): (usize, Fault)| PlannedKill {
         at: Time(at.0),
         verifier: VerifierId((number % usize::from(verifiers)) as u16),
     };

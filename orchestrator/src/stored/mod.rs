@@ -10,7 +10,7 @@ use specfleet_analysis::is_host_timed;
 use specfleet_config::Settings;
 use specfleet_engine::id::{DeviceId, GenerationId};
 use specfleet_engine::record::{AuditRecord, GenerationRecord};
-use specfleet_ledger::{Meta, Progress, RoundColumn, RunKind, RunReader, RunState};
+use specfleet_ledger::{Meta, RoundColumn, RunKind, RunProgress, RunReader, RunState};
 
 use inputs::StoredInputs;
 pub use texts::TextFigures;
@@ -145,8 +145,8 @@ impl StoredRun {
     }
 
     /// Rounds and batches in the store.
-    pub fn progress(&self, folder: &Path) -> Progress {
-        Progress::read(folder).unwrap_or_default()
+    pub fn progress(&self, folder: &Path) -> RunProgress {
+        RunProgress::read(folder).unwrap_or_default()
     }
 }
 

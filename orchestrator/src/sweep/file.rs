@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use specfleet_analysis::Statistic;
 use specfleet_export::csv_cell;
 
-use super::{COLUMNS, Row};
+use super::{COLUMNS, SweepRow};
 use crate::error::Error;
 
 /// The file. Which rows nobody beats is known at the end only, and until then the column is empty.
@@ -34,7 +34,7 @@ impl SweepFile {
     }
 
     /// Adds the rows of a point.
-    pub(super) fn append(&mut self, rows: &[Row]) -> Result<(), Error> {
+    pub(super) fn append(&mut self, rows: &[SweepRow]) -> Result<(), Error> {
         if self.is_stream {
             return Ok(());
         }
@@ -42,7 +42,7 @@ impl SweepFile {
     }
 
     /// Writes all rows again, now that it is known which ones nobody beats.
-    pub(super) fn finish(mut self, rows: &[Row]) -> Result<(), Error> {
+    pub(super) fn finish(mut self, rows: &[SweepRow]) -> Result<(), Error> {
         let lines = rows.iter().map(|row| line(row, if row.pareto { "true" } else { "false" }));
         let text: String = std::iter::once(self.header.clone()).chain(lines).collect();
         if !self.is_stream {
@@ -73,7 +73,7 @@ fn header(keys: &[String]) -> String {
 }
 
 /// Figures are in SI units.
-fn line(row: &Row, pareto: &str) -> String {
+fn line(row: &SweepRow, pareto: &str) -> String {
     let mut cells: Vec<String> = row.values.iter().map(|value| csv_cell(value).into_owned()).collect();
     cells.push(csv_cell(&row.method).into_owned());
     cells.extend(row.figures.iter().map(|figure| figure.map_or(String::new(), |figure| figure.to_string())));

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use device_agent::{Connector, ConnectorOptions, Drafter, HostClock, Timer, Trust};
 use specfleet::error::Error;
-use specfleet::fleet::{Patience, Shared, Turn};
+use specfleet::fleet::{FleetContext, Patience, Turn};
 use specfleet::methods::Calibrations;
 use specfleet::pair::Pair;
-use specfleet::work::Work;
+use specfleet::work::WorkPlan;
 use specfleet_config::Scenario;
 use specfleet_engine::id::PhaseId;
 use specfleet_engine::record::{BatchRecord, Provenance};
-use specfleet_engine::wire::{AdmissionToken, Limits};
+use specfleet_engine::wire::{AdmissionToken, FrameLimits};
 use specfleet_ledger::{Meta, RunState, RunWriter};
 use tokio::sync::mpsc;
 
@@ -61,7 +61,7 @@ fn a_fleet_that_does_not_reach_its_pool_ends_its_run() {
     let settings = scenario.settings().expect("valid");
     let folder = tempfile::tempdir().expect("a folder");
     let pair = Pair::load(&settings.model).expect("ships");
-    let work = Work::new(&settings, &pair).expect("ships");
+    let work = WorkPlan::new(&settings, &pair).expect("ships");
     let resolved = Calibrations::new(&settings, &pair, folder.path(), &|_| {}).resolve().expect("it needs none");
     let outcome = actix::System::new().block_on(async {
         let connector = Connector::new(ConnectorOptions {
@@ -71,9 +71,9 @@ fn a_fleet_that_does_not_reach_its_pool_ends_its_run() {
             identity: None,
             endpoints: 1,
             idle_timeout: Duration::from_secs(5),
-            limits: Limits::for_pair(pair.verifier.shape().vocab, pair.context()),
+            limits: FrameLimits::for_pair(pair.verifier.shape().vocab, pair.context()),
         });
-        let shared = Shared {
+        let shared = FleetContext {
             drafter: Drafter::start(pair.drafter.clone(), 16 << 20, 1).expect("a thread"),
             connector: connector.expect("a socket"),
             timer: Timer::start().expect("a thread"),

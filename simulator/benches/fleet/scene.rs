@@ -6,7 +6,7 @@ use std::sync::Arc;
 use specfleet_engine::calibration::Distributions;
 use specfleet_engine::cost::{BatchCost, MeasuredCost};
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, VerifierProfile};
-use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
+use specfleet_engine::device::link::{Fading, LinkProfile, LinkRate};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable, Retry};
 use specfleet_engine::id::{GenerationId, PhaseId};
 use specfleet_engine::load::{Churn, Load, Turns};
@@ -16,7 +16,7 @@ use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::drawn::DrawnPool;
 use specfleet_simulator::fitted::{AnswerLengths, Fitted, FittedDevices, PromptLengths};
 use specfleet_simulator::{
-    DeviceSink, Fleet, Host, Job, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
+    DeviceSink, Fleet, Host, PoolSetup, PoolSink, SHARDS, SimulatedPhase, SimulatedRequest, Simulation, Timing, Totals,
 };
 
 /// A fleet and what it does.
@@ -116,10 +116,13 @@ impl Scene {
         device_sink: impl Fn(usize) -> S,
         pool_sink: K,
     ) -> (Totals, Vec<S>, K) {
-        let jobs: Arc<[Job]> = (0..self.requests)
-            .map(|prompt| Job { generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 }, data_set: 0 })
+        let jobs: Arc<[SimulatedRequest]> = (0..self.requests)
+            .map(|prompt| SimulatedRequest {
+                generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 },
+                data_set: 0,
+            })
             .collect();
-        let fleet = Fleet::new(Phase {
+        let fleet = Fleet::new(SimulatedPhase {
             devices: self.devices,
             start: Time::ZERO,
             seed: SEED,
@@ -173,7 +176,7 @@ impl Scene {
                 name: "fair".into(),
                 source: "bench".into(),
                 emulated: true,
-                rate: Rate::Fading {
+                rate: LinkRate::Fading {
                     uplink_hz: 10e6,
                     downlink_hz: 10e6,
                     snr_db: 10.0,

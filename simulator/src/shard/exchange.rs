@@ -6,7 +6,7 @@ use specfleet_engine::id::{ConnectionId, DeviceId};
 use specfleet_engine::pool::{JobRequest, SessionKey};
 use specfleet_engine::time::Time;
 
-use super::{Arriving, Device, Event, Shard};
+use super::{ArrivingAnswer, Shard, ShardEvent, SimulatedDevice};
 use crate::answers::DeviceAnswers;
 use crate::fleet::{SHARDS, device_at};
 use crate::message::{DeviceBody, PoolBody, ToDevice, ToPool};
@@ -41,8 +41,8 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<'_, A, S> {
         if reaches < alone {
             self.reached(slot, alone, at, from, session, body);
         } else {
-            let place = self.keep(slot, from, Arriving::Sent(at, session, body));
-            self.push(reaches, Event::Arrived(place));
+            let place = self.keep(slot, from, ArrivingAnswer::Sent(at, session, body));
+            self.push(reaches, ShardEvent::Arrived(place));
         }
     }
 
@@ -91,13 +91,13 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<'_, A, S> {
         if !more && arrives < alone {
             self.tell(slot, arrives, arriving);
         } else {
-            let place = self.keep(slot, from, Arriving::Last(arriving));
-            self.push(arrives, Event::Arrived(place));
+            let place = self.keep(slot, from, ArrivingAnswer::Last(arriving));
+            self.push(arrives, ShardEvent::Arrived(place));
         }
     }
 
     /// Keeps something on its way down; its place is in the event.
-    fn keep(&mut self, slot: u32, from: ConnectionId, arriving: Arriving<A::Verdict>) -> u32 {
+    fn keep(&mut self, slot: u32, from: ConnectionId, arriving: ArrivingAnswer<A::Verdict>) -> u32 {
         let count = &mut self.devices[slot as usize].arriving;
         // Beyond that many the count stays, and so does the slower way, which is right for all.
         *count = count.saturating_add(1);
@@ -109,11 +109,11 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<'_, A, S> {
         let device = &mut self.devices[slot as usize];
         device.arriving -= u16::from(device.arriving < u16::MAX);
         let input = match arriving {
-            Arriving::Sent(at, session, body) => {
+            ArrivingAnswer::Sent(at, session, body) => {
                 let alone = device.left_alone_until();
                 return self.reached(slot, alone, at, from, session, body);
             }
-            Arriving::Last(input) => input,
+            ArrivingAnswer::Last(input) => input,
         };
         if !device.connected || connection(device, device_at(slot, self.index)) != from {
             return;
@@ -124,11 +124,11 @@ impl<A: DeviceAnswers, S: DeviceSink> Shard<'_, A, S> {
 
 /// The number of a device's last connection: devices take turns, so that none is ever used twice and the device can be
 /// told from it.
-pub(super) fn connection(device: &Device, id: DeviceId) -> ConnectionId {
+pub(super) fn connection(device: &SimulatedDevice, id: DeviceId) -> ConnectionId {
     ConnectionId(u64::from(device.connections) << 32 | u64::from(id.0))
 }
 
-pub(super) fn session(device: &Device, id: DeviceId) -> SessionKey {
+pub(super) fn session(device: &SimulatedDevice, id: DeviceId) -> SessionKey {
     SessionKey { connection: connection(device, id), session: device.machine.session() }
 }
 

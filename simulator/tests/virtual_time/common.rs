@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use specfleet_engine::cost::BatchCost;
 use specfleet_engine::device::energy::{DeviceCost, DeviceProfile, StepCost, VerifierProfile};
-use specfleet_engine::device::link::{Fading, LinkProfile, Rate};
+use specfleet_engine::device::link::{Fading, LinkProfile, LinkRate};
 use specfleet_engine::device::{
     DeviceSettings, NextToken, OnRefused, OnUnreachable, Retry, Signals, Step, StepResult, UploadPlan,
 };
@@ -19,7 +19,8 @@ use specfleet_engine::record::{BatchRecord, GenerationRecord, RoundRecord, Verif
 use specfleet_engine::time::{Span, Time};
 use specfleet_simulator::answers::{Arrived, DeviceAnswers, PoolAnswers};
 use specfleet_simulator::{
-    DeviceSink, Fleet, Host, Job, Kill, Phase, PoolSetup, PoolSink, SHARDS, Simulation, Timing, Totals,
+    DeviceSink, Fleet, Host, PlannedKill, PoolSetup, PoolSink, SHARDS, SimulatedPhase, SimulatedRequest, Simulation,
+    Timing, Totals,
 };
 
 /// Nominal bits of a draft's payload, and of a verdict.
@@ -37,7 +38,7 @@ pub(crate) struct Setup {
     pub(crate) pool: PoolSettings,
     pub(crate) cost: BatchCost,
     pub(crate) host: Host,
-    pub(crate) kills: Vec<Kill>,
+    pub(crate) kills: Vec<PlannedKill>,
     pub(crate) devices: u32,
     /// Those with something to do: every n-th, up to this many.
     pub(crate) active: u32,
@@ -159,7 +160,7 @@ pub(crate) fn link(round_trip: Span) -> LinkProfile {
         name: "test".into(),
         source: "test".into(),
         emulated: true,
-        rate: Rate::Fading {
+        rate: LinkRate::Fading {
             uplink_hz: 1e9,
             downlink_hz: 1e9,
             snr_db: 0.0,
@@ -214,9 +215,11 @@ pub(crate) fn run_until(setup: &Setup, stop: impl Fn(u64) -> ControlFlow<()>) ->
     if setup.idle_link.is_some() {
         pattern[setup.devices as usize - 1] = 1;
     }
-    let jobs = (0..active.count() as u32)
-        .map(|prompt| Job { generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 }, data_set: 0 });
-    let fleet = Fleet::new(Phase {
+    let jobs = (0..active.count() as u32).map(|prompt| SimulatedRequest {
+        generation: GenerationId { method: 0, prompt, repetition: 0, pass: 0 },
+        data_set: 0,
+    });
+    let fleet = Fleet::new(SimulatedPhase {
         devices: setup.devices,
         start: Time::ZERO,
         seed: setup.device.seed,
@@ -238,7 +241,8 @@ pub(crate) fn run_until(setup: &Setup, stop: impl Fn(u64) -> ControlFlow<()>) ->
     let fails = setup.fails;
     let mut simulation = Simulation::new(pool, setup.threads, Verifier { fails }, PoolRows::default());
     let sides = (0..SHARDS).map(|_| (Drafter { fails }, Rows::default())).collect();
-    let observe = |progress: &specfleet_simulator::Progress, _: specfleet_simulator::Sinks<'_, Rows, PoolRows>| {
+    let observe = |progress: &specfleet_simulator::SimulationProgress,
+                   _: specfleet_simulator::Sinks<'_, Rows, PoolRows>| {
         assert!(fails != Some(Fails::Observer) || progress.tokens < 2, "asked for");
         assert!(progress.windows < 10_000_000, "it does not come to rest");
         stop(progress.windows)

@@ -10,7 +10,7 @@ use common::{Fails, Outcome, PAYLOAD, PROMPT, Setup, VERDICT, exact, link, run, 
 use proptest::prelude::*;
 use specfleet_engine::calibration::HostOverheads;
 use specfleet_engine::cost::{BatchCost, MeasuredCost};
-use specfleet_engine::device::link::{Fading, Rate};
+use specfleet_engine::device::link::{Fading, LinkRate};
 use specfleet_engine::device::{OnRefused, OnUnreachable, Outages};
 use specfleet_engine::id::VerifierId;
 use specfleet_engine::load::{Arrivals, Churn, Load};
@@ -18,7 +18,7 @@ use specfleet_engine::method::{Gate, Writer};
 use specfleet_engine::pool::Autoscale;
 use specfleet_engine::record::{ACCOUNTING, FinishReason};
 use specfleet_engine::time::{Span, Time};
-use specfleet_simulator::{Host, Kill};
+use specfleet_simulator::{Host, PlannedKill};
 
 /// Half a round trip of [`exact`].
 const WAY: u64 = 10_000;
@@ -246,7 +246,7 @@ fn rough() -> impl Strategy<Value = Setup> {
         (d.on_refused, d.on_unreachable) = (device.4, device.5);
         (d.verdict_timeout, d.battery_nanojoules) = (Span(device.6), device.7);
         d.unreachable_after = Span(70_000);
-        if let Rate::Fading { fading, coherence, .. } = &mut d.link.rate {
+        if let LinkRate::Fading { fading, coherence, .. } = &mut d.link.rate {
             (*fading, *coherence) = (Fading::Rayleigh, Span(5_000));
         }
         setup.churn = Churn { join_over: Span::ZERO, stay: world.0.map(Span) };
@@ -259,8 +259,11 @@ fn rough() -> impl Strategy<Value = Setup> {
                 ..overheads(step, upload, 100, 50)
             }),
         };
-        setup.kills =
-            world.2.into_iter().map(|(at, verifier)| Kill { at: Time(at), verifier: VerifierId(verifier) }).collect();
+        setup.kills = world
+            .2
+            .into_iter()
+            .map(|(at, verifier)| PlannedKill { at: Time(at), verifier: VerifierId(verifier) })
+            .collect();
         setup.pool.verifiers = 2;
         setup.pool.queue_jobs = world.3;
         setup.load = world.4;
@@ -331,7 +334,7 @@ fn a_wake_that_is_queued_still_is_nobodys() {
     d.method.writer = Writer::Verifier;
     d.outages = Some(Outages { every: Span(210_575), length: Span(52_976) });
     (d.verdict_timeout, d.unreachable_after) = (Span(53_364), Span(70_000));
-    if let Rate::Fading { fading, coherence, .. } = &mut d.link.rate {
+    if let LinkRate::Fading { fading, coherence, .. } = &mut d.link.rate {
         (*fading, *coherence) = (Fading::Rayleigh, Span(5_000));
     }
     setup.churn = Churn { join_over: Span::ZERO, stay: Some(Span(356_859)) };
@@ -428,12 +431,12 @@ fn a_fault_before_the_end_strikes() {
     let calm = run(&setup);
     assert!(calm.totals.last_end < calm.end);
     for at in [calm.totals.last_end, Time(calm.end.0 - 1)] {
-        setup.kills = vec![Kill { at, verifier: VerifierId(0) }];
+        setup.kills = vec![PlannedKill { at, verifier: VerifierId(0) }];
         let outcome = run(&setup);
         assert_eq!((outcome.end, outcome.killed), (calm.end, 1));
         assert_eq!(outcome.verifiers.iter().map(|account| account.restarts).sum::<u32>(), 1);
         assert_eq!(outcome.records, calm.records);
     }
-    setup.kills = vec![Kill { at: calm.end, verifier: VerifierId(0) }];
+    setup.kills = vec![PlannedKill { at: calm.end, verifier: VerifierId(0) }];
     assert_eq!(run(&setup).killed, 0);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 use specfleet_engine::method::{Estimator, ImportanceStatistic};
-use specfleet_export::{Format, ImportOptions, Options, Table, export, import};
+use specfleet_export::{ExportFormat, ExportTable, ImportOptions, Options, export, import};
 use specfleet_files::sealed::{seal, without};
 use specfleet_ledger::{ListedState, Meta, RunReader, RunState, RunWriter, SCHEMA, list};
 use specfleet_tests::mutator::{Mutator, Notation};
@@ -94,12 +94,12 @@ fn a_description_that_claims_more_chunks_than_there_are_takes_no_memory() {
 
 /// A stored run and its export, whose description says nothing of digests and rows: with them every change would be refused
 /// before it is read.
-fn exported(format: Format) -> TempDir {
+fn exported(format: ExportFormat) -> TempDir {
     let dir = temporary_folder();
     let run = store_run(&dir.path().join("ledger"));
     let reader = RunReader::open(&run).expect("it has ended");
     let out = dir.path().join("out");
-    let options = Options { format, tables: &Table::ALL, out: &out, force: false, interrupted: &NEVER };
+    let options = Options { format, tables: &ExportTable::ALL, out: &out, force: false, interrupted: &NEVER };
     export(&reader, &options, &mut |damage| panic!("{damage}")).expect("an export");
     let path = out.join("run.json");
     let mut about: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
@@ -111,7 +111,7 @@ fn exported(format: Format) -> TempDir {
 }
 
 /// Imports the export with some of its files damaged, one at a time.
-fn damage_files(kind: &'static str, seed: u64, format: Format, names: &'static [&str]) {
+fn damage_files(kind: &'static str, seed: u64, format: ExportFormat, names: &'static [&str]) {
     let dir = exported(format);
     let out = dir.path().join("out");
     let bases: Vec<Vec<u8>> = names.iter().map(|name| fs::read(out.join(name)).expect("a file")).collect();
@@ -141,15 +141,15 @@ fn damage_files(kind: &'static str, seed: u64, format: Format, names: &'static [
 
 #[test]
 fn descriptions_of_exports_are_read_or_refused() {
-    damage_files("descriptions of exports", 9, Format::Jsonl, &["run.json"]);
+    damage_files("descriptions of exports", 9, ExportFormat::Jsonl, &["run.json"]);
 }
 
 #[test]
 fn tables_as_lines_are_read_or_refused() {
-    damage_files("tables as lines", 10, Format::Jsonl, &["rounds.jsonl", "generations.jsonl", "batches.jsonl"]);
+    damage_files("tables as lines", 10, ExportFormat::Jsonl, &["rounds.jsonl", "generations.jsonl", "batches.jsonl"]);
 }
 
 #[test]
 fn parquet_tables_are_read_or_refused() {
-    damage_files("tables in Parquet", 11, Format::Parquet, &["rounds.parquet", "generations.parquet"]);
+    damage_files("tables in Parquet", 11, ExportFormat::Parquet, &["rounds.parquet", "generations.parquet"]);
 }

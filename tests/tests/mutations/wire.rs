@@ -12,25 +12,25 @@ use specfleet_engine::random::DrawKey;
 use specfleet_engine::record::VerifyCost;
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{
-    AdmissionToken, ClientFrame, FrameDecoder, Goodbye, Hello, Job, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
-    VerdictFrame, VerifierIdentity, Welcome, encode,
+    AdmissionToken, ClientFrame, FrameDecoder, FrameLimits, Goodbye, Hello, PROTOCOL_VERSION, ServerFrame, Upload,
+    UploadJob, VerdictFrame, VerifierIdentity, Welcome, encode,
 };
 use specfleet_tests::mutator::{Mutator, Notation};
 
 use crate::watch::{Input, watch};
 
 const VOCAB: usize = 48;
-const LIMITS: Limits = Limits { frame_bytes: 4096 };
+const LIMITS: FrameLimits = FrameLimits { frame_bytes: 4096 };
 
 /// Bytes of the length in front of each frame.
 const HEADER: usize = 4;
 
-fn judge(forms: &[PayloadForm]) -> Job {
+fn judge(forms: &[PayloadForm]) -> UploadJob {
     let law: Vec<f32> = (0..VOCAB).map(|token| (token % 7) as f32).collect();
     let law = Distribution::from_logits(&law, &Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 });
     let drafts: Vec<u32> = (0..forms.len() as u32).map(|draft| 6 + 7 * draft).collect();
     let payloads = forms.iter().zip(&drafts).map(|(form, draft)| Payload::encode(form, &law, *draft)).collect();
-    Job::Judge { drafts, payloads, bonus: true }
+    UploadJob::Judge { drafts, payloads, bonus: true }
 }
 
 fn client_frames() -> Vec<Vec<u8>> {
@@ -59,7 +59,7 @@ fn client_frames() -> Vec<Vec<u8>> {
     let hello = Hello { protocol: PROTOCOL_VERSION, tokenizer: [7; 32], vocab: 48, admission: AdmissionToken([3; 16]) };
     [
         ClientFrame::Hello(hello),
-        upload(Job::Write { limit: 20 }),
+        upload(UploadJob::Write { limit: 20 }),
         upload(judge(&[PayloadForm::Full { bits: B32 }, PayloadForm::Full { bits: B8 }])),
         upload(judge(&[PayloadForm::TopK { keep, bits: B16 }, PayloadForm::TokenOnly { bits: B8 }])),
         upload(judge(&[PayloadForm::SparseExact { keep: Keep::Top(VOCAB as u32), bits: B16 }])),
@@ -165,7 +165,7 @@ fn a_pool_reads_any_frame() {
         read(&input.bytes, |frame: &ClientFrame| {
             // What the pool does with it before its machine sees the upload.
             if let ClientFrame::Upload(upload) = frame
-                && let Job::Judge { drafts, payloads, .. } = &upload.job
+                && let UploadJob::Judge { drafts, payloads, .. } = &upload.job
             {
                 payloads.iter().zip(drafts).for_each(|(payload, draft)| {
                     let _ = payload.decode(VOCAB, *draft);

@@ -13,7 +13,7 @@ use specfleet_engine::method::ImportanceStatistic;
 use specfleet_engine::pool::{Autoscale, Breaker, PriceUpdate, QueueOrder};
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord, Source};
 use specfleet_engine::time::{Span, Time};
-use specfleet_simulator::{Host, Kill};
+use specfleet_simulator::{Host, PlannedKill};
 use specfleet_tests::setups::{block, hlm, llm_only, price, small, zoo};
 use specfleet_tests::simulated::{Extras, Outcome, simulate};
 use specfleet_tests::world::{Setup, World};
@@ -177,9 +177,9 @@ fn arrivals() -> impl Strategy<Value = Arrivals> {
     ]
 }
 
-fn kills() -> impl Strategy<Value = Vec<Kill>> {
-    let kill =
-        (0u64..400_000, 0u16..3).prop_map(|(at, verifier)| Kill { at: Time(at), verifier: VerifierId(verifier) });
+fn kills() -> impl Strategy<Value = Vec<PlannedKill>> {
+    let kill = (0u64..400_000, 0u16..3)
+        .prop_map(|(at, verifier)| PlannedKill { at: Time(at), verifier: VerifierId(verifier) });
     proptest::collection::vec(kill, 0..6)
 }
 
@@ -192,7 +192,7 @@ fn outages() -> impl Strategy<Value = Option<Outages>> {
 }
 
 /// Kills of verifiers that a pool of this size has.
-fn existing(setup: &Setup, mut kills: Vec<Kill>) -> Vec<Kill> {
+fn existing(setup: &Setup, mut kills: Vec<PlannedKill>) -> Vec<PlannedKill> {
     kills.retain(|kill| kill.verifier.0 < setup.pool.replicas());
     kills
 }
@@ -344,7 +344,7 @@ fn setups_are_rough_enough() {
     (setup.devices, setup.pool.verifiers, setup.pool.queue_jobs) = (8, 2, 2);
     setup.device.outages = Some(Outages { every: Span(60_000), length: Span(30_000) });
     setup.device.verdict_timeout = Span(12_000);
-    let kill = |at, verifier| Kill { at: Time(at), verifier: VerifierId(verifier) };
+    let kill = |at, verifier| PlannedKill { at: Time(at), verifier: VerifierId(verifier) };
     let extras = Extras {
         kills: vec![kill(30_000, 0), kill(31_000, 1), kill(2_500_000, 0)],
         cost: BatchCost::Fixed { span: Span(6_000) },
@@ -381,7 +381,7 @@ fn a_fault_is_due_like_anything_else() {
     let pool = &mut setup.pool;
     (pool.batch_tokens, pool.batch_sequences, pool.max_wait) = (1, 1, Span::ZERO);
     let cost = measured(4280.996153483017, 540.3625208252535);
-    let kills = vec![Kill { at: Time(5_296), verifier: VerifierId(0) }];
+    let kills = vec![PlannedKill { at: Time(5_296), verifier: VerifierId(0) }];
     let outcome = simulate(&setup, &Extras { cost, kills, ..Extras::default() });
     assert_eq!(outcome.killed, 1);
     let mut calm = small(llm_only(), 10, 12);

@@ -6,15 +6,17 @@ use specfleet_engine::time::Time;
 use specfleet_engine::wire::Goodbye;
 use tokio::sync::oneshot;
 
-use super::{Cargo, Pool};
+use super::{InputPayload, PoolActor};
 use crate::error::PoolError;
-use crate::message::{Connected, Disconnected, Drain, FromDevice, GetStatus, Kill, NextPhase, Request, Stop};
-use crate::options::Call;
+use crate::message::{
+    Connected, Disconnected, Drain, FromDevice, GetStatus, KillVerifier, NextPhase, Request, StopPool,
+};
+use crate::options::PoolCall;
 use crate::replica::Replica;
 use crate::status::{PoolStatus, VerifierStatus};
 use crate::upload;
 
-impl Handler<Connected> for Pool {
+impl Handler<Connected> for PoolActor {
     type Result = Result<(), Goodbye>;
 
     fn handle(&mut self, Connected(connection, port): Connected, ctx: &mut Context<Self>) -> Self::Result {
@@ -27,7 +29,7 @@ impl Handler<Connected> for Pool {
     }
 }
 
-impl Handler<Disconnected> for Pool {
+impl Handler<Disconnected> for PoolActor {
     type Result = ();
 
     fn handle(&mut self, Disconnected(connection): Disconnected, ctx: &mut Context<Self>) {
@@ -36,7 +38,7 @@ impl Handler<Disconnected> for Pool {
     }
 }
 
-impl Handler<FromDevice> for Pool {
+impl Handler<FromDevice> for PoolActor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, FromDevice(connection, request): FromDevice, ctx: &mut Context<Self>) -> Self::Result {
@@ -45,7 +47,7 @@ impl Handler<FromDevice> for Pool {
             return Box::pin(async {});
         }
         let (told, hears) = oneshot::channel();
-        let mut cargo = Cargo { _told: Some(told), ..Cargo::default() };
+        let mut cargo = InputPayload { _told: Some(told), ..InputPayload::default() };
         let claimed = request.at().filter(|_| self.shares_clock).map(Time::from);
         let at = self.agenda.arrival(claimed, self.host.now());
         let input = match request {
@@ -73,10 +75,10 @@ impl Handler<FromDevice> for Pool {
     }
 }
 
-impl Handler<Kill> for Pool {
+impl Handler<KillVerifier> for PoolActor {
     type Result = Result<oneshot::Receiver<()>, PoolError>;
 
-    fn handle(&mut self, Kill(verifier): Kill, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, KillVerifier(verifier): KillVerifier, ctx: &mut Context<Self>) -> Self::Result {
         let count = self.replicas.len();
         let replica = self.replicas.get_mut(usize::from(verifier.0));
         let replica = replica.ok_or(PoolError::UnknownVerifier { verifier, count })?;
@@ -87,7 +89,7 @@ impl Handler<Kill> for Pool {
     }
 }
 
-impl Handler<NextPhase> for Pool {
+impl Handler<NextPhase> for PoolActor {
     type Result = MessageResult<NextPhase>;
 
     fn handle(&mut self, NextPhase(phase, at): NextPhase, ctx: &mut Context<Self>) -> Self::Result {
@@ -95,7 +97,7 @@ impl Handler<NextPhase> for Pool {
         let now = self.agenda.next_phase(at.filter(|_| self.shares_clock), self.host.now());
         self.machine.next_phase(now, phase, &mut outputs);
         if let Some(journal) = &mut self.journal {
-            journal(now, Call::NextPhase(phase), &outputs);
+            journal(now, PoolCall::NextPhase(phase), &outputs);
         }
         let mut records = Vec::new();
         for output in outputs {
@@ -103,14 +105,14 @@ impl Handler<NextPhase> for Pool {
                 records.push(record);
             }
             // Neither records nor orders to verifiers lead to a further input.
-            self.carry_out(output, &mut Cargo::default());
+            self.carry_out(output, &mut InputPayload::default());
         }
         self.turn(ctx);
         MessageResult(records)
     }
 }
 
-impl Handler<GetStatus> for Pool {
+impl Handler<GetStatus> for PoolActor {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _: &mut Context<Self>) -> Self::Result {
@@ -131,7 +133,7 @@ impl Handler<GetStatus> for Pool {
     }
 }
 
-impl Handler<Drain> for Pool {
+impl Handler<Drain> for PoolActor {
     type Result = MessageResult<Drain>;
 
     fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) -> Self::Result {
@@ -142,10 +144,10 @@ impl Handler<Drain> for Pool {
     }
 }
 
-impl Handler<Stop> for Pool {
+impl Handler<StopPool> for PoolActor {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: StopPool, ctx: &mut Context<Self>) {
         self.guests.close();
         for replica in &self.replicas {
             replica.stop();

@@ -10,8 +10,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use specfleet_engine::id::UploadId;
 use specfleet_engine::wire::{
-    ALPN, AdmissionToken, ClientFrame, FrameDecoder, Goodbye, Hello, Limits, PROTOCOL_VERSION, ServerFrame, Upload,
-    VerdictFrame, Welcome, encode,
+    ALPN, AdmissionToken, ClientFrame, FrameDecoder, FrameLimits, Goodbye, Hello, PROTOCOL_VERSION, ServerFrame,
+    Upload, VerdictFrame, Welcome, encode,
 };
 use specfleet_model::Model;
 
@@ -41,7 +41,7 @@ pub(crate) struct Client {
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
     frames: FrameDecoder<ServerFrame>,
-    limits: Limits,
+    limits: FrameLimits,
 }
 
 pub(crate) fn hello(model: &Model) -> Hello {
@@ -97,7 +97,7 @@ impl Client {
     /// Opens the stream of a connection.
     pub(crate) async fn over(endpoint: Endpoint, connection: Connection, model: &Model) -> Client {
         let (send, recv) = connection.open_bi().await.expect("a stream");
-        let limits = Limits::for_pair(model.shape().vocab, model.shape().context);
+        let limits = FrameLimits::for_pair(model.shape().vocab, model.shape().context);
         Client { _endpoint: endpoint, connection, send, recv, frames: FrameDecoder::new(limits), limits }
     }
 

@@ -8,7 +8,7 @@ use specfleet_engine::id::UploadId;
 use specfleet_engine::method::{Keep, PayloadForm, ProbabilityBits, Sampling};
 use specfleet_engine::random::DrawKey;
 use specfleet_engine::time::Span;
-use specfleet_engine::wire::{Job, Upload};
+use specfleet_engine::wire::{Upload, UploadJob};
 use specfleet_model::{KvArena, LogitRows, Model, SeqStep};
 
 use super::model::Random;
@@ -40,11 +40,11 @@ pub(crate) fn judge(
             (draft, Payload::encode(&form, &x, draft))
         })
         .unzip();
-    let job = Job::Judge { drafts, payloads, bonus: random.below(2) == 0 };
+    let job = UploadJob::Judge { drafts, payloads, bonus: random.below(2) == 0 };
     upload_of(session, upload, base, tokens, key, job)
 }
 
-pub(crate) fn upload_of(session: u32, upload: u32, base: u32, tokens: &[u32], key: DrawKey, job: Job) -> Upload {
+pub(crate) fn upload_of(session: u32, upload: u32, base: u32, tokens: &[u32], key: DrawKey, job: UploadJob) -> Upload {
     Upload {
         session,
         upload: UploadId(upload),
@@ -62,7 +62,7 @@ pub(crate) fn upload_of(session: u32, upload: u32, base: u32, tokens: &[u32], ke
 
 /// An upload that says of itself that it builds on a thousand tokens, in a session that nobody knows.
 pub(crate) fn unfounded() -> Upload {
-    upload_of(7, 7, 1_000, &[1], key(0, 0), Job::Write { limit: 1 })
+    upload_of(7, 7, 1_000, &[1], key(0, 0), UploadJob::Write { limit: 1 })
 }
 
 /// What the verifier must say to `upload` when the session's tokens, those of the upload included, are `tokens`:
@@ -70,8 +70,10 @@ pub(crate) fn unfounded() -> Upload {
 pub(crate) fn verdict(model: &Model, tokens: &[u32], upload: &Upload) -> (u8, Next) {
     let vocab = model.shape().vocab;
     match &upload.job {
-        Job::Write { .. } => (0, Next::Bonus(verifier_draw(&logits(model, tokens, 1), &upload.sampling, upload.key))),
-        Job::Judge { drafts, payloads, bonus } => {
+        UploadJob::Write { .. } => {
+            (0, Next::Bonus(verifier_draw(&logits(model, tokens, 1), &upload.sampling, upload.key)))
+        }
+        UploadJob::Judge { drafts, payloads, bonus } => {
             let mut fed = tokens.to_vec();
             fed.extend_from_slice(drafts);
             fed.truncate(fed.len() - usize::from(!bonus));

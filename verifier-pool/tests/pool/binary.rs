@@ -9,7 +9,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{AdmissionToken, Goodbye, Hello, Job, PROTOCOL_VERSION, VerifierChange, VerifierIdentity};
+use specfleet_engine::wire::{
+    AdmissionToken, Goodbye, Hello, PROTOCOL_VERSION, UploadJob, VerifierChange, VerifierIdentity,
+};
 use specfleet_model::{Embedded, Model, Precision, Tokenizer};
 
 use crate::common::client::{Client, Dial, dial};
@@ -84,7 +86,7 @@ fn serves_until_it_is_interrupted() {
         let answer = client.verdict(UploadId(1)).await;
         assert_eq!((answer.accepted, answer.next), verdict(&model, &tokens, &upload));
 
-        let Job::Judge { drafts, .. } = &upload.job else { panic!("drafts were to be judged") };
+        let UploadJob::Judge { drafts, .. } = &upload.job else { panic!("drafts were to be judged") };
         await_metrics(
             &metrics,
             &[

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quinn::ConnectionError;
 use specfleet_engine::id::UploadId;
-use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, Job, PROTOCOL_VERSION, ServerFrame};
+use specfleet_engine::wire::{AdmissionToken, ClientFrame, Goodbye, Hello, PROTOCOL_VERSION, ServerFrame, UploadJob};
 
 use super::verdicts::Generation;
 use crate::common::client::{Client, Dial, close_code, dial, hello};
@@ -139,7 +139,7 @@ fn peers_that_vanish() {
         let mut idle = Client::connect_as(world, how()).await;
         Generation::new(3, 1, 10).round(world, &mut idle).await;
         let mut cut = Client::connect_as(world, how()).await;
-        let upload = upload_of(1, 1, 0, &[1, 2, 3], key(0, 0), Job::Write { limit: 5 });
+        let upload = upload_of(1, 1, 0, &[1, 2, 3], key(0, 0), UploadJob::Write { limit: 5 });
         let bytes = cut.encoded(&ClientFrame::Upload(Box::new(upload)));
         cut.say_bytes(&bytes[..bytes.len() / 2]).await;
         let status = world.until(|s| s.connections == 3).await;
@@ -167,7 +167,7 @@ fn a_device_that_does_not_read() {
         let how = Dial { window: 64, ..Dial::default() };
         let mut client = Client::connect_as(world, how).await;
         // Each of these is refused, and the refusals pile up.
-        let upload = upload_of(1, 7, 5, &[1], key(0, 0), Job::Write { limit: 1 });
+        let upload = upload_of(1, 7, 5, &[1], key(0, 0), UploadJob::Write { limit: 1 });
         for _ in 0..200 {
             client.upload(&upload).await;
         }
@@ -180,7 +180,7 @@ fn a_device_that_leaves_in_the_middle_of_a_batch() {
     run(with_bystander(async |world| {
         for abrupt in [true, false] {
             let mut client = Client::connect(world).await;
-            client.upload(&upload_of(1, 1, 0, &[1, 2, 3], key(0, 0), Job::Write { limit: 200 })).await;
+            client.upload(&upload_of(1, 1, 0, &[1, 2, 3], key(0, 0), UploadJob::Write { limit: 200 })).await;
             client.verdict(UploadId(1)).await;
             if abrupt {
                 client.connection.close(0_u32.into(), b"");
@@ -229,7 +229,7 @@ fn too_many_sessions_are_refused_one_by_one() {
         let mut client = Client::connect(world).await;
         let mut refused = 0;
         for session in 0..10 {
-            client.upload(&upload_of(session, 1, 0, &[1, 2, 3], key(0, 0), Job::Write { limit: 1 })).await;
+            client.upload(&upload_of(session, 1, 0, &[1, 2, 3], key(0, 0), UploadJob::Write { limit: 1 })).await;
             match client.hear().await {
                 Some(ServerFrame::Verdict(_)) => {}
                 Some(ServerFrame::Refused { .. }) => refused += 1,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use specfleet_engine::pool::RefuseReason;
 use specfleet_engine::time::Span;
-use specfleet_engine::wire::{Goodbye, Job, ServerFrame};
+use specfleet_engine::wire::{Goodbye, ServerFrame, UploadJob};
 use tokio::sync::mpsc;
 use verifier_pool::{PoolError, PoolOptions, TlsOptions};
 
@@ -28,7 +28,7 @@ fn shutdown_answers_what_it_has_and_says_goodbye() {
         let shutdown = pool.shutdown(Duration::from_secs(5));
         let devices = async {
             // Until the pool is closing, this one is refused because it builds on nothing.
-            let unknown = upload_of(1, 1, 5, &[1], key(0, 0), Job::Write { limit: 1 });
+            let unknown = upload_of(1, 1, 5, &[1], key(0, 0), UploadJob::Write { limit: 1 });
             loop {
                 idle.upload(&unknown).await;
                 match idle.hear().await {

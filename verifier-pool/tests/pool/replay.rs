@@ -6,7 +6,7 @@ use specfleet_engine::id::{PhaseId, UploadId, VerifierId};
 use specfleet_engine::pool::{Autoscale, Breaker, Input, Output, PoolMachine, PriceUpdate, QueueOrder};
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::ClientFrame;
-use verifier_pool::Call;
+use verifier_pool::PoolCall;
 
 use crate::common::client::Client;
 use crate::common::direct::{judge, key};
@@ -64,9 +64,9 @@ async fn replay(order: QueueOrder) -> Vec<String> {
         settings = Some(options.settings.clone());
         options.journal = Some(Box::new(move |now, call, outputs| {
             let told = match call {
-                Call::New => Told::New,
-                Call::Handle(input) => Told::Handle(input.clone()),
-                Call::NextPhase(phase) => Told::NextPhase(phase),
+                PoolCall::New => Told::New,
+                PoolCall::Handle(input) => Told::Handle(input.clone()),
+                PoolCall::NextPhase(phase) => Told::NextPhase(phase),
             };
             keep.lock().expect("no panic").push((now, told, outputs.to_vec()));
         }));

@@ -6,7 +6,7 @@ use specfleet_engine::id::{PhaseId, UploadId};
 use specfleet_engine::pool::RefuseReason;
 use specfleet_engine::record::{BatchRecord, UploadCounts};
 use specfleet_engine::time::Span;
-use specfleet_engine::wire::{ClientFrame, Job, ServerFrame, Upload};
+use specfleet_engine::wire::{ClientFrame, ServerFrame, Upload, UploadJob};
 use verifier_pool::PoolEvent;
 
 use crate::common::client::Client;
@@ -55,7 +55,7 @@ impl Generation {
         assert_eq!((answer.accepted, answer.next.clone()), verdict(&world.model, &self.tokens, upload));
         assert!(!answer.more);
         assert!(answer.cost.fed_tokens >= 1 && answer.cost.nanojoules >= answer.cost.paper_nanojoules);
-        let Job::Judge { drafts, .. } = &upload.job else { panic!("a judge upload") };
+        let UploadJob::Judge { drafts, .. } = &upload.job else { panic!("a judge upload") };
         self.tokens.extend(&drafts[..usize::from(answer.accepted)]);
         self.known = self.tokens.len();
         match answer.next {
@@ -114,7 +114,7 @@ fn write_jobs_give_one_verdict_per_token() {
         let expected = written(&tiny(), &prompt, key(5, 0), 12);
         let world = World::start(tiny(), |_| {}).await;
         let mut client = Client::connect(&world).await;
-        client.upload(&upload_of(1, 1, 0, &prompt, key(5, 0), Job::Write { limit: 12 })).await;
+        client.upload(&upload_of(1, 1, 0, &prompt, key(5, 0), UploadJob::Write { limit: 12 })).await;
         for (step, token) in expected.iter().enumerate() {
             let answer = client.verdict(UploadId(1)).await;
             assert_eq!((answer.accepted, answer.next, answer.more), (0, Next::Bonus(*token), step < 11));
@@ -139,7 +139,7 @@ fn writing_stops_at_an_end_token() {
         let length = expected.iter().position(|&token| token == end).expect("it is there") + 1;
         let world = World::start(tiny(), |options| options.settings.end_tokens = vec![end]).await;
         let mut client = Client::connect(&world).await;
-        client.upload(&upload_of(1, 1, 0, &prompt, key(5, 0), Job::Write { limit: 12 })).await;
+        client.upload(&upload_of(1, 1, 0, &prompt, key(5, 0), UploadJob::Write { limit: 12 })).await;
         for (step, token) in expected[..length].iter().enumerate() {
             let answer = client.verdict(UploadId(1)).await;
             assert_eq!((answer.next, answer.more), (Next::Bonus(*token), step + 1 < length));
@@ -274,8 +274,8 @@ fn refusals_are_typed_and_counted() {
         let world = World::start(tiny(), |_| {}).await;
         let mut client = Client::connect(&world).await;
         let good = judge(&mut Random(1), VOCAB, (1, 1), (0, &[3, 4, 5]), key(1, 0));
-        let Job::Judge { drafts, payloads, bonus } = good.job.clone() else { panic!("a judge upload") };
-        let with = |drafts: &[u32], count: usize| Job::Judge {
+        let UploadJob::Judge { drafts, payloads, bonus } = good.job.clone() else { panic!("a judge upload") };
+        let with = |drafts: &[u32], count: usize| UploadJob::Judge {
             drafts: drafts.to_vec(),
             payloads: vec![payloads[0].clone(); count],
             bonus,
@@ -289,8 +289,8 @@ fn refusals_are_typed_and_counted() {
             (Upload { job: with(&[1; 9], 9), ..good.clone() }, RefuseReason::Malformed),
             (Upload { job: with(&drafts[..1], 2), ..good.clone() }, RefuseReason::Malformed),
             (Upload { job: wrong_payload(drafts[0]), ..good.clone() }, RefuseReason::Malformed),
-            (Upload { job: Job::Write { limit: 0 }, ..good.clone() }, RefuseReason::Malformed),
-            (Upload { job: Job::Write { limit: u32::MAX }, ..good.clone() }, RefuseReason::TooLong),
+            (Upload { job: UploadJob::Write { limit: 0 }, ..good.clone() }, RefuseReason::Malformed),
+            (Upload { job: UploadJob::Write { limit: u32::MAX }, ..good.clone() }, RefuseReason::TooLong),
             (Upload { base: u32::MAX, ..good.clone() }, RefuseReason::TooLong),
             (Upload { base: 1, ..good.clone() }, RefuseReason::UnknownBase),
         ];
@@ -312,9 +312,9 @@ fn refusals_are_typed_and_counted() {
     });
 }
 
-fn wrong_payload(draft: u32) -> Job {
+fn wrong_payload(draft: u32) -> UploadJob {
     let short = Payload::Full(Values::B32(vec![0.5, 0.5]));
-    Job::Judge { drafts: vec![draft], payloads: vec![short], bonus: false }
+    UploadJob::Judge { drafts: vec![draft], payloads: vec![short], bonus: false }
 }
 
 #[test]

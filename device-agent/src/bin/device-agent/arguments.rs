@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use device_agent::{Identity, Trust};
+use device_agent::{ServerIdentity, Trust};
 use specfleet_config::{HostPort, Scenario, Settings};
 use specfleet_logs::LogArgs;
 
 /// One device: drafts here, asks the pool where it is in doubt, and prints the text as it comes.
 #[derive(Debug, Parser)]
 #[command(name = "device-agent", version)]
-pub(crate) struct Arguments {
+pub(crate) struct AgentArguments {
     /// Address of the verifier pool; a port alone means this machine's loopback.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) connect: HostPort,
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     pub(crate) log: LogArgs,
 }
 
-impl Arguments {
+impl AgentArguments {
     /// The scenario's settings with the flags on top: exactly one method.
     pub(crate) fn settings(&self) -> Result<Settings> {
         let mut scenario = match &self.scenario {
@@ -136,9 +136,9 @@ impl Arguments {
     }
 
     /// The device's own certificate.
-    pub(crate) fn identity(&self) -> Result<Option<Identity>> {
+    pub(crate) fn identity(&self) -> Result<Option<ServerIdentity>> {
         match (&self.client_certificate, &self.client_key) {
-            (Some(chain), Some(key)) => Ok(Some(Identity::from_pem(chain, key).context("--client-certificate")?)),
+            (Some(chain), Some(key)) => Ok(Some(ServerIdentity::from_pem(chain, key).context("--client-certificate")?)),
             _ => Ok(None),
         }
     }
@@ -165,9 +165,9 @@ fn parse_digest(digits: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    fn parse(extra: &[&str]) -> Arguments {
+    fn parse(extra: &[&str]) -> AgentArguments {
         let fixed = ["device-agent", "--connect", "127.0.0.1:4433", "--prompt", "2+2?"];
-        Arguments::try_parse_from(fixed.iter().chain(extra)).expect("valid")
+        AgentArguments::try_parse_from(fixed.iter().chain(extra)).expect("valid")
     }
 
     #[test]

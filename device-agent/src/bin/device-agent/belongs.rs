@@ -30,14 +30,14 @@ fn notice(what: &str) -> String {
 }
 
 /// Says once, as soon as the pool has been reached, that its verifier is not the calibration's.
-pub(crate) struct Check {
+pub(crate) struct PairCheck {
     key: Option<CalibrationKey>,
 }
 
-impl Check {
+impl PairCheck {
     /// For a method that has its numbers from the calibration of this key, if from any.
-    pub(crate) fn new(key: Option<CalibrationKey>) -> Check {
-        Check { key }
+    pub(crate) fn new(key: Option<CalibrationKey>) -> PairCheck {
+        PairCheck { key }
     }
 
     /// Which verifier the device has met; `None` where it has met none so far.

@@ -17,7 +17,7 @@ use device_agent::{
     AgentError, AgentOptions, Connector, ConnectorOptions, Device, DeviceEvent, Drafter, Generate, HostClock,
     LastLinkError, Leave, Ready, Timer,
 };
-use specfleet_config::{ModelChoice, Precision as Stored, Settings};
+use specfleet_config::{ModelChoice, PrecisionChoice as Stored, Settings};
 use specfleet_engine::device::{DeviceSettings, OnRefused, OnUnreachable};
 use specfleet_engine::disturbance::Standstill;
 use specfleet_engine::id::{DeviceId, GenerationId};
@@ -25,14 +25,14 @@ use specfleet_engine::method::Method;
 use specfleet_engine::record::{FinishReason, GenerationRecord, RoundRecord};
 use specfleet_engine::time::Span;
 use specfleet_engine::wire::AdmissionToken;
-use specfleet_engine::wire::Limits;
+use specfleet_engine::wire::FrameLimits;
 use specfleet_files::room;
 use specfleet_logs::Printer;
 use specfleet_model::{Embedded, Model, Precision, Tokenizer, check_tokenizer, useful_threads};
 use tokio::sync::mpsc;
 
-use crate::arguments::Arguments;
-use crate::belongs::Check;
+use crate::arguments::AgentArguments;
+use crate::belongs::PairCheck;
 use crate::report::{Meter, Report};
 
 /// What went wrong decides the exit code.
@@ -61,7 +61,7 @@ fn no_room(full: room::NoRoom) -> ExitCode {
 }
 
 fn program() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match AgentArguments::try_parse() {
         Ok(arguments) => arguments,
         Err(asked) if !asked.use_stderr() => return specfleet_logs::print_help("error", &asked),
         Err(error) => {
@@ -104,8 +104,8 @@ fn in_one_line(error: &anyhow::Error) -> String {
     line.replace('\n', " ")
 }
 
-async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Task { tokenizer, prompt, settings, options, events, notices, mut check } =
+async fn run(arguments: &AgentArguments) -> Result<(), Failure> {
+    let AgentTask { tokenizer, prompt, settings, options, events, notices, mut check } =
         prepare(arguments).map_err(Failure::Input)?;
     for notice in notices {
         specfleet_logs::say!("note: {notice}");
@@ -132,7 +132,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Everything that is needed before the pool is.
-struct Task {
+struct AgentTask {
     tokenizer: Tokenizer,
     prompt: Arc<[u32]>,
     settings: Arc<DeviceSettings>,
@@ -141,10 +141,10 @@ struct Task {
     /// What the user should know beforehand.
     notices: Vec<String>,
     /// What is said of the pool's verifier once it is known.
-    check: Check,
+    check: PairCheck,
 }
 
-fn prepare(arguments: &Arguments) -> Result<Task> {
+fn prepare(arguments: &AgentArguments) -> Result<AgentTask> {
     let scenario = arguments.settings()?;
     let (model, tokenizer) = drafter(&scenario)?;
     check_tokenizer(&model, &tokenizer)?;
@@ -173,7 +173,7 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         identity: arguments.identity()?,
         endpoints: 1,
         idle_timeout: Duration::from_nanos(scenario.pool.idle_timeout.0),
-        limits: Limits::for_pair(shape.vocab, shape.context),
+        limits: FrameLimits::for_pair(shape.vocab, shape.context),
     })?;
     let kv_bytes = scenario.model.drafter_kv_mebibytes as usize * (1 << 20);
     let (sender, events) = mpsc::channel(64);
@@ -192,8 +192,8 @@ fn prepare(arguments: &Arguments) -> Result<Task> {
         in_a_row: 0,
         journal: None,
     };
-    let (notices, check) = (notice.into_iter().chain(of_another).collect(), Check::new(calibration));
-    Ok(Task { tokenizer, prompt, settings, options, events, notices, check })
+    let (notices, check) = (notice.into_iter().chain(of_another).collect(), PairCheck::new(calibration));
+    Ok(AgentTask { tokenizer, prompt, settings, options, events, notices, check })
 }
 
 fn drafter(scenario: &Settings) -> Result<(Model, Tokenizer)> {
@@ -234,7 +234,7 @@ fn settings(scenario: &Settings, method: Method, drafter: &Model) -> DeviceSetti
 }
 
 /// Waits for the pool, unless the device may go on without it.
-async fn reach(arguments: &Arguments, device: &Addr<Device>, settings: &DeviceSettings) -> Result<(), Failure> {
+async fn reach(arguments: &AgentArguments, device: &Addr<Device>, settings: &DeviceSettings) -> Result<(), Failure> {
     let patience = arguments.patience().map_err(Failure::Input)?;
     if settings.on_unreachable == OnUnreachable::Local {
         return Ok(());
@@ -265,13 +265,13 @@ fn explained(error: AgentError) -> anyhow::Error {
 
 /// Prints the text as it comes, and the report.
 async fn answer(
-    arguments: &Arguments,
+    arguments: &AgentArguments,
     device: &Addr<Device>,
     tokenizer: &Tokenizer,
     prompt: Arc<[u32]>,
     mut events: mpsc::Receiver<DeviceEvent>,
     settings: &DeviceSettings,
-    check: &mut Check,
+    check: &mut PairCheck,
 ) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure::Run(error);
     check.say(device).await;
@@ -326,7 +326,7 @@ async fn say_why_it_waits(device: &Addr<Device>) -> Infallible {
 /// Prints each committed token's text at once; returns the rounds and the whole text. The generation goes on where nothing
 /// can be printed: the pool has its session, and what was lost is said at the end.
 async fn show(
-    arguments: &Arguments,
+    arguments: &AgentArguments,
     tokenizer: &Tokenizer,
     events: &mut mpsc::Receiver<DeviceEvent>,
     meter: &mut Meter,

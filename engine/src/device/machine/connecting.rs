@@ -1,14 +1,14 @@
 //! The way to the pool: attempts, losses, and the outages of the emulated link.
 
 use super::super::extras::Outage;
-use super::super::generation::Network;
+use super::super::generation::UploadState;
 use super::super::message::{Output, WakeReason};
 use super::{DeviceMachine, NEVER};
 use crate::time::Time;
 
 /// Where the connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Connection {
+pub(super) enum ConnectionState {
     /// There is none; if one was asked for, the answer is due.
     Down,
     /// The last attempt failed; the next one is due then.
@@ -29,23 +29,23 @@ impl DeviceMachine {
         if !self.settings.connects() {
             out.push(Output::Ready);
         } else if let Some(outage) = self.outage().filter(|outage| outage.from <= now) {
-            self.connection = Connection::Outage(outage.to);
+            self.connection = ConnectionState::Outage(outage.to);
         } else {
             out.push(Output::Connect);
         }
     }
 
     pub(super) fn connected(&mut self, now: Time, out: &mut Vec<Output>) {
-        if matches!(self.connection, Connection::Outage(_)) {
+        if matches!(self.connection, ConnectionState::Outage(_)) {
             return;
         }
-        self.connection = Connection::Up;
+        self.connection = ConnectionState::Up;
         self.failures = 0;
         self.silent_since = NEVER;
         match &self.generation {
             None => out.push(Output::Ready),
             Some(generation) => {
-                if let Network::Blocked { drafts } = generation.network {
+                if let UploadState::Blocked { drafts } = generation.network {
                     self.begin_upload(now, drafts);
                 }
             }
@@ -53,11 +53,11 @@ impl DeviceMachine {
     }
 
     pub(super) fn disconnected(&mut self, now: Time) {
-        if matches!(self.connection, Connection::Outage(_)) {
+        if matches!(self.connection, ConnectionState::Outage(_)) {
             return;
         }
         self.failures += 1;
-        self.connection = Connection::Retry(now + self.settings.retry.delay(self.failures));
+        self.connection = ConnectionState::Retry(now + self.settings.retry.delay(self.failures));
         self.lose_uploads(now);
     }
 
@@ -66,16 +66,16 @@ impl DeviceMachine {
         let Some(generation) = &mut self.generation else { return };
         generation.uploaded = 0;
         match generation.network {
-            Network::Quiet | Network::Blocked { .. } => {}
-            Network::Awaiting { drafts, .. } => {
+            UploadState::Quiet | UploadState::Blocked { .. } => {}
+            UploadState::Awaiting { drafts, .. } => {
                 generation.uploads.cancelled += 1;
-                generation.network = Network::Blocked { drafts };
+                generation.network = UploadState::Blocked { drafts };
             }
-            Network::Sending { drafts, .. } | Network::Backoff { drafts, .. } => {
-                generation.network = Network::Blocked { drafts };
+            UploadState::Sending { drafts, .. } | UploadState::Backoff { drafts, .. } => {
+                generation.network = UploadState::Blocked { drafts };
             }
         }
-        if !matches!(generation.network, Network::Quiet) {
+        if !matches!(generation.network, UploadState::Quiet) {
             self.fall_silent(now);
         }
     }
@@ -91,31 +91,31 @@ impl DeviceMachine {
     pub(super) fn connection_timeout(&self) -> Option<(Time, WakeReason)> {
         let next_outage = self.outage().map(|outage| (outage.from, WakeReason::Outage));
         match self.connection {
-            Connection::Outage(end) => Some((end, WakeReason::Outage)),
-            Connection::Retry(at) => Some((at, WakeReason::Reconnect)).into_iter().chain(next_outage).min(),
-            Connection::Down | Connection::Up => next_outage,
-            Connection::Gone => None,
+            ConnectionState::Outage(end) => Some((end, WakeReason::Outage)),
+            ConnectionState::Retry(at) => Some((at, WakeReason::Reconnect)).into_iter().chain(next_outage).min(),
+            ConnectionState::Down | ConnectionState::Up => next_outage,
+            ConnectionState::Gone => None,
         }
     }
 
     /// Does what is due by now: an outage begins or ends, or the next attempt to connect is made.
     pub(super) fn connection_turn(&mut self, now: Time, out: &mut Vec<Output>) {
-        if let Connection::Outage(end) = self.connection {
+        if let ConnectionState::Outage(end) = self.connection {
             if end <= now {
                 if let Some(extras) = &mut self.extras {
                     extras.next_outage(&self.settings, self.device);
                 }
-                self.connection = Connection::Down;
+                self.connection = ConnectionState::Down;
                 out.push(Output::Connect);
             }
         } else if let Some(outage) = self.outage().filter(|outage| outage.from <= now) {
-            self.connection = Connection::Outage(outage.to);
+            self.connection = ConnectionState::Outage(outage.to);
             out.push(Output::HangUp);
             self.lose_uploads(now);
-        } else if let Connection::Retry(at) = self.connection
+        } else if let ConnectionState::Retry(at) = self.connection
             && at <= now
         {
-            self.connection = Connection::Down;
+            self.connection = ConnectionState::Down;
             out.push(Output::Connect);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::energy::DeviceCost;
 use super::super::gate::{self, GateReason};
-use super::super::generation::{Computing, Held, Pending};
+use super::super::generation::{Computing, FinishedStep, PendingDraft};
 use super::super::link::{ChannelKey, Direction};
 use super::super::message::{Output, Step, StepResult};
 use super::DeviceMachine;
@@ -119,7 +119,7 @@ impl DeviceMachine {
             return;
         }
         let StepResult { token, payload_bits, signals, lookback, .. } = *result;
-        computing.held = Some(Held { token, payload_bits, signals, lookback });
+        computing.held = Some(FinishedStep { token, payload_bits, signals, lookback });
         if now >= computing.due(&self.settings) {
             self.finish_step(now, out);
         }
@@ -155,7 +155,7 @@ impl DeviceMachine {
         // Grows one by one: most methods never hold more than one or three.
         generation.pending.reserve_exact(1);
         let waits = self.settings.looks_ahead() && gate::needs_importance(&self.settings.method.gate, &result.signals);
-        generation.pending.push(Pending {
+        generation.pending.push(PendingDraft {
             token: result.token,
             payload_bits: result.payload_bits,
             signals: result.signals,

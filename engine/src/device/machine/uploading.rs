@@ -2,12 +2,12 @@
 
 use super::super::attempt::Attempt;
 use super::super::gate::GateReason;
-use super::super::generation::{Generation, Network, SendingCost};
+use super::super::generation::{RunningGeneration, SendingCost, UploadState};
 use super::super::link::{Direction, Transfer};
 use super::super::message::{NextToken, Output, Refusal, UploadPlan, Verdict};
 use super::super::settings::{DeviceSettings, OnRefused, OnUnreachable};
 use super::committing::Commit;
-use super::connecting::Connection;
+use super::connecting::ConnectionState;
 use super::{DeviceMachine, NEVER};
 use crate::id::UploadId;
 use crate::pool::JobKind;
@@ -22,8 +22,8 @@ impl DeviceMachine {
     pub(super) fn begin_upload(&mut self, now: Time, drafts: u8) {
         let bits = self.upload_bits(drafts);
         let Some(generation) = &mut self.generation else { return };
-        if self.connection != Connection::Up {
-            generation.network = Network::Blocked { drafts };
+        if self.connection != ConnectionState::Up {
+            generation.network = UploadState::Blocked { drafts };
             self.fall_silent(now);
             return;
         }
@@ -40,7 +40,7 @@ impl DeviceMachine {
             // A reading for people: single precision will do, and is twice as fast.
             cost.snr_db = 10.0 * (snr as f32).log10();
         }
-        generation.network = Network::Sending { drafts, until: arrives };
+        generation.network = UploadState::Sending { drafts, until: arrives };
     }
 
     /// Nominal bits of an upload of the oldest `drafts` drafts: what the pool lacks of the text, and the payloads.
@@ -60,7 +60,7 @@ impl DeviceMachine {
         let attempts = generation.cost.attempts.clamp(1, MOST_DOUBLINGS + 1) - 1;
         let deadline = now + Span(self.settings.verdict_timeout.0.saturating_mul(1 << attempts));
         generation.uploads.sent += 1;
-        generation.network = Network::Awaiting { drafts, upload, deadline };
+        generation.network = UploadState::Awaiting { drafts, upload, deadline };
         let sent = &generation.pending[..usize::from(drafts).min(generation.pending.len())];
         let ends = sent.last().is_some_and(|last| self.settings.end_tokens.contains(&last.token));
         let room = generation.remaining() > u32::from(drafts);
@@ -94,7 +94,7 @@ impl DeviceMachine {
     pub(super) fn verdict(&mut self, now: Time, verdict: &Verdict, out: &mut Vec<Output>) {
         let Some(generation) = &mut self.generation else { return };
         let awaited = match generation.network {
-            Network::Awaiting { drafts, upload, .. } if upload == verdict.upload => drafts,
+            UploadState::Awaiting { drafts, upload, .. } if upload == verdict.upload => drafts,
             _ => {
                 generation.counts.stale += 1;
                 return;
@@ -108,14 +108,14 @@ impl DeviceMachine {
         generation.cloud += verdict.cost.nanojoules;
         generation.cloud_paper += verdict.cost.paper_nanojoules;
         if verdict.more {
-            generation.network = Network::Awaiting {
+            generation.network = UploadState::Awaiting {
                 drafts: awaited,
                 upload: verdict.upload,
                 deadline: now + self.settings.verdict_timeout,
             };
         } else {
             generation.uploads.verdicts += 1;
-            generation.network = Network::Quiet;
+            generation.network = UploadState::Quiet;
         }
         self.apply(now, awaited, verdict, out);
     }
@@ -145,7 +145,7 @@ impl DeviceMachine {
 
     pub(super) fn refused(&mut self, now: Time, refusal: Refusal, out: &mut Vec<Output>) {
         let Some(generation) = &mut self.generation else { return };
-        let Network::Awaiting { drafts, upload, .. } = generation.network else { return };
+        let UploadState::Awaiting { drafts, upload, .. } = generation.network else { return };
         if upload != refusal.upload {
             return;
         }
@@ -157,7 +157,7 @@ impl DeviceMachine {
             extras.announced(now, refusal.price);
         }
         if refusal.reason.is_final() {
-            generation.network = Network::Quiet;
+            generation.network = UploadState::Quiet;
             generation.ending = Some(FinishReason::Failed);
             return;
         }
@@ -170,14 +170,14 @@ impl DeviceMachine {
                 refusal.retry_after.max(self.settings.retry.delay(self.failures))
             }
         };
-        generation.network = Network::Backoff { drafts, until: now + wait };
+        generation.network = UploadState::Backoff { drafts, until: now + wait };
     }
 
     /// The pool has no room and the scenario does not wait for it: the drafts stand, and the first one's record bears what
     /// the upload has cost.
     fn commit_refused(&mut self, now: Time, drafts: u8, out: &mut Vec<Output>) {
         let Some(generation) = &mut self.generation else { return };
-        generation.network = Network::Quiet;
+        generation.network = UploadState::Quiet;
         let reason = generation.upload_reason;
         for _ in 0..drafts {
             self.commit_draft(now, Source::Refused, reason, out);
@@ -196,11 +196,11 @@ impl DeviceMachine {
     pub(super) fn give_up_on_pool(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(generation) = &mut self.generation else { return };
         let drafts = generation.network.drafts();
-        if let Network::Awaiting { upload, .. } = generation.network {
+        if let UploadState::Awaiting { upload, .. } = generation.network {
             generation.uploads.cancelled += 1;
             out.push(Output::Cancel(upload));
         }
-        generation.network = Network::Quiet;
+        generation.network = UploadState::Quiet;
         if self.settings.on_unreachable == OnUnreachable::Local && drafts > 0 {
             let reason = generation.upload_reason;
             generation.cost = SendingCost::NONE;
@@ -212,8 +212,8 @@ impl DeviceMachine {
         }
     }
 
-    pub(super) fn unreachable_at(&self, generation: &Generation) -> Option<Time> {
-        let wanted = !matches!(generation.network, Network::Quiet);
+    pub(super) fn unreachable_at(&self, generation: &RunningGeneration) -> Option<Time> {
+        let wanted = !matches!(generation.network, UploadState::Quiet);
         let gives_up = matches!(self.settings.on_unreachable, OnUnreachable::Local | OnUnreachable::Fail);
         (gives_up && wanted && self.silent_since != NEVER).then(|| self.silent_since + self.settings.unreachable_after)
     }
@@ -221,7 +221,7 @@ impl DeviceMachine {
 
 /// When the user wants the verdict of an upload of `drafts` drafts to leave the pool \[ours\]: one latency target per token
 /// after the last token (or after the generation was due), less the way back. `None` without a target.
-fn wanted(generation: &Generation, settings: &DeviceSettings, drafts: u8) -> Option<Time> {
+fn wanted(generation: &RunningGeneration, settings: &DeviceSettings, drafts: u8) -> Option<Time> {
     if settings.latency_target == Span::ZERO {
         return None;
     }

@@ -24,8 +24,14 @@ struct World {
 }
 
 impl World {
-    fn phase(&self) -> Phase<'_> {
-        Phase { load: &self.load, churn: self.churn, seed: self.seed, devices: self.turns.devices, start: self.start }
+    fn phase(&self) -> DispatchPhase<'_> {
+        DispatchPhase {
+            load: &self.load,
+            churn: self.churn,
+            seed: self.seed,
+            devices: self.turns.devices,
+            start: self.start,
+        }
     }
 
     fn service(&self, job: u64) -> Span {
@@ -50,22 +56,23 @@ impl World {
     }
 
     /// Runs the phase over `shards` instances; the orders with their times, by device.
-    fn run(&self, shards: u32) -> BTreeMap<DeviceId, Vec<(Time, Order)>> {
+    fn run(&self, shards: u32) -> BTreeMap<DeviceId, Vec<(Time, DispatchOrder)>> {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         enum Happens {
             Ready(DeviceId),
             Over(DeviceId, u64),
             Timeout(u32),
         }
-        let mut parts: Vec<_> =
-            (0..shards).map(|index| Dispatch::new(self.phase(), self.turns, Shard { index, of: shards })).collect();
+        let mut parts: Vec<_> = (0..shards)
+            .map(|index| Dispatch::new(self.phase(), self.turns, DispatchShard { index, of: shards }))
+            .collect();
         let mut queue = std::collections::BTreeSet::new();
         for (index, part) in parts.iter().enumerate() {
             queue.extend(part.poll_timeout().map(|at| (at, Happens::Timeout(index as u32))));
         }
         // The running job of each device: what leaves is finished at once.
         let mut running: BTreeMap<DeviceId, u64> = BTreeMap::new();
-        let mut found: BTreeMap<DeviceId, Vec<(Time, Order)>> = BTreeMap::new();
+        let mut found: BTreeMap<DeviceId, Vec<(Time, DispatchOrder)>> = BTreeMap::new();
         let mut started = 0;
         let mut last = self.start;
         loop {
@@ -77,15 +84,15 @@ impl World {
             let (now, happens) = queue.pop_first().expect("a phase that is not over goes on");
             last = now;
             let (index, event) = match happens {
-                Happens::Ready(device) => (device.0 % shards, Event::Ready(device)),
+                Happens::Ready(device) => (device.0 % shards, DispatchEvent::Ready(device)),
                 Happens::Over(device, job) => {
                     if running.get(&device) != Some(&job) {
                         continue;
                     }
                     running.remove(&device);
-                    (device.0 % shards, Event::Finished { device, finish: self.finish(job) })
+                    (device.0 % shards, DispatchEvent::Finished { device, finish: self.finish(job) })
                 }
-                Happens::Timeout(index) => (index, Event::Timeout),
+                Happens::Timeout(index) => (index, DispatchEvent::Timeout),
             };
             let part = &mut parts[index as usize];
             let mut events = vec![event];
@@ -94,21 +101,21 @@ impl World {
                 part.handle(now, event, &mut out);
                 for order in out {
                     let device = match order {
-                        Order::Join(device) => {
+                        DispatchOrder::Join(device) => {
                             queue.insert((now + self.connect(device), Happens::Ready(device)));
                             device
                         }
-                        Order::Start { device, job, scheduled } => {
+                        DispatchOrder::Start { device, job, scheduled } => {
                             assert!(scheduled <= now);
                             assert_eq!(running.insert(device, job), None, "one job at a time");
                             queue.insert((now + self.service(job), Happens::Over(device, job)));
                             started += 1;
                             device
                         }
-                        Order::Drop { device, .. } => device,
-                        Order::Leave(device) => {
+                        DispatchOrder::Drop { device, .. } => device,
+                        DispatchOrder::Leave(device) => {
                             if running.remove(&device).is_some() {
-                                events.push(Event::Finished { device, finish: FinishReason::Left });
+                                events.push(DispatchEvent::Finished { device, finish: FinishReason::Left });
                             }
                             device
                         }
@@ -186,13 +193,13 @@ struct Fate {
     dropped: bool,
 }
 
-fn fates(orders: &[(Time, Order)]) -> Vec<(u64, Fate)> {
+fn fates(orders: &[(Time, DispatchOrder)]) -> Vec<(u64, Fate)> {
     let mut fates: Vec<(u64, Fate)> = orders
         .iter()
         .filter_map(|&(at, order)| match order {
-            Order::Start { job, scheduled, .. } => Some((job, Fate { at, scheduled, dropped: false })),
-            Order::Drop { job, scheduled, .. } => Some((job, Fate { at, scheduled, dropped: true })),
-            Order::Join(_) | Order::Leave(_) => None,
+            DispatchOrder::Start { job, scheduled, .. } => Some((job, Fate { at, scheduled, dropped: false })),
+            DispatchOrder::Drop { job, scheduled, .. } => Some((job, Fate { at, scheduled, dropped: true })),
+            DispatchOrder::Join(_) | DispatchOrder::Leave(_) => None,
         })
         .collect();
     fates.sort_by_key(|(job, _)| *job);
@@ -270,5 +277,5 @@ proptest! {
 #[test]
 fn a_device_stays_small() {
     assert_eq!(size_of::<Slot>(), 8);
-    assert!(size_of::<Reverse<(Time, Timer, DeviceId)>>() <= 16);
+    assert!(size_of::<Reverse<(Time, DispatchTimer, DeviceId)>>() <= 16);
 }

@@ -8,7 +8,7 @@ use specfleet::pair::Pair;
 use specfleet::progress::{Progress, Ui};
 use specfleet::simulate::SimulationInput;
 use specfleet_config::{Scenario, Settings};
-use specfleet_engine::wire::Limits;
+use specfleet_engine::wire::FrameLimits;
 use specfleet_tests::network::Network;
 use tokio::sync::mpsc;
 use verifier_pool::{PoolEvent, PoolHandle, PoolOptions};
@@ -88,7 +88,7 @@ impl Live {
             identity: None,
             endpoints: 1,
             idle_timeout: Duration::from_secs(60),
-            limits: Limits::for_pair(shape.vocab, shape.context),
+            limits: FrameLimits::for_pair(shape.vocab, shape.context),
         };
         let connector = match carrier {
             Carrier::Udp => Connector::new(options),

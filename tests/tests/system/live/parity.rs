@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use device_agent::DeviceEvent;
-use specfleet::fleet::{Patience, Shared, Turn};
+use specfleet::fleet::{FleetContext, Patience, Turn};
 use specfleet::progress::{Progress, Ui};
 use specfleet::simulate::{SimulateOptions, SimulationInput, simulate};
 use specfleet_config::Settings;
@@ -110,7 +110,7 @@ fn simulated(settings: &Settings, scenario: String, input: &SimulationInput, fol
 async fn live(settings: &Settings, input: &SimulationInput) -> Records {
     let (pair, work) = input.texts().expect("models and prompts");
     let live = Live::start(Carrier::Memory, settings, pair, |_| {}).await;
-    let shared = Shared {
+    let shared = FleetContext {
         pair: pair.clone(),
         drafter: live.drafter.clone(),
         connector: live.connector.clone(),

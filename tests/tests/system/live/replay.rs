@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use device_agent::{AgentOptions, Call, Device, Generate, Leave};
+use device_agent::{AgentOptions, Device, DeviceCall, Generate, Leave};
 use specfleet::parts::device_settings;
 use specfleet_engine::device::{self, DeviceMachine, DeviceSettings, OnRefused, Outages};
 use specfleet_engine::id::{DeviceId, GenerationId, PhaseId, UploadId, VerifierId};
@@ -153,9 +153,9 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
         pool_settings = Some(options.settings.clone());
         options.journal = Some(Box::new(move |now, call, outputs| {
             let told = match call {
-                verifier_pool::Call::New => ToldPool::New,
-                verifier_pool::Call::Handle(input) => ToldPool::Handle(input.clone()),
-                verifier_pool::Call::NextPhase(phase) => ToldPool::NextPhase(phase),
+                verifier_pool::PoolCall::New => ToldPool::New,
+                verifier_pool::PoolCall::Handle(input) => ToldPool::Handle(input.clone()),
+                verifier_pool::PoolCall::NextPhase(phase) => ToldPool::NextPhase(phase),
             };
             writing.lock().expect("no panic").push((now, told, outputs.to_vec()));
         }));
@@ -177,10 +177,12 @@ async fn one_run(order: &str, devices_saw: &mut Seen, pool_saw: &mut Seen) {
             admission: AdmissionToken::NONE,
             shares_clock: false,
             in_a_row: 0,
-            journal: Some(Arc::new(move |device, now, call: Call<'_>| {
+            journal: Some(Arc::new(move |device, now, call: DeviceCall<'_>| {
                 let told = match call {
-                    Call::Handle { input, outputs } => ToldDevice::Handle(input.clone(), format!("{outputs:?}")),
-                    Call::Receive { upload, pool, bits, arrives } => ToldDevice::Receive(upload, pool, bits, arrives),
+                    DeviceCall::Handle { input, outputs } => ToldDevice::Handle(input.clone(), format!("{outputs:?}")),
+                    DeviceCall::Receive { upload, pool, bits, arrives } => {
+                        ToldDevice::Receive(upload, pool, bits, arrives)
+                    }
                 };
                 writing.lock().expect("no panic").entry(device).or_default().push((now, told));
             })),
