@@ -93,7 +93,7 @@ fn round(number: u32) -> RoundRecord {
         position: number % TOKENS,
         token: 1,
         draft: 1,
-        epoch: 0,
+        rejections: 0,
         source: if upload { Source::Accepted } else { Source::Skipped },
         reason: GateReason::Certain,
         uncertainty: 0.5,

@@ -223,7 +223,7 @@ mod tests {
             statistic: GateStatistic::None,
             importance: None,
         };
-        let key = DrawKey { seed: 1, prompt: 0, repetition: 0, position: (keep + tokens.len()) as u32, epoch: 0 };
+        let key = DrawKey { seed: 1, prompt: 0, repetition: 0, position: (keep + tokens.len()) as u32, rejections: 0 };
         DraftJob { sequence: sequence.clone(), keep, tokens: tokens.to_vec(), spec, key }
     }
 

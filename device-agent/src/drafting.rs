@@ -33,7 +33,7 @@ pub struct DraftJob<H> {
 /// What a step yields.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// The draft, its signals and its law.
+    /// The draft, its signals and its distribution.
     pub drafted: Drafted,
     /// The draft's distribution as it would travel.
     pub payload: Payload,

@@ -1,7 +1,7 @@
 //! What a device logs: one span per round, and in it what became of its upload; connections come and go outside.
 //!
 //! A round is a draft that the gate keeps, or an upload with all that follows from it: resends, verdicts, commits. Its span
-//! has the numbers that the ledger's row has (method, prompt, repetition, pass, position, epoch). Everything here is at level
+//! has the numbers that the ledger's row has (method, prompt, repetition, pass, position, rejections). Everything here is at level
 //! `debug`; while that is not asked for nothing is formatted, allocated or compared but the level.
 
 use specfleet_engine::device::UploadPlan;
@@ -33,12 +33,13 @@ impl RoundSpan {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let UploadPlan { generation, committed, epoch, .. } = *plan;
+        let UploadPlan { generation, committed, rejections, .. } = *plan;
         let same = |last: &UploadPlan| {
-            (last.generation, last.committed, last.epoch, last.job) == (generation, committed, epoch, plan.job)
+            (last.generation, last.committed, last.rejections, last.job)
+                == (generation, committed, rejections, plan.job)
         };
         if !self.plan.as_ref().is_some_and(same) {
-            self.span = round(device, method, generation, committed.saturating_sub(prompt), epoch);
+            self.span = round(device, method, generation, committed.saturating_sub(prompt), rejections);
         }
         self.plan = Some(*plan);
         let (drafts, writes) = match plan.job {
@@ -79,9 +80,9 @@ impl RoundSpan {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let RoundRecord { position, epoch, token, source, reason, .. } = *record;
+        let RoundRecord { position, rejections, token, source, reason, .. } = *record;
         let own = match source {
-            Source::Skipped => Some(round(device, method, generation, position, epoch)),
+            Source::Skipped => Some(round(device, method, generation, position, rejections)),
             _ => None,
         };
         let span = own.as_ref().unwrap_or(&self.span);
@@ -89,10 +90,10 @@ impl RoundSpan {
     }
 }
 
-fn round(device: DeviceId, method: &str, generation: GenerationId, position: u32, epoch: u32) -> Span {
+fn round(device: DeviceId, method: &str, generation: GenerationId, position: u32, rejections: u32) -> Span {
     let GenerationId { method: index, prompt, repetition, pass } = generation;
     let device = device.0;
-    debug_span!("round", device, method, method_index = index, prompt, repetition, pass, position, epoch)
+    debug_span!("round", device, method, method_index = index, prompt, repetition, pass, position, rejections)
 }
 
 /// The pool has welcomed the device.

@@ -1,4 +1,4 @@
-//! What a device remembers of its generation: the tokens, and of each draft that is not decided yet the law that it was
+//! What a device remembers of its generation: the tokens, and of each draft that is not decided yet the draft that it was
 //! drawn from.
 
 use std::collections::VecDeque;
@@ -28,14 +28,14 @@ pub struct Store<H> {
     /// Leading tokens that are final.
     committed: usize,
     /// What undecided drafts were drawn from, and how that travels; ascending positions.
-    laws: VecDeque<Law>,
-    /// The law of the step that was computed last; it becomes one of `laws` if its draft is taken.
-    fresh: Option<Law>,
+    drafts: VecDeque<DraftDistribution>,
+    /// The draft of the step that was computed last; it becomes one of `drafts` if its draft is taken.
+    fresh: Option<DraftDistribution>,
     /// Where its cache is.
     sequence: H,
 }
 
-struct Law {
+struct DraftDistribution {
     position: u32,
     token: u32,
     distribution: Distribution,
@@ -52,7 +52,7 @@ impl<H: Clone> Store<H> {
             tokens: prompt.to_vec(),
             prompt: prompt.len(),
             committed: prompt.len(),
-            laws: VecDeque::new(),
+            drafts: VecDeque::new(),
             fresh: None,
             sequence,
         }
@@ -73,28 +73,28 @@ impl<H: Clone> Store<H> {
             // The machine never asks for a step beyond what it had us store.
             tokens: self.tokens.get(fed).unwrap_or_default().to_vec(),
             spec: self.spec,
-            key: self.key(step.position, step.epoch),
+            key: self.key(step.position, step.rejections),
         }
     }
 
     /// Takes in what the drafter made of a step; the machine decides whether it becomes part of the text.
     pub fn drafted(&mut self, step: &Step, draft: Draft) -> StepResult {
         let Draft { drafted, payload, payload_bits, lookback } = draft;
-        let Step { generation, position, epoch, .. } = *step;
+        let Step { generation, position, rejections, .. } = *step;
         let (token, signals) = (drafted.token, drafted.signals);
-        self.fresh = Some(Law { position, token, distribution: drafted.distribution, payload });
-        StepResult { generation, position, epoch, token, signals, payload_bits, lookback }
+        self.fresh = Some(DraftDistribution { position, token, distribution: drafted.distribution, payload });
+        StepResult { generation, position, rejections, token, signals, payload_bits, lookback }
     }
 
     /// The token at `position` is now `token`, and nothing follows it.
     pub fn set(&mut self, position: u32, token: u32) {
         self.tokens.truncate(position as usize);
         self.tokens.push(token);
-        while self.laws.back().is_some_and(|law| law.position >= position) {
-            self.laws.pop_back();
+        while self.drafts.back().is_some_and(|draft| draft.position >= position) {
+            self.drafts.pop_back();
         }
-        if let Some(law) = self.fresh.take_if(|law| law.position == position && law.token == token) {
-            self.laws.push_back(law);
+        if let Some(draft) = self.fresh.take_if(|draft| draft.position == position && draft.token == token) {
+            self.drafts.push_back(draft);
         }
     }
 
@@ -102,8 +102,8 @@ impl<H: Clone> Store<H> {
     pub fn commit(&mut self, generated: u32) {
         let position = self.prompt as u32 + generated;
         self.committed = position as usize + 1;
-        while self.laws.front().is_some_and(|law| law.position <= position) {
-            self.laws.pop_front();
+        while self.drafts.front().is_some_and(|draft| draft.position <= position) {
+            self.drafts.pop_front();
         }
     }
 
@@ -125,7 +125,7 @@ impl<H: Clone> Store<H> {
             JobKind::Judge { drafts, bonus } => {
                 let positions = plan.committed..plan.committed + u32::from(drafts);
                 let payloads =
-                    positions.clone().map(|at| Some(self.law(at)?.payload.clone())).collect::<Option<Vec<_>>>()?;
+                    positions.clone().map(|at| Some(self.draft(at)?.payload.clone())).collect::<Option<Vec<_>>>()?;
                 let drafts = self.tokens.get(positions.start as usize..positions.end as usize)?.to_vec();
                 UploadJob::Judge { drafts, payloads, bonus }
             }
@@ -136,7 +136,7 @@ impl<H: Clone> Store<H> {
             upload: plan.upload,
             base: plan.base,
             tokens: self.tokens.get(base..committed)?.to_vec(),
-            key: self.key(plan.committed, plan.epoch),
+            key: self.key(plan.committed, plan.rejections),
             sampling: self.spec.sampling,
             job,
             patience,
@@ -146,11 +146,11 @@ impl<H: Clone> Store<H> {
         })
     }
 
-    /// The replacement for the rejected draft at `position`, drawn from the verifier's law `y`; `None` if there is no such
+    /// The replacement for the rejected draft at `position`, drawn from the verifier's draft `y`; `None` if there is no such
     /// draft, or `y` is over another vocabulary.
-    pub fn resample(&self, position: u32, epoch: u32, y: &Distribution) -> Option<u32> {
-        let x = &self.law(position)?.distribution;
-        (x.len() == y.len()).then(|| resample_on_device(x, y, self.key(position, epoch)))
+    pub fn resample(&self, position: u32, rejections: u32, y: &Distribution) -> Option<u32> {
+        let x = &self.draft(position)?.distribution;
+        (x.len() == y.len()).then(|| resample_on_device(x, y, self.key(position, rejections)))
     }
 
     /// Where its cache is.
@@ -158,12 +158,12 @@ impl<H: Clone> Store<H> {
         self.sequence.clone()
     }
 
-    fn law(&self, position: u32) -> Option<&Law> {
-        self.laws.iter().find(|law| law.position == position)
+    fn draft(&self, position: u32) -> Option<&DraftDistribution> {
+        self.drafts.iter().find(|draft| draft.position == position)
     }
 
-    fn key(&self, position: u32, epoch: u32) -> DrawKey {
+    fn key(&self, position: u32, rejections: u32) -> DrawKey {
         let GenerationId { prompt, repetition, .. } = self.generation;
-        DrawKey { seed: self.seed, prompt, repetition, position, epoch }
+        DrawKey { seed: self.seed, prompt, repetition, position, rejections }
     }
 }

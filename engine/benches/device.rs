@@ -1,7 +1,5 @@
 //! Rounds per second through one device machine with a driver that answers at once: what a simulation pays per token.
 
-#![allow(missing_docs, reason = "criterion's macros make a public function")]
-
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -122,7 +120,7 @@ impl Bench {
                         next = Some(Input::StepDone(StepResult {
                             generation,
                             position: step.position,
-                            epoch: step.epoch,
+                            rejections: step.rejections,
                             token: 7,
                             signals,
                             payload_bits: 65_536,

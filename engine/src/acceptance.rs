@@ -1,12 +1,12 @@
 //! Accept or reject a draft, and what comes instead (method.md §1) \[SpecDec: Leviathan et al., Chen et al.\].
 //!
-//! With x the law that draft d was drawn from and y the verifier's, accept d with probability min(1, y_d / x_d), otherwise
+//! With x the distribution that draft d was drawn from and y the verifier's, accept d with probability min(1, y_d / x_d), otherwise
 //! draw from norm(max(y − x, 0)). The token that comes out follows y exactly, as long as x is known exactly. T = 0 is no
-//! special case: one-hot laws accept iff d is the verifier's arg max, and reject to it.
+//! special case: one-hot distributions accept iff d is the verifier's arg max, and reject to it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::payload::{DraftLaw, Payload, PayloadError, quantised};
+use crate::device::payload::{DecodedDistribution, Payload, PayloadError, quantised};
 use crate::distribution::{Distribution, sample_weights};
 use crate::method::Sampling;
 use crate::random::{DrawKey, Draws, Purpose};
@@ -20,7 +20,7 @@ pub enum Next {
     Replacement(u32),
     /// One token more from the verifier, after a fully accepted block.
     Bonus(u32),
-    /// The verifier knows only x_d of the draft it rejected: here is its law y, and the device draws the replacement by
+    /// The verifier knows only x_d of the draft it rejected: here is its distribution y, and the device draws the replacement by
     /// [`resample_on_device`].
     Resample(Distribution),
 }
@@ -57,7 +57,7 @@ pub fn residual_draw(x: &[f32], y: &Distribution, draws: &mut Draws) -> u32 {
 
 /// Judges the drafts of one upload: pure, and the same on every driver.
 ///
-/// * `logits`: rows × `vocab` values. Row i gives the verifier's law for `drafts[i]`; with `bonus` one more row for the
+/// * `logits`: rows × `vocab` values. Row i gives the verifier's distribution for `drafts[i]`; with `bonus` one more row for the
 ///   position after the last draft.
 /// * `sampling`: the same for the drafter and the verifier.
 /// * `key`: that of the first draft; the position goes up by one per draft.
@@ -86,18 +86,18 @@ pub fn verify_outcome(
     let mut accepted = 0;
     let mut key = key;
     for ((&draft, payload), row) in drafts.iter().zip(payloads).zip(&mut rows) {
-        let law = payload.decode(vocab, draft)?;
+        let distribution = payload.decode(vocab, draft)?;
         let y = Distribution::from_logits(row, sampling);
-        let probability = accept_probability(law.probability(draft), y.probability(draft));
+        let probability = accept_probability(distribution.probability(draft), y.probability(draft));
         accept_probabilities.push(probability as f32);
         if key.draws(Purpose::Accept).uniform() >= probability {
-            let next = match law {
-                DraftLaw::Whole { probabilities } => {
+            let next = match distribution {
+                DecodedDistribution::Whole { probabilities } => {
                     Next::Replacement(residual_draw(&probabilities, &y, &mut key.draws(Purpose::Residual)))
                 }
                 // Greedy: the replacement is the arg max whatever x was, so y need not go down.
-                DraftLaw::DraftOnly { .. } if sampling.is_greedy() => Next::Replacement(y.arg_max()),
-                DraftLaw::DraftOnly { .. } => Next::Resample(quantised(y, payload.bits())),
+                DecodedDistribution::DraftOnly { .. } if sampling.is_greedy() => Next::Replacement(y.arg_max()),
+                DecodedDistribution::DraftOnly { .. } => Next::Resample(quantised(y, payload.bits())),
             };
             return Ok(VerifyOutcome { accepted, next, accept_probabilities });
         }
@@ -111,7 +111,7 @@ pub fn verify_outcome(
     Ok(VerifyOutcome { accepted, next, accept_probabilities })
 }
 
-/// The replacement for a rejected draft whose law only the device knows \[DSSD\]. `x`: the law it was drawn from; `y`: what
+/// The replacement for a rejected draft whose distribution only the device knows \[DSSD\]. `x`: the distribution it was drawn from; `y`: what
 /// came with [`Next::Resample`]; `key`: that of the rejected draft.
 ///
 /// The same draw as the verifier's with a `full` payload: with 32 bits, `dssd` equals `hlm` token for token. The caller has

@@ -76,7 +76,7 @@ pub enum PayloadForm {
         /// Bits per probability.
         bits: ProbabilityBits,
     },
-    /// As `TopK`, but the draft is drawn from the sparsified, quantised distribution, which keeps the law exact.
+    /// As `TopK`, but the draft is drawn from the sparsified, quantised distribution, which keeps the distribution exact.
     SparseExact {
         /// How many.
         keep: Keep,

@@ -1,7 +1,7 @@
 //! Every random draw of a run, from counter-based generators \[ours, method.md §1\]: ChaCha8 for all that a live run draws, and
 //! SplitMix64, ten times as fast, for what stands in for models in a simulation.
 //!
-//! A draw is a pure function of *what it decides*: run seed, prompt, repetition, position, epoch and [`Purpose`].
+//! A draw is a pure function of *what it decides*: run seed, prompt, repetition, position, rejections and [`Purpose`].
 //! Device, method, verifier and time are not in the key, so results never depend on timing, batch mates, the number of
 //! workers or restarts, and methods are compared on common random numbers.
 
@@ -57,7 +57,7 @@ pub struct DrawKey {
     pub position: u32,
     /// Rejections so far in this generation: what was drawn ahead of a rejection is never used again for another
     /// decision.
-    pub epoch: u32,
+    pub rejections: u32,
 }
 
 /// Separates these keys from any other use of the same generator, and versions the packing.
@@ -82,7 +82,7 @@ impl DrawKey {
     #[inline]
     fn simulated(self, purpose: Purpose) -> SplitMix {
         let place = u64::from(self.prompt) << 32 | u64::from(self.position);
-        let rest = u64::from(self.epoch) << 32 | u64::from(self.repetition) << 8 | purpose as u64;
+        let rest = u64::from(self.rejections) << 32 | u64::from(self.repetition) << 8 | purpose as u64;
         SplitMix::new(u64::from_le_bytes(DOMAIN)).with(self.seed).with(rest).with(place)
     }
 
@@ -93,7 +93,7 @@ impl DrawKey {
         seed[12..14].copy_from_slice(&self.repetition.to_le_bytes());
         seed[14] = purpose as u8;
         seed[16..20].copy_from_slice(&self.position.to_le_bytes());
-        seed[20..24].copy_from_slice(&self.epoch.to_le_bytes());
+        seed[20..24].copy_from_slice(&self.rejections.to_le_bytes());
         seed[24..32].copy_from_slice(&DOMAIN);
         ChaCha8::new(seed)
     }
@@ -141,7 +141,7 @@ impl Draws {
 mod tests {
     use super::*;
 
-    const KEY: DrawKey = DrawKey { seed: 0x0123_4567_89ab_cdef, prompt: 7, repetition: 1, position: 42, epoch: 3 };
+    const KEY: DrawKey = DrawKey { seed: 0x0123_4567_89ab_cdef, prompt: 7, repetition: 1, position: 42, rejections: 3 };
 
     /// Stored runs are reproducible only as long as these values stand.
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         let mut accept = KEY.draws(Purpose::Accept);
         let accept: Vec<u64> = (0..3).map(|_| accept.uniform().to_bits()).collect();
         let draft = KEY.draws(Purpose::Draft).uniform().to_bits();
-        let zero = DrawKey { seed: 0, prompt: 0, repetition: 0, position: 0, epoch: 0 };
+        let zero = DrawKey { seed: 0, prompt: 0, repetition: 0, position: 0, rejections: 0 };
         let zero = zero.draws(Purpose::Calibration).uniform().to_bits();
         assert_eq!(
             (accept, draft, zero),
@@ -170,14 +170,14 @@ mod tests {
             first(DrawKey { prompt: 8, ..KEY }, Purpose::Simulation),
             first(DrawKey { repetition: 2, ..KEY }, Purpose::Simulation),
             first(KEY.at(43), Purpose::Simulation),
-            first(DrawKey { epoch: 4, ..KEY }, Purpose::Simulation),
+            first(DrawKey { rejections: 4, ..KEY }, Purpose::Simulation),
             first(KEY, Purpose::SimulatedAccept),
             first(KEY, Purpose::Draft),
             first(DrawKey { seed: 1, ..KEY }, Purpose::Draft),
             first(DrawKey { prompt: 8, ..KEY }, Purpose::Draft),
             first(DrawKey { repetition: 2, ..KEY }, Purpose::Draft),
             first(KEY.at(43), Purpose::Draft),
-            first(DrawKey { epoch: 4, ..KEY }, Purpose::Draft),
+            first(DrawKey { rejections: 4, ..KEY }, Purpose::Draft),
             first(KEY, Purpose::Accept),
             first(KEY, Purpose::Residual),
         ];

@@ -110,7 +110,7 @@ pub struct RoundRecord {
     /// What the drafter proposed; equals `token` unless replaced. `u32::MAX` where nothing was drafted.
     pub draft: u32,
     /// Rejections so far in this generation when the draft was drawn.
-    pub epoch: u32,
+    pub rejections: u32,
     /// Who wrote it.
     pub source: Source,
     /// Why the gate decided as it did.
@@ -141,7 +141,7 @@ impl RoundRecord {
         position: 0,
         token: 0,
         draft: 0,
-        epoch: 0,
+        rejections: 0,
         source: Source::Skipped,
         reason: GateReason::Never,
         uncertainty: f32::NAN,

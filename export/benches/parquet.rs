@@ -23,7 +23,7 @@ fn round(generation: u32, position: u32) -> RoundRecord {
         position,
         token: (noise % 50_000) as u32,
         draft: (noise % 50_000) as u32,
-        epoch: position / 16,
+        rejections: position / 16,
         source: if uploaded { Source::Accepted } else { Source::Skipped },
         reason: if uploaded { GateReason::Uncertain } else { GateReason::Certain },
         uncertainty: (noise % 21) as f32 / 20.0,

@@ -136,7 +136,7 @@ impl ExportRow for ExportedRound {
         let mut draft = (r.draft != u32::MAX).then_some(r.draft);
         v.maybe(Spec("draft", "", "What the drafter proposed; NULL where nothing was drafted"), &mut draft)?;
         r.draft = draft.unwrap_or(u32::MAX);
-        v.whole(Spec("epoch", "", "Rejections so far in this generation when the draft was drawn"), &mut r.epoch)?;
+        v.whole(Spec("epoch", "", "Rejections so far in this generation when the draft was drawn"), &mut r.rejections)?;
         v.named(Spec("source", "", "Who wrote the token"), &mut r.source)?;
         v.named(Spec("reason", "", "Why the gate decided as it did"), &mut r.reason)?;
         let uncertainty =
@@ -237,7 +237,7 @@ pub(crate) fn append_rounds(
     if let ColumnValues::MaybeIntegers(values) = to.next() {
         values.extend(rows.draft.iter().map(|draft| (*draft != u32::MAX).then_some(i64::from(*draft))));
     }
-    whole(&mut to, &rows.epoch);
+    whole(&mut to, &rows.rejections);
     named(&mut to, &rows.source);
     named(&mut to, &rows.reason);
     float(&mut to, &rows.uncertainty);

@@ -107,7 +107,7 @@ round_columns! {
         Position position: u32,
         Token token: u32,
         Draft draft: u32,
-        Epoch epoch: u32,
+        Rejections rejections: u32,
         Source source: Source,
         Reason reason: GateReason,
         Uncertainty uncertainty: f32,

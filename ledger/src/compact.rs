@@ -314,8 +314,8 @@ fn same_rounds(old: &RunReader, new: &RunReader) -> Result<bool, LedgerError> {
 
 /// Every field, bit for bit.
 fn hash_round(round: &RoundRecord, hash: &mut DefaultHasher) {
-    let RoundRecord { position, token, draft, epoch, source, reason, committed_at, waiting, upload, .. } = *round;
-    (position, token, draft, epoch, source, reason, committed_at, waiting).hash(hash);
+    let RoundRecord { position, token, draft, rejections, source, reason, committed_at, waiting, upload, .. } = *round;
+    (position, token, draft, rejections, source, reason, committed_at, waiting).hash(hash);
     let RoundRecord { uncertainty, importance, importance_threshold, draft_probability, price, .. } = *round;
     [uncertainty, importance, importance_threshold, draft_probability, price].map(f32::to_bits).hash(hash);
     let Some(cost) = upload else { return hash.write_u8(0) };

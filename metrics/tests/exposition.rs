@@ -103,7 +103,7 @@ fn round(position: u32, source: Source, reason: GateReason, attempts: u32, at: u
         position,
         token: 1,
         draft: 1,
-        epoch: 0,
+        rejections: 0,
         source,
         reason,
         uncertainty: 0.5,

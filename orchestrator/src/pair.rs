@@ -83,7 +83,7 @@ impl Pair {
         ]
     }
 
-    /// Tokens that end a text: those of the verifier, whose law counts.
+    /// Tokens that end a text: those of the verifier, whose distribution counts.
     pub fn end_tokens(&self) -> Vec<u32> {
         self.verifier.shape().eos.clone()
     }

@@ -113,9 +113,9 @@ impl Fitted {
         table.get(index.min(table.len().saturating_sub(1))).map_or(1.0, |&share| f64::from(share))
     }
 
-    fn draws(&self, generation: GenerationId, position: u32, epoch: u32) -> Draws {
+    fn draws(&self, generation: GenerationId, position: u32, rejections: u32) -> Draws {
         let GenerationId { prompt, repetition, .. } = generation;
-        DrawKey { seed: self.seed, prompt, repetition, position, epoch }.draws(Purpose::Simulation)
+        DrawKey { seed: self.seed, prompt, repetition, position, rejections }.draws(Purpose::Simulation)
     }
 
     fn token(&self, word: Word, last: bool) -> u32 {
@@ -225,7 +225,7 @@ impl DeviceAnswers for FittedDevices {
     fn step(&mut self, slot: u32, step: &Step) -> Option<StepResult> {
         let fitted = &self.fitted;
         let last = self.last[slot as usize];
-        let mut draws = fitted.draws(step.generation, step.position, step.epoch);
+        let mut draws = fitted.draws(step.generation, step.position, step.rejections);
         let rank = draws.uniform();
         let signals = fitted.signals(rank, &mut draws);
         let lookback = (fitted.statistic() == Some(ImportanceStatistic::Lookahead)).then(|| {
@@ -239,7 +239,7 @@ impl DeviceAnswers for FittedDevices {
         Some(StepResult {
             generation: step.generation,
             position: step.position,
-            epoch: step.epoch,
+            rejections: step.rejections,
             token: fitted.token(Word::Draft, step.position == last),
             signals,
             payload_bits: self.payload_bits,
@@ -271,9 +271,9 @@ impl DeviceAnswers for FittedDevices {
             if !judged && !bonus {
                 break;
             }
-            let rank = fitted.draws(plan.generation, position, plan.epoch).uniform();
+            let rank = fitted.draws(plan.generation, position, plan.rejections).uniform();
             let GenerationId { prompt, repetition, .. } = plan.generation;
-            let key = DrawKey { seed: fitted.seed, prompt, repetition, position, epoch: plan.epoch };
+            let key = DrawKey { seed: fitted.seed, prompt, repetition, position, rejections: plan.rejections };
             let agrees = key.draws(Purpose::SimulatedAccept).uniform() < fitted.acceptance(rank);
             let token = |word| fitted.token(word, position == last);
             match (judged, agrees) {

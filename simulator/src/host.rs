@@ -120,7 +120,7 @@ impl Host {
                 repetition: u16::MAX / 2 - self.turn,
                 position: at.0 as u32,
                 // Times stay far below 2^61 ns, 73 years.
-                epoch: (at.0 >> 32) as u32 | (kind as u32) << 29,
+                rejections: (at.0 >> 32) as u32 | (kind as u32) << 29,
             };
             let mut draws = key.draws(Purpose::Simulation);
             if draws.uniform() < f64::from(self.own_share) {

@@ -353,7 +353,7 @@ impl<A: PoolAnswers, S: PoolSink> SimulatedPool<A, S> {
             // Apart from the host's own draws, and other ones on each of its days.
             repetition: u16::MAX - host.day(),
             position: (batch.batch >> 32) as u32,
-            epoch: 0,
+            rejections: 0,
         };
         let compute = cost.span(&work, key.draws(Purpose::Simulation).uniform());
         let waited = host.batch(self.seed, now);

@@ -213,7 +213,7 @@ impl<'a, A: DeviceAnswers, S: DeviceSink> Shard<'a, A, S> {
         for message in &inbox {
             let device = &self.devices[(message.device / SHARDS) as usize];
             black_box((device.last_message, device.now));
-            device.machine.touch();
+            device.machine.prefetch();
         }
         for message in inbox.drain(..) {
             self.receive(message);

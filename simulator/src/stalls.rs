@@ -90,8 +90,8 @@ impl Stalls {
             let first = of_event.saturating_sub(REACH - 1);
             for group in first / REACH..=of_event / REACH {
                 let (prompt, position) = (group as u32, (group >> 32) as u32);
-                let mut draws =
-                    DrawKey { seed, prompt, repetition: turn, position, epoch: *octave }.draws(Purpose::Simulation);
+                let mut draws = DrawKey { seed, prompt, repetition: turn, position, rejections: *octave }
+                    .draws(Purpose::Simulation);
                 for begin in group * REACH..(group + 1) * REACH {
                     let draw = draws.uniform();
                     if (first..=of_event).contains(&begin)

@@ -18,15 +18,15 @@ use crate::toy::Toy;
 /// Bounds of a frame between toys.
 pub const LIMITS: FrameLimits = FrameLimits { frame_bytes: 1 << 20 };
 
-/// Laws of the drafts that are not decided, by position.
-pub type Laws = BTreeMap<u32, Distribution>;
+/// DraftDistributions of the drafts that are not decided, by position.
+pub type DraftDistributions = BTreeMap<u32, Distribution>;
 
 /// The key of a draw where every prompt is run once.
-pub fn key(seed: u64, prompt: u32, position: u32, epoch: u32) -> DrawKey {
-    DrawKey { seed, prompt, repetition: 0, position, epoch }
+pub fn key(seed: u64, prompt: u32, position: u32, rejections: u32) -> DrawKey {
+    DrawKey { seed, prompt, repetition: 0, position, rejections }
 }
 
-/// The draft of `step` behind `tokens`, and its law.
+/// The draft of `step` behind `tokens`, and its distribution.
 pub fn draft(settings: &DeviceSettings, drafter: &Toy, tokens: &[u32], step: &Step) -> (StepResult, Distribution) {
     assert!(step.keep < step.position, "a step feeds at least one token");
     // The store may have been rolled back since; then the machine drops the result.
@@ -34,7 +34,7 @@ pub fn draft(settings: &DeviceSettings, drafter: &Toy, tokens: &[u32], step: &St
     let context = &tokens[..length];
     let attention = Toy::attention(length);
     let rows = AttentionRows::new(1, length, &attention);
-    let key = key(settings.seed, step.generation.prompt, step.position, step.epoch);
+    let key = key(settings.seed, step.generation.prompt, step.position, step.rejections);
     let spec = settings.draft_spec();
     let drafted = draft_outcome(&drafter.logits(context), rows, key, &spec);
     let payload = Payload::encode(&settings.method.payload, &drafted.distribution, drafted.token);
@@ -49,7 +49,7 @@ pub fn draft(settings: &DeviceSettings, drafter: &Toy, tokens: &[u32], step: &St
     let result = StepResult {
         generation: step.generation,
         position: step.position,
-        epoch: step.epoch,
+        rejections: step.rejections,
         token: drafted.token,
         signals: drafted.signals,
         payload_bits: payload.nominal_bits(settings.vocab as usize) as u32,
@@ -62,7 +62,7 @@ pub fn draft(settings: &DeviceSettings, drafter: &Toy, tokens: &[u32], step: &St
 pub fn compose(
     settings: &DeviceSettings,
     tokens: &[u32],
-    laws: &Laws,
+    distributions: &DraftDistributions,
     plan: &UploadPlan,
     patience: Span,
     wanted: Option<Span>,
@@ -74,7 +74,7 @@ pub fn compose(
             let payloads = drafts
                 .iter()
                 .zip(plan.committed..)
-                .map(|(&draft, at)| Payload::encode(&settings.method.payload, &laws[&at], draft))
+                .map(|(&draft, at)| Payload::encode(&settings.method.payload, &distributions[&at], draft))
                 .collect();
             UploadJob::Judge { drafts, payloads, bonus }
         }
@@ -85,7 +85,7 @@ pub fn compose(
         upload: plan.upload,
         base: plan.base,
         tokens: tokens[base..committed].to_vec(),
-        key: key(settings.seed, plan.generation.prompt, plan.committed, plan.epoch),
+        key: key(settings.seed, plan.generation.prompt, plan.committed, plan.rejections),
         sampling: settings.sampling,
         job,
         patience,
@@ -149,13 +149,13 @@ pub fn deliver(session: &mut Vec<u32>, upload: &mut Upload, outcome: &ItemOutcom
 }
 
 /// What a verdict's next token is on the device that sent an upload with this key.
-pub fn next_token(next: &Next, accepted: u8, laws: &Laws, sent: DrawKey) -> NextToken {
+pub fn next_token(next: &Next, accepted: u8, distributions: &DraftDistributions, sent: DrawKey) -> NextToken {
     let key = sent.at(sent.position + u32::from(accepted));
     match next {
         Next::None => NextToken::None,
         Next::Replacement(token) => NextToken::Replacement(*token),
         Next::Bonus(token) => NextToken::Bonus(*token),
-        Next::Resample(y) => match laws.get(&key.position) {
+        Next::Resample(y) => match distributions.get(&key.position) {
             Some(x) => NextToken::Resampled(resample_on_device(x, y, key)),
             None => NextToken::None,
         },

@@ -21,7 +21,7 @@ use specfleet_simulator::{
     Timing, Totals,
 };
 
-use crate::answers::{self, LIMITS, Laws};
+use crate::answers::{self, DraftDistributions, LIMITS};
 use crate::toy::Toy;
 use crate::world::Setup;
 
@@ -86,7 +86,7 @@ pub struct Outcome {
     pub end: Time,
 }
 
-/// Runs every prompt of `setup` and checks the conservation laws on the way.
+/// Runs every prompt of `setup` and checks the conservation distributions on the way.
 pub fn simulate(setup: &Setup, extras: &Extras) -> Outcome {
     let tokens = Arc::new(Mutex::new(0));
     let pool = PoolSetup {
@@ -261,7 +261,7 @@ struct Store {
     tokens: Vec<u32>,
     prompt: usize,
     committed: usize,
-    laws: Laws,
+    distributions: DraftDistributions,
     /// The upload last sent, and its key.
     sent: Option<(UploadId, DrawKey)>,
 }
@@ -288,15 +288,15 @@ impl DeviceAnswers for ToyDevices {
         assert_eq!(generation.prompt, job, "jobs are numbered by the phase's list");
         let tokens = self.prompts[job as usize].clone();
         let prompt = tokens.len();
-        let store = Store { tokens, prompt, committed: prompt, laws: Laws::new(), sent: None };
+        let store = Store { tokens, prompt, committed: prompt, distributions: DraftDistributions::new(), sent: None };
         assert!(self.slots.insert(slot, store).is_none(), "one generation at a time");
         prompt as u32
     }
 
     fn step(&mut self, slot: u32, step: &Step) -> Option<StepResult> {
         let store = self.slots.get_mut(&slot).expect("a generation runs on this device");
-        let (result, law) = answers::draft(&self.settings, &self.drafter, &store.tokens, step);
-        store.laws.insert(step.position, law);
+        let (result, distribution) = answers::draft(&self.settings, &self.drafter, &store.tokens, step);
+        store.distributions.insert(step.position, distribution);
         Some(result)
     }
 
@@ -312,7 +312,7 @@ impl DeviceAnswers for ToyDevices {
 
     fn upload(&mut self, slot: u32, plan: &UploadPlan) -> (Vec<u8>, u32) {
         let store = self.slots.get_mut(&slot).expect("a generation runs on this device");
-        let upload = answers::compose(&self.settings, &store.tokens, &store.laws, plan, Span::ZERO, None);
+        let upload = answers::compose(&self.settings, &store.tokens, &store.distributions, plan, Span::ZERO, None);
         store.sent = Some((plan.upload, upload.key));
         let mut bytes = Vec::new();
         let length = encode(&ClientFrame::Upload(Box::new(upload)), LIMITS, &mut bytes).expect("within the limits");
@@ -333,7 +333,9 @@ impl DeviceAnswers for ToyDevices {
         );
         let store = self.store(slot);
         let next = match store.sent {
-            Some((last, key)) if last == upload => answers::next_token(&frame.next, accepted, &store.laws, key),
+            Some((last, key)) if last == upload => {
+                answers::next_token(&frame.next, accepted, &store.distributions, key)
+            }
             // Of an earlier upload: the machine drops it.
             _ => specfleet_engine::device::NextToken::None,
         };

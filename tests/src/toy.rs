@@ -17,7 +17,7 @@ impl Toy {
     pub fn logits(&self, context: &[u32]) -> Vec<f32> {
         let last = context.last().copied().unwrap_or(0);
         let before = context.len().checked_sub(2).map_or(0, |at| context[at]);
-        let key = |salt: u32| DrawKey { seed: 4711, prompt: last, repetition: 0, position: before, epoch: salt };
+        let key = |salt: u32| DrawKey { seed: 4711, prompt: last, repetition: 0, position: before, rejections: salt };
         let mut base = key(0).draws(Purpose::Calibration);
         let mut stray = key(1).draws(Purpose::Calibration);
         (0..self.vocab).map(|_| (4.0 * base.uniform() + self.strays * stray.uniform()) as f32).collect()

@@ -15,7 +15,7 @@ use specfleet_engine::record::{ACCOUNTING, BatchRecord, GenerationRecord, RoundR
 use specfleet_engine::time::{Span, Time};
 use specfleet_engine::wire::{ClientFrame, FrameDecoder, ServerFrame, Upload, VerdictFrame, encode};
 
-use crate::answers::{self, LIMITS, Laws, key};
+use crate::answers::{self, DraftDistributions, LIMITS, key};
 use crate::toy::Toy;
 
 /// What can go wrong on purpose.
@@ -83,8 +83,8 @@ enum Event {
 struct Simulated {
     machine: DeviceMachine,
     tokens: Vec<u32>,
-    /// Laws of the drafts that are not decided, by position.
-    laws: Laws,
+    /// DraftDistributions of the drafts that are not decided, by position.
+    distributions: DraftDistributions,
     rounds: Vec<RoundRecord>,
     queue: Vec<u32>,
     connection: Option<ConnectionId>,
@@ -131,14 +131,14 @@ pub struct World {
 }
 
 impl World {
-    /// Runs every prompt to its end and checks the conservation laws on the way.
+    /// Runs every prompt to its end and checks the conservation distributions on the way.
     pub fn run(setup: Setup) -> Outcome {
         let settings = Arc::new(setup.device.clone());
         let devices = (0..setup.devices)
             .map(|device| Simulated {
                 machine: DeviceMachine::new(DeviceId(device), settings.clone()).expect("valid settings"),
                 tokens: Vec::new(),
-                laws: BTreeMap::new(),
+                distributions: BTreeMap::new(),
                 rounds: Vec::new(),
                 queue: (0..setup.prompts.len() as u32).filter(|p| p % setup.devices == device).rev().collect(),
                 connection: None,
@@ -357,7 +357,7 @@ impl World {
         let simulated = &mut self.devices[device as usize];
         let Some(prompt) = simulated.queue.pop() else { return };
         simulated.tokens = self.setup.prompts[prompt as usize].clone();
-        simulated.laws.clear();
+        simulated.distributions.clear();
         let generation = GenerationId { method: 0, prompt, repetition: 0, pass: 0 };
         let prompt_tokens = simulated.tokens.len() as u32;
         self.device(
@@ -372,8 +372,8 @@ impl World {
         if session != simulated.machine.session() {
             return;
         }
-        let (result, law) = answers::draft(&settings, &self.setup.drafter, &simulated.tokens, &step);
-        simulated.laws.insert(step.position, law);
+        let (result, distribution) = answers::draft(&settings, &self.setup.drafter, &simulated.tokens, &step);
+        simulated.distributions.insert(step.position, distribution);
         self.device(device, device::Input::StepDone(result));
     }
 
@@ -381,7 +381,7 @@ impl World {
         let settings = self.settings.clone();
         let simulated = &mut self.devices[device as usize];
         let (patience, wanted) = (plan.deadline.since(self.now), plan.wanted.map(|wanted| wanted.since(self.now)));
-        let upload = answers::compose(&settings, &simulated.tokens, &simulated.laws, &plan, patience, wanted);
+        let upload = answers::compose(&settings, &simulated.tokens, &simulated.distributions, &plan, patience, wanted);
         simulated.sent_key = upload.key;
         simulated.deaf = false;
         let bytes = self.send(device, &ClientFrame::Upload(Box::new(upload)));
@@ -432,7 +432,7 @@ impl World {
 
     fn deliver(&mut self, device: u32, frame: VerdictFrame, bytes: u32, downlink: Span) {
         let simulated = &mut self.devices[device as usize];
-        let next = answers::next_token(&frame.next, frame.accepted, &simulated.laws, simulated.sent_key);
+        let next = answers::next_token(&frame.next, frame.accepted, &simulated.distributions, simulated.sent_key);
         self.device(
             device,
             device::Input::Verdict(Verdict {

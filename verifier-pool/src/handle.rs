@@ -32,9 +32,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A running pool. Clones are handles of the same one. Dropping them all leaves it running; only
 /// [`shutdown`](Self::shutdown), or the end of the actix system, stops it.
 #[derive(Clone)]
-pub struct PoolHandle(Arc<PoolState>);
+pub struct PoolHandle(Arc<PoolShared>);
 
-struct PoolState {
+struct PoolShared {
     pool: Addr<PoolActor>,
     endpoint: Endpoint,
     /// The thread of the front door and the pool actor.
@@ -120,7 +120,7 @@ async fn begin(socket: Option<Arc<dyn AsyncUdpSocket>>, options: PoolOptions) ->
         }
     });
     let endpoint = endpoint.await.map_err(|_| PoolError::Stopped)?.map_err(listen_error)?;
-    Ok(PoolHandle(Arc::new(PoolState {
+    Ok(PoolHandle(Arc::new(PoolShared {
         pool,
         endpoint,
         arbiter,
@@ -217,7 +217,7 @@ impl PoolHandle {
     /// `deadline`; what is not done by then is cut off. The events must go on being taken meanwhile.
     pub async fn shutdown(&self, deadline: Duration) {
         let deadline = Instant::now() + deadline;
-        let PoolState { pool, endpoint, arbiter, .. } = &*self.0;
+        let PoolShared { pool, endpoint, arbiter, .. } = &*self.0;
         endpoint.set_server_config(None);
         // Errors of each step are a pool that has stopped already, or the deadline; the next step follows either way.
         if let Ok(Ok(drained)) = timeout_at(deadline, pool.send(Drain)).await {

@@ -248,7 +248,7 @@ fn without_outliers(all: &[Observation], model: &CostModel) -> Vec<Observation> 
     let ratio = |o: &Observation| (o.nanoseconds / model.time(o)).ln();
     let ratios: Vec<f64> = all.iter().map(ratio).collect();
     let usual = median(ratios.clone());
-    // The median distance, as the standard deviation of a normal law that has it.
+    // The median distance, as the standard deviation of a normal distribution that has it.
     let deviation = 1.4826 * median(ratios.iter().map(|ratio| (ratio - usual).abs()).collect());
     let bound = (6.0 * deviation).max(3.0_f64.ln());
     all.iter().zip(ratios).filter(|(_, ratio)| (ratio - usual).abs() <= bound).map(|(o, _)| *o).collect()

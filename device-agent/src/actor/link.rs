@@ -165,7 +165,7 @@ impl Device {
         (arrives, downlink)
     }
 
-    /// What follows the accepted drafts; `None` if the frame asks for a draw from a law of another vocabulary.
+    /// What follows the accepted drafts; `None` if the frame asks for a draw from a distribution of another vocabulary.
     fn next_token(&self, frame: &VerdictFrame) -> Option<NextToken> {
         match &frame.next {
             Next::None => Some(NextToken::None),
@@ -174,7 +174,7 @@ impl Device {
             Next::Resample(y) => match self.plan.filter(|plan| plan.upload == frame.upload) {
                 Some(plan) => {
                     let rejected = plan.committed + u32::from(frame.accepted);
-                    let token = self.store.as_ref()?.resample(rejected, plan.epoch, y)?;
+                    let token = self.store.as_ref()?.resample(rejected, plan.rejections, y)?;
                     Some(NextToken::Resampled(token))
                 }
                 // Of an upload that is no longer under way: the machine drops it, whatever it says.

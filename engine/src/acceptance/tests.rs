@@ -10,7 +10,7 @@ const FULL: PayloadForm = PayloadForm::Full { bits: ProbabilityBits::B32 };
 const TOKEN_ONLY: PayloadForm = PayloadForm::TokenOnly { bits: ProbabilityBits::B32 };
 
 fn key(prompt: u32) -> DrawKey {
-    DrawKey { seed: 11, prompt, repetition: 0, position: 5, epoch: 0 }
+    DrawKey { seed: 11, prompt, repetition: 0, position: 5, rejections: 0 }
 }
 
 fn drafted(logits: &[f32], sampling: Sampling, payload: PayloadForm, key: DrawKey) -> Drafted {
@@ -34,7 +34,7 @@ fn round(drafter: &[f32], verifier: &[f32], sampling: Sampling, form: PayloadFor
     }
 }
 
-/// Σ (observed − expected)² / expected over the tokens with expected counts, for the law `y`.
+/// Σ (observed − expected)² / expected over the tokens with expected counts, for the distribution `y`.
 fn chi_square(counts: &[u64], y: &Distribution) -> f64 {
     let total: u64 = counts.iter().sum();
     counts
@@ -51,7 +51,7 @@ fn chi_square(counts: &[u64], y: &Distribution) -> f64 {
         .sum()
 }
 
-// Two laws over eight tokens that differ a lot.
+// Two distributions over eight tokens that differ a lot.
 const DRAFTER: [f32; 8] = [2.0, 1.5, 0.0, -0.5, 1.0, 0.2, -1.0, 0.7];
 const VERIFIER: [f32; 8] = [0.0, 2.2, 0.5, 0.3, -1.0, 1.5, 0.0, 0.7];
 // 99.9 % quantile of chi-square with 7 degrees of freedom.
@@ -66,7 +66,7 @@ fn committed_counts(sampling: Sampling, form: PayloadForm) -> Vec<u64> {
 }
 
 #[test]
-fn exact_payloads_give_the_verifiers_law() {
+fn exact_payloads_give_the_verifiers_distribution() {
     let truncated = Sampling { temperature: 0.8, top_k: 6, top_p: 0.95 };
     let mut forms = vec![FULL, TOKEN_ONLY];
     for bits in [ProbabilityBits::B8, ProbabilityBits::B16, ProbabilityBits::B32] {
@@ -124,7 +124,7 @@ fn a_greedy_token_only_rejection_needs_no_law_down() {
     assert_eq!((outcome.accepted, outcome.next), (0, Next::Replacement(1)));
 }
 
-/// A block in which the drafter speaks the verifier's law is accepted whole, and the bonus comes from its own row and key.
+/// A block in which the drafter speaks the verifier's distribution is accepted whole, and the bonus comes from its own row and key.
 #[test]
 fn a_block_of_equals_is_accepted_with_a_bonus() {
     let rows: Vec<f32> = [VERIFIER, DRAFTER, VERIFIER].concat();
@@ -191,7 +191,7 @@ fn logits() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
 
 proptest! {
     /// x_d · accept(d) + P(reject) · residual(d) = y_d for every token, to 1e-6, zeros and truncations included. The
-    /// residual's law is read off its own weights: the same expression as in `residual_draw`.
+    /// residual's distribution is read off its own weights: the same expression as in `residual_draw`.
     #[test]
     fn accept_plus_residual_is_y(
         (drafter, verifier) in logits(),

@@ -59,7 +59,7 @@ fn other(role: &str, (model, stored): (&str, &str), digests: &[&str], precision:
 }
 
 impl CalibrationKey {
-    /// `form` as it stands in a key: only `sparse-exact` changes the law of the drafts.
+    /// `form` as it stands in a key: only `sparse-exact` changes the distribution of the drafts.
     pub fn samples_from(form: PayloadForm) -> Option<PayloadForm> {
         matches!(form, PayloadForm::SparseExact { .. }).then_some(form)
     }

@@ -24,7 +24,7 @@ fn reading(value: f32) -> ImportanceReading {
 /// that tells nothing.
 fn samples() -> (Vec<CalibrationSample>, Vec<HarmSample>) {
     let uniform = |i: u32, purpose| {
-        DrawKey { seed: 3, prompt: i, repetition: 0, position: 0, epoch: 0 }.draws(purpose).uniform_f32()
+        DrawKey { seed: 3, prompt: i, repetition: 0, position: 0, rejections: 0 }.draws(purpose).uniform_f32()
     };
     let samples = (0..1000)
         .map(|i| {

@@ -41,7 +41,7 @@ impl From<&Gate> for GateStatistic {
 pub struct DraftSpec {
     /// How the draft is drawn.
     pub sampling: Sampling,
-    /// Form of the payload: `sparse-exact` changes the law that drafts are drawn from, uploaded or not.
+    /// Form of the payload: `sparse-exact` changes the distribution that drafts are drawn from, uploaded or not.
     pub payload: PayloadForm,
     /// The gate's statistic.
     pub statistic: GateStatistic,
@@ -71,7 +71,7 @@ pub struct Signals {
     /// What I(t) has to reach, for `lookahead` only: mean + κ·std over the current attention row. NaN for
     /// `concentration`, whose running threshold the device machine keeps.
     pub importance_threshold: f32,
-    /// x_d, the draft's probability under the law it was drawn from.
+    /// x_d, the draft's probability under the distribution it was drawn from.
     pub draft_probability: f32,
     /// A keyed uniform draw from [0, 1) for `rand-hlm`.
     pub gate_draw: f32,
@@ -84,7 +84,7 @@ pub struct Drafted {
     pub token: u32,
     /// What the gate decides on.
     pub signals: Signals,
-    /// The law that d was drawn from: encode this one, and resample against this one.
+    /// The distribution that d was drawn from: encode this one, and resample against this one.
     pub distribution: Distribution,
 }
 
@@ -104,10 +104,10 @@ pub fn draft_outcome(logits: &[f32], attention: Option<AttentionRows<'_>>, key: 
             .is_greedy()
             .then(|| Distribution::from_logits(logits, &Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 }))
     };
-    let of_law = |figure: fn(&Distribution) -> f32| figure(informative().as_ref().unwrap_or(&full));
+    let of_distribution = |figure: fn(&Distribution) -> f32| figure(informative().as_ref().unwrap_or(&full));
     let whole_law_statistic = match spec.statistic {
-        GateStatistic::Entropy => of_law(Distribution::entropy),
-        GateStatistic::MaxProbability => 1.0 - of_law(Distribution::max_probability),
+        GateStatistic::Entropy => of_distribution(Distribution::entropy),
+        GateStatistic::MaxProbability => 1.0 - of_distribution(Distribution::max_probability),
         GateStatistic::None | GateStatistic::Uncertainty(_) => f32::NAN,
     };
     let distribution = payload::sparsify(&spec.payload, full);
@@ -136,7 +136,7 @@ mod tests {
     use crate::calibration::{MethodOverrides, resolve};
     use crate::method::{Keep, ProbabilityBits};
 
-    const KEY: DrawKey = DrawKey { seed: 1, prompt: 2, repetition: 0, position: 3, epoch: 0 };
+    const KEY: DrawKey = DrawKey { seed: 1, prompt: 2, repetition: 0, position: 3, rejections: 0 };
     const LOGITS: [f32; 5] = [0.0, 2.0, 1.5, -1.0, 0.5];
 
     fn spec(temperature: f32, statistic: GateStatistic) -> DraftSpec {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn drafts_follow_the_sparsified_law() {
+    fn drafts_follow_the_sparsified_distribution() {
         let mut spec = spec(1.0, GateStatistic::None);
         spec.payload = PayloadForm::SparseExact { keep: Keep::Top(2), bits: ProbabilityBits::B8 };
         for position in 0..200 {

@@ -108,7 +108,7 @@ impl Outages {
     }
 
     fn nth(&self, number: u32, earliest: Time, seed: u64, device: DeviceId) -> Outage {
-        let key = DrawKey { seed, prompt: device.0, repetition: 1, position: number, epoch: 0 };
+        let key = DrawKey { seed, prompt: device.0, repetition: 1, position: number, rejections: 0 };
         let mut draws = key.draws(Purpose::Load);
         let from = earliest + draws.exponential(self.every);
         // At least a nanosecond: an outage that ends when it begins would not be seen to end.

@@ -29,7 +29,7 @@ pub(super) struct RunningGeneration {
     pub(super) uploaded: u32,
     /// Leading tokens that the drafter's KV cache holds.
     pub(super) kv: u32,
-    pub(super) epoch: u32,
+    pub(super) rejections: u32,
     /// Drafts at `committed..`, oldest first.
     pub(super) pending: Vec<PendingDraft>,
     pub(super) moments: RunningMoments,
@@ -72,7 +72,7 @@ pub(super) struct PendingDraft {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Computing {
     pub(super) position: u32,
-    pub(super) epoch: u32,
+    pub(super) rejections: u32,
     pub(super) since: Time,
     /// Tokens fed beyond the one per step, and whether u(t) and I(t) are computed: what its charge follows from.
     pub(super) prefill: u32,
@@ -183,7 +183,7 @@ impl RunningGeneration {
         now: Time,
         position: u32,
         token: u32,
-        epoch: u32,
+        rejections: u32,
         source: Source,
         reason: GateReason,
         bill: Option<&Verdict>,
@@ -207,7 +207,7 @@ impl RunningGeneration {
             position: position - self.prompt,
             token,
             draft: drafted.map_or(u32::MAX, |d| d.token),
-            epoch,
+            rejections,
             source,
             reason,
             uncertainty: signals.map_or(f32::NAN, |s| s.statistic),

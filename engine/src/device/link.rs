@@ -163,9 +163,9 @@ impl ChannelKey {
             Direction::Down => Purpose::Downlink,
         };
         // A payload drains within `MAX_BLOCKS` blocks, which 17 bits hold.
-        let epoch = self.attempt << 17 | block;
+        let rejections = self.attempt << 17 | block;
         let ChannelKey { seed, prompt, repetition, position, .. } = self;
-        DrawKey { seed, prompt, repetition, position, epoch }.draws(purpose)
+        DrawKey { seed, prompt, repetition, position, rejections }.draws(purpose)
     }
 }
 

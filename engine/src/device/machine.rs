@@ -140,7 +140,7 @@ impl DeviceMachine {
 
     /// Reads a little of everything that the next input needs, so that a driver can have the memory of many devices fetched at
     /// once.
-    pub fn touch(&self) {
+    pub fn prefetch(&self) {
         black_box((self.device, self.accounted, self.computing.is_some(), self.silent_since));
         if let Some(generation) = self.generation.as_deref() {
             let RunningGeneration {
@@ -277,7 +277,7 @@ impl DeviceMachine {
             committed: start.prompt_tokens,
             uploaded: 0,
             kv: 0,
-            epoch: 0,
+            rejections: 0,
             pending: Vec::new(),
             moments: RunningMoments::default(),
             network: UploadState::Quiet,

@@ -93,7 +93,7 @@ pub struct Step {
     /// Index of the drafted token in the sequence, the prompt included.
     pub position: u32,
     /// Rejections so far.
-    pub epoch: u32,
+    pub rejections: u32,
     /// Leading tokens of the drafter's KV cache that still hold; less than `position`.
     pub keep: u32,
 }
@@ -106,7 +106,7 @@ pub struct StepResult {
     /// As in the step.
     pub position: u32,
     /// As in the step.
-    pub epoch: u32,
+    pub rejections: u32,
     /// The draft.
     pub token: u32,
     /// What the gate looks at.
@@ -136,7 +136,7 @@ pub struct UploadPlan {
     /// Which generation.
     pub generation: GenerationId,
     /// Rejections so far.
-    pub epoch: u32,
+    pub rejections: u32,
     /// Tokens of the sequence that the pool's session holds already.
     pub base: u32,
     /// Committed tokens; `base..committed` go along as catch-up, the drafts follow.

@@ -1,12 +1,12 @@
 //! Payload forms (method.md §5): how the drafter's distribution travels, what it costs nominally, and what the verifier
 //! reads out of it.
 //!
-//! | form | values on the wire | law the verifier judges against |
+//! | form | values on the wire | distribution the verifier judges against |
 //! |---|---|---|
 //! | `full`, 32 bits | x in `f32` | x |
 //! | `full`, 8 / 16 bits | codes, the largest at full scale | code / Σ codes |
 //! | `top-k` | the k largest, absolute (code / full scale); x_d if d is not among them | tail mass spread evenly |
-//! | `sparse-exact` | what is left of x, as in `full` | exactly the law that d was drawn from |
+//! | `sparse-exact` | what is left of x, as in `full` | exactly the distribution that d was drawn from |
 //! | `token-only` | x_d, absolute | only x_d |
 //!
 //! Absolute codes are rounded down, so that the kept mass never exceeds 1; a value that must not vanish (x_d, the largest
@@ -64,10 +64,10 @@ pub enum Payload {
     TokenOnly(Scalar),
 }
 
-/// What a verifier knows about the law that a draft was drawn from.
+/// What a verifier knows about the distribution that a draft was drawn from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum DraftLaw {
-    /// The whole law, exact or approximate. For `top-k` with x_d outside, the numbers need not add up to 1.
+pub enum DecodedDistribution {
+    /// The whole distribution, exact or approximate. For `top-k` with x_d outside, the numbers need not add up to 1.
     Whole {
         /// x of every token, V values, finite and ≥ 0.
         probabilities: Vec<f32>,
@@ -79,12 +79,12 @@ pub enum DraftLaw {
     },
 }
 
-impl DraftLaw {
+impl DecodedDistribution {
     /// x_d.
     pub fn probability(&self, draft: u32) -> f32 {
         match self {
-            DraftLaw::Whole { probabilities } => probabilities.get(draft as usize).copied().unwrap_or(0.0),
-            DraftLaw::DraftOnly { draft_probability } => *draft_probability,
+            DecodedDistribution::Whole { probabilities } => probabilities.get(draft as usize).copied().unwrap_or(0.0),
+            DecodedDistribution::DraftOnly { draft_probability } => *draft_probability,
         }
     }
 }
@@ -134,8 +134,8 @@ pub enum PayloadError {
         /// The draft.
         draft: u32,
     },
-    /// `sparse-exact` whose law cannot have produced the draft.
-    #[error("draft token {draft} has no probability in the law it is said to be drawn from")]
+    /// `sparse-exact` whose distribution cannot have produced the draft.
+    #[error("draft token {draft} has no probability in the distribution it is said to be drawn from")]
     ImpossibleDraft {
         /// The draft.
         draft: u32,
@@ -177,7 +177,7 @@ impl Values {
         }
     }
 
-    /// Codes relative to the largest value, or the values themselves. Decoding gives `relative_law` of the same values.
+    /// Codes relative to the largest value, or the values themselves. Decoding gives `relative_distribution` of the same values.
     fn relative(bits: ProbabilityBits, values: &[f32]) -> Values {
         match bits {
             ProbabilityBits::B8 => Values::B8(relative_codes(values, 255.0).map(|code| code as u8).collect()),
@@ -187,13 +187,13 @@ impl Values {
     }
 
     /// code / Σ codes; the numbers themselves at 32 bits.
-    fn relative_law(&self) -> Result<Vec<f32>, DistributionError> {
-        let law = match self {
+    fn relative_distribution(&self) -> Result<Vec<f32>, DistributionError> {
+        let distribution = match self {
             Values::B8(codes) => over_sum(codes.iter().map(|&code| u64::from(code)))?,
             Values::B16(codes) => over_sum(codes.iter().map(|&code| u64::from(code)))?,
             Values::B32(values) => values.clone(),
         };
-        Distribution::try_from(law).map(Vec::from)
+        Distribution::try_from(distribution).map(Vec::from)
     }
 
     /// Codes of absolute probabilities, rounded down; if all vanish, the largest is code 1.
@@ -254,7 +254,7 @@ impl Scalar {
     }
 }
 
-/// The law that drafts are drawn from when payloads have this form: `x` itself, except that `sparse-exact` keeps only the
+/// The distribution that drafts are drawn from when payloads have this form: `x` itself, except that `sparse-exact` keeps only the
 /// most likely tokens and rounds them to what 8 or 16 bits can carry \[Q-SV, TSLT\].
 ///
 /// The result travels without loss: what [`Payload::decode`] gives is the same `f32` values.
@@ -268,27 +268,30 @@ pub fn sparsify(form: &PayloadForm, x: Distribution) -> Distribution {
     }
     let quantised = match bits {
         ProbabilityBits::B32 => return Distribution::normalised(kept),
-        ProbabilityBits::B8 | ProbabilityBits::B16 => Values::relative(bits, &kept).relative_law(),
+        ProbabilityBits::B8 | ProbabilityBits::B16 => Values::relative(bits, &kept).relative_distribution(),
     };
     quantised
         .and_then(Distribution::try_from)
-        // Cannot fail: the largest value has the full-scale code, so the codes are not all zero and their law adds up to 1.
+        // Cannot fail: the largest value has the full-scale code, so the codes are not all zero and their distribution adds up to 1.
         .unwrap_or(x)
 }
 
-/// `y` as a verdict carries it at `bits` per probability: exact at 32, otherwise the law of its codes.
+/// `y` as a verdict carries it at `bits` per probability: exact at 32, otherwise the distribution of its codes.
 pub fn quantised(y: Distribution, bits: ProbabilityBits) -> Distribution {
     match bits {
         ProbabilityBits::B32 => y,
         ProbabilityBits::B8 | ProbabilityBits::B16 => {
             // Cannot fail, as in `sparsify`.
-            Values::relative(bits, y.probabilities()).relative_law().and_then(Distribution::try_from).unwrap_or(y)
+            Values::relative(bits, y.probabilities())
+                .relative_distribution()
+                .and_then(Distribution::try_from)
+                .unwrap_or(y)
         }
     }
 }
 
 impl Payload {
-    /// The payload of `draft`. `x` is the law that it was drawn from ([`sparsify`] of the same form has been applied).
+    /// The payload of `draft`. `x` is the distribution that it was drawn from ([`sparsify`] of the same form has been applied).
     pub fn encode(form: &PayloadForm, x: &Distribution, draft: u32) -> Payload {
         match *form {
             PayloadForm::Full { bits } => Payload::Full(Values::relative(bits, x.probabilities())),
@@ -304,7 +307,7 @@ impl Payload {
                 }
             }
             PayloadForm::SparseExact { bits, .. } => {
-                // Everything that is left, not the k largest: truncating again would change the law.
+                // Everything that is left, not the k largest: truncating again would change the distribution.
                 let (ids, values): (Vec<u32>, Vec<f32>) =
                     (0..).zip(x.probabilities()).filter(|&(_, &p)| p > 0.0).map(|(id, &p)| (id, p)).unzip();
                 Payload::SparseExact { ids, values: Values::relative(bits, &values) }
@@ -313,16 +316,16 @@ impl Payload {
         }
     }
 
-    /// The law behind the payload of `draft` over a vocabulary of `vocab` tokens. Checks everything that a peer could
+    /// The distribution behind the payload of `draft` over a vocabulary of `vocab` tokens. Checks everything that a peer could
     /// have got wrong; never panics.
-    pub fn decode(&self, vocab: usize, draft: u32) -> Result<DraftLaw, PayloadError> {
+    pub fn decode(&self, vocab: usize, draft: u32) -> Result<DecodedDistribution, PayloadError> {
         if draft as usize >= vocab {
             return Err(PayloadError::DraftOutOfRange { draft, vocab });
         }
         match self {
             Payload::Full(values) => {
                 check_length(vocab, values.len())?;
-                Ok(DraftLaw::Whole { probabilities: values.relative_law()? })
+                Ok(DecodedDistribution::Whole { probabilities: values.relative_distribution()? })
             }
             Payload::TopK { ids, values, draft_probability } => {
                 check_ids(ids, values.len(), vocab)?;
@@ -340,21 +343,21 @@ impl Payload {
                     (None, Err(_)) => return Err(PayloadError::MissingDraftProbability { draft }),
                     (Some(_), Ok(_)) => return Err(PayloadError::DoubleDraftProbability { draft }),
                 }
-                Ok(DraftLaw::Whole { probabilities })
+                Ok(DecodedDistribution::Whole { probabilities })
             }
             Payload::SparseExact { ids, values } => {
                 check_ids(ids, values.len(), vocab)?;
                 let mut probabilities = vec![0.0; vocab];
-                for (&id, value) in ids.iter().zip(values.relative_law()?) {
+                for (&id, value) in ids.iter().zip(values.relative_distribution()?) {
                     probabilities[id as usize] = value;
                 }
                 if probabilities[draft as usize] > 0.0 {
-                    Ok(DraftLaw::Whole { probabilities })
+                    Ok(DecodedDistribution::Whole { probabilities })
                 } else {
                     Err(PayloadError::ImpossibleDraft { draft })
                 }
             }
-            Payload::TokenOnly(scalar) => Ok(DraftLaw::DraftOnly { draft_probability: scalar.decode()? }),
+            Payload::TokenOnly(scalar) => Ok(DecodedDistribution::DraftOnly { draft_probability: scalar.decode()? }),
         }
     }
 
@@ -421,7 +424,7 @@ fn kept_count(keep: Keep, x: &Distribution) -> usize {
     }
 }
 
-/// value / largest · scale, rounded to nearest. The largest value gets the full scale, so that the law of the codes has
+/// value / largest · scale, rounded to nearest. The largest value gets the full scale, so that the distribution of the codes has
 /// the same codes again.
 fn relative_codes(values: &[f32], scale: f32) -> impl Iterator<Item = f32> {
     let largest = values.iter().copied().fold(f32::MIN_POSITIVE, f32::max);

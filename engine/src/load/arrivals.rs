@@ -73,7 +73,7 @@ enum Process<'a> {
 impl Arrivals {
     /// The arrivals of a phase, by the run's seed: the same for every method.
     pub fn times(&self, seed: u64) -> ArrivalTimes<'_> {
-        let key = DrawKey { seed, prompt: 0, repetition: 0, position: 0, epoch: 0 };
+        let key = DrawKey { seed, prompt: 0, repetition: 0, position: 0, rejections: 0 };
         let process = match self {
             Arrivals::Poisson { rate } => Process::Poisson { rate: *rate, at: 0.0 },
             Arrivals::Gamma { rate, variation } => Process::Gamma { gaps: Gamma::new(*rate, *variation), at: 0.0 },

@@ -28,7 +28,7 @@ impl Churn {
     /// When it leaves, since the start of the phase; `None` if it stays.
     pub fn leaves(&self, seed: u64, device: DeviceId, devices: u32) -> Option<Time> {
         let stay = self.stay?;
-        let key = DrawKey { seed, prompt: device.0, repetition: 0, position: 1, epoch: 0 };
+        let key = DrawKey { seed, prompt: device.0, repetition: 0, position: 1, rejections: 0 };
         Some(self.joins(device, devices) + key.draws(Purpose::Load).exponential(stay))
     }
 }

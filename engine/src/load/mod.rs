@@ -42,7 +42,7 @@ impl Load {
     pub fn think(&self, seed: u64, device: DeviceId, n: u32) -> Span {
         match self {
             Load::Closed { think } if *think > Span::ZERO && n > 0 => {
-                let key = DrawKey { seed, prompt: device.0, repetition: 2, position: n, epoch: 0 };
+                let key = DrawKey { seed, prompt: device.0, repetition: 2, position: n, rejections: 0 };
                 key.draws(Purpose::Load).exponential(*think)
             }
             Load::Closed { .. } | Load::Open { .. } => Span::ZERO,

@@ -21,7 +21,7 @@ impl PoolMachine {
         let cooling = verifier.breaker.fail(&self.settings.breaker, now);
         self.cooling.extend(cooling.map(|until| (until, id.0)));
         self.refresh(id);
-        self.touch(id);
+        self.mark_dirty(id);
         while let Some(slot) = self.kv.oldest(id.0) {
             self.kv.remove(slot);
             self.sessions[slot].kv = 0;
@@ -64,7 +64,7 @@ impl PoolMachine {
         let Some(verifier) = self.verifiers.get_mut(usize::from(id.0)) else { return };
         verifier.alive = true;
         self.refresh(id);
-        self.touch(id);
+        self.mark_dirty(id);
         self.place_the_unplaced();
     }
 

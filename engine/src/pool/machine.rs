@@ -224,7 +224,7 @@ impl PoolMachine {
     }
 
     /// Remembers to look whether `id` can start a batch.
-    pub(super) fn touch(&mut self, id: VerifierId) {
+    pub(super) fn mark_dirty(&mut self, id: VerifierId) {
         if !std::mem::replace(&mut self.verifiers[usize::from(id.0)].touched, true) {
             self.touched.push(id);
         }
@@ -234,7 +234,7 @@ impl PoolMachine {
     fn start_batches(&mut self, now: Time, out: &mut Vec<Output>) {
         let due: Vec<VerifierId> =
             self.due.iter().take_while(|(at, _)| *at <= now).map(|&(_, id)| VerifierId(id)).collect();
-        due.into_iter().for_each(|id| self.touch(id));
+        due.into_iter().for_each(|id| self.mark_dirty(id));
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         for id in touched.drain(..) {

@@ -17,7 +17,7 @@ impl PoolMachine {
         let ticket = self.ticket(slot, &queued);
         self.verifiers[usize::from(id.0)].insert(&ticket, parked);
         self.refresh(id);
-        self.touch(id);
+        self.mark_dirty(id);
     }
 
     /// Takes the session's job out of the queue.
@@ -31,7 +31,7 @@ impl PoolMachine {
                 let parked = self.sessions[slot].running.is_some();
                 self.verifiers[usize::from(id.0)].remove(&ticket, parked);
                 self.refresh(id);
-                self.touch(id);
+                self.mark_dirty(id);
             }
             None => {
                 self.unplaced.remove(&queued.job.number);
@@ -81,6 +81,6 @@ impl PoolMachine {
         let verifier = &mut self.verifiers[usize::from(id.0)];
         verifier.remove(&ticket, true);
         verifier.insert(&ticket, false);
-        self.touch(id);
+        self.mark_dirty(id);
     }
 }

@@ -66,7 +66,7 @@ impl PoolMachine {
         self.busy_changed(reported.now, -1);
         self.time_model.observe(running.tokens, running.items.len(), ended.compute);
         self.refresh(id);
-        self.touch(id);
+        self.mark_dirty(id);
         let total = self.settings.profile.batch_energy(ended.compute);
         let works: Vec<u32> = running.items.iter().map(|item| item.work).collect();
         let shares = split(total, &works);

@@ -163,7 +163,7 @@ impl PoolMachine {
         verifier.stage = Stage::Draining;
         let waiting = verifier.waiting();
         self.refresh(id);
-        self.touch(id);
+        self.mark_dirty(id);
         for slot in waiting {
             self.replace(slot);
         }

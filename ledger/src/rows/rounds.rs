@@ -103,7 +103,7 @@ impl TableRow for RoundRecord {
         // A draft is its token unless it was replaced: 0 says so, anything else is the draft plus one.
         let draft = |row: &RoundRecord| if row.draft == row.token { 0 } else { u64::from(row.draft) + 1 };
         columns.integers(rows.iter().map(draft));
-        columns.integers(rows.iter().map(|row| row.epoch));
+        columns.integers(rows.iter().map(|row| row.rejections));
         columns.dictionary(rows.iter().map(|row| row.source));
         columns.dictionary(rows.iter().map(|row| row.reason));
         columns.floats(rows.iter().map(|row| row.uncertainty));
@@ -244,7 +244,7 @@ fn decode_decisions(
     } else {
         columns.skip()?;
     }
-    column!(columns, wanted, Epoch, integers, rows.epoch);
+    column!(columns, wanted, Rejections, integers, rows.rejections);
     column!(columns, wanted, Source, dictionary_into, skip_dictionary, rows.source);
     column!(columns, wanted, Reason, dictionary_into, skip_dictionary, rows.reason);
     column!(columns, wanted, Uncertainty, floats, rows.uncertainty);

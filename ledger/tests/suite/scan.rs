@@ -59,7 +59,7 @@ fn projected(rows: &RoundRows, columns: &[RoundColumn]) -> RoundRows {
             })*
         };
     }
-    keep!(Position position, Token token, Draft draft, Epoch epoch, Source source, Reason reason);
+    keep!(Position position, Token token, Draft draft, Rejections rejections, Source source, Reason reason);
     keep!(Uncertainty uncertainty, Importance importance, ImportanceThreshold importance_threshold);
     keep!(DraftProbability draft_probability, Price price, CommittedAt committed_at, Attempts attempts);
     keep!(UplinkBits uplink_bits, UplinkBytes uplink_bytes, DownlinkBytes downlink_bytes, SnrDb snr_db);

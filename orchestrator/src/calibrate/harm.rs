@@ -25,7 +25,7 @@ impl Walker<'_> {
             let texts: Vec<(Vec<u32>, u32, u32)> = batch
                 .iter()
                 .flat_map(|r| {
-                    [r.draft, r.replacement].map(|token| ([&r.prefix[..], &[token]].concat(), r.prompt, r.epoch))
+                    [r.draft, r.replacement].map(|token| ([&r.prefix[..], &[token]].concat(), r.prompt, r.rejections))
                 })
                 .collect();
             let texts = self.write_on(texts)?;
@@ -60,9 +60,9 @@ impl Walker<'_> {
         let eos = &verifier.shape().eos;
         let mut texts: Vec<(Vec<u32>, u32, u32, SeqId, usize)> = texts
             .into_iter()
-            .map(|(tokens, prompt, epoch)| {
+            .map(|(tokens, prompt, rejections)| {
                 let most = (tokens.len() + TOKENS).min(self.pair.context());
-                (tokens, prompt, epoch, self.verifier_kv.open(), most)
+                (tokens, prompt, rejections, self.verifier_kv.open(), most)
             })
             .collect();
         loop {
@@ -86,8 +86,8 @@ impl Walker<'_> {
                 .collect();
             let output = verifier.forward(&mut self.verifier_kv, &steps)?;
             for (index, &at) in open.iter().enumerate() {
-                let (tokens, prompt, epoch, ..) = &mut texts[at];
-                let key = draw_key(*prompt, tokens.len(), *epoch);
+                let (tokens, prompt, rejections, ..) = &mut texts[at];
+                let key = draw_key(*prompt, tokens.len(), *rejections);
                 tokens.push(verifier_draw(output.logits(index), &self.sampling, key));
             }
         }

@@ -28,7 +28,7 @@ struct Walk {
     reference: Option<String>,
     tokens: Vec<u32>,
     prompt_tokens: usize,
-    epoch: u32,
+    rejections: u32,
     /// Of `concentration`, per layer.
     moments: Vec<RunningMoments>,
     drafter: SeqId,
@@ -40,7 +40,7 @@ pub(super) struct Rejected {
     pub(super) prefix: Vec<u32>,
     pub(super) prompt_tokens: usize,
     pub(super) prompt: u32,
-    pub(super) epoch: u32,
+    pub(super) rejections: u32,
     pub(super) draft: u32,
     pub(super) replacement: u32,
     pub(super) reference: Option<String>,
@@ -162,7 +162,7 @@ impl<'a> Walker<'a> {
                 reference: prompt.reference.map(str::to_owned),
                 prompt_tokens: prompt.tokens.len(),
                 tokens: prompt.tokens.clone(),
-                epoch: 0,
+                rejections: 0,
                 moments: vec![RunningMoments::default(); self.layers],
                 drafter: self.drafter_kv.open(),
                 verifier: self.verifier_kv.open(),
@@ -309,7 +309,7 @@ impl<'a> Walker<'a> {
 
 impl Walk {
     fn key(&self) -> DrawKey {
-        draw_key(self.prompt, self.tokens.len(), self.epoch)
+        draw_key(self.prompt, self.tokens.len(), self.rejections)
     }
 
     /// The walk goes on with the draft, or with what the verifier put in its place.
@@ -323,13 +323,13 @@ impl Walk {
                     prefix: self.tokens.clone(),
                     prompt_tokens: self.prompt_tokens,
                     prompt: self.prompt,
-                    epoch: self.epoch + 1,
+                    rejections: self.rejections + 1,
                     draft,
                     replacement,
                     reference: self.reference.clone(),
                     sample: sample.clone(),
                 });
-                self.epoch += 1;
+                self.rejections += 1;
                 replacement
             }
             Next::None | Next::Bonus(_) | Next::Resample(_) => draft,
@@ -339,7 +339,7 @@ impl Walk {
     }
 }
 
-pub(super) fn draw_key(prompt: u32, position: usize, epoch: u32) -> DrawKey {
+pub(super) fn draw_key(prompt: u32, position: usize, rejections: u32) -> DrawKey {
     // A position is below the context of a model, far below `u32::MAX`.
-    DrawKey { seed: SEED, prompt, repetition: 0, position: position as u32, epoch }
+    DrawKey { seed: SEED, prompt, repetition: 0, position: position as u32, rejections }
 }

@@ -119,7 +119,7 @@ impl DeviceAnswers for ModelDevices {
                 .as_ref()
                 .and_then(|(store, plan)| {
                     let plan = plan.filter(|plan| plan.upload == upload)?;
-                    store.resample(plan.committed + u32::from(accepted), plan.epoch, y)
+                    store.resample(plan.committed + u32::from(accepted), plan.rejections, y)
                 })
                 .map_or(NextToken::None, NextToken::Resampled),
         };

@@ -108,7 +108,7 @@ impl DeviceAnswers for TraceDevices {
         Some(StepResult {
             generation: step.generation,
             position: step.position,
-            epoch: step.epoch,
+            rejections: step.rejections,
             token,
             signals: Signals {
                 statistic: figure(|round| round.uncertainty),

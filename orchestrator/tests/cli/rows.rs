@@ -55,7 +55,7 @@ impl Rows {
             let whole = format!("{device:?} {data_set} {prompt_tokens} {tokens:?} {finish:?} {uploads:?}");
             let round = |r: &RoundRecord| {
                 let cost = r.upload_cost();
-                let committed = (r.position, r.token, r.source, r.epoch, cost.attempts, cost.uplink_bits);
+                let committed = (r.position, r.token, r.source, r.rejections, cost.attempts, cost.uplink_bits);
                 let gate = (r.reason, r.uncertainty, r.importance, r.importance_threshold, r.price);
                 // A draft may or may not have been made ahead where the verifier then wrote by itself.
                 let drafted = (r.source != Source::Bonus).then_some((r.draft, r.draft_probability));

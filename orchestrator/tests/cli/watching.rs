@@ -283,7 +283,7 @@ fn logs_have_a_span_for_each_round_and_batch() {
     let round = |line: &Value| {
         let span = &line["span"];
         assert_eq!(span["name"], "round", "{line}");
-        ["method_index", "prompt", "repetition", "position", "epoch"].map(|name| number(span, name))
+        ["method_index", "prompt", "repetition", "position", "rejections"].map(|name| number(span, name))
     };
     let rows = place.rows_of("out");
     let (mut uploads, mut tokens) = (BTreeSet::new(), 0);
@@ -292,14 +292,14 @@ fn logs_have_a_span_for_each_round_and_batch() {
         for row in rounds.iter().filter(|row| row.attempts() > 0) {
             let id = record.id;
             let numbers = [u64::from(id.method), id.prompt.into(), id.repetition.into(), row.position.into()];
-            uploads.insert((numbers, u64::from(row.epoch)));
+            uploads.insert((numbers, u64::from(row.rejections)));
         }
     }
     let told: BTreeSet<_> = said("upload")
         .into_iter()
         .map(|line| {
-            let [method, prompt, repetition, position, epoch] = round(line);
-            ([method, prompt, repetition, position], epoch)
+            let [method, prompt, repetition, position, rejections] = round(line);
+            ([method, prompt, repetition, position], rejections)
         })
         .collect();
     // An answer that nobody needs any more (the end was within the block) leaves no row.

@@ -327,9 +327,9 @@ impl DeviceAnswers for Drafter {
     }
 
     fn step(&mut self, _: u32, step: &Step) -> Option<StepResult> {
-        let Step { generation, position, epoch, .. } = *step;
+        let Step { generation, position, rejections, .. } = *step;
         assert!(self.fails != Some(Fails::Step) || position < PROMPT + 2, "asked for");
-        let key = DrawKey { seed: 1, prompt: generation.prompt, repetition: 0, position, epoch };
+        let key = DrawKey { seed: 1, prompt: generation.prompt, repetition: 0, position, rejections };
         let signals = Signals {
             statistic: f32::NAN,
             importance: f32::NAN,
@@ -337,7 +337,7 @@ impl DeviceAnswers for Drafter {
             draft_probability: 0.5,
             gate_draw: key.draws(Purpose::Gate).uniform_f32(),
         };
-        Some(StepResult { generation, position, epoch, token: 1, signals, payload_bits: PAYLOAD, lookback: None })
+        Some(StepResult { generation, position, rejections, token: 1, signals, payload_bits: PAYLOAD, lookback: None })
     }
 
     fn set(&mut self, _: u32, _: u32, _: u32) {}
@@ -383,7 +383,7 @@ impl PoolAnswers for Verifier {
                         prompt: device(item.session).0,
                         repetition: item.session.session as u16,
                         position: item.committed,
-                        epoch: 0,
+                        rejections: 0,
                     };
                     let rejected = (0..drafts)
                         .find(|at| key.at(key.position + u32::from(*at)).draws(Purpose::Accept).uniform() < 0.15);

@@ -26,10 +26,11 @@ const LIMITS: FrameLimits = FrameLimits { frame_bytes: 4096 };
 const HEADER: usize = 4;
 
 fn judge(forms: &[PayloadForm]) -> UploadJob {
-    let law: Vec<f32> = (0..VOCAB).map(|token| (token % 7) as f32).collect();
-    let law = Distribution::from_logits(&law, &Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 });
+    let distribution: Vec<f32> = (0..VOCAB).map(|token| (token % 7) as f32).collect();
+    let distribution = Distribution::from_logits(&distribution, &Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 });
     let drafts: Vec<u32> = (0..forms.len() as u32).map(|draft| 6 + 7 * draft).collect();
-    let payloads = forms.iter().zip(&drafts).map(|(form, draft)| Payload::encode(form, &law, *draft)).collect();
+    let payloads =
+        forms.iter().zip(&drafts).map(|(form, draft)| Payload::encode(form, &distribution, *draft)).collect();
     UploadJob::Judge { drafts, payloads, bonus: true }
 }
 
@@ -37,7 +38,7 @@ fn client_frames() -> Vec<Vec<u8>> {
     use ProbabilityBits::{B8, B16, B32};
     let (keep, at) = (Keep::Top(5), Some(Time(1_000_000_007).into()));
     let upload = |job| {
-        let key = DrawKey { seed: 42, prompt: 3, repetition: 0, position: 9, epoch: 1 };
+        let key = DrawKey { seed: 42, prompt: 3, repetition: 0, position: 9, rejections: 1 };
         let sampling = Sampling { temperature: 0.7, top_k: 20, top_p: 0.9 };
         let (upload, patience, wanted) = (UploadId(300), Span(2_000_000_000), Some(Span(5_000_000)));
         let (tokens, risk) = ((0..9).collect(), 0.25);
@@ -180,9 +181,9 @@ fn a_device_reads_any_frame() {
     watch("frames of pools", 2, server_frames(), damaged, |input| {
         read(&input.bytes, |frame: &ServerFrame| {
             if let ServerFrame::Verdict(verdict) = frame
-                && let Next::Resample(law) = &verdict.next
+                && let Next::Resample(distribution) = &verdict.next
             {
-                assert!((law.sample(0.5) as usize) < law.len().max(1));
+                assert!((distribution.sample(0.5) as usize) < distribution.len().max(1));
             }
         })
     });

@@ -182,11 +182,11 @@ impl Host {
 }
 
 fn drafted(step: &Step) -> StepResult {
-    let number = step.position * 7 + step.epoch;
+    let number = step.position * 7 + step.rejections;
     StepResult {
         generation: step.generation,
         position: step.position,
-        epoch: step.epoch,
+        rejections: step.rejections,
         token: number % 5,
         signals: Signals {
             statistic: (number % 10) as f32 / 5.0,

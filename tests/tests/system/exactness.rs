@@ -1,5 +1,5 @@
-//! With an exact payload and every token uploaded the output follows the verifier's own law: joint distributions of three
-//! tokens, 100,000 generations each through the codec and both machines, against the law computed by hand.
+//! With an exact payload and every token uploaded the output follows the verifier's own distribution: joint distributions of three
+//! tokens, 100,000 generations each through the codec and both machines, against the distribution computed by hand.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use specfleet_tests::world::World;
 const GENERATIONS: u32 = 100_000;
 const PROMPT: [u32; 3] = [2, 3, 1];
 
-/// χ² of the three generated tokens against the verifier's law, over the 64 possible texts.
+/// χ² of the three generated tokens against the verifier's distribution, over the 64 possible texts.
 fn chi_square(method: Method) -> f64 {
     let mut setup = small(method, 0, 3);
     setup.prompts = vec![PROMPT.to_vec(); GENERATIONS as usize];
@@ -30,8 +30,8 @@ fn chi_square(method: Method) -> f64 {
         let mut context = PROMPT.to_vec();
         let mut probability = 1.0;
         for token in tokens {
-            let law = Distribution::from_logits(&verifier.logits(&context), &sampling);
-            probability *= f64::from(law.probability(token));
+            let distribution = Distribution::from_logits(&verifier.logits(&context), &sampling);
+            probability *= f64::from(distribution.probability(token));
             context.push(token);
         }
         let expected = probability * f64::from(GENERATIONS);
@@ -45,7 +45,7 @@ fn chi_square(method: Method) -> f64 {
 const LIMIT: f64 = 112.3;
 
 #[test]
-fn exact_methods_follow_the_verifiers_law() {
+fn exact_methods_follow_the_verifiers_distribution() {
     let sparse = |bits| PayloadForm::SparseExact { keep: Keep::Top(2), bits };
     let methods = [
         ("llm-only", llm_only()),

@@ -298,7 +298,7 @@ proptest! {
                     device::Input::StepDone(StepResult {
                         generation: step.generation,
                         position: step.position + u32::from(!honest),
-                        epoch: step.epoch,
+                        rejections: step.rejections,
                         token,
                         signals: Signals {
                             statistic,

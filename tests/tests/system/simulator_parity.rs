@@ -24,7 +24,7 @@ struct Decision {
     position: u32,
     token: u32,
     draft: u32,
-    epoch: u32,
+    rejections: u32,
     source: Source,
     reason: GateReason,
     signals: [u32; 4],
@@ -35,7 +35,7 @@ fn decisions(rounds: &[RoundRecord]) -> Vec<Decision> {
         position: round.position,
         token: round.token,
         draft: round.draft,
-        epoch: round.epoch,
+        rejections: round.rejections,
         source: round.source,
         reason: round.reason,
         signals: [round.uncertainty, round.importance, round.importance_threshold, round.draft_probability]

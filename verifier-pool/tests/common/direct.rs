@@ -16,10 +16,10 @@ use super::model::Random;
 pub(crate) const SAMPLING: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
 
 pub(crate) fn key(prompt: u32, position: u32) -> DrawKey {
-    DrawKey { seed: 11, prompt, repetition: 0, position, epoch: 0 }
+    DrawKey { seed: 11, prompt, repetition: 0, position, rejections: 0 }
 }
 
-/// A judge upload with drafts from random laws.
+/// A judge upload with drafts from random distributions.
 pub(crate) fn judge(
     random: &mut Random,
     vocab: usize,

@@ -40,7 +40,7 @@ pub(crate) fn round(position: u32, token: u32, source: Source, attempts: u32, cl
         position,
         token,
         draft: token,
-        epoch: 0,
+        rejections: 0,
         source,
         reason: GateReason::Always,
         uncertainty: f32::NAN,

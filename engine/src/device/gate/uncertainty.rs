@@ -108,7 +108,7 @@ mod tests {
     use crate::distribution::Distribution;
     use crate::method::Sampling;
 
-    const KEY: DrawKey = DrawKey { seed: 5, prompt: 0, repetition: 0, position: 0, epoch: 0 };
+    const KEY: DrawKey = DrawKey { seed: 5, prompt: 0, repetition: 0, position: 0, rejections: 0 };
 
     fn logits(vocab: usize) -> Vec<f32> {
         (0..vocab).map(|i| ((i * 7919 % 1009) as f32 / 100.0).sin() * 4.0).collect()

@@ -37,14 +37,14 @@ impl DeviceMachine {
         }
         let position = generation.committed;
         let drafted = generation.pending.first().map(|draft| draft.token);
-        let epoch = generation.epoch;
+        let rejections = generation.rejections;
         let (token, source) = match what {
             Commit::Draft(source) => match drafted {
                 Some(token) => (token, source),
                 None => return,
             },
             Commit::Replace(token) => {
-                generation.epoch += 1;
+                generation.rejections += 1;
                 (token, Source::Replaced)
             }
             Commit::Add(token) => {
@@ -70,7 +70,7 @@ impl DeviceMachine {
             generation.first_token = now;
         }
         generation.last_token = now;
-        out.push(Output::Record(generation.record(now, position, token, epoch, source, reason, bill)));
+        out.push(Output::Record(generation.record(now, position, token, rejections, source, reason, bill)));
         // After its record: a draft that has just been written is slow to move.
         generation.pending.drain(..own);
         if self.settings.end_tokens.contains(&token) {

@@ -81,7 +81,7 @@ impl DeviceMachine {
         generation.counts.importance += u64::from(importance);
         self.computing = Some(Computing {
             position,
-            epoch: generation.epoch,
+            rejections: generation.rejections,
             since: now,
             prefill,
             uncertainty,
@@ -92,7 +92,7 @@ impl DeviceMachine {
         out.push(Output::Step(Step {
             generation: generation.id,
             position,
-            epoch: generation.epoch,
+            rejections: generation.rejections,
             keep: generation.kv,
         }));
     }
@@ -112,7 +112,7 @@ impl DeviceMachine {
         let (Some(computing), Some(generation)) = (&mut self.computing, &mut self.generation) else { return };
         let asked = result.generation == generation.id
             && result.position == computing.position
-            && result.epoch == computing.epoch
+            && result.rejections == computing.rejections
             && computing.held.is_none();
         if !asked {
             generation.counts.stale += 1;

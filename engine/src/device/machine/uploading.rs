@@ -73,7 +73,7 @@ impl DeviceMachine {
             upload,
             session: self.session,
             generation: generation.id,
-            epoch: generation.epoch,
+            rejections: generation.rejections,
             base: generation.uploaded,
             committed: generation.committed,
             job,

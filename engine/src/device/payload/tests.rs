@@ -18,7 +18,7 @@ fn forms(keep: Keep) -> Vec<PayloadForm> {
         .collect()
 }
 
-fn law(logits: &[f32], temperature: f32) -> Distribution {
+fn distribution(logits: &[f32], temperature: f32) -> Distribution {
     Distribution::from_logits(logits, &Sampling { temperature, top_k: 0, top_p: 1.0 })
 }
 
@@ -29,8 +29,8 @@ fn four() -> Distribution {
 
 fn whole(payload: &Payload, vocab: usize, draft: u32) -> Vec<f32> {
     match payload.decode(vocab, draft).unwrap() {
-        DraftLaw::Whole { probabilities } => probabilities,
-        DraftLaw::DraftOnly { .. } => panic!("token-only"),
+        DecodedDistribution::Whole { probabilities } => probabilities,
+        DecodedDistribution::DraftOnly { .. } => panic!("token-only"),
     }
 }
 
@@ -42,9 +42,9 @@ fn through_the_wire(payload: &Payload) -> Payload {
 fn top_k_spreads_the_tail() {
     let form = PayloadForm::TopK { keep: Keep::Top(2), bits: ProbabilityBits::B32 };
     let inside = Payload::encode(&form, &four(), 2);
-    let law = whole(&inside, 4, 2);
-    for (found, expected) in law.iter().zip([0.3, 0.15, 0.4, 0.15]) {
-        assert!((found - expected).abs() < 1e-6, "{law:?}");
+    let distribution = whole(&inside, 4, 2);
+    for (found, expected) in distribution.iter().zip([0.3, 0.15, 0.4, 0.15]) {
+        assert!((found - expected).abs() < 1e-6, "{distribution:?}");
     }
     let outside = whole(&Payload::encode(&form, &four(), 1), 4, 1);
     assert!((outside[1] - 0.1).abs() < 1e-6 && (outside[3] - 0.15).abs() < 1e-6);
@@ -54,7 +54,7 @@ fn top_k_spreads_the_tail() {
 
 #[test]
 fn nominal_bits_follow_the_table() {
-    let x = law(&(0..2048).map(|i| (i as f32).sqrt() * 0.1).collect::<Vec<_>>(), 1.0);
+    let x = distribution(&(0..2048).map(|i| (i as f32).sqrt() * 0.1).collect::<Vec<_>>(), 1.0);
     let keep = Keep::Top(30);
     let likely = x.arg_max();
     for bits in BITS {
@@ -84,7 +84,7 @@ fn nominal_bits_follow_the_table() {
 
 #[test]
 fn wire_size_of_a_full_payload_is_four_bytes_a_value() {
-    let x = law(&vec![0.0; 2048], 1.0);
+    let x = distribution(&vec![0.0; 2048], 1.0);
     let payload = Payload::encode(&PayloadForm::Full { bits: ProbabilityBits::B32 }, &x, 0);
     assert!(postcard::to_stdvec(&payload).unwrap().len() <= 2048 * 4 + 8);
 }
@@ -92,7 +92,7 @@ fn wire_size_of_a_full_payload_is_four_bytes_a_value() {
 #[test]
 fn tail_mass_keeps_the_smallest_set() {
     let form = PayloadForm::SparseExact { keep: Keep::TailMass(0.26), bits: ProbabilityBits::B32 };
-    let x = sparsify(&form, law(&[0.4_f32.ln(), 0.35_f32.ln(), 0.15_f32.ln(), 0.1_f32.ln()], 1.0));
+    let x = sparsify(&form, distribution(&[0.4_f32.ln(), 0.35_f32.ln(), 0.15_f32.ln(), 0.1_f32.ln()], 1.0));
     assert_eq!(x.ranked(9), [0, 1]);
     assert!((x.probability(0) - 0.4 / 0.75).abs() < 1e-6);
 }
@@ -124,17 +124,17 @@ fn vocabulary() -> impl Strategy<Value = Vec<f32>> {
 }
 
 proptest! {
-    /// What the verifier reconstructs from `full` in f32 and from `sparse-exact` at any precision is the very law that
+    /// What the verifier reconstructs from `full` in f32 and from `sparse-exact` at any precision is the very distribution that
     /// the draft was drawn from.
     #[test]
-    fn exact_forms_reconstruct_the_law(logits in vocabulary(), k in 1_u32..40, u in 0.0..1.0_f64) {
+    fn exact_forms_reconstruct_the_distribution(logits in vocabulary(), k in 1_u32..40, u in 0.0..1.0_f64) {
         for bits in BITS {
             for form in [
                 PayloadForm::Full { bits: ProbabilityBits::B32 },
                 PayloadForm::SparseExact { keep: Keep::Top(k), bits },
                 PayloadForm::SparseExact { keep: Keep::TailMass(0.1), bits },
             ] {
-                let x = sparsify(&form, law(&logits, 1.0));
+                let x = sparsify(&form, distribution(&logits, 1.0));
                 let draft = x.sample(u);
                 let payload = through_the_wire(&Payload::encode(&form, &x, draft));
                 let decoded = whole(&payload, logits.len(), draft);
@@ -143,11 +143,11 @@ proptest! {
         }
     }
 
-    /// Every form of every honest law is accepted by the decoder, with x_d close to what it should be.
+    /// Every form of every honest distribution is accepted by the decoder, with x_d close to what it should be.
     #[test]
     fn honest_payloads_decode(logits in vocabulary(), temperature in prop_oneof![Just(0.0_f32), 0.1_f32..2.0], k in 1_u32..40, u in 0.0..1.0_f64) {
         for form in forms(Keep::Top(k)) {
-            let x = sparsify(&form, law(&logits, temperature));
+            let x = sparsify(&form, distribution(&logits, temperature));
             let draft = x.sample(u);
             let payload = through_the_wire(&Payload::encode(&form, &x, draft));
             let decoded = payload.decode(logits.len(), draft);
@@ -168,7 +168,7 @@ proptest! {
     fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), vocab in 0_usize..40, draft in any::<u32>()) {
         if let Ok(payload) = postcard::from_bytes::<Payload>(&bytes) {
             for draft in [draft, draft % 40] {
-                if let Ok(DraftLaw::Whole { probabilities }) = payload.decode(vocab, draft) {
+                if let Ok(DecodedDistribution::Whole { probabilities }) = payload.decode(vocab, draft) {
                     prop_assert_eq!(probabilities.len(), vocab);
                     prop_assert!(probabilities.iter().all(|p| p.is_finite() && *p >= 0.0));
                 }
@@ -192,8 +192,8 @@ proptest! {
             2 => Payload::SparseExact { ids, values: Values::B32(values) },
             _ => Payload::TokenOnly(Scalar::B32(scalar)),
         };
-        if let Ok(law) = payload.decode(9, draft) {
-            prop_assert!(law.probability(draft).is_finite());
+        if let Ok(distribution) = payload.decode(9, draft) {
+            prop_assert!(distribution.probability(draft).is_finite());
         }
     }
 }

@@ -126,7 +126,7 @@ pub(crate) fn any_round() -> impl Strategy<Value = RoundRecord> {
         position: a.0,
         token: a.1,
         draft: a.2,
-        epoch: a.3,
+        rejections: a.3,
         source: a.4,
         reason: a.5,
         uncertainty: a.6,
@@ -297,7 +297,7 @@ pub(crate) fn plausible_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> 
                 position,
                 token,
                 draft: if rejected { token ^ 77 } else { token },
-                epoch: position / 9,
+                rejections: position / 9,
                 source: match (upload, rejected) {
                     (false, _) => Source::Skipped,
                     (true, false) => Source::Accepted,
@@ -338,7 +338,7 @@ pub(crate) fn plausible_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> 
 /// those of its time.
 pub(crate) fn usual_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> Vec<RoundRecord> {
     let mut now = noise.below(60_000_000_000);
-    let mut epoch = 0;
+    let mut rejections = 0;
     let mut rounds = plausible_rounds(noise, count, uploaded);
     for round in &mut rounds {
         let upload = round.upload.is_some();
@@ -348,9 +348,9 @@ pub(crate) fn usual_rounds(noise: &mut Noise, count: u32, uploaded: u64) -> Vec<
         round.uncertainty = (doubt * 20.0).round() / 20.0;
         round.importance = if upload || noise.below(3) == 0 { 1.0 + noise.share() * noise.share() } else { f32::NAN };
         round.importance_threshold = if round.importance.is_nan() { f32::NAN } else { 1.05 };
-        round.epoch = epoch;
+        round.rejections = rejections;
         if round.source == Source::Replaced {
-            epoch += 1;
+            rejections += 1;
         }
         now += 20_000_000 + noise.below(60_000) * noise.below(4);
         if let Some(cost) = &mut round.upload {

@@ -74,10 +74,13 @@ fn decisions(method: &Method, (record, rounds): &(GenerationRecord, Vec<RoundRec
         lines.push(format!("{counts:?}"));
     }
     for round in rounds {
-        let RoundRecord { position, token, draft, epoch, source, reason, .. } = round;
+        let RoundRecord { position, token, draft, rejections, source, reason, .. } = round;
         let signals =
             [round.uncertainty, round.importance, round.importance_threshold, round.draft_probability, round.price];
-        lines.push(format!("{position} {token} {draft} {epoch} {source:?} {reason:?} {:?}", signals.map(f32::to_bits)));
+        lines.push(format!(
+            "{position} {token} {draft} {rejections} {source:?} {reason:?} {:?}",
+            signals.map(f32::to_bits)
+        ));
         let cost = round.upload_cost();
         lines.push(format!("{} {} {}", cost.attempts, cost.uplink_bits, cost.verify.fed_tokens));
     }
