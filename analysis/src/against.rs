@@ -23,13 +23,10 @@ const COMPARED: [(&str, &[Statistic]); 10] = [
 /// One figure, live and simulated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AgainstRow {
-    /// The method.
     pub method: String,
-    /// The metric.
     pub metric: String,
     /// Which of its figures.
     pub statistic: Statistic,
-    /// Their unit.
     pub unit: String,
     /// Median over the live runs that have it; absent if none has.
     pub live: Option<f64>,

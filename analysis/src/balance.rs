@@ -22,7 +22,6 @@ pub enum Imbalance {
         account: &'static str,
         /// Sum over the rounds.
         rounds: u64,
-        /// The generation's figure.
         generation: u64,
     },
     /// What the rounds are charged for waiting does not add up to the generation's.
@@ -30,7 +29,6 @@ pub enum Imbalance {
     Waiting {
         /// Sum over the rounds.
         rounds: u64,
-        /// The generation's figure.
         generation: u64,
     },
     /// An upload attempt ended never, or more than once.
@@ -48,7 +46,6 @@ pub enum Imbalance {
         tokens: usize,
         /// Leading rounds whose position and token are right.
         agreeing: usize,
-        /// Number of rounds.
         rounds: usize,
     },
 }

@@ -8,14 +8,12 @@ use thiserror::Error;
 /// The mean difference a − b of paired samples, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairedDifference {
-    /// Pairs that entered.
     pub pairs: u64,
     /// Mean of a − b over the pairs.
     pub mean: f64,
     /// Lower end of the 95 % percentile interval (Efron 1979). Absent of one pair, which says nothing about how pairs
     /// differ.
     pub low: Option<f64>,
-    /// Upper end.
     pub high: Option<f64>,
     /// Two-sided p-value of "no difference": twice the smaller share of resampled means on one side of zero, each share
     /// counted as (n + 1) / (resamples + 1) so that it is never zero; at most 1, and 1 of one pair.

@@ -15,18 +15,13 @@ pub struct Metric {
     pub mean: f64,
     /// Sample standard deviation (n − 1) of the unweighted samples; 0 for a single one.
     pub std: f64,
-    /// Smallest sample.
     pub min: f64,
-    /// Largest sample.
     pub max: f64,
     /// Median. All percentiles are by nearest rank: the smallest sample that at least p % of the samples do not exceed.
     /// [`Summary::quantiles`](crate::Summary::quantiles) says whether they are exact.
     pub p50: f64,
-    /// 90th percentile.
     pub p90: f64,
-    /// 95th percentile.
     pub p95: f64,
-    /// 99th percentile.
     pub p99: f64,
     /// The mean's 95 % interval, in a run with several passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,7 +22,6 @@ const SIGN_FLIPS: u32 = 9_999;
 /// A metric on two sides, paired.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairedTest {
-    /// Pairs that entered.
     pub pairs: u64,
     /// Mean of the first side.
     pub mean_a: f64,
@@ -33,7 +32,6 @@ pub struct PairedTest {
     /// Lower end of the 95 % interval of the difference: bootstrap percentiles (Efron 1979), or the normal interval of
     /// more than two thousand pairs. Absent of one pair, which says nothing about how pairs differ.
     pub low: Option<f64>,
-    /// Upper end.
     pub high: Option<f64>,
     /// Cohen's d_z: mean over standard deviation of the paired differences. Absent where they never vary.
     pub effect: Option<f64>,

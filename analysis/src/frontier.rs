@@ -25,7 +25,6 @@ const UNKNOWN_UP_TO: f64 = 0.02;
 /// One round as the gate saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedRound {
-    /// The gate's statistic.
     pub uncertainty: f32,
     /// I(t); NaN where it was not looked at.
     pub importance: f32,
@@ -50,7 +49,6 @@ pub struct LoggedGeneration {
     pub prompt_tokens: u32,
     /// Its rounds, in order.
     pub rounds: Vec<LoggedRound>,
-    /// What it spent.
     pub energy: GenerationEnergy,
     /// The part of the device's energy that went into waiting for verdicts; absent where the profile is not known.
     pub waiting_nanojoules: Option<u64>,
@@ -62,9 +60,7 @@ pub struct LoggedGeneration {
 pub enum ImportanceChoice {
     /// As the run had it.
     Logged,
-    /// Uncertainty alone.
     Off,
-    /// Another κ.
     Kappa(f32),
 }
 
@@ -111,22 +107,13 @@ pub struct FrontierPoint {
 pub enum FrontierError {
     /// The method has no threshold to move.
     #[error("{method} decides by no threshold; the methods that do are u-hlm, ui-hlm, cu-hlm, entropy and max-prob")]
-    NoThreshold {
-        /// The method.
-        method: String,
-    },
+    NoThreshold { method: String },
     /// Only the first draft of a block is decided on, and the others' verdicts depend on it.
     #[error("{method} uploads blocks of {block} drafts: what became of the others in another block is not in the log")]
-    Blocks {
-        /// The method.
-        method: String,
-        /// Its γ.
-        block: u8,
-    },
+    Blocks { method: String, block: u8 },
     /// No importance was measured.
     #[error("{method} measures no importance: leave out {flag}")]
     NoImportance {
-        /// The method.
         method: String,
         /// What asked for it.
         flag: &'static str,
@@ -136,16 +123,10 @@ pub enum FrontierError {
         "{method} looks ahead: its rounds store mean + kappa*std as one number, which no other kappa can be taken from; \
          --importance off and --uncertainty work"
     )]
-    FixedKappa {
-        /// The method.
-        method: String,
-    },
+    FixedKappa { method: String },
     /// The run has no rounds of the method.
     #[error("the run has no closed generation of {method}")]
-    Empty {
-        /// The method.
-        method: String,
-    },
+    Empty { method: String },
 }
 
 /// A log that can be decided again.
@@ -156,7 +137,6 @@ pub struct FrontierLog<'a> {
     costs: Option<Costs>,
     /// Share of the drafts whose importance was looked at that passed.
     passing: f64,
-    /// See [`FrontierLog::agreement`].
     agreement: f64,
 }
 

@@ -23,16 +23,13 @@ pub enum Over {
     Prompts,
     /// Passes, for figures that belong to a pass as a whole.
     Passes,
-    /// Both.
     PassesAndPrompts,
 }
 
 /// A 95 % interval of a mean.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeanInterval {
-    /// Lower end.
     pub low: f64,
-    /// Upper end.
     pub high: f64,
     /// What it was taken over.
     pub over: Over,
@@ -50,11 +47,9 @@ pub struct Crossed {
 /// How a figure of one repeated run differs from another's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrossedDifference {
-    /// a − b.
     pub difference: f64,
     /// Lower end of the 95 % interval.
     pub low: f64,
-    /// Upper end.
     pub high: f64,
     /// Two-sided p-value of "no difference": the share of resampled deviations as far from zero as the difference.
     pub p_value: f64,

@@ -12,9 +12,7 @@ pub struct Rate {
     pub value: f64,
     /// Lower end of the interval. Absent of one cluster, which says nothing about how clusters differ.
     pub low: Option<f64>,
-    /// Upper end.
     pub high: Option<f64>,
-    /// Σ denominators.
     pub count: u64,
     /// Clusters that have any.
     pub clusters: u64,

@@ -13,19 +13,12 @@ use crate::summary::{Metrics, metric_names};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Statistic {
-    /// The (weighted) mean.
     Mean,
-    /// The smallest sample.
     Min,
-    /// The median.
     P50,
-    /// The 90th percentile.
     P90,
-    /// The 95th percentile.
     P95,
-    /// The 99th percentile.
     P99,
-    /// The largest sample.
     Max,
 }
 

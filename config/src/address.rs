@@ -35,14 +35,10 @@ pub enum AddressError {
         "{given:?} is no address; use HOST:PORT, such as localhost:8080 or [::1]:8080, or a port alone for this machine's \
          loopback"
     )]
-    Malformed {
-        /// What was given.
-        given: String,
-    },
+    Malformed { given: String },
     /// No address is known for the name.
     #[error("{name}: the host name cannot be resolved: {source}")]
     Unresolved {
-        /// The name.
         name: String,
         /// What the system said.
         source: io::Error,

@@ -37,9 +37,7 @@ const FORM: &str =
 pub enum CheckStatistic {
     /// The mean; also what a metric without a distribution has.
     Mean,
-    /// The smallest value.
     Min,
-    /// The largest value.
     Max,
     /// A percentile: 50, 90, 95 or 99.
     Percentile(u8),
@@ -50,9 +48,7 @@ pub enum CheckStatistic {
 pub enum Quantity {
     /// No unit, or %.
     Number,
-    /// A time.
     Time,
-    /// An energy.
     Energy,
 }
 
@@ -80,7 +76,6 @@ pub struct Check {
 /// A text that is no check.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// Without a comparison.
     #[error("{text:?} compares nothing; the form is {FORM}")]
     Form {
         /// As it was given.

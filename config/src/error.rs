@@ -12,7 +12,6 @@ pub enum ConfigError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -22,15 +21,11 @@ pub enum ConfigError {
     UnknownScenario {
         /// What was asked for.
         name: String,
-        /// Those that ship.
         valid: String,
     },
-    /// Not TOML.
     #[error("{origin}:{line}: not valid TOML: {message}")]
     Syntax {
-        /// File or flag.
         origin: String,
-        /// Line, from 1.
         line: usize,
         /// What the parser said, in one line.
         message: String,
@@ -38,9 +33,7 @@ pub enum ConfigError {
     /// A key that nothing reads.
     #[error("{origin}: unknown key {key}{}", nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
     UnknownKey {
-        /// File or flag.
         origin: String,
-        /// The dotted key.
         key: String,
         /// The valid key that is nearest to it, if any is near.
         nearest: Option<String>,
@@ -48,9 +41,7 @@ pub enum ConfigError {
     /// A value of another type.
     #[error("{origin}: {key} must be {expected}, not {found}")]
     WrongType {
-        /// File or flag.
         origin: String,
-        /// The dotted key.
         key: String,
         /// What it must be.
         expected: &'static str,
@@ -60,11 +51,8 @@ pub enum ConfigError {
     /// A number outside its range.
     #[error("{origin}: {key} = {value} is out of range: {range}")]
     OutOfRange {
-        /// File or flag.
         origin: String,
-        /// The dotted key.
         key: String,
-        /// The value.
         value: String,
         /// The valid range, in words.
         range: String,
@@ -72,11 +60,8 @@ pub enum ConfigError {
     /// A name that is not among the valid ones.
     #[error("{origin}: {key} = {value:?} is not known; valid: {valid}")]
     UnknownName {
-        /// File or flag.
         origin: String,
-        /// The dotted key.
         key: String,
-        /// The value.
         value: String,
         /// The valid ones, separated by commas.
         valid: String,
@@ -84,49 +69,31 @@ pub enum ConfigError {
     /// A key that must be there.
     #[error("{origin}: {key} is missing: {expected}")]
     Missing {
-        /// File or flag.
         origin: String,
-        /// The dotted key.
         key: String,
         /// What it must be.
         expected: String,
     },
     /// Settings that contradict each other.
     #[error("{origin}: {key}: {problem}")]
-    Conflict {
-        /// File or flag.
-        origin: String,
-        /// The dotted key.
-        key: String,
-        /// What is wrong.
-        problem: String,
-    },
+    Conflict { origin: String, key: String, problem: String },
     /// An override that is no `key=value`.
     #[error("--set {assignment}: must be key=value, such as run.devices=100")]
-    Assignment {
-        /// What was given.
-        assignment: String,
-    },
+    Assignment { assignment: String },
     /// A workload or rate trace whose contents are wrong.
     #[error("{origin}:{line}: {problem}")]
     Line {
-        /// The file.
         origin: String,
-        /// Line, from 1.
         line: usize,
         /// What is wrong with it.
         problem: String,
     },
     /// A text file in UTF-16.
     #[error("{}: the file is UTF-16; convert it to UTF-8", path.display())]
-    Utf16 {
-        /// The file.
-        path: PathBuf,
-    },
+    Utf16 { path: PathBuf },
     /// A file that a run was made from is another one by now.
     #[error("{origin} changed since the run: SHA-256 {} then, {} now", short(recorded), short(found))]
     Changed {
-        /// The file.
         origin: String,
         /// Its digest then, in hex.
         recorded: String,
@@ -135,16 +102,10 @@ pub enum ConfigError {
     },
     /// A data set of a run that is a file, of which the run does not say where it lies.
     #[error("the run does not say where the file of its data set {data_set} lies")]
-    Unrecorded {
-        /// The data set.
-        data_set: String,
-    },
+    Unrecorded { data_set: String },
     /// A workload without a single prompt.
     #[error("{origin}: the file is empty; it needs one JSON object per line")]
-    EmptyWorkload {
-        /// The file.
-        origin: String,
-    },
+    EmptyWorkload { origin: String },
 }
 
 /// The beginning of a digest, for messages.

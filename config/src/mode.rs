@@ -7,7 +7,6 @@ use crate::{ConfigError, Scenario};
 pub enum Mode {
     /// In real time, over real connections.
     Live,
-    /// In virtual time.
     Simulate,
 }
 

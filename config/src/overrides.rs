@@ -9,7 +9,6 @@ use crate::read::Section;
 /// One table of overrides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MethodTable {
-    /// What it sets.
     overrides: MethodOverrides,
     /// Whether it asks for `ui-hlm`'s upload rate. That is also what a preset does by itself; here it matters because it
     /// takes back a `probability` of the general table.

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 /// How a model's matrices are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrecisionChoice {
-    /// 32-bit floats.
     #[serde(rename = "f32")]
     F32,
     /// 8-bit blocks of 32 weights.

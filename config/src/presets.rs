@@ -5,7 +5,6 @@
 pub struct ShippedFile {
     /// Its name in scenarios.
     pub name: &'static str,
-    /// Its contents.
     pub text: &'static str,
 }
 

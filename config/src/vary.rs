@@ -20,7 +20,6 @@ pub struct Vary {
 /// A text that is no [`Vary`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VaryError {
-    /// Not `key=…`.
     #[error("{text:?}: must be key=from..to:count, key=from..to:count:log or key=a,b,c")]
     Form {
         /// As it was given.
@@ -29,7 +28,6 @@ pub enum VaryError {
     /// An end of the range is no finite number.
     #[error("{key}: {number:?} is no number")]
     NotANumber {
-        /// The key.
         key: String,
         /// As it was given.
         number: String,
@@ -37,21 +35,16 @@ pub enum VaryError {
     /// A range that lacks its number of values, or has another.
     #[error("{key}: {count:?} is no number of values; a range is from..to:count, with 2 to {MOST_VALUES} values")]
     Count {
-        /// The key.
         key: String,
         /// As it was given.
         count: String,
     },
     /// Fewer than two values.
     #[error("{key}: one value is nothing to vary; use --set {key}=VALUE")]
-    OnePoint {
-        /// The key.
-        key: String,
-    },
+    OnePoint { key: String },
     /// Both ends are the same.
     #[error("{key}: the range {range} is empty")]
     Empty {
-        /// The key.
         key: String,
         /// As it was given.
         range: String,
@@ -59,7 +52,6 @@ pub enum VaryError {
     /// The first end lies above the second.
     #[error("{key}: the range {range} is reversed; its smaller end comes first")]
     Reversed {
-        /// The key.
         key: String,
         /// As it was given.
         range: String,
@@ -67,7 +59,6 @@ pub enum VaryError {
     /// A geometric range that starts at zero or below.
     #[error("{key}: the range {range} must start above 0 for :log")]
     LogOfNothing {
-        /// The key.
         key: String,
         /// As it was given.
         range: String,
@@ -75,7 +66,6 @@ pub enum VaryError {
     /// A spacing beside `log`.
     #[error("{key}: {spacing:?} is no spacing; only log is one, and none is even")]
     Spacing {
-        /// The key.
         key: String,
         /// As it was given.
         spacing: String,
@@ -83,7 +73,6 @@ pub enum VaryError {
     /// A value that is there twice, or an empty one.
     #[error("{key}: {value:?} stands there twice, or is empty")]
     Value {
-        /// The key.
         key: String,
         /// As it was given.
         value: String,

@@ -153,7 +153,6 @@ fn strip_marks(answer: &str) -> String {
     out
 }
 
-/// SHA-256 in hex.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     specfleet_files::hex(&Sha256::digest(bytes))
 }

@@ -24,7 +24,6 @@ const SEND_WINDOW: u64 = 256 * 1024;
 /// How to reach a pool.
 #[derive(Debug)]
 pub struct ConnectorOptions {
-    /// Where it listens.
     pub server: SocketAddr,
     /// Its name, as in its certificate; without meaning for a pinned one.
     pub server_name: String,

@@ -19,7 +19,6 @@ pub struct Drafting {
 /// A draft step. `H` says where its sequence's cache is.
 #[derive(Debug)]
 pub struct DraftJob<H> {
-    /// Whose cache.
     pub(crate) sequence: H,
     /// Leading tokens of the cache that still hold; the rest is rolled back.
     pub(crate) keep: usize,

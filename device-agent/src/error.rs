@@ -21,7 +21,6 @@ pub enum AgentError {
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {reason}")]
     Thread {
-        /// Which.
         thread: &'static str,
         /// What the operating system said.
         reason: String,
@@ -46,7 +45,6 @@ pub enum AgentError {
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
-        /// The longest sequence.
         context: u32,
     },
     /// The device has left, or its battery is empty.
@@ -100,7 +98,6 @@ pub enum LinkError {
     /// The pool that answers now would go on with a text otherwise than the one that began it.
     #[error("{0}")]
     OtherVerifier(VerifierChange),
-    /// Cut on purpose.
     #[error("the connection was cut")]
     Cut,
     /// The emulated link is lost for a while.
@@ -137,7 +134,6 @@ impl LinkError {
 /// Why there is no way to the pool at all.
 #[derive(Debug, Error)]
 pub enum ConnectorError {
-    /// No local socket.
     #[error("cannot open a UDP socket: {0}")]
     Socket(#[source] io::Error),
     /// TLS cannot be set up with what was given.
@@ -146,7 +142,6 @@ pub enum ConnectorError {
     /// A PEM file cannot be read.
     #[error("{}: {reason}", path.display())]
     Pem {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

@@ -15,9 +15,7 @@ use crate::error::{AgentError, LinkError};
 pub enum DeviceEvent {
     /// A token is committed.
     Round {
-        /// In which generation.
         generation: GenerationId,
-        /// On which device.
         device: DeviceId,
         /// What it was and what it cost.
         record: RoundRecord,
@@ -41,7 +39,6 @@ pub struct Generate {
     pub generation: GenerationId,
     /// Index into the run's list of data sets.
     pub data_set: u16,
-    /// The prompt's tokens.
     pub prompt: Arc<[u32]>,
     /// When it was due; `None`: now.
     pub scheduled: Option<Time>,

@@ -38,7 +38,6 @@ pub enum MeterError {
     /// A counter cannot be read; for most of them one has to be root.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,

@@ -16,7 +16,6 @@ use crate::message::DeviceEvent;
 /// What a device is made of.
 #[derive(Clone)]
 pub struct AgentOptions {
-    /// Its number.
     pub device: DeviceId,
     /// What its machine runs under.
     pub settings: Arc<DeviceSettings>,
@@ -24,7 +23,6 @@ pub struct AgentOptions {
     pub drafter: Drafter,
     /// Its way to the pool.
     pub connector: Connector,
-    /// What wakes it.
     pub timer: Timer,
     /// Digest of the pair's tokenizer; the pool refuses another one's.
     pub tokenizer_digest: [u8; 32],
@@ -48,14 +46,11 @@ pub type DeviceJournal = Arc<dyn Fn(DeviceId, Time, DeviceCall<'_>) + Send + Syn
 /// A call of the machine and what it led to.
 #[derive(Clone, Copy, Debug)]
 pub enum DeviceCall<'a> {
-    /// [`DeviceMachine::handle`].
     Handle {
-        /// What happened.
         input: &'a Input,
         /// What the machine asked for.
         outputs: &'a [Output],
     },
-    /// [`DeviceMachine::left_pool`] and [`DeviceMachine::receive`].
     Receive {
         /// What the frame answers.
         upload: UploadId,

@@ -18,7 +18,6 @@ use crate::drafting::{Draft, DraftJob};
 
 /// The session store of one generation. Positions count from the start of the prompt.
 pub struct Store<H> {
-    /// Which one.
     pub generation: GenerationId,
     seed: u64,
     spec: DraftSpec,

@@ -36,7 +36,6 @@ impl Trust {
 pub struct ServerIdentity {
     /// The certificate, and those between it and its authority.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Its private key.
     pub key: PrivateKeyDer<'static>,
 }
 

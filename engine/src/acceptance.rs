@@ -30,7 +30,6 @@ pub enum Next {
 pub struct VerifyOutcome {
     /// How many drafts were accepted, from the first on.
     pub accepted: u32,
-    /// What follows them.
     pub next: Next,
     /// min(1, y_d / x_d) of every judged draft: the accepted ones and, if there is one, the first rejected.
     pub accept_probabilities: Vec<f32>,

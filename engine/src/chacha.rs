@@ -6,10 +6,8 @@
 /// A quarter of the state: four lanes that go through the same operations.
 type StateRow = [u32; 4];
 
-/// "expand 32-byte k".
 const CONSTANTS: StateRow = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// Two rounds each.
 const DOUBLE_ROUNDS: u32 = 4;
 
 /// Numbers of 64 bits in a block.
@@ -19,7 +17,6 @@ const NUMBERS: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct ChaCha8 {
     key: [StateRow; 2],
-    /// The next block.
     counter: u64,
     block: [u64; NUMBERS],
     /// The next number of `block`; [`NUMBERS`] where none is left.

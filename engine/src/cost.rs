@@ -12,9 +12,7 @@ use crate::time::Span;
 /// What a batch feeds, and beside what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchWork {
-    /// Tokens fed.
     pub tokens: u32,
-    /// Sequences in it.
     pub sequences: u32,
     /// Tokens already in the KV caches of its sequences.
     pub cached: u64,
@@ -26,7 +24,6 @@ pub struct BatchWork {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum BatchCost {
-    /// All the same.
     Fixed {
         /// Time of a batch.
         span: Span,
@@ -76,7 +73,6 @@ pub struct Roofline {
     pub bytes_per_second: f64,
     /// Launch and scheduling time of a batch.
     pub overhead: Span,
-    /// The model.
     pub model: ModelSize,
 }
 
@@ -84,13 +80,10 @@ pub struct Roofline {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSize {
-    /// Name.
     pub name: String,
     /// Parameters that a token goes through.
     pub parameters: f64,
-    /// Bytes per parameter.
     pub parameter_bytes: f64,
-    /// Layers.
     pub layers: u32,
     /// Width of the attention's queries, heads × head size.
     pub width: u32,

@@ -13,23 +13,14 @@ pub const SUM_TOLERANCE: f64 = 1e-3;
 /// Why numbers are not a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum DistributionError {
-    /// There are none.
     #[error("a distribution needs at least one probability")]
     Empty,
     /// A value is negative, infinite or NaN.
     #[error("probability of token {token} is {value}")]
-    BadProbability {
-        /// Where.
-        token: u32,
-        /// What stands there.
-        value: f32,
-    },
+    BadProbability { token: u32, value: f32 },
     /// The sum lies outside (0, 1 + [`SUM_TOLERANCE`]].
     #[error("probabilities add up to {sum}, not to 1")]
-    BadSum {
-        /// The sum.
-        sum: f64,
-    },
+    BadSum { sum: f64 },
 }
 
 /// Probabilities of the tokens 0 ..= V−1: V ≥ 1 finite numbers ≥ 0 with a sum in (0, 1 + [`SUM_TOLERANCE`]].

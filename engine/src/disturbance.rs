@@ -74,9 +74,7 @@ pub struct Standstill {
 pub struct Stretch {
     /// Whose phase it is.
     pub phase: PhaseId,
-    /// When it began.
     pub from: Time,
-    /// When it ended.
     pub to: Option<Time>,
 }
 
@@ -168,7 +166,6 @@ impl Cause {
 /// A cause beyond its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
-    /// What it was.
     pub cause: Cause,
     /// How much, as a share.
     pub share: f64,

@@ -11,7 +11,6 @@ const NONE: u32 = u32::MAX;
 pub struct KvBook {
     capacity: u64,
     arenas: Vec<Arena>,
-    /// By sequence.
     entries: Vec<KvEntry>,
 }
 
@@ -131,7 +130,6 @@ impl KvBook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the KV cache holds {capacity} tokens and has no room for a sequence of {tokens}")]
 pub struct Full {
-    /// Tokens asked for.
     pub tokens: u32,
     /// Tokens that the arena holds.
     pub capacity: u64,

@@ -34,7 +34,6 @@ pub enum ProbabilityBits {
     /// 16-bit fixed point, normalised by the sum of the codes.
     #[serde(rename = "16")]
     B16,
-    /// The exact `f32`.
     #[serde(rename = "32")]
     B32,
 }
@@ -64,28 +63,21 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "form")]
 pub enum PayloadForm {
-    /// All V probabilities.
     Full {
-        /// Bits per probability.
         bits: ProbabilityBits,
     },
     /// The most likely tokens with their indices; the verifier spreads the tail mass evenly.
     TopK {
-        /// How many.
         keep: Keep,
-        /// Bits per probability.
         bits: ProbabilityBits,
     },
     /// As `TopK`, but the draft is drawn from the sparsified, quantised distribution, which keeps the distribution exact.
     SparseExact {
-        /// How many.
         keep: Keep,
-        /// Bits per probability.
         bits: ProbabilityBits,
     },
     /// The token and its probability; on a rejection the verifier sends its distribution down.
     TokenOnly {
-        /// Bits per probability.
         bits: ProbabilityBits,
     },
 }
@@ -114,16 +106,13 @@ pub enum ImportanceStatistic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Join {
-    /// Uncertain and important.
     And,
-    /// Uncertain or important.
     Or,
 }
 
 /// The importance half of the joint rule: upload needs I ≥ mean + κ·std.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImportanceRule {
-    /// The statistic.
     pub statistic: ImportanceStatistic,
     /// Layer of the drafter whose attention is read, from 0.
     pub layer: u16,
@@ -137,34 +126,24 @@ pub struct ImportanceRule {
 pub enum Gate {
     /// None: the drafter writes alone.
     Never,
-    /// All of them.
     Always,
     /// Each with this probability, by its own keyed draw.
     Random {
-        /// The probability p.
         probability: f32,
     },
-    /// u > threshold.
     Uncertainty {
-        /// Estimator of u.
         estimator: Estimator,
-        /// u_th.
         threshold: f32,
     },
     /// u > threshold and/or I ≥ mean + κ·std.
     Joint {
-        /// Estimator of u.
         estimator: Estimator,
-        /// u_th.
         threshold: f32,
-        /// The importance criterion.
         importance: ImportanceRule,
-        /// How they combine.
         join: Join,
     },
     /// Entropy of x (nats) > threshold.
     Entropy {
-        /// Threshold in nats.
         threshold: f32,
     },
     /// max x < threshold.
@@ -179,11 +158,9 @@ pub enum Gate {
 /// The rule of `price` (method.md §4 [ours]): what a draft puts at risk against what judging it costs now.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PriceRule {
-    /// Estimator of u.
     pub estimator: Estimator,
     /// Slope of the risk line r(u) = clip(a·u + b, 0, 1).
     pub a: f32,
-    /// Its intercept.
     pub b: f32,
     /// Which importance; κ is not used, because w(I) is the value's quantile.
     pub importance: ImportanceRule,
@@ -215,11 +192,9 @@ pub const MAX_BLOCK: usize = 8;
 pub struct Method {
     /// The preset's name, as in `--methods`.
     pub name: String,
-    /// Who writes.
     pub writer: Writer,
     /// Which drafts are uploaded.
     pub gate: Gate,
-    /// In which form.
     pub payload: PayloadForm,
     /// Drafts per upload γ, 1 ..= [`MAX_BLOCK`].
     pub block: u8,

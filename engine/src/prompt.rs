@@ -46,7 +46,6 @@ impl TooLongPrompt {
 /// How much of a prompt the models read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptFit {
-    /// All of it.
     Whole,
     /// Nothing, and the run does not begin.
     Refused,

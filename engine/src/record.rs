@@ -105,13 +105,11 @@ impl Source {
 pub struct RoundRecord {
     /// Position among the generated tokens, from 0.
     pub position: u32,
-    /// The committed token.
     pub token: u32,
     /// What the drafter proposed; equals `token` unless replaced. `u32::MAX` where nothing was drafted.
     pub draft: u32,
     /// Rejections so far in this generation when the draft was drawn.
     pub rejections: u32,
-    /// Who wrote it.
     pub source: Source,
     /// Why the gate decided as it did.
     pub reason: GateReason,

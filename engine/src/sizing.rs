@@ -13,7 +13,6 @@ pub enum Resource {
     KvMemory,
     /// Time of the verifiers.
     VerifierTime,
-    /// The devices' links.
     Link,
 }
 
@@ -122,7 +121,6 @@ impl VerifierMemory {
 /// What one device asks of the pool, on average over its time in the run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
-    /// Uploads per second.
     pub uploads_per_second: f64,
     /// Tokens fed to the verifier per upload.
     pub fed_tokens: f64,
@@ -135,7 +133,6 @@ pub struct Demand {
 /// The pool that is asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Supply<'a> {
-    /// Verifiers.
     pub verifiers: u16,
     /// Tokens that the KV memory of each holds.
     pub kv_tokens: u64,

@@ -12,17 +12,11 @@ use thiserror::Error;
 /// An error of an export or an import, in one line.
 #[derive(Debug, Error)]
 pub enum ExportError {
-    /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// A file or folder that cannot be read or written.
     #[error("{path}: {source}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// The system's words.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The disk is full. Nothing was put in place.
     #[error("too little space left on the disk of {0}: free some, or export elsewhere; nothing was exported")]
     DiskFull(PathBuf),
@@ -37,7 +31,6 @@ pub enum ExportError {
     Unknown {
         /// What kind of name, with the place where it stood.
         what: String,
-        /// The name.
         name: String,
         /// The nearest valid ones, or all.
         instead: String,
@@ -49,26 +42,12 @@ pub enum ExportError {
     #[error(
         "run name {name:?} means something else in every ledger and on every command line; --name gives it another"
     )]
-    ReservedName {
-        /// The name.
-        name: String,
-    },
+    ReservedName { name: String },
     /// A folder or a file that cannot be imported.
     #[error("{path}: {why}")]
-    NotImportable {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
-    /// The Parquet library.
+    NotImportable { path: PathBuf, why: String },
     #[error("{path}: {source}")]
-    Parquet {
-        /// Which file.
-        path: PathBuf,
-        /// Its words.
-        source: ParquetError,
-    },
+    Parquet { path: PathBuf, source: ParquetError },
 }
 
 impl ExportError {

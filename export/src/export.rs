@@ -31,7 +31,6 @@ const BATCH_VALUES: usize = 2 << 20;
 /// What to export, and where to.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
-    /// As what.
     pub format: ExportFormat,
     /// Which tables; a trace has none.
     pub tables: &'a [ExportTable],

@@ -12,7 +12,6 @@ use crate::schema::{ExportFormat, ExportTable};
 /// Description of the run beside the tables.
 pub(crate) const RUN_FILE: &str = "run.json";
 
-/// The trace's file.
 pub(crate) const TRACE_FILE: &str = "trace.json";
 
 /// Of the folder that files wait in.

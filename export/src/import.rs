@@ -45,11 +45,8 @@ pub struct ImportOptions<'a> {
 pub struct Imported {
     /// The run's name in this ledger.
     pub run: String,
-    /// Its folder.
     pub folder: PathBuf,
-    /// Rounds.
     pub rounds: u64,
-    /// Generations.
     pub generations: u64,
     /// Whether the export said what its files must be, as all but those of earlier versions do.
     pub checked: bool,

@@ -402,7 +402,6 @@ impl ExportRow for BatchRecord {
     }
 }
 
-/// Words for [`EnergyOwner`].
 const OWNERS: &[&str] = &["generation", "verifier"];
 
 impl ExportRow for EnergyRow {

@@ -107,11 +107,9 @@ impl ExportTable {
 /// What the values of a column are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
-    /// 64 bits, signed.
     Integer,
     /// 32 bits; NaN is NULL.
     Float,
-    /// True or false.
     Boolean,
     /// One of a few words, or a name.
     Text,
@@ -142,7 +140,6 @@ impl ColumnKind {
 /// A column of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportColumn {
-    /// Its name.
     pub name: &'static str,
     /// What its values are.
     pub kind: ColumnKind,
@@ -154,6 +151,5 @@ pub struct ExportColumn {
     pub added: bool,
     /// Unit of its values; empty for none.
     pub unit: &'static str,
-    /// What it says.
     pub meaning: &'static str,
 }

@@ -52,7 +52,6 @@ impl<T: Copy> Lists<T> {
 }
 
 impl ColumnValues {
-    /// No values yet.
     pub(crate) fn new(column: &ExportColumn, known: Vec<String>) -> ColumnValues {
         match column.kind {
             ColumnKind::Integer if column.nullable => ColumnValues::MaybeIntegers(Vec::new()),

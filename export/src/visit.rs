@@ -18,10 +18,8 @@ pub(crate) struct Misfit {
     pub(crate) why: String,
 }
 
-/// Unit of times.
 pub(crate) const NS: &str = "ns";
 
-/// Unit of energies.
 pub(crate) const NJ: &str = "nJ";
 
 /// Name, unit and meaning of a column.
@@ -153,7 +151,6 @@ named! {
     }
 }
 
-/// Learns the columns.
 pub(crate) struct Learn {
     pub(crate) columns: Vec<ExportColumn>,
     pub(crate) values: Vec<Option<ColumnValues>>,

@@ -42,7 +42,6 @@ pub(crate) struct Appender {
 pub(crate) struct PendingRows {
     /// In order of generations, so that a generation's rounds lie together in the chunk.
     rounds: BTreeMap<GenerationId, PendingRounds>,
-    /// Sum over `rounds`.
     round_count: usize,
     pub(crate) generations: Vec<ClosedGeneration>,
     pub(crate) batches: Vec<BatchRecord>,

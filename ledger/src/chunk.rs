@@ -40,11 +40,9 @@ const MAX_ROWS: usize = 1 << 16;
 
 /// A row type with its table and columns.
 pub(crate) trait TableRow: Sized + 'static {
-    /// Its table.
     const TABLE: Table;
     /// Rows to try in one chunk: what fills most of 64 KiB at the usual size of a row.
     const ROWS_PER_CHUNK: usize;
-    /// Writes the columns.
     fn encode(rows: &[Self], columns: &mut ColumnEncoder);
     /// Reads `rows` rows back.
     fn decode(rows: usize, columns: &mut ColumnDecoder<'_>) -> Result<Vec<Self>, Malformed>;
@@ -57,7 +55,6 @@ pub(crate) trait TableRow: Sized + 'static {
 /// Where a chunk belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkIdentity {
-    /// The run.
     pub(crate) run: RunId,
     /// Its number in its table.
     pub(crate) number: u64,
@@ -126,7 +123,6 @@ pub(crate) struct ChunkLimits {
     pub(crate) rows: usize,
     /// Rows of any type.
     pub(crate) most: usize,
-    /// Bytes.
     pub(crate) bytes: usize,
 }
 

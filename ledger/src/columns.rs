@@ -138,7 +138,6 @@ round_columns! {
 /// Consecutive rounds of one generation within a [`RoundChunk`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoundPiece {
-    /// Whose rounds.
     pub id: GenerationId,
     /// The device that ran it.
     pub device: DeviceId,
@@ -156,7 +155,6 @@ pub struct RoundPiece {
 pub struct RoundChunk {
     /// The pieces, in the order of the rows.
     pub pieces: Vec<RoundPiece>,
-    /// The rows.
     pub rows: RoundRows,
 }
 
@@ -177,7 +175,6 @@ impl RoundChunk {
 pub(crate) struct Projection(u32);
 
 impl Projection {
-    /// Every column.
     pub(crate) const ALL: Projection = Projection(u32::MAX);
 
     pub(crate) fn new(columns: &[RoundColumn]) -> Projection {

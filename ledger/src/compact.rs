@@ -40,7 +40,6 @@ pub struct Compacted {
     pub bytes_before: u64,
     /// Bytes of the store's files after.
     pub bytes_after: u64,
-    /// Rounds in it.
     pub rounds: u64,
 }
 

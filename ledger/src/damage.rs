@@ -33,7 +33,6 @@ impl fmt::Display for RunPart {
 pub struct Unreadable {
     /// What it belongs to.
     pub part: RunPart,
-    /// The error's words.
     pub why: String,
 }
 

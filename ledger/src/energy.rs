@@ -8,9 +8,7 @@ use specfleet_engine::record::{GenerationRecord, Provenance, VerifierRecord};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EnergyPart {
-    /// The device's processor.
     Device,
-    /// The device's radio.
     Radio,
     /// The verifier's share, catch-up included.
     Cloud,
@@ -25,19 +23,13 @@ pub enum EnergyPart {
 #[serde(rename_all = "kebab-case")]
 pub enum EnergyOwner {
     /// A generation, on a device.
-    Generation {
-        /// Which generation.
-        id: GenerationId,
-        /// On which device.
-        device: DeviceId,
-    },
+    Generation { id: GenerationId, device: DeviceId },
     /// A verifier during one method's phase.
     Verifier {
         /// Index of the method in the run's list.
         method: u16,
         /// Pass of the run over all its methods, from 0.
         pass: u16,
-        /// Which verifier.
         verifier: VerifierId,
     },
 }
@@ -45,9 +37,7 @@ pub enum EnergyOwner {
 /// One row of the energy table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnergyRow {
-    /// Who spent it.
     pub owner: EnergyOwner,
-    /// On what.
     pub part: EnergyPart,
     /// How much, in nanojoules.
     pub nanojoules: u64,

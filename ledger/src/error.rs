@@ -20,7 +20,6 @@ pub enum LedgerError {
     /// A run of this name is stored already.
     #[error("{0} exists already: choose another run name or another ledger folder")]
     RunExists(PathBuf),
-    /// No run there.
     #[error("{0} holds no run (no meta.json)")]
     NotFound(PathBuf),
     /// The run's plain files are there, its store is not.
@@ -35,9 +34,7 @@ pub enum LedgerError {
     /// The run was written by a newer version of the program. Nothing of it was touched.
     #[error("{path} has schema {found}, this program reads up to {supported}: use a newer version of the program")]
     NewerSchema {
-        /// The run's meta.json.
         path: PathBuf,
-        /// Its schema.
         found: u32,
         /// The newest schema that this program knows.
         supported: u32,
@@ -48,9 +45,7 @@ pub enum LedgerError {
          import that"
     )]
     OlderSchema {
-        /// The run's meta.json.
         path: PathBuf,
-        /// Its schema.
         found: u32,
         /// The only schema that this program reads.
         supported: u32,
@@ -58,7 +53,6 @@ pub enum LedgerError {
     /// A plain file of the run does not parse.
     #[error("{path} is damaged: {source}")]
     DamagedFile {
-        /// Which file.
         path: PathBuf,
         /// What the parser said.
         source: serde_json::Error,
@@ -66,9 +60,7 @@ pub enum LedgerError {
     /// A chunk does not decode; the other chunks are still readable.
     #[error("{path}: chunk {sequence} of table {table} (key {}) is damaged: {reason}", table.key_text(*.sequence))]
     DamagedChunk {
-        /// The store.
         path: PathBuf,
-        /// The table.
         table: Table,
         /// The chunk's number in its table.
         sequence: u64,
@@ -78,9 +70,7 @@ pub enum LedgerError {
     /// The index and the closing row of a generation disagree about how many rounds it has.
     #[error("{path}: generation {id:?} was closed with {expected} rounds, {found} are stored")]
     MissingRounds {
-        /// The store.
         path: PathBuf,
-        /// Which generation.
         id: GenerationId,
         /// Rounds it was closed with.
         expected: u32,
@@ -90,7 +80,6 @@ pub enum LedgerError {
     /// The plain files say that more generations are stored than there are.
     #[error("{path}: {expected} closed generations are said to be stored, {found} are there")]
     MissingGenerations {
-        /// The store.
         path: PathBuf,
         /// Generations that `progress.json` tells of.
         expected: u64,
@@ -100,7 +89,6 @@ pub enum LedgerError {
     /// The rounds of the closed generations are fewer, or more, than these were closed with.
     #[error("{path}: closed generations have {expected} rounds, {found} are stored")]
     MissingRows {
-        /// The store.
         path: PathBuf,
         /// Rounds that the generations were closed with.
         expected: u64,
@@ -110,9 +98,7 @@ pub enum LedgerError {
     /// A table without damaged chunks has another number of rows than the run's files say.
     #[error("{path}: table {table} has {found} rows, {expected} are said to be stored")]
     OtherCount {
-        /// The store.
         path: PathBuf,
-        /// The table.
         table: Table,
         /// Rows that the run's files tell of.
         expected: u64,
@@ -122,7 +108,6 @@ pub enum LedgerError {
     /// A run with damage was to be written to.
     #[error("{path} is damaged and stays as it is: {reason}")]
     NotWhole {
-        /// The store.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -133,7 +118,6 @@ pub enum LedgerError {
     /// `progress.json` is about another store than the run's.
     #[error("{path}: it does not say what {store} holds")]
     OtherStore {
-        /// The file.
         path: PathBuf,
         /// The store that `meta.json` names.
         store: String,
@@ -141,7 +125,6 @@ pub enum LedgerError {
     /// A store holds rows of another run than its `meta.json` is of.
     #[error("{path}: it holds rows of another run than {run}, whose meta.json lies beside it")]
     OtherRun {
-        /// The store.
         path: PathBuf,
         /// The id in `meta.json`.
         run: RunId,
@@ -154,20 +137,10 @@ pub enum LedgerError {
     MissingFile(PathBuf),
     /// A file of a closed store has another size than when it was closed.
     #[error("{path}: it has {found} bytes, and had {expected} when the run was closed")]
-    OtherSize {
-        /// The file.
-        path: PathBuf,
-        /// Its size then.
-        expected: u64,
-        /// Its size now.
-        found: u64,
-    },
+    OtherSize { path: PathBuf, expected: u64, found: u64 },
     /// A file of a closed store has other contents than when it was closed.
     #[error("{path}: its contents are not those with which the run was closed")]
-    OtherDigest {
-        /// The file.
-        path: PathBuf,
-    },
+    OtherDigest { path: PathBuf },
     /// A reader finds no room for its private copy of a store.
     #[error(
         "{path}: reading this run takes a copy of {needed} bytes there, and {free} are free: free some, or let \
@@ -189,33 +162,19 @@ pub enum LedgerError {
     BadTag(String),
     /// A compaction whose result is not what it started from. The run is as it was.
     #[error("{path}: the rewritten table {table} is not the same as before; the run is as it was")]
-    NotTheSame {
-        /// The fresh store.
-        path: PathBuf,
-        /// The table.
-        table: Table,
-    },
+    NotTheSame { path: PathBuf, table: Table },
     /// The caller appended to a generation that it had closed before.
     #[error("generation {0:?} is closed: nothing can be added to it")]
     GenerationClosed(GenerationId),
     /// One row alone is larger than a chunk may be.
     #[error("a row of table {table} takes {bytes} bytes, a chunk holds {limit}")]
-    RowTooLarge {
-        /// The table.
-        table: Table,
-        /// Encoded size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
+    RowTooLarge { table: Table, bytes: usize, limit: usize },
     /// One row's list alone has more elements than a chunk's lists may have.
     #[error("a row of table {table} has a list of {elements} values, a chunk holds {limit}")]
     ListTooLong {
-        /// The table.
         table: Table,
         /// Length of the list.
         elements: usize,
-        /// The limit.
         limit: usize,
     },
     /// More kinds of scores than rows can name.
@@ -227,25 +186,17 @@ pub enum LedgerError {
     DiskFull {
         /// What was being written.
         path: PathBuf,
-        /// The system's words.
         source: io::Error,
     },
-    /// Another I/O error.
     #[error("{path}: {source}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's words.
         source: io::Error,
     },
     /// sled found its files damaged, or failed otherwise.
     #[error("{path}: {}", sled_words(.source))]
-    Store {
-        /// The store.
-        path: PathBuf,
-        /// sled's words.
-        source: sled::Error,
-    },
+    Store { path: PathBuf, source: sled::Error },
 }
 
 /// What sled says, in one line: it ends its words with an empty backtrace, and does not say what may heal.

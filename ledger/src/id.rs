@@ -17,7 +17,6 @@ impl RunId {
     /// That of no run: for what is written nowhere.
     pub(crate) const NONE: RunId = RunId(0);
 
-    /// A fresh one.
     pub(crate) fn random() -> Result<RunId, LedgerError> {
         // 0 stands for none.
         Ok(RunId(getrandom::u64().map_err(LedgerError::NoRandomness)?.max(1)))

@@ -10,7 +10,6 @@ use crate::rows::{ClosedGeneration, Piece, decode_ids};
 /// The closed generations, and how many rounds each was closed with.
 #[derive(Debug, Default)]
 pub(crate) struct Closed {
-    /// Sorted by id.
     rows: Vec<(GenerationId, u32)>,
 }
 

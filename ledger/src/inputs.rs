@@ -24,7 +24,6 @@ pub struct Inputs {
 /// A data set of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadInput {
-    /// Its name.
     pub data_set: String,
     /// Where its file lies; absent for one that ships.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +49,6 @@ pub struct InputDigest {
     /// Where it lies; absent for what is embedded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// SHA-256, in hex.
     pub sha256: String,
 }
 

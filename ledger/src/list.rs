@@ -16,18 +16,15 @@ use crate::meta::{self, META_FILE, RunKind, RunProgress};
 pub enum ListedState {
     /// A living process writes it.
     Running,
-    /// Ended as planned.
     Completed,
     /// Ended early; its complete rows can be read.
     Interrupted,
     /// Ended by an error; its complete rows can be read.
     Failed {
-        /// The error's words.
         reason: String,
     },
     /// Its plain files cannot be read (damaged, or of another schema).
     Unreadable {
-        /// Why.
         reason: String,
     },
 }
@@ -53,15 +50,11 @@ fn folder_as_text<S: serde::Serializer>(folder: &Path, serializer: S) -> Result<
 /// One run of a listing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunListing {
-    /// Its name.
     pub run: String,
-    /// Its folder.
     #[serde(serialize_with = "folder_as_text")]
     pub dir: PathBuf,
-    /// Where it stands.
     #[serde(flatten)]
     pub state: ListedState,
-    /// Live, or simulated.
     pub kind: RunKind,
     /// When it started, in seconds since 1970; 0 if unreadable.
     pub started: u64,
@@ -69,7 +62,6 @@ pub struct RunListing {
     pub ended: Option<u64>,
     /// Digest of its scenario.
     pub scenario_hash: String,
-    /// Its seed.
     pub seed: u64,
     /// Names of its methods, in run order.
     pub methods: Vec<String>,

@@ -33,7 +33,6 @@ pub struct Live {
     pub generations: u64,
     /// Generations that the run will have.
     pub generations_total: u64,
-    /// Tokens committed.
     pub tokens: u64,
     /// Upload attempts, resends included.
     pub uploads: u64,
@@ -55,7 +54,6 @@ pub struct Live {
     pub batches: u64,
     /// Energy of the generations that have ended.
     pub joules: LiveJoules,
-    /// By number.
     pub verifiers: Vec<LiveVerifier>,
 }
 
@@ -63,11 +61,8 @@ pub struct Live {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LiveJoules {
-    /// The devices' processors.
     pub device: f64,
-    /// Their radios.
     pub radio: f64,
-    /// The verifiers' shares.
     pub cloud: f64,
 }
 
@@ -75,9 +70,7 @@ pub struct LiveJoules {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LiveVerifier {
-    /// Its number.
     pub verifier: u16,
-    /// What it does.
     pub state: VerifierState,
     /// Batches that it has ended.
     pub batches: u64,
@@ -94,7 +87,6 @@ pub enum VerifierState {
     /// Waits for a batch.
     #[default]
     Idle,
-    /// Computes one.
     Busy,
     /// Has failed, and is being started anew.
     Down,

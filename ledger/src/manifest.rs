@@ -18,7 +18,6 @@ use crate::table::Table;
 pub struct Stored {
     /// Chunks; they are numbered from 0 without gaps.
     pub chunks: u64,
-    /// Rows in them.
     pub rows: u64,
 }
 
@@ -28,7 +27,6 @@ pub type Tables = BTreeMap<Table, Stored>;
 /// A store that was closed: nobody has written it since, or it is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Rows.
     pub tables: Tables,
     /// Its files by their names in the store's folder, with `/` between folder and file.
     pub files: BTreeMap<String, FileDigest>,
@@ -37,7 +35,6 @@ pub struct Manifest {
 /// Size and digest of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileDigest {
-    /// Its size.
     pub bytes: u64,
     /// XXH3 of its contents, 64 bits in hexadecimal digits.
     pub xxh3: String,
@@ -47,7 +44,6 @@ pub struct FileDigest {
 const PIECE: usize = 1 << 20;
 
 impl FileDigest {
-    /// Reads a file.
     pub(crate) fn of(path: &Path) -> io::Result<FileDigest> {
         let mut file = File::open(path)?;
         let mut hasher = XxHash3_64::new();

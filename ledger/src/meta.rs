@@ -48,15 +48,12 @@ pub(crate) const SUMMARY_FILE: &str = "summary.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum RunState {
-    /// Being written.
     Running,
-    /// Ended as planned.
     Completed,
     /// Ended early, by a signal or by the death of its writer.
     Interrupted,
     /// Ended by an error.
     Failed {
-        /// The error's words.
         reason: String,
     },
 }
@@ -92,7 +89,6 @@ impl RunKind {
 /// The machine that a run ran on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's name.
     #[serde(default)]
     pub cpu: String,
     /// Logical cores that the process may use.
@@ -101,10 +97,8 @@ pub struct Machine {
     /// Bytes of memory; 0 if unknown.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// Operating system.
     #[serde(default)]
     pub os: String,
-    /// Processor architecture.
     #[serde(default)]
     pub arch: String,
 }
@@ -141,10 +135,8 @@ pub struct Meta {
     /// Its random number, which its rows bear too. Absent until it is written into a ledger, and in exports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RunId>,
-    /// Where it stands.
     #[serde(flatten)]
     pub state: RunState,
-    /// Live, or simulated.
     #[serde(default)]
     pub kind: RunKind,
     /// Process that wrote it.
@@ -169,7 +161,6 @@ pub struct Meta {
     /// Name → version of the program and of what decides its results.
     #[serde(default)]
     pub versions: BTreeMap<String, String>,
-    /// Where it ran.
     #[serde(default)]
     pub machine: Machine,
     /// The methods in run order: rows name them by index.
@@ -335,7 +326,6 @@ pub struct RunProgress {
     /// Rounds, those of open generations included.
     #[serde(default)]
     pub rounds: u64,
-    /// Batches.
     #[serde(default)]
     pub batches: u64,
 }

@@ -61,7 +61,6 @@ pub struct RunReader {
 /// All rounds of one generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRounds {
-    /// Which generation.
     pub id: GenerationId,
     /// The device that ran it.
     pub device: DeviceId,
@@ -72,11 +71,9 @@ pub struct GenerationRounds {
 /// A generation whose rounds were partly stored when its run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenGeneration {
-    /// Which generation.
     pub id: GenerationId,
     /// The device that ran it.
     pub device: DeviceId,
-    /// Stored rounds.
     pub rounds: u32,
 }
 
@@ -304,7 +301,6 @@ impl RunReader {
         self.entries(table).map(|entry| entry.map(|(_, value)| value.len() as u64)).sum()
     }
 
-    /// The closed generations.
     pub(crate) fn closed(&self) -> &Closed {
         self.closed.get_or_init(|| {
             let chunks = self.entries(Table::Generations).filter_map(Result::ok);

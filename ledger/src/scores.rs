@@ -35,9 +35,7 @@ pub struct Scorer {
 /// One figure of one generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoreRow {
-    /// Which generation.
     pub id: GenerationId,
-    /// Index into [`Meta::scorers`].
     pub scorer: u16,
     /// The figure; NaN where the scorer looked and there is none (a text without tokens has no perplexity).
     pub value: f32,

@@ -28,7 +28,6 @@ pub(crate) enum ChunkSource {
 /// Why a chunk, or what is behind a place, could not be read.
 #[derive(Debug)]
 pub(crate) enum SourceError {
-    /// sled's words.
     Sled(sled::Error),
     /// A file cannot be read.
     File(LedgerError),

@@ -20,7 +20,6 @@ use crate::table::Table;
 /// What a check of a run found.
 #[derive(Debug)]
 pub struct Verified {
-    /// Each table.
     pub tables: Vec<TableCheck>,
     /// Files that are not what was written.
     pub files: Vec<String>,
@@ -41,7 +40,6 @@ impl Verified {
 /// What a check of one table found.
 #[derive(Debug)]
 pub struct TableCheck {
-    /// The table.
     pub table: Table,
     /// Chunks that are there.
     pub chunks: u64,

@@ -3,7 +3,6 @@
 /// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MetricKind {
-    /// Only grows.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -14,7 +13,6 @@ pub enum MetricKind {
 /// Which program shows a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// `specfleet run`.
     Run,
     /// `specfleet run` and `verifier-pool`.
     Both,
@@ -23,17 +21,12 @@ pub enum Shown {
 /// A family of metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MetricFamily {
-    /// Its whole name.
     pub name: &'static str,
-    /// Its type.
     pub kind: MetricKind,
-    /// What one is.
     pub unit: &'static str,
-    /// Its labels.
     pub labels: &'static [&'static str],
     /// One sentence; for counters it says what sum over the ledger's rows they equal.
     pub help: &'static str,
-    /// Who shows it.
     pub shown: Shown,
 }
 
@@ -42,7 +35,6 @@ const INTER_TOKEN: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     20.0, 40.0, 80.0,
 ];
-/// vLLM's own.
 const FIRST_TOKEN: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
     160.0, 640.0, 2560.0,
@@ -82,129 +74,89 @@ use MetricKind::{Counter, Gauge, Histogram};
 
 families! {
     // ---- vLLM's names ----------------------------------------------------------------------------------------------
-    /// vLLM's name.
     TIME_TO_FIRST_TOKEN = "time_to_first_token_seconds", Histogram(FIRST_TOKEN), "s", ["method"], Run,
         "Time from when a generation was due until its first token was committed.";
-    /// vLLM's name.
     INTER_TOKEN_LATENCY = "inter_token_latency_seconds", Histogram(INTER_TOKEN), "s", ["method"], Run,
         "Time between successive commits of a generation; tokens of one block follow each other at 0.";
-    /// vLLM's name.
     REQUEST_LATENCY = "e2e_request_latency_seconds", Histogram(REQUEST), "s", ["method"], Run,
         "Time from when a generation was due until it ended with stop or length.";
-    /// vLLM's name.
     REQUEST_QUEUE_TIME = "request_queue_time_seconds", Histogram(WAIT), "s", [], Both,
         "Time of an answered upload in the pool's queue until it was chosen for a batch; llm-only waits once per token.";
-    /// vLLM's name.
     REQUESTS_RUNNING = "num_requests_running", Gauge, "uploads", [], Both,
         "Uploads being computed by verifiers.";
-    /// vLLM's name.
     REQUESTS_WAITING = "num_requests_waiting", Gauge, "uploads", [], Both,
         "Uploads that wait in the pool's queue.";
-    /// vLLM's name.
     PROMPT_TOKENS = "prompt_tokens_total", Counter, "tokens", ["method"], Run,
         "Tokens of the prompts of ended generations: sum of generations.prompt_tokens.";
-    /// vLLM's name.
     GENERATION_TOKENS = "generation_tokens_total", Counter, "tokens", ["method"], Run,
         "Committed tokens: number of rounds.";
-    /// vLLM's name.
     DRAFTS = "spec_decode_num_drafts_total", Counter, "drafts", [], Both,
         "Drafts (one token, or a block) that a verifier judged: number of rounds accepted, replaced or bonus with an upload.";
-    /// vLLM's name.
     DRAFT_TOKENS = "spec_decode_num_draft_tokens_total", Counter, "tokens", [], Both,
         "Draft tokens that verifiers judged: sum of batches.drafts over completed batches.";
-    /// vLLM's name.
     ACCEPTED_TOKENS = "spec_decode_num_accepted_tokens_total", Counter, "tokens", [], Both,
         "Draft tokens that verifiers accepted: number of rounds accepted.";
-    /// vLLM's name.
     ACCEPTED_PER_POSITION = "spec_decode_num_accepted_tokens_per_pos_total", Counter, "tokens", ["position"], Both,
         "Accepted draft tokens by their position in the draft, from 0; below 8, the longest block.";
     // ---- decisions and text ----------------------------------------------------------------------------------------
-    /// Ours.
     UPLOAD_DECISIONS = "upload_decisions_total", Counter, "tokens", ["method", "decision", "reason"], Run,
         "What the gate decided (upload or skip) and why, for each committed token: number of rounds by their reason.";
-    /// Ours.
     TOKENS_COMMITTED = "tokens_committed_total", Counter, "tokens", ["method", "source"], Run,
         "Committed tokens by who put them into the text: number of rounds by their source.";
-    /// Ours.
     GENERATIONS = "generations_total", Counter, "generations", ["method", "finish"], Run,
         "Ended generations by why they ended: number of generations by finish.";
-    /// Ours.
     GENERATIONS_PLANNED = "generations_planned", Gauge, "generations", [], Run,
         "Generations that the run will have, over all methods.";
     // ---- uploads ---------------------------------------------------------------------------------------------------
-    /// Ours.
     UPLOADS = "uploads_total", Counter, "uploads", ["method", "outcome"], Run,
         "Upload attempts of ended generations by how they ended: sum of generations.verdicts, refused and cancelled.";
-    /// Ours.
     UPLINK_BYTES = "uplink_bytes_total", Counter, "bytes", ["method"], Run,
         "Bytes of upload frames on the wire, resends included: sum of rounds.uplink_bytes.";
-    /// Ours.
     DOWNLINK_BYTES = "downlink_bytes_total", Counter, "bytes", ["method"], Run,
         "Bytes of verdict frames on the wire: sum of rounds.downlink_bytes.";
     // ---- devices ---------------------------------------------------------------------------------------------------
-    /// Ours.
     DEVICE_ENERGY = "device_energy_joules_total", Counter, "J", ["method", "part"], Run,
         "Energy charged to ended generations: the device's processor, its radio, its share of the verifiers (cloud).";
-    /// Ours.
     DEVICE_SECONDS = "device_seconds_total", Counter, "s", ["method", "state"], Run,
         "Where the devices' time went in ended generations: sum of the generations' times by state.";
-    /// Ours.
     DRAFT_STEPS = "draft_steps_total", Counter, "steps", ["method"], Run,
         "Draft steps of ended generations, one token each: sum of generations.draft_steps.";
-    /// Ours.
     WASTED_DRAFTS = "draft_wasted_tokens_total", Counter, "tokens", ["method"], Run,
         "Drafts of ended generations thrown away, behind a rejection or drafted ahead in vain: sum of generations.wasted_drafts.";
     // ---- the pool --------------------------------------------------------------------------------------------------
-    /// Ours.
     BATCH_SIZE = "verify_batch_size", Histogram(SEQUENCES), "sequences", [], Both,
         "Sequences of a verification batch that was completed.";
-    /// Ours.
     BATCH_TOKENS = "verify_batch_tokens", Histogram(TOKENS), "tokens", [], Both,
         "Tokens fed in a verification batch that was completed.";
-    /// Ours.
     BATCH_SECONDS = "verify_batch_seconds", Histogram(WAIT), "s", [], Both,
         "Computation time of a verification batch that was completed.";
-    /// Ours.
     BATCH_WAIT = "verify_batch_wait_seconds", Histogram(WAIT), "s", [], Both,
         "Time of an answered upload between being chosen for a batch and the start of its computation.";
-    /// Ours.
     BATCHES = "verify_batches_total", Counter, "batches", ["outcome"], Both,
         "Batches by whether their verifier completed them or failed: number of batches by completed.";
-    /// Ours.
     VERIFY_TOKENS = "verify_tokens_total", Counter, "tokens", ["part"], Both,
         "Tokens fed to verifiers, those of failed batches included: sum of batches.catch_up, and of work − catch_up (drafts).";
-    /// Ours.
     VERIFIER_ENERGY = "verifier_energy_joules_total", Counter, "J", ["part"], Both,
         "Energy of the verifiers: sum of batches' joules (batch), their unclaimed part (unclaimed), idle joules of ended phases (idle).";
-    /// Ours.
     VERIFIER_BUSY = "verifier_busy_seconds_total", Counter, "s", [], Both,
         "Time in batches, summed over the verifiers: sum of batches.compute.";
-    /// Ours.
     VERIFIER_RESTARTS = "verifier_restarts_total", Counter, "restarts", [], Both,
         "Verifiers that failed and were started anew: sum of verifiers.restarts.";
-    /// Ours.
     VERIFIERS = "verifiers", Gauge, "verifiers", ["state"], Both,
         "Verifiers by what they do now.";
-    /// Ours.
     REFUSALS = "refusals_total", Counter, "uploads", ["reason"], Both,
         "Uploads that the pool refused, by why; without lost connections the sum of generations.refused.";
-    /// Ours.
     QUEUED_TOKENS = "queued_tokens", Gauge, "tokens", [], Both,
         "Tokens of work that wait in the pool's queue.";
-    /// Ours.
     CONNECTIONS = "connections", Gauge, "connections", [], Both,
         "Devices that are connected.";
-    /// Ours.
     SESSIONS = "sessions", Gauge, "sessions", [], Both,
         "Generations that the pool holds tokens of.";
-    /// Ours.
     KV_BYTES = "kv_cache_bytes", Gauge, "bytes", [], Both,
         "Keys and values in the verifiers' caches, as of each one's last answer.";
     // ---- what this is ----------------------------------------------------------------------------------------------
-    /// Ours.
     BUILD = "build_info", Gauge, "1", ["program", "version"], Both,
         "Always 1; the labels say which program of which version this is.";
-    /// Ours.
     RUN = "run_info", Gauge, "1", ["run", "scenario_hash"], Run,
         "Always 1; the labels say which run this is, by its name in the ledger.";
 }

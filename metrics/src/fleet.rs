@@ -33,18 +33,14 @@ struct MethodMetrics {
     latency: Histogram,
     prompt_tokens: IntCounter,
     tokens: IntCounter,
-    /// By reason.
     decisions: [IntCounter; labels::REASONS.len()],
-    /// By source.
     sources: [IntCounter; labels::SOURCES.len()],
-    /// By finish.
     finishes: [IntCounter; labels::FINISHES.len()],
     verdicts: IntCounter,
     refused: IntCounter,
     cancelled: IntCounter,
     uplink_bytes: IntCounter,
     downlink_bytes: IntCounter,
-    /// Device, radio, cloud.
     energy: [Counter; 3],
     /// As in the record's times.
     seconds: [Counter; 7],

@@ -43,15 +43,11 @@ pub struct PoolMetrics {
 /// What a pool says of itself when asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolState<'a> {
-    /// Uploads being computed.
     pub running: u64,
-    /// Uploads that wait.
     pub waiting: u64,
     /// Tokens of work in them.
     pub queued_tokens: u64,
-    /// Connected devices.
     pub connections: u64,
-    /// Open sessions.
     pub sessions: u64,
     /// Bytes of keys and values.
     pub kv_bytes: u64,

@@ -38,14 +38,10 @@ const LIMITS: Limits = Limits {
 pub enum ServeError {
     /// Another process has the port.
     #[error("--metrics {address}: the port is in use by another process; take another one (0 takes a free one)")]
-    InUse {
-        /// Where.
-        address: SocketAddr,
-    },
+    InUse { address: SocketAddr },
     /// The address cannot be listened on for another reason.
     #[error("--metrics {address}: cannot listen there: {source}")]
     Listen {
-        /// Where.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,

@@ -26,7 +26,6 @@ pub enum ModelError {
     /// A weights file is truncated, malformed or inconsistent with its index.
     #[error("{origin}: {reason}")]
     Weights {
-        /// The file.
         origin: String,
         /// What is wrong with it.
         reason: String,
@@ -44,7 +43,6 @@ pub enum ModelError {
     TensorShape {
         /// Where the weights come from.
         origin: String,
-        /// The tensor's name.
         name: String,
         /// The shape that follows from the configuration.
         expected: Vec<usize>,
@@ -56,7 +54,6 @@ pub enum ModelError {
     Quantise {
         /// Where the weights come from.
         origin: String,
-        /// The tensor's name.
         name: String,
         /// The precision it was to be stored in.
         precision: Precision,
@@ -99,16 +96,10 @@ pub enum ModelError {
     ForeignArena,
     /// A token id beyond the vocabulary.
     #[error("token {token} is outside the vocabulary 0..{vocab}")]
-    TokenOutOfRange {
-        /// The token id.
-        token: u32,
-        /// The vocabulary's size.
-        vocab: usize,
-    },
+    TokenOutOfRange { token: u32, vocab: usize },
     /// A sequence would grow past the model's context.
     #[error("{seq}: {len} tokens in the cache and {new} new ones exceed the model's context of {context}")]
     ContextExceeded {
-        /// The sequence.
         seq: SeqId,
         /// Tokens in its cache.
         len: usize,

@@ -28,7 +28,6 @@ pub enum LogitRows {
     None,
     /// The last `n`, or all if there are fewer.
     Last(usize),
-    /// All.
     All,
 }
 
@@ -58,7 +57,6 @@ impl SeqStep<'_> {
 /// What the head makes of a row that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Head {
-    /// Logits: `[vocab]`.
     Logits,
     /// The state that logits are computed from, after the last norm: `[hidden]`.
     States,

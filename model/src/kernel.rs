@@ -9,7 +9,6 @@
 pub(crate) enum Isa {
     /// Whatever the build targets.
     Portable,
-    /// AVX2 with FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 F, BW, VL and VNNI.

@@ -59,7 +59,6 @@ pub(crate) struct ModelSource {
     pub(crate) tensors: Tensors,
 }
 
-/// Tensors by name.
 pub(crate) type Tensors = BTreeMap<String, StoredTensor>;
 
 /// A tensor as it is stored, in f32, f16 or bf16.

@@ -57,7 +57,6 @@ impl FromStr for Precision {
 /// A matrix that is stored finer than asked, because its rows are not multiples of the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallback {
-    /// The tensor's name.
     pub tensor: String,
     /// What was asked for.
     pub wanted: Precision,

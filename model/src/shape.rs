@@ -34,7 +34,6 @@ pub struct ModelShape {
     pub heads: usize,
     /// Key/value heads per layer; each serves `heads / kv_heads` query heads.
     pub kv_heads: usize,
-    /// Elements per head.
     pub head_dim: usize,
     /// The longest sequence in tokens.
     pub context: usize,

@@ -11,14 +11,12 @@ pub(crate) struct Layer {
     pub(crate) qkv: Linear,
     pub(crate) attention_out: Linear,
     pub(crate) ffn_norm: Vec<f32>,
-    /// Gate, then up.
     pub(crate) gate_up: Linear,
     pub(crate) down: Linear,
 }
 
 /// All weights of a model.
 pub(crate) struct Weights {
-    /// `[vocab, hidden]`.
     pub(crate) embeddings: Vec<f32>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) final_norm: Vec<f32>,

@@ -15,7 +15,6 @@ const BATCH: usize = 16;
 /// A finished generation to audit.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Which.
     pub id: GenerationId,
     /// Its prompt's tokens and the generated ones.
     pub tokens: Vec<u32>,

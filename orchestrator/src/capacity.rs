@@ -18,7 +18,6 @@ pub const MOST_DEVICES: u32 = 1_000_000;
 /// One fleet that was tried.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trial {
-    /// Its size.
     pub devices: u32,
     /// The figures that the targets are about, in their order.
     pub values: Vec<Option<f64>>,
@@ -33,7 +32,6 @@ pub struct Trial {
 /// How much of a resource the fleet of the answer uses, as a share of what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Use {
-    /// The resource.
     pub resource: Resource,
     /// KV memory with every session at its end, verifier time as simulated, the slowest link by its mean rate.
     pub used: f64,
@@ -42,7 +40,6 @@ pub struct Use {
 /// The answer for one method.
 #[derive(Clone, Debug, Serialize)]
 pub struct Capacity {
-    /// The method.
     pub method: String,
     /// Verifiers of the pool.
     pub verifiers: u16,
@@ -83,7 +80,6 @@ impl Capacity {
 
 /// The answers for all methods.
 pub struct Answers {
-    /// By method.
     pub capacities: Vec<Capacity>,
     /// What a reader must know beside the table.
     pub notes: Vec<String>,
@@ -212,7 +208,6 @@ struct Search<'a> {
     estimate: Option<f64>,
     /// Of the largest fleet that holds, or of the first one if none does.
     uses: Vec<Use>,
-    /// Of any trial.
     notes: Vec<String>,
 }
 

@@ -73,7 +73,6 @@ pub enum Error {
     /// A calibration file that is none, or one of another pair.
     #[error("calibration file {path}: {why}")]
     Calibration {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
@@ -81,7 +80,6 @@ pub enum Error {
     /// The pool: a port in use, certificates, settings that do not fit the model.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The metrics' port.
     #[error(transparent)]
     Metrics(#[from] ServeError),
     /// The way to the pool.
@@ -90,15 +88,12 @@ pub enum Error {
     /// The drafter's memory is too small for the fleet.
     #[error("device {device}: {source}; model.drafter_kv_mebibytes sets how much there is")]
     DrafterMemory {
-        /// Its number.
         device: u32,
         /// How much was missing.
         source: AgentError,
     },
-    /// A device.
     #[error("device {device}: {source}")]
     Agent {
-        /// Its number.
         device: u32,
         /// What happened to it.
         source: AgentError,
@@ -106,7 +101,6 @@ pub enum Error {
     /// A device that has found no way into the pool.
     #[error("device {device} has not reached the pool in {seconds} s: {why}")]
     Unreachable {
-        /// Its number.
         device: u32,
         /// How long it has tried.
         seconds: f64,
@@ -119,7 +113,6 @@ pub enum Error {
          its own devices alone, or start verifier-pool with it"
     )]
     ClientAuthority,
-    /// The run store.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// An export or an import.
@@ -128,9 +121,7 @@ pub enum Error {
     /// A folder that a flag names and that cannot be used.
     #[error("{flag}: cannot write in {path}: {source}")]
     Folder {
-        /// The flag.
         flag: &'static str,
-        /// What it names.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -143,7 +134,6 @@ pub enum Error {
     TooManyDevices {
         /// Devices with something to do.
         devices: u32,
-        /// Most of them.
         most: u32,
     },
     /// More verifiers than one process can run.
@@ -154,17 +144,13 @@ pub enum Error {
     TooManyVerifiers {
         /// The key that asks for them.
         key: &'static str,
-        /// How many.
         verifiers: u16,
-        /// Most of them.
         most: u16,
     },
     /// A link or a device profile that no simulation knows the times of.
     #[error("{what} {name:?} takes the time that it takes, which a simulation cannot know; it needs {instead}")]
     RealTime {
-        /// Link or profile.
         what: &'static str,
-        /// Its name.
         name: String,
         /// What a simulation can take.
         instead: &'static str,
@@ -172,7 +158,6 @@ pub enum Error {
     /// An address that a flag names by a host that cannot be found.
     #[error("{flag} {source}")]
     Address {
-        /// The flag.
         flag: &'static str,
         /// What is wrong with it.
         source: AddressError,
@@ -180,7 +165,6 @@ pub enum Error {
     /// An address that cannot be listened on.
     #[error("cannot listen on {address}: {source}{}", elsewhere(.source))]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
@@ -188,7 +172,6 @@ pub enum Error {
     /// A file of the results.
     #[error("cannot write {path}: {source}")]
     Output {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,

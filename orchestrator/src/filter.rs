@@ -25,13 +25,9 @@ const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 /// What was asked for, as text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked<'a> {
-    /// A state.
     pub state: Option<&'a str>,
-    /// A method's name.
     pub method: Option<&'a str>,
-    /// A tag.
     pub tag: Option<&'a str>,
-    /// `live` or `simulated`.
     pub kind: Option<&'a str>,
     /// First day, as YYYY-MM-DD.
     pub since: Option<&'a str>,

@@ -54,13 +54,11 @@ impl Patience {
 
 /// What all fleets of a run share.
 pub struct FleetContext {
-    /// The pair.
     pub pair: Pair,
     /// Where drafts are computed.
     pub drafter: Drafter,
     /// The way to the pool.
     pub connector: Connector,
-    /// What wakes devices.
     pub timer: Timer,
     /// The host's clock, which starts with the run.
     pub clock: HostClock,
@@ -82,9 +80,7 @@ pub struct Turn<'a> {
     pub settings: &'a Settings,
     /// Whose turn it is.
     pub phase: PhaseId,
-    /// The method.
     pub method: &'a Method,
-    /// The prompts.
     pub work: &'a WorkPlan,
     /// Where the devices report.
     pub events: mpsc::Sender<DeviceEvent>,

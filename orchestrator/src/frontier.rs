@@ -52,9 +52,7 @@ pub struct Sweep {
 /// A swept log.
 #[derive(Clone, Debug, Serialize)]
 pub struct Frontier {
-    /// The run.
     pub run: String,
-    /// The method.
     pub method: String,
     /// What the thresholds are compared with: `uncertainty`, `entropy` (nats) or `max-probability`.
     pub statistic: &'static str,

@@ -16,17 +16,13 @@ const WINDOW: Span = Span::from_millis(5_000);
 pub struct Seen {
     /// Generations that have ended, dropped ones included.
     pub generations: u64,
-    /// Tokens committed.
     pub tokens: u64,
-    /// Upload attempts.
     pub uploads: u64,
     /// Judged drafts that were replaced.
     pub rejected: u64,
-    /// Judged drafts.
     pub judged: u64,
     /// Energy of the ended generations' devices, in nanojoules.
     pub device: u64,
-    /// Of their radios.
     pub radio: u64,
     /// Of their shares of the verifiers.
     pub cloud: u64,

@@ -19,7 +19,6 @@ pub(crate) const CACHE: &str = "calibrations";
 /// The methods of a run and the calibrations that they took their numbers from.
 #[derive(Clone, Debug, Default)]
 pub struct Resolved {
-    /// In run order.
     pub methods: Vec<Method>,
     /// Each used one once.
     pub calibrations: Vec<Calibration>,

@@ -91,9 +91,7 @@ impl Pair {
 
 /// One model with its tokenizer.
 pub(crate) struct Loaded {
-    /// The model.
     pub(crate) model: Model,
-    /// Its tokenizer.
     pub(crate) tokenizer: Tokenizer,
     /// SHA-256 of its weights, hexadecimal.
     pub(crate) digest: String,

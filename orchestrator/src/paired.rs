@@ -26,7 +26,6 @@ type PairPlace = (u32, u16, u16);
 /// Collects the generations of a run.
 #[derive(Debug, Default)]
 pub struct Pairing {
-    /// By method index.
     figures: BTreeMap<u16, BTreeMap<PairPlace, Figures>>,
 }
 
@@ -51,7 +50,6 @@ impl Runs {
 /// `ui-hlm` minus another method on the same prompts, with a 95 % bootstrap interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// The other method.
     pub against: String,
     /// Prompts that both answered.
     pub prompts: usize,
@@ -66,7 +64,6 @@ pub struct Comparison {
 /// A mean difference and its interval, which one prompt of one run does not have.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Interval {
-    /// Mean difference.
     pub mean: f64,
     /// 2.5 % point; absent of one prompt.
     pub low: Option<f64>,

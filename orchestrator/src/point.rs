@@ -18,9 +18,7 @@ pub const MORE: f64 = 1.25;
 
 /// What a simulation found out.
 pub struct MeasuredPoint {
-    /// The figures.
     pub summary: Summary,
-    /// What was simulated.
     pub settings: Settings,
     /// Tokens of a prompt, in the mean.
     pub mean_prompt: f64,

@@ -17,7 +17,6 @@ pub(crate) struct Fitting<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     /// The smaller context of the pair.
     pub(crate) context: usize,
-    /// Longest answer.
     pub(crate) max_new_tokens: u32,
     /// What is done with a prompt that is too long.
     pub(crate) too_long: TooLong,

@@ -35,9 +35,7 @@ const CHECK_EVERY: Span = Span::from_millis(1_000);
 /// A finished generation, as the audit needs it.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// Which generation.
     pub id: GenerationId,
-    /// Its tokens.
     pub tokens: Vec<u32>,
     /// Its skipped tokens: position among the generated ones and x_d.
     pub skipped: Vec<(u32, f32)>,
@@ -272,7 +270,6 @@ impl ThresholdWatcher {
 struct Open {
     device: DeviceId,
     waiting: Vec<RoundRecord>,
-    /// For the metrics.
     course: Course,
     skipped: Vec<(u32, f32)>,
 }

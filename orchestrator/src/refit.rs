@@ -19,7 +19,6 @@ use crate::stored::inputs::{self, StoredInputs};
 /// What was fitted.
 #[derive(Debug)]
 pub struct Refit {
-    /// The file's contents.
     pub calibration: Calibration,
     /// How well batch costs were fitted.
     pub cost: FitReport,

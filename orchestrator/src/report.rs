@@ -243,7 +243,6 @@ pub fn run_table(runs: &[RunListing]) -> String {
     table.to_string()
 }
 
-/// Four significant digits.
 pub(crate) fn significant(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

@@ -49,7 +49,6 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a run needs beyond its scenario.
 pub struct RunOptions<'a> {
-    /// The scenario, validated.
     pub settings: Settings,
     /// Its text, for repeating the run.
     pub scenario: String,
@@ -66,7 +65,6 @@ pub struct RunOptions<'a> {
 /// What a run left.
 #[derive(Debug)]
 pub struct Finished {
-    /// The figures.
     pub summary: Summary,
     /// `ui-hlm` against the others, if it ran.
     pub comparisons: Vec<Comparison>,

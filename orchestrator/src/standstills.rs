@@ -16,7 +16,6 @@ use crate::passes;
 pub(crate) struct Phases(Rc<RefCell<Vec<Stretch>>>);
 
 impl Phases {
-    /// A phase begins.
     pub(crate) fn begin(&self, phase: PhaseId, from: Time) {
         self.0.borrow_mut().push(Stretch { phase, from, to: None });
     }

@@ -39,7 +39,6 @@ const COLUMNS: [SweepColumn; 11] = [
 pub struct SweepRow {
     /// The varied keys' values, in the order of the keys.
     pub values: Vec<String>,
-    /// The method.
     pub method: String,
     /// The figures of the columns, in SI units; absent where one does not apply.
     pub figures: Vec<Option<f64>>,
@@ -50,7 +49,6 @@ pub struct SweepRow {
 /// What came out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sweep {
-    /// The varied keys.
     pub keys: Vec<String>,
     /// Names of the figures' metrics.
     pub metrics: Vec<&'static str>,

@@ -53,11 +53,9 @@ pub fn metric(place: &str, name: &str) -> Result<&'static str, Error> {
 pub struct CheckResult {
     /// The method whose figure it is.
     pub method: String,
-    /// The check.
     pub check: String,
     /// The figure; absent if the method has none, which fails the check.
     pub value: Option<f64>,
-    /// Whether it holds.
     pub holds: bool,
     /// How many samples it is the largest of, where it is a percentile that needs more.
     pub too_few: Option<u64>,

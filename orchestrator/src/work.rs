@@ -17,13 +17,11 @@ pub struct PromptJob {
     pub prompt_id: u32,
     /// Repetition of the same prompt.
     pub repetition: u16,
-    /// Index into [`WorkPlan::data_sets`].
     pub data_set: u16,
     /// The text shown to the models.
     pub prompt: String,
     /// What a right answer looks like, if the workload says.
     pub reference: Option<String>,
-    /// `prompt` in tokens.
     pub tokens: Arc<[u32]>,
 }
 
@@ -31,7 +29,6 @@ pub struct PromptJob {
 /// devices and links.
 #[derive(Clone, Debug)]
 pub struct WorkPlan {
-    /// The jobs.
     pub jobs: Vec<PromptJob>,
     /// Names of the data sets.
     pub data_sets: Vec<String>,
@@ -78,7 +75,6 @@ impl WorkPlan {
     }
 }
 
-/// See [`WorkPlan::all_asked`].
 pub(crate) fn all_asked(settings: &Settings) -> bool {
     match &settings.load {
         // Requests to a device that is gone are dropped, and recorded so.

@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 /// A signal that asks a program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// SIGINT: Ctrl-C.
     Interrupt,
     /// SIGTERM: a service manager, or `kill`.
     Terminate,

@@ -33,7 +33,6 @@ const TAIL_ENTRIES: u32 = 30;
 pub struct Fitted {
     /// What to draw from.
     pub distributions: Distributions,
-    /// The method.
     pub method: Method,
     /// How tokens are drawn.
     pub sampling: Sampling,

@@ -26,9 +26,7 @@ pub struct SimulatedRequest {
 /// What a phase runs.
 #[derive(Clone)]
 pub struct SimulatedPhase {
-    /// Number of devices.
     pub devices: u32,
-    /// When it starts.
     pub start: Time,
     /// Seed of the run.
     pub seed: u64,
@@ -36,11 +34,9 @@ pub struct SimulatedPhase {
     pub parts: Vec<Arc<DeviceSettings>>,
     /// The parts of devices 0, 1, …, repeated.
     pub pattern: Vec<u16>,
-    /// The requests.
     pub jobs: Arc<[SimulatedRequest]>,
     /// Whose they are, by their places in `jobs`.
     pub assignment: Arc<dyn Jobs + Send + Sync>,
-    /// When they arrive.
     pub load: Load,
     /// When devices come and go.
     pub churn: Churn,

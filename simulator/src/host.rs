@@ -24,9 +24,7 @@ pub struct Host {
 /// How late one kind of event is.
 #[derive(Clone, Debug)]
 enum Lateness {
-    /// Always as late.
     Mean(Span),
-    /// As percentiles say.
     Spread {
         /// Of how late events are, in ns.
         spread: Vec<f32>,

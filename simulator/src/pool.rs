@@ -27,9 +27,7 @@ const NEVER: Time = Time(u64::MAX);
 /// A verifier that dies at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PlannedKill {
-    /// When.
     pub at: Time,
-    /// Who.
     pub verifier: VerifierId,
 }
 
@@ -42,14 +40,12 @@ pub struct PoolSetup {
     pub timings: Vec<Timing>,
     /// Draws the spread of batch times.
     pub seed: u64,
-    /// Verifiers that die.
     pub kills: Vec<PlannedKill>,
 }
 
 /// What a method's batches take on the simulated host; an emulated pool charges what its settings say all the same.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// By themselves.
     pub cost: BatchCost,
     /// And what the host adds.
     pub host: Host,
@@ -97,7 +93,6 @@ pub(crate) struct SimulatedPool<A: PoolAnswers, S> {
     pub(crate) inbox: Vec<Vec<ToPool<A::Upload>>>,
     /// Kept for its memory: when what lies in the inbox arrives, and from which device.
     arrivals: Vec<Arrival>,
-    /// By shard.
     pub(crate) outbox: Vec<Vec<ToDevice<A::Verdict>>>,
     out: Vec<Output>,
     /// The wake that the machine last asked for, and when it comes.

@@ -15,7 +15,6 @@ const LOOKS: u32 = 2_000;
 pub(crate) struct Rendezvous {
     /// How many meet; more than ever come until that is said.
     threads: AtomicUsize,
-    /// Of this turn.
     arrived: AtomicUsize,
     turn: AtomicUsize,
     /// Held to begin a turn and to fall asleep, so that nobody sleeps through it.

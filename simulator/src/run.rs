@@ -25,10 +25,7 @@ pub enum SimulationError {
     #[error(
         "link {link:?} has no modelled delay: a simulation needs an emulated link with a round trip of at least 4 ns"
     )]
-    NoDelay {
-        /// Its name.
-        link: String,
-    },
+    NoDelay { link: String },
     /// The clock has no room for what is due next.
     #[error(
         "virtual time has come to its end, after 584 years, with {ended} of the phase's generations over: what is left \
@@ -49,7 +46,6 @@ pub struct SimulationProgress {
     pub windows: u64,
     /// Generations that are over, dropped requests included.
     pub ended: u64,
-    /// Tokens committed.
     pub tokens: u64,
     /// Events taken from all queues.
     pub events: u64,
@@ -58,11 +54,9 @@ pub struct SimulationProgress {
 /// What a phase came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
-    /// At its end.
     pub progress: SimulationProgress,
     /// When its last generation ended.
     pub last_end: Time,
-    /// Batches computed.
     pub batches: u64,
     /// Tokens fed in them.
     pub work: u64,
@@ -76,7 +70,6 @@ type Each<'a, S> = &'a mut dyn FnMut(&mut dyn FnMut(&mut S));
 /// The sinks between two windows.
 pub struct Sinks<'a, S, K> {
     shards: Each<'a, S>,
-    /// The pool's.
     pub pool: &'a mut K,
 }
 

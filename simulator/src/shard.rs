@@ -22,7 +22,6 @@ use crate::sink::DeviceSink;
 /// What is due for a shard. The order is the rank among events at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ShardEvent {
-    /// A connection stands.
     Dialled(u32),
     /// What lies at this place in [`Shard::arriving`] has reached the device or come through its downlink.
     Arrived(u32),
@@ -46,14 +45,12 @@ impl ShardEvent {
     }
 }
 
-/// One device.
 struct SimulatedDevice {
     machine: DeviceMachine,
     /// What its machine was last told; ahead of the queue while nobody can reach it.
     now: Time,
     /// The running (or last) generation.
     generation: GenerationId,
-    /// How it ended.
     finish: FinishReason,
     /// When its machine will be woken if nobody comes before: a matter of the machine's state alone, never of what is queued.
     wake: Time,
@@ -64,7 +61,6 @@ struct SimulatedDevice {
     /// Connections made so far; the last one stands if `connected`.
     connections: u32,
     connected: bool,
-    /// A generation runs.
     running: bool,
     /// A verdict may come, however alone the device seems to be: an upload of this generation was cancelled, or something of
     /// the last generation was on its way down when this one started.
@@ -110,7 +106,6 @@ pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     departing: BTreeMap<u64, Vec<ToPool<A::Upload>>>,
     /// Kept for their memory.
     spare: Vec<Vec<ToPool<A::Upload>>>,
-    /// Messages ever sent.
     sent: u32,
     dispatch: Dispatch<'a, Assigned<'a>>,
     /// The earliest wake that is queued for it.

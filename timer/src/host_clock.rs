@@ -36,7 +36,6 @@ struct StandstillWatch {
     seen: Span,
     /// The processor time that it had taken then or before, when somebody last asked.
     used: Option<Span>,
-    /// All standstills together.
     skipped: Span,
     standstills: Vec<Standstill>,
 }
@@ -100,7 +99,6 @@ impl StandstillWatch {
         self.time(self.seen)
     }
 
-    /// The heartbeat looks.
     fn beat(&mut self, raw: Span, used: Option<Span>) {
         self.read(raw, || used);
         self.used = used;
@@ -135,7 +133,6 @@ fn processor_time() -> Option<Span> {
     Some(Span(nanos.checked_add(u64::try_from(taken.tv_nsec).ok()?)?))
 }
 
-/// The same elsewhere.
 #[cfg(not(unix))]
 fn processor_time() -> Option<Span> {
     None

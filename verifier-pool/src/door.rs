@@ -36,7 +36,6 @@ pub(crate) struct Door {
     pub(crate) ours: Hello,
     /// What it says to those that it lets in.
     pub(crate) welcome: Welcome,
-    /// Bounds of frames.
     pub(crate) limits: FrameLimits,
     pub(crate) idle_timeout: Duration,
     /// Whether connections whose uploads are refused again and again are read more slowly. Devices that share the pool's clock
@@ -62,7 +61,6 @@ impl Carrier {
     }
 }
 
-/// Takes the port.
 pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, PoolError> {
     UdpSocket::bind(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => PoolError::PortInUse { address },

@@ -16,17 +16,13 @@ pub enum PoolError {
     NoRandomness,
     /// Another process has the port.
     #[error("{address} is in use by another process; stop it, or listen on another port (port 0 takes a free one)")]
-    PortInUse {
-        /// The address.
-        address: SocketAddr,
-    },
+    PortInUse { address: SocketAddr },
     /// No address is known for the name that it should listen at.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The address cannot be listened on for another reason.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address.
         address: HostPort,
         /// What the operating system said.
         source: io::Error,
@@ -34,7 +30,6 @@ pub enum PoolError {
     /// A certificate or key file cannot be read or holds something else.
     #[error("{}: {reason}; expected {expected} in PEM", path.display())]
     Pem {
-        /// The file.
         path: PathBuf,
         /// What should be in it.
         expected: &'static str,

@@ -87,7 +87,6 @@ impl Guests {
         }
     }
 
-    /// Sends everybody away.
     pub(crate) fn close(&mut self) {
         while let Some((&connection, _)) = self.ports.first_key_value() {
             self.send_away(connection, Goodbye::Closing);

@@ -22,9 +22,7 @@ pub struct Judge {
 /// A computed item: what the machine is told, and what the device is.
 #[derive(Clone, Debug)]
 pub struct ItemAnswer {
-    /// For the machine.
     pub outcome: ItemOutcome,
-    /// For the device.
     pub next: Next,
 }
 
@@ -36,12 +34,7 @@ pub enum JudgeError {
     Model(#[from] ModelError),
     /// A cache has another length than the machine thinks.
     #[error("a cache holds {held} tokens instead of {wanted}")]
-    Cache {
-        /// What it holds.
-        held: usize,
-        /// What it should.
-        wanted: usize,
-    },
+    Cache { held: usize, wanted: usize },
 }
 
 impl Judge {

@@ -15,7 +15,6 @@ use crate::status::PoolStatus;
 pub(crate) struct ConnectionHandle {
     /// Bounded; a device that lets it fill up is sent away.
     pub(crate) frames: mpsc::Sender<ServerFrame>,
-    /// Ends the connection.
     pub(crate) end: oneshot::Sender<Goodbye>,
 }
 

@@ -58,7 +58,6 @@ pub type PoolJournal = Box<dyn FnMut(Time, PoolCall<'_>, &[Output]) + Send>;
 pub enum PoolCall<'a> {
     /// [`PoolMachine::new`](specfleet_engine::pool::PoolMachine::new), the first one.
     New,
-    /// [`PoolMachine::handle`](specfleet_engine::pool::PoolMachine::handle).
     Handle(&'a Input),
     /// [`PoolMachine::next_phase`](specfleet_engine::pool::PoolMachine::next_phase) to this phase.
     NextPhase(PhaseId),
@@ -69,7 +68,6 @@ pub enum PoolCall<'a> {
 pub enum TlsOptions {
     /// A self-signed certificate made at start, for `localhost`, `127.0.0.1` and `::1`. Devices pin it.
     Development,
-    /// PEM files.
     Pem {
         /// The certificate chain, leaf first.
         certificate: PathBuf,

@@ -51,11 +51,9 @@ pub(crate) struct PoolActor {
     agenda: Agenda<InputPayload>,
     /// Whether devices go by the same clock.
     shares_clock: bool,
-    /// The host's clock.
     host: HostClock,
     store: SessionStore,
     guests: Guests,
-    /// By number.
     replicas: Vec<Replica>,
     /// The span of each one's batch, for the log.
     spans: Vec<Span>,

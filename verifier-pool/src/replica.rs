@@ -132,7 +132,6 @@ impl Replica {
         self.restarts
     }
 
-    /// Ends its thread.
     pub(crate) fn stop(&self) {
         self.life.arbiter.stop();
     }

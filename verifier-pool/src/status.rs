@@ -12,7 +12,6 @@ pub struct PoolStatus {
     pub late: u64,
     /// Uploads that have not.
     pub outstanding: Outstanding,
-    /// Open sessions.
     pub sessions: usize,
     /// Connections that have said hello.
     pub connections: usize,
@@ -25,7 +24,6 @@ pub struct PoolStatus {
 /// One verifier right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifierStatus {
-    /// What it does.
     pub activity: Activity,
     /// Times that it was started anew since the pool began.
     pub restarts: u32,
@@ -34,11 +32,9 @@ pub struct VerifierStatus {
 /// Uploads on their way through the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outstanding {
-    /// Jobs that wait.
     pub queued_jobs: u32,
     /// Tokens of work that wait.
     pub queued_tokens: u64,
-    /// Jobs being computed.
     pub running: usize,
 }
 

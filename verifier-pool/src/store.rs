@@ -33,7 +33,6 @@ struct PendingTask {
 
 /// One item of a batch with all that the verifier needs for it.
 pub struct VerifyTask {
-    /// Its session.
     pub(crate) session: SessionKey,
     /// Leading tokens of the KV cache that still hold.
     pub(crate) keep: usize,

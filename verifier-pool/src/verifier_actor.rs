@@ -19,7 +19,6 @@ use crate::store::VerifyTask;
 pub(crate) enum VerifierOrder {
     /// Free the cache of this session.
     Free(SessionKey),
-    /// Compute a batch.
     Batch(BatchOrder),
     /// Nothing: a step for a kill to happen in when there is nothing else to do.
     Step,
@@ -27,7 +26,6 @@ pub(crate) enum VerifierOrder {
 
 /// A batch with the tokens of its items.
 pub(crate) struct BatchOrder {
-    /// Its number.
     pub(crate) batch: u64,
     /// Caches to free first.
     pub(crate) evict: Vec<SessionKey>,
@@ -50,9 +48,7 @@ pub(crate) struct VerifierAnswer {
     pub(crate) held: KvHeld,
 }
 
-/// A computed batch.
 pub(crate) struct BatchAnswer {
-    /// Its number.
     pub(crate) batch: u64,
     /// From the order until the start of the computation.
     pub(crate) waited: Span,

@@ -12,7 +12,6 @@ const UNSAID_PORTS: [u16; 2] = [80, 443];
 /// A name that a server answers to besides those of the loopback, with or without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
-    /// In small letters.
     name: String,
     /// `None` stands for any.
     port: Option<u16>,
@@ -22,7 +21,6 @@ pub struct AllowedHost {
 #[derive(Debug, Error)]
 #[error("{given:?} is no host name; use NAME or NAME:PORT, such as runs.example.org")]
 pub struct AllowedHostError {
-    /// What was given.
     given: String,
 }
 

@@ -30,7 +30,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What a server allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Threads that answer.
     pub workers: usize,
     /// Most connections at a time, over all workers. Every worker lets so many more wait for a place.
     pub connections: usize,

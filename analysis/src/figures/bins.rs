@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use specfleet_engine::time::Span;
 
-/// Bins per decade.
 const PER_DECADE: usize = 10;
 
 /// Decades above a microsecond: up to a day.
@@ -29,7 +28,6 @@ pub struct LogBin {
     pub from: f64,
     /// Upper edge in seconds.
     pub to: f64,
-    /// Samples.
     pub count: u64,
 }
 

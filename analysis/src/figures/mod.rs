@@ -25,11 +25,9 @@ const ANSWER_BINS: usize = 128;
 /// Judged and accepted drafts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    /// Committed tokens.
     pub tokens: u64,
     /// Drafts that the verifier judged.
     pub judged: u64,
-    /// Accepted of them.
     pub accepted: u64,
 }
 
@@ -45,7 +43,6 @@ impl Judged {
 #[derive(Clone, Debug)]
 pub struct MethodFigures {
     measures_uncertainty: bool,
-    /// Gaps between commits.
     pub gaps: LogBins,
     /// Time in the pool's queue, per answered upload.
     pub queue: LogBins,

@@ -32,20 +32,15 @@ pub struct RiskCell {
     pub uncertainty: f64,
     /// Σ of their rejections, each from 0 to 1.
     pub rejected: f64,
-    /// How many.
     pub drafts: u64,
 }
 
 /// Least squares of rejection on u.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RiskFit {
-    /// Slope.
     pub a: f64,
-    /// Intercept.
     pub b: f64,
-    /// Correlation.
     pub r: f64,
-    /// Drafts.
     pub samples: u64,
 }
 

@@ -5,9 +5,7 @@ use specfleet_engine::time::{Span, Time};
 /// What happened in one stretch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimelineStretch {
-    /// Committed tokens.
     pub tokens: u64,
-    /// Answered uploads.
     pub uploads: u64,
     /// Σ of their times in the pool's queue, in nanoseconds.
     pub queue_nanoseconds: u64,

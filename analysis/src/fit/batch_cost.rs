@@ -84,7 +84,6 @@ pub fn fit_batch_cost(batches: &[BatchRecord], methods: &[Method]) -> Option<(Me
     Some((cost, report))
 }
 
-/// One completed batch.
 #[derive(Clone, Copy, Debug)]
 struct Observation {
     method: u16,

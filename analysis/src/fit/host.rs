@@ -53,7 +53,6 @@ pub fn fit_host(
     Some((all, each))
 }
 
-/// What generations say.
 #[derive(Debug, Default)]
 struct Measured {
     generations: u64,

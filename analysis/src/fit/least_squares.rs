@@ -14,7 +14,6 @@ pub(super) struct NormalEquations {
 }
 
 impl NormalEquations {
-    /// Adds an observation.
     pub(super) fn add(&mut self, columns: [f64; COLUMNS], value: f64, weight: f64) {
         for i in 0..COLUMNS {
             for j in 0..COLUMNS {

@@ -15,7 +15,6 @@ use specfleet_engine::record::{AuditRecord, GenerationRecord, RoundRecord};
 /// The rows of one generation.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationRows<'a> {
-    /// The generation.
     pub record: &'a GenerationRecord,
     /// All its rounds, in order.
     pub rounds: &'a [RoundRecord],

@@ -27,7 +27,6 @@ pub(super) struct Books<C: Collector> {
     data_sets: Vec<String>,
     /// By data set, then phase: pass by pass, in each the methods in their order.
     samples: Vec<Vec<MethodSamples<C>>>,
-    /// By phase.
     phases: Vec<PhaseFigures<C>>,
     /// Of a run with several passes, for the intervals of its means.
     cells: Option<Cells>,
@@ -70,7 +69,6 @@ impl<C: CollectedDistribution> Books<C> {
         self.header.repeat > 1
     }
 
-    /// The run's accounting.
     pub(super) fn accounting(&self) -> u32 {
         self.header.accounting
     }

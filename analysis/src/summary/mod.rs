@@ -38,7 +38,6 @@ pub type Metrics = Ordered<Metric>;
 /// A run's results: what `summary.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// [`SUMMARY_SCHEMA`].
     pub schema: u32,
     /// The run's name; empty in a file that two equal runs share byte for byte.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -125,16 +124,13 @@ pub struct DataSet {
 pub enum Validity {
     /// Every generation's books close and nothing else was reported.
     Valid,
-    /// See the problems.
     Invalid,
 }
 
 /// What names a run in its summary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunHeader {
-    /// The run's name.
     pub run: String,
-    /// Its seed.
     pub seed: u64,
     /// Digest of its scenario.
     pub scenario_hash: String,
@@ -164,7 +160,6 @@ impl RunHeader {
 /// Everything known about one generation. Its method, prompt, repetition and data set stand in the record.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationView<'a> {
-    /// The generation.
     pub record: &'a GenerationRecord,
     /// All its rounds, in order.
     pub rounds: &'a [RoundRecord],
@@ -191,7 +186,6 @@ pub enum SummaryError {
     /// Its method is not in the run's list.
     #[error("a record names method {index}, the run has {methods}")]
     UnknownMethod {
-        /// The index.
         index: u16,
         /// Methods of the run.
         methods: usize,
@@ -207,7 +201,6 @@ pub enum SummaryError {
     /// Its data set is not in the run's list.
     #[error("a generation names data set {index}, the run has {data_sets}")]
     UnknownDataSet {
-        /// The index.
         index: u16,
         /// Data sets of the run.
         data_sets: usize,
@@ -217,7 +210,6 @@ pub enum SummaryError {
     OtherRun {
         /// The one that was to grow.
         run: String,
-        /// The other one.
         other: String,
     },
 }

@@ -26,9 +26,7 @@ pub(super) struct PhaseFigures<C: Collector> {
 /// What a device did in a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Presence {
-    /// First scheduled start.
     first: Time,
-    /// Last end.
     last: Time,
     /// Σ of the gaps between commits, and their number.
     gap_time: Span,

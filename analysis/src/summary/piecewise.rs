@@ -79,7 +79,6 @@ pub struct RoundPlace {
 /// What joining two parts of a generation brings to light.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joint {
-    /// Which generation.
     pub id: GenerationId,
     /// The gap between the parts.
     pub gap: Span,
@@ -90,7 +89,6 @@ pub struct Joint {
 /// A generation's sums, from its rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GenerationTotals {
-    /// Committed tokens.
     pub tokens: u32,
     /// Answered uploads of drafts.
     pub uploads: u32,

@@ -25,7 +25,6 @@ pub struct GenerationTally {
     /// Σ min(1, y_d/x_d) over the audited tokens, in steps of 1 / [`SHARE_STEPS`].
     pub(super) kept: u64,
     pub(super) audited: u32,
-    /// Committed tokens.
     pub(super) tokens: u32,
     /// Answered uploads of drafts.
     pub(super) uploads: u32,

@@ -8,7 +8,6 @@ use specfleet_engine::time::Span;
 use crate::ConfigError;
 use crate::read::Section;
 
-/// Power in watts.
 pub(super) const WATTS: RangeInclusive<f64> = 0.0..=100_000.0;
 /// Seconds of one step.
 const SECONDS: RangeInclusive<f64> = 0.0..=60.0;

@@ -10,7 +10,6 @@ use super::trace;
 use crate::ConfigError;
 use crate::read::Section;
 
-/// Bandwidths in Hz.
 const HERTZ: RangeInclusive<f64> = 1.0..=1e12;
 /// Rates in bits per second.
 pub(super) const BITS_PER_SECOND: RangeInclusive<f64> = 1.0..=1e15;

@@ -9,7 +9,6 @@ use crate::read::Section;
 /// A model that is not loaded: its sizes, and where they come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeclaredModel {
-    /// The sizes.
     pub size: ModelSize,
     /// Where they come from.
     pub source: String,

@@ -43,7 +43,6 @@ const MEMORY: RangeInclusive<u64> = 1_000_000..=1_000_000_000_000_000;
 /// What a profile says about one replica.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DeclaredVerifier {
-    /// Its power.
     pub(crate) profile: VerifierProfile,
     /// How fast it is, if that is declared.
     pub(crate) speed: Option<VerifierSpeed>,

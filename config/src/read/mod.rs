@@ -31,7 +31,6 @@ pub(crate) struct Document {
     origin: String,
     /// What relative paths in it are relative to; none for what is embedded.
     folder: Option<PathBuf>,
-    /// Its contents.
     table: Table,
     /// Dotted keys that came from elsewhere, with the flag they came from; later ones win.
     overrides: Vec<(String, String)>,
@@ -46,7 +45,6 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Parses `text`.
     pub(crate) fn parse(origin: String, folder: Option<PathBuf>, text: &str) -> Result<Document, ConfigError> {
         let table = text.parse::<Table>().map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start.min(text.len()));

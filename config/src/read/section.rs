@@ -44,7 +44,6 @@ impl<'a> Section<'a> {
         self.table.map(|table| table.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
-    /// Any value.
     pub(crate) fn value(&self, name: &str) -> Option<&'a Value> {
         self.document.ask(&join(&self.path, name));
         self.table.and_then(|table| table.get(name))

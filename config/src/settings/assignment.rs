@@ -35,7 +35,6 @@ struct AssignmentShare {
 struct AssignmentStretch {
     /// Number of the first.
     first_task: u32,
-    /// Index into `shares`.
     share: usize,
     /// How many tasks of this data set come before it.
     before: u32,
@@ -44,7 +43,6 @@ struct AssignmentStretch {
 /// A data set that no device of the fleet answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unanswered {
-    /// Its name.
     pub(super) data_set: String,
     /// Whether a larger fleet would have a device for it.
     pub(super) in_pattern: bool,
@@ -155,7 +153,6 @@ impl AssignmentShare {
     }
 }
 
-/// Quotient and rest.
 fn split(number: u32, by: usize) -> (u32, usize) {
     (number / by as u32, number as usize % by)
 }

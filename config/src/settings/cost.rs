@@ -23,7 +23,6 @@ pub enum CostChoice {
     Roofline {
         /// Where the model's sizes come from.
         source: String,
-        /// Model and machine.
         roofline: Roofline,
     },
     /// The same for every batch.

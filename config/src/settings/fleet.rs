@@ -42,9 +42,7 @@ pub struct FleetPart {
     pub name: String,
     /// Its share of the fleet, relative to the other parts' weights.
     pub weight: u16,
-    /// What computing costs.
     pub profile: DeviceProfile,
-    /// What sending costs.
     pub link: LinkProfile,
     /// The latency per token that its users want; zero for none.
     pub latency_target: Span,

@@ -54,15 +54,12 @@ impl Pattern {
 /// Tokens of recorded requests, where the file of their arrivals says so: in the order of the arrivals.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedLengths {
-    /// Of the prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<Vec<u32>>,
-    /// Of the answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_tokens: Option<Vec<u32>>,
 }
 
-/// Reads `[load]`.
 pub(super) fn read(section: &Section<'_>) -> Result<(Load, Option<RecordedLengths>), ConfigError> {
     let pattern = section.opt_choice("pattern", &Pattern::NAMES)?.unwrap_or(Pattern::Closed);
     let unused: Vec<&str> = pattern.keys().iter().filter(|(_, used)| !used).map(|(key, _)| *key).collect();
@@ -115,7 +112,6 @@ fn ramp(section: &Section<'_>) -> Result<Arrivals, ConfigError> {
     Ok(Arrivals::Ramp { start, stages })
 }
 
-/// Reads `[churn]`.
 pub(super) fn churn(section: &Section<'_>) -> Result<Churn, ConfigError> {
     Ok(Churn {
         join_over: section.seconds("join_over_seconds", 0.0..=1e6, 0.0)?,

@@ -49,15 +49,12 @@ use crate::workload::sha256_hex;
 /// there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Sizes and sampling.
     pub run: RunSection,
     /// The methods to run, in this order; at least one, none twice.
     pub methods: Vec<MethodChoice>,
     /// Where the prompts come from; at least one part.
     pub workload: Vec<WorkloadPart>,
-    /// The models.
     pub model: ModelOptions,
-    /// The fleet.
     pub device: DeviceOptions,
     /// What makes devices start their generations.
     pub load: Load,
@@ -66,7 +63,6 @@ pub struct Settings {
     pub recorded_lengths: Option<RecordedLengths>,
     /// When devices join and leave.
     pub churn: Churn,
-    /// The verifier pool.
     pub pool: PoolSection,
     /// What thresholds are fitted on.
     pub calibration: CalibrationOptions,

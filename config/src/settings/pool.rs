@@ -74,7 +74,6 @@ pub struct PoolSection {
 pub struct TlsFiles {
     /// The server's certificate chain.
     pub certificate: PathBuf,
-    /// Its private key.
     pub key: PathBuf,
     /// The authority that client certificates must come from; none asks for no client certificate.
     pub client_authority: Option<PathBuf>,

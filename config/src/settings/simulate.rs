@@ -11,7 +11,6 @@ use crate::read::{Section, is_url};
 /// How a simulation runs. A live run leaves it aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SimulateSection {
-    /// Who answers.
     pub fidelity: Fidelity,
     /// The rows of devices 0, n, 2n, … are kept, and sketches of all; 1 keeps every row.
     pub keep_every: u32,
@@ -27,11 +26,9 @@ pub struct SimulateSection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Fidelity {
-    /// The models.
     Model,
     /// Signals and verdicts as a run recorded them.
     Trace {
-        /// The run.
         run: RunPlace,
     },
     /// Draws from the calibration's distributions.
@@ -44,7 +41,6 @@ pub enum Fidelity {
 pub enum RunPlace {
     /// Its name in the ledger.
     Name(String),
-    /// Its folder.
     Folder(#[serde(with = "super::model::path_as_text")] PathBuf),
 }
 

@@ -52,7 +52,6 @@ pub struct Task<'a> {
     pub prompt_id: u32,
     /// How often this prompt came before in the run.
     pub repetition: u16,
-    /// The prompt.
     pub prompt: &'a Prompt,
 }
 

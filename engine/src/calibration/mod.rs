@@ -36,9 +36,7 @@ pub struct CalibrationKey {
     pub verifier_precision: String,
     /// Digest of the calibration prompts and of how many tokens were drafted on each.
     pub prompts: String,
-    /// Estimator of u.
     pub estimator: Estimator,
-    /// Temperature and truncation.
     pub sampling: Sampling,
     /// The form that drafts are sampled from; absent where they are drawn from x itself (all but `sparse-exact`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,9 +122,7 @@ pub struct CalibrationSample {
 pub struct HarmSample {
     /// The loss in [`HarmMeasure`] of going on with the draft instead of the replacement; negative where it did better.
     pub harm: f32,
-    /// As in [`CalibrationSample::concentration`].
     pub concentration: Vec<ImportanceReading>,
-    /// As in [`CalibrationSample::lookahead`].
     pub lookahead: Vec<ImportanceReading>,
 }
 
@@ -143,9 +139,7 @@ pub enum HarmMeasure {
 /// β ≈ clip(a·u + b, 0, 1), the rejection probability at uncertainty u \[paper; fitted here by least squares\].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RiskLine {
-    /// Slope.
     pub a: f64,
-    /// Intercept.
     pub b: f64,
     /// Correlation of u and rejection; 0 if either never varies.
     pub r: f64,
@@ -153,7 +147,6 @@ pub struct RiskLine {
     pub r2: f64,
     /// Root mean squared distance of the rejections from the unclipped line.
     pub rmse: f64,
-    /// Number of samples.
     pub n: u64,
 }
 
@@ -182,7 +175,6 @@ impl RiskLine {
 /// One importance statistic at one layer of the drafter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImportanceFit {
-    /// The statistic.
     pub statistic: ImportanceStatistic,
     /// The layer, from 0.
     pub layer: u16,
@@ -237,7 +229,6 @@ pub struct Calibration {
     pub max_probability_percentiles: Vec<f32>,
     /// What it belongs to.
     pub key: CalibrationKey,
-    /// The risk line.
     pub line: RiskLine,
     /// Upload rate over the calibration's positions of each preset with its default parameters: the share of drafts that
     /// the gate uploads.

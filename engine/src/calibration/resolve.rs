@@ -12,7 +12,6 @@ use crate::time::Span;
 /// k of `cu-hlm` \[CU-HLM\], and of any sparse payload that is asked for without one.
 const DEFAULT_KEEP: Keep = Keep::Top(30);
 
-/// γ of `block`.
 const DEFAULT_BLOCK: u8 = 4;
 
 /// ω_E of `price` \[ours\]. This and [`DEFAULT_RISK_PER_SECOND`] are chosen so that on the embedded pair's calibration
@@ -40,7 +39,6 @@ pub enum ThresholdName {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ThresholdChoice {
-    /// u_th itself.
     Number(f32),
     /// From the risk line.
     Named(ThresholdName),
@@ -50,13 +48,9 @@ pub enum ThresholdChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PayloadName {
-    /// [`PayloadForm::Full`].
     Full,
-    /// [`PayloadForm::TopK`].
     TopK,
-    /// [`PayloadForm::SparseExact`].
     SparseExact,
-    /// [`PayloadForm::TokenOnly`].
     TokenOnly,
 }
 
@@ -79,9 +73,7 @@ pub struct MethodOverrides {
     pub join: Option<Join>,
     /// p of `rand-hlm` in [0, 1]; by default `ui-hlm`'s upload rate.
     pub probability: Option<f32>,
-    /// Payload form.
     pub payload: Option<PayloadName>,
-    /// b_p.
     pub bits: Option<ProbabilityBits>,
     /// Entries of a sparse payload, ≥ 1; excludes `tail_mass`.
     pub k: Option<u32>,
@@ -117,7 +109,6 @@ pub enum MethodError {
     /// A parameter has to come from a calibration, and there is none, or it could not find one.
     #[error("method \"{method}\" needs {parameter}: {why}; give it as a number or calibrate this pair")]
     Missing {
-        /// The preset.
         method: String,
         /// Key of the override that would do.
         parameter: &'static str,
@@ -127,7 +118,6 @@ pub enum MethodError {
     /// An override is out of range.
     #[error("method \"{method}\": {key} = {value} is out of range, it must be {range}")]
     OutOfRange {
-        /// The preset.
         method: String,
         /// Key of the override.
         key: &'static str,
@@ -139,9 +129,7 @@ pub enum MethodError {
     /// Two overrides that exclude each other.
     #[error("method \"{method}\": {first} and {second} exclude each other")]
     Conflict {
-        /// The preset.
         method: String,
-        /// Key of one.
         first: &'static str,
         /// Key of the other.
         second: &'static str,

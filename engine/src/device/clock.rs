@@ -32,7 +32,6 @@ pub struct DeviceClock {
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The machine's timeout.
     Timeout,
     /// The first of the frames on their way down.
     Arrival,
@@ -54,7 +53,6 @@ pub enum NextTurn {
 pub(super) enum NextAct {
     /// An upload is under way and arrives then.
     Arrives(Time),
-    /// Not before then.
     At(Time),
     /// When its upload is answered.
     OnAnswer,

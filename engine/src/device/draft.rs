@@ -43,7 +43,6 @@ pub struct DraftSpec {
     pub sampling: Sampling,
     /// Form of the payload: `sparse-exact` changes the distribution that drafts are drawn from, uploaded or not.
     pub payload: PayloadForm,
-    /// The gate's statistic.
     pub statistic: GateStatistic,
     /// The importance criterion of a joint gate: says which layer's attention to read.
     pub importance: Option<ImportanceRule>,
@@ -80,7 +79,6 @@ pub struct Signals {
 /// A draft and what belongs to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drafted {
-    /// The draft d.
     pub token: u32,
     /// What the gate decides on.
     pub signals: Signals,

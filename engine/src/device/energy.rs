@@ -12,7 +12,6 @@ use crate::time::Span;
 /// What one step of something takes on a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepCost {
-    /// Time.
     pub span: Span,
     /// Energy in nanojoules, everything the device draws during the step included.
     pub nanojoules: u64,
@@ -24,7 +23,6 @@ pub struct StepCost {
 pub enum DeviceCost {
     /// Declared seconds and joules, slept in real time (provenance `constant`).
     Declared {
-        /// One draft step.
         draft: StepCost,
         /// One token fed beyond the one that a draft step feeds anyway (prompt, catch-up).
         prefill: StepCost,
@@ -47,7 +45,6 @@ pub struct DeviceProfile {
     pub name: String,
     /// Where its numbers come from.
     pub source: String,
-    /// What computing costs.
     pub cost: DeviceCost,
     /// Power while waiting, in watts.
     pub idle_watts: f64,

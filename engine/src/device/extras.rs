@@ -25,7 +25,6 @@ pub(super) struct DeviceConditions {
 /// One loss of the link. The n-th of a device is a fact of the scenario, whenever the device joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outage {
-    /// From 0.
     number: u32,
     /// When the link is lost.
     pub(super) from: Time,

@@ -96,16 +96,27 @@ pub(super) struct FinishedStep {
 /// Where the upload of the next decision stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum UploadState {
-    /// No upload wanted.
     Quiet,
     /// An upload is wanted, but there is no connection.
-    Blocked { drafts: u8 },
+    Blocked {
+        drafts: u8,
+    },
     /// Its bits are leaving.
-    Sending { drafts: u8, until: Time },
+    Sending {
+        drafts: u8,
+        until: Time,
+    },
     /// Its verdict is due.
-    Awaiting { drafts: u8, upload: UploadId, deadline: Time },
+    Awaiting {
+        drafts: u8,
+        upload: UploadId,
+        deadline: Time,
+    },
     /// It was refused and will be sent again.
-    Backoff { drafts: u8, until: Time },
+    Backoff {
+        drafts: u8,
+        until: Time,
+    },
 }
 
 /// What sending the upload under way has cost so far, resends included.

@@ -15,9 +15,7 @@ use crate::time::{Span, Time};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Fading {
-    /// |h|² = 1.
     None,
-    /// |h|² ~ Exp(1).
     Rayleigh,
     /// A line of sight with power K times that of the scattered paths.
     Rician {
@@ -38,7 +36,6 @@ pub enum LinkRate {
         downlink_hz: f64,
         /// Mean signal-to-noise ratio in dB (path loss already taken off, see [`path_loss_snr_db`]).
         snr_db: f64,
-        /// Distribution of |h|².
         fading: Fading,
         /// Length of a coherence block.
         coherence: Span,
@@ -133,9 +130,7 @@ pub fn path_loss_snr_db(
 /// Which way a payload goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Device to pool.
     Up,
-    /// Pool to device.
     Down,
 }
 

@@ -11,7 +11,6 @@ use crate::time::{Span, Time};
 /// A generation to run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    /// Which one.
     pub generation: GenerationId,
     /// Index into the run's list of data sets.
     pub data_set: u16,
@@ -34,7 +33,6 @@ pub enum Input {
     StepFailed,
     /// An upload has left, in this many bytes.
     Sent {
-        /// Which.
         upload: UploadId,
         /// Bytes of its frame.
         bytes: u32,
@@ -43,7 +41,6 @@ pub enum Input {
     Verdict(Verdict),
     /// The pool would not take an upload.
     Refused(Refusal),
-    /// The connection stands.
     Connected,
     /// The connection is lost, or an attempt to connect failed.
     Disconnected,
@@ -66,7 +63,6 @@ pub enum Output {
     Set {
         /// Index in the sequence, the prompt included.
         position: u32,
-        /// The token.
         token: u32,
     },
     /// Send this upload; answer with `Sent`.
@@ -88,11 +84,9 @@ pub enum Output {
 /// draw the draft at `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Which generation.
     pub generation: GenerationId,
     /// Index of the drafted token in the sequence, the prompt included.
     pub position: u32,
-    /// Rejections so far.
     pub rejections: u32,
     /// Leading tokens of the drafter's KV cache that still hold; less than `position`.
     pub keep: u32,
@@ -107,7 +101,6 @@ pub struct StepResult {
     pub position: u32,
     /// As in the step.
     pub rejections: u32,
-    /// The draft.
     pub token: u32,
     /// What the gate looks at.
     pub signals: Signals,
@@ -120,7 +113,6 @@ pub struct StepResult {
 /// I(t) by the `lookahead` statistic, known two steps later.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lookback {
-    /// I(t).
     pub importance: f32,
     /// mean + κ·std of the attention row it was read from.
     pub threshold: f32,
@@ -129,13 +121,10 @@ pub struct Lookback {
 /// An upload to compose from the session store.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UploadPlan {
-    /// Which attempt.
     pub upload: UploadId,
     /// The pool's session of this generation.
     pub session: u32,
-    /// Which generation.
     pub generation: GenerationId,
-    /// Rejections so far.
     pub rejections: u32,
     /// Tokens of the sequence that the pool's session holds already.
     pub base: u32,
@@ -157,9 +146,7 @@ pub struct UploadPlan {
 pub struct Verdict {
     /// The attempt it answers.
     pub upload: UploadId,
-    /// Leading drafts accepted.
     pub accepted: u8,
-    /// What follows them.
     pub next: NextToken,
     /// More verdicts follow for the same upload (`llm-only`).
     pub more: bool,
@@ -191,7 +178,6 @@ pub enum NextToken {
 pub struct Refusal {
     /// The attempt it answers.
     pub upload: UploadId,
-    /// Why.
     pub reason: RefuseReason,
     /// How long to wait before trying again.
     pub retry_after: Span,

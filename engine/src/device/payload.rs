@@ -20,11 +20,8 @@ use crate::method::{Keep, PayloadForm, ProbabilityBits};
 /// Probabilities as they travel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Values {
-    /// 8-bit codes.
     B8(Vec<u8>),
-    /// 16-bit codes.
     B16(Vec<u16>),
-    /// The numbers themselves.
     B32(Vec<f32>),
 }
 
@@ -35,7 +32,6 @@ pub enum Scalar {
     B8(u8),
     /// 16-bit code over 65,535.
     B16(u16),
-    /// The number itself.
     B32(f32),
 }
 
@@ -46,7 +42,6 @@ pub enum Payload {
     Full(Values),
     /// The most likely tokens.
     TopK {
-        /// Their ids, ascending.
         ids: Vec<u32>,
         /// Their absolute probabilities, in the same order.
         values: Values,
@@ -55,7 +50,6 @@ pub enum Payload {
     },
     /// Every token of positive probability.
     SparseExact {
-        /// Their ids, ascending.
         ids: Vec<u32>,
         /// Their probabilities, in the same order.
         values: Values,
@@ -94,12 +88,7 @@ impl DecodedDistribution {
 pub enum PayloadError {
     /// The draft is not in the vocabulary.
     #[error("draft token {draft} is outside the vocabulary of {vocab}")]
-    DraftOutOfRange {
-        /// The draft.
-        draft: u32,
-        /// V.
-        vocab: usize,
-    },
+    DraftOutOfRange { draft: u32, vocab: usize },
     /// Not as many values as there must be.
     #[error("payload has {found} values instead of {expected}")]
     Length {
@@ -110,12 +99,7 @@ pub enum PayloadError {
     },
     /// Ids of a sparse payload are not strictly ascending, or not in the vocabulary.
     #[error("payload's token ids must ascend strictly within the vocabulary of {vocab}; id number {index} does not")]
-    Ids {
-        /// V.
-        vocab: usize,
-        /// Which one.
-        index: usize,
-    },
+    Ids { vocab: usize, index: usize },
     /// The values are not probabilities.
     #[error("payload is not a distribution: {0}")]
     NotADistribution(#[from] DistributionError),
@@ -124,34 +108,19 @@ pub enum PayloadError {
     BadDraftProbability(f32),
     /// `top-k` without x_d although d is not among the ids.
     #[error("payload lacks the probability of draft token {draft}, which is not among its ids")]
-    MissingDraftProbability {
-        /// The draft.
-        draft: u32,
-    },
+    MissingDraftProbability { draft: u32 },
     /// `top-k` with x_d although d is among the ids.
     #[error("payload gives the probability of draft token {draft} twice")]
-    DoubleDraftProbability {
-        /// The draft.
-        draft: u32,
-    },
+    DoubleDraftProbability { draft: u32 },
     /// `sparse-exact` whose distribution cannot have produced the draft.
     #[error("draft token {draft} has no probability in the distribution it is said to be drawn from")]
-    ImpossibleDraft {
-        /// The draft.
-        draft: u32,
-    },
+    ImpossibleDraft { draft: u32 },
     /// Not one payload per draft.
     #[error("{payloads} payloads for {drafts} drafts")]
-    Count {
-        /// Payloads.
-        payloads: usize,
-        /// Drafts.
-        drafts: usize,
-    },
+    Count { payloads: usize, drafts: usize },
     /// The verifier's logits do not have the shape rows × V.
     #[error("{found} logits instead of {expected}")]
     Logits {
-        /// rows × V.
         expected: usize,
         /// How many there are.
         found: usize,
@@ -159,7 +128,6 @@ pub enum PayloadError {
 }
 
 impl Values {
-    /// How many.
     fn len(&self) -> usize {
         match self {
             Values::B8(codes) => codes.len(),
@@ -168,7 +136,6 @@ impl Values {
         }
     }
 
-    /// b_p.
     fn bits(&self) -> ProbabilityBits {
         match self {
             Values::B8(_) => ProbabilityBits::B8,

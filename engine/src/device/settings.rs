@@ -38,7 +38,6 @@ pub enum OnRefused {
 pub struct Outages {
     /// Mean time from the end of one to the start of the next.
     pub every: Span,
-    /// Mean length.
     pub length: Span,
 }
 
@@ -47,7 +46,6 @@ pub struct Outages {
 pub struct Retry {
     /// Before the second attempt.
     pub first: Span,
-    /// The longest.
     pub last: Span,
 }
 
@@ -62,7 +60,6 @@ impl Retry {
 /// Everything a device machine needs to know beyond its inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSettings {
-    /// The upload method.
     pub method: Method,
     /// How tokens are drawn, by drafter and verifier alike.
     pub sampling: Sampling,
@@ -76,9 +73,7 @@ pub struct DeviceSettings {
     pub vocab: u32,
     /// Tokens that end a text.
     pub end_tokens: Vec<u32>,
-    /// What computing costs.
     pub profile: DeviceProfile,
-    /// What sending costs.
     pub link: LinkProfile,
     /// How long to wait for a verdict before the upload is cancelled and sent again.
     pub verdict_timeout: Span,
@@ -103,12 +98,7 @@ pub struct DeviceSettings {
 pub enum SettingsError {
     /// γ out of range.
     #[error("method {method}: block is {block}, but must lie in 1..={MAX_BLOCK}")]
-    Block {
-        /// The method.
-        method: String,
-        /// Its γ.
-        block: u8,
-    },
+    Block { method: String, block: u8 },
     /// No room for a single token.
     #[error("max_new_tokens must be at least 1")]
     NoTokens,

@@ -12,7 +12,6 @@ use crate::time::{Span, Time};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "process")]
 pub enum Arrivals {
-    /// Independent: exponential gaps.
     Poisson {
         /// Mean requests per second.
         rate: f64,
@@ -24,16 +23,13 @@ pub enum Arrivals {
         /// Standard deviation of a gap over its mean; 1 is Poisson, more comes in bursts.
         variation: f64,
     },
-    /// Every 1/rate seconds.
     Constant {
-        /// Requests per second.
         rate: f64,
     },
     /// Poisson at a rate that moves linearly from stage to stage; after the last it stays.
     Ramp {
         /// Rate at the start, in requests per second.
         start: f64,
-        /// The stages.
         stages: Vec<Stage>,
     },
     /// At these times, in order; after the last, nothing more arrives.

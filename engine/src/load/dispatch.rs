@@ -36,7 +36,6 @@ pub trait Jobs {
 /// Job i belongs to device i mod N.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turns {
-    /// Number of jobs.
     pub jobs: u64,
     /// Number of devices N, at least 1.
     pub devices: u32,
@@ -61,11 +60,9 @@ impl Jobs for Turns {
 /// The phase to run.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatchPhase<'a> {
-    /// When devices start.
     pub load: &'a Load,
     /// When they come and go.
     pub churn: Churn,
-    /// The run's seed.
     pub seed: u64,
     /// Devices of the whole fleet.
     pub devices: u32,
@@ -76,7 +73,6 @@ pub struct DispatchPhase<'a> {
 /// The devices d with d mod `of` = `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DispatchShard {
-    /// Which, from 0.
     pub index: u32,
     /// Of how many, at least 1.
     pub of: u32,
@@ -99,12 +95,7 @@ pub enum DispatchEvent {
     /// A device can start a generation.
     Ready(DeviceId),
     /// A device's generation is over.
-    Finished {
-        /// Whose.
-        device: DeviceId,
-        /// How.
-        finish: FinishReason,
-    },
+    Finished { device: DeviceId, finish: FinishReason },
 }
 
 /// What to do.
@@ -114,18 +105,14 @@ pub enum DispatchOrder {
     Join(DeviceId),
     /// The device, which is ready and free, starts a job.
     Start {
-        /// Who.
         device: DeviceId,
-        /// What.
         job: u64,
         /// When it was due, now or earlier.
         scheduled: Time,
     },
     /// A job is dropped: record it ([`GenerationRecord::dropped`](crate::record::GenerationRecord::dropped)).
     Drop {
-        /// Whose it was.
         device: DeviceId,
-        /// Which.
         job: u64,
         /// When it was due.
         scheduled: Time,
@@ -149,13 +136,11 @@ pub struct Dispatch<'a, J> {
     arrivals: Option<ArrivingRequest<'a>>,
     /// Requests of devices that are not free, by device.
     backlogs: BTreeMap<DeviceId, Backlog<u64>>,
-    /// Generations under way.
     running: u32,
     /// Closed loop: devices that have jobs left.
     unfinished: u32,
 }
 
-/// One device.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     state: DispatchState,
@@ -168,7 +153,6 @@ enum DispatchState {
     /// Not there yet, or not ready yet.
     Away,
     Free,
-    /// Runs a generation.
     Busy,
     /// Runs a generation and will not run another.
     Leaving,

@@ -29,7 +29,6 @@ pub enum Load {
     /// Open loop: requests arrive whether or not their device is free. Job i of a phase arrives at the i-th arrival;
     /// latencies count from there.
     Open {
-        /// When they arrive.
         arrivals: Arrivals,
         /// Most requests that wait for one device; beyond it they are dropped, and recorded as such.
         backlog: u32,

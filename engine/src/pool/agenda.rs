@@ -41,7 +41,6 @@ pub struct Agenda<C> {
     grace: Span,
     now: Time,
     waiting: BTreeMap<DueJob, WaitingJob<C>>,
-    /// Numbers what comes.
     next: u64,
     /// When the batches that are being computed are over by what they are charged.
     computing: BTreeMap<VerifierId, Time>,

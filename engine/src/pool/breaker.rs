@@ -7,10 +7,8 @@ use crate::time::{Span, Time};
 /// A cooldown is doubled this often at most: 64 times the first one.
 const MOST_DOUBLINGS: u32 = 6;
 
-/// See the module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circuit {
-    /// In a row.
     failures: u32,
     state: BreakerState,
 }

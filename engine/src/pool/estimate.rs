@@ -21,7 +21,6 @@ pub(super) struct TimeModel {
     nanos: f64,
     tokens_nanos: f64,
     sequences: f64,
-    /// a, in ns.
     base: f64,
     /// b, in ns per token.
     per_token: f64,

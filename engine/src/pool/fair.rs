@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::ConnectionId;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Fair {
     /// Counters of the clients, also of those that are away and not forgotten.

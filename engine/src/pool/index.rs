@@ -97,7 +97,6 @@ impl Index {
         }
     }
 
-    /// Takes `slot` out.
     pub(super) fn remove(&mut self, slot: u32, hash: u32) {
         let Some(mut hole) = self.cell(hash, |other| other == slot) else { return };
         self.len -= 1;

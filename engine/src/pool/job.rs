@@ -50,7 +50,6 @@ pub(super) struct RunningBatch {
     /// On an emulated pool, the time that it is charged.
     pub(super) charge: Option<Span>,
     pub(super) items: Vec<RunningItem>,
-    /// Tokens it feeds.
     pub(super) tokens: u64,
     /// How long the pool thought it would take.
     pub(super) estimate: Span,

@@ -20,16 +20,12 @@ pub struct SessionKey {
 pub enum JobKind {
     /// Judge this many drafts.
     Judge {
-        /// At least 1.
         drafts: u8,
         /// Add a token if all are accepted.
         bonus: bool,
     },
     /// Write tokens, one per batch, until an end token or the limit.
-    Write {
-        /// Tokens left.
-        left: u32,
-    },
+    Write { left: u32 },
 }
 
 /// An upload as the machine sees it; the tokens wait in the driver until it is admitted.
@@ -37,13 +33,11 @@ pub enum JobKind {
 pub struct JobRequest {
     /// Its session; created on the first upload (base 0).
     pub session: SessionKey,
-    /// The attempt.
     pub upload: UploadId,
     /// Tokens of the session that the device builds on.
     pub base: u32,
     /// Committed tokens that follow `base`.
     pub catch_up: u32,
-    /// What to do.
     pub kind: JobKind,
     /// Expected risk, for schedulers.
     pub risk: f32,
@@ -59,21 +53,14 @@ pub enum Input {
     /// An upload has arrived.
     Upload(JobRequest),
     /// Nobody waits for this upload any more.
-    Cancel {
-        /// Its session.
-        session: SessionKey,
-        /// The attempt.
-        upload: UploadId,
-    },
+    Cancel { session: SessionKey, upload: UploadId },
     /// The generation is over; forget its session.
     Close(SessionKey),
     /// The connection is gone, and all its sessions with it.
     Disconnected(ConnectionId),
     /// A verifier has computed its batch.
     BatchDone {
-        /// Who.
         verifier: VerifierId,
-        /// Which batch.
         batch: u64,
         /// From the order until the start of the computation.
         waited: Span,
@@ -95,7 +82,6 @@ pub enum Input {
 /// What came out of one item of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemOutcome {
-    /// Leading drafts accepted.
     pub accepted: u8,
     /// The token behind them, if the verifier drew one.
     pub next: Option<u32>,
@@ -107,32 +93,21 @@ pub struct ItemOutcome {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Keep the tokens of this upload: its session now holds `base` tokens and what the upload brought.
-    Admitted {
-        /// Its session.
-        session: SessionKey,
-        /// The attempt.
-        upload: UploadId,
-    },
+    Admitted { session: SessionKey, upload: UploadId },
     /// Answer with a refusal and drop the upload's tokens.
     Refused {
-        /// Its session.
         session: SessionKey,
-        /// The attempt.
         upload: UploadId,
-        /// Why.
         reason: RefuseReason,
         /// What the device should wait.
         retry_after: Span,
-        /// λ_pool.
         price: f32,
     },
     /// Compute this batch; answer with `BatchDone` (or `VerifierFailed`).
     Start(Batch),
     /// Answer with the verdict of the item: the session keeps the accepted drafts and the next token.
     Verdict {
-        /// Its session.
         session: SessionKey,
-        /// The attempt.
         upload: UploadId,
         /// Position of the item in its batch.
         item: u32,
@@ -140,18 +115,12 @@ pub enum Output {
         more: bool,
         /// What it waited for, and its share of the batch's energy.
         cost: VerifyCost,
-        /// λ_pool.
         price: f32,
     },
     /// Forget the tokens of this session.
     Forget(SessionKey),
     /// Free the KV cache that this verifier holds for this session.
-    DropKv {
-        /// Who.
-        verifier: VerifierId,
-        /// Whose.
-        session: SessionKey,
-    },
+    DropKv { verifier: VerifierId, session: SessionKey },
     /// Start this verifier anew; answer with `VerifierReady`.
     Restart(VerifierId),
     /// A batch is over.
@@ -163,13 +132,10 @@ pub enum Output {
 /// A batch to compute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Who computes it.
     pub verifier: VerifierId,
-    /// Its number.
     pub batch: u64,
     /// KV caches to free first.
     pub evict: Vec<SessionKey>,
-    /// Its sequences.
     pub items: Vec<BatchItem>,
     /// On an emulated pool, when it is over: answer no sooner, however fast it was computed. Else the start of time.
     pub release: Time,
@@ -179,15 +145,12 @@ pub struct Batch {
 /// drafts (the last one only with a bonus), and judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchItem {
-    /// Its session.
     pub session: SessionKey,
-    /// The attempt.
     pub upload: UploadId,
     /// Leading tokens of the KV cache that still hold; less than `committed`.
     pub keep: u32,
     /// Tokens of the session.
     pub committed: u32,
-    /// What to do.
     pub kind: JobKind,
 }
 

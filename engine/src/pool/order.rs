@@ -18,7 +18,6 @@ use super::job::{Queued, QueuedJob};
 use super::settings::QueueOrder;
 use crate::id::ConnectionId;
 
-/// See the module.
 pub(super) const OLDEST_EVERY: u64 = 8;
 
 /// What an order knows of a job. The same must be given to take it out as to put it in.
@@ -27,7 +26,6 @@ pub(super) struct Ticket {
     pub(super) slot: u32,
     pub(super) number: u64,
     pub(super) client: ConnectionId,
-    /// Tokens of work.
     pub(super) tokens: u32,
     /// Smaller goes first, in the orders that sort by it.
     key: u64,
@@ -78,7 +76,6 @@ impl ReadyJobs {
         ReadyJobs { by_number: BTreeMap::new(), tokens: 0, rank }
     }
 
-    /// Jobs.
     pub(super) fn len(&self) -> usize {
         self.by_number.len()
     }

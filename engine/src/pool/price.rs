@@ -10,14 +10,12 @@
 use super::settings::PriceUpdate;
 use crate::time::{Span, Time};
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Price {
     update: PriceUpdate,
     lambda: f64,
     /// Tokens in the period at hand.
     offered: u64,
-    /// When that ends.
     end: Time,
 }
 
@@ -27,12 +25,10 @@ impl Price {
         Price { update, lambda: 0.0, offered: 0, end: now + update.period }
     }
 
-    /// λ.
     pub(super) fn value(&self) -> f32 {
         self.lambda as f32
     }
 
-    /// Work has arrived.
     pub(super) fn offer(&mut self, tokens: u32) {
         self.offered = self.offered.saturating_add(u64::from(tokens));
     }

@@ -16,7 +16,6 @@ use super::verifier::Stage;
 use crate::id::VerifierId;
 use crate::time::{Span, Time};
 
-/// The autoscaler's books.
 #[derive(Debug)]
 pub(super) struct Scaling {
     settings: Autoscale,

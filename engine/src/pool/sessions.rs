@@ -35,7 +35,6 @@ pub(super) struct Session {
     siblings: u32,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Sessions {
     slots: Vec<Session>,

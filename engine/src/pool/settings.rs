@@ -11,7 +11,6 @@ use crate::time::Span;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueOrder {
-    /// As they came.
     Fifo,
     /// Whose verdict is wanted first; what can no longer be in time, by the time estimate, goes behind what can.
     Deadline,
@@ -36,7 +35,6 @@ pub struct Breaker {
 pub struct PriceUpdate {
     /// η; 0 keeps the price at 0.
     pub step: f32,
-    /// ρ*.
     pub target_load: f32,
     /// Length of a period.
     pub period: Span,
@@ -47,7 +45,6 @@ pub struct PriceUpdate {
 pub struct Autoscale {
     /// Fewest, at least 1.
     pub min: u16,
-    /// Most.
     pub max: u16,
     /// The busy share of the verifiers that are up which it steers to, in (0, 1].
     pub target_busy: f32,
@@ -94,7 +91,6 @@ pub struct PoolSettings {
     pub end_tokens: Vec<u32>,
     /// What a refused device is told to wait.
     pub retry_after: Span,
-    /// What batches cost.
     pub profile: VerifierProfile,
     /// What a batch is charged. With one the pool is *emulated*: batches take, and cost, what this says, and not what the
     /// machine at hand measures. `None`: as measured.

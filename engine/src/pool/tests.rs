@@ -146,7 +146,6 @@ impl Rig {
         }
     }
 
-    /// Steps until `until`.
     fn run(&mut self, until: Time) {
         while self.next().is_some_and(|at| at <= until) {
             self.step();

@@ -18,7 +18,6 @@ pub(super) struct VerifierSlot {
     pub(super) ready: ReadyJobs,
     /// Jobs whose session is still in a batch, by number: an upload that was cancelled and followed by another.
     pub(super) parked: BTreeMap<u64, u32>,
-    /// Work of both.
     pub(super) queued_tokens: u64,
     pub(super) running: Option<RunningBatch>,
     /// When the wait for its batch to fill ends.
@@ -27,9 +26,7 @@ pub(super) struct VerifierSlot {
     pub(super) touched: bool,
     /// Among those that take work, as of the last look.
     pub(super) counted: bool,
-    /// Batches started.
     pub(super) batches: u64,
-    /// In this phase.
     pub(super) busy: Span,
     pub(super) off: Span,
     pub(super) restarts: u32,
@@ -40,7 +37,6 @@ pub(super) struct VerifierSlot {
 pub enum Activity {
     /// Waits for a batch.
     Idle,
-    /// Computes one.
     Busy,
     /// Has failed and is not back yet.
     Down,
@@ -54,7 +50,6 @@ pub(super) enum Stage {
     On,
     /// Draws power, takes no work yet.
     Starting(Time),
-    /// Finishes its batch.
     Draining,
     /// Draws nothing, since then (or since the phase began).
     Off(Time),

@@ -12,9 +12,7 @@ use crate::time::{Span, Time};
 pub struct DeviceTimes {
     /// Draft steps, prefill included.
     pub draft: Span,
-    /// Estimating u(t).
     pub uncertainty: Span,
-    /// Computing I(t).
     pub importance: Span,
     /// Computing longer than the profile declares, because the emulating machine was late.
     pub overrun: Span,
@@ -43,9 +41,7 @@ pub struct DeviceCounts {
     pub draft_steps: u64,
     /// Tokens fed beyond the one per step: the prompt, and what a rollback or a rebuild made the device feed again.
     pub prefill_tokens: u64,
-    /// Estimates of u(t).
     pub uncertainty: u64,
-    /// Computations of I(t).
     pub importance: u64,
     /// Drafts thrown away (behind a rejection, or drafted ahead in vain).
     pub wasted_drafts: u64,
@@ -114,9 +110,7 @@ impl FinishReason {
 /// One finished generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerationRecord {
-    /// Which one.
     pub id: GenerationId,
-    /// Who ran it.
     pub device: DeviceId,
     /// Index into the run's list of data sets.
     pub data_set: u16,
@@ -124,29 +118,22 @@ pub struct GenerationRecord {
     pub prompt_tokens: u32,
     /// The generated tokens, the end-of-text token included.
     pub tokens: Vec<u32>,
-    /// Why it ended.
     pub finish: FinishReason,
     /// When it was due to start; its latencies count from here, so that a busy device hides no waiting.
     pub scheduled: Time,
     /// The latency per token that its user wants; zero for none.
     pub latency_target: Span,
-    /// When it started.
     pub started: Time,
     /// When its first token was committed.
     pub first_token: Option<Time>,
-    /// When it ended.
     pub ended: Time,
     /// Where the device's time went.
     pub times: DeviceTimes,
     /// Airtime up and down.
     pub airtime_up: Span,
-    /// Airtime down.
     pub airtime_down: Span,
-    /// Counts.
     pub counts: DeviceCounts,
-    /// Upload attempts.
     pub uploads: UploadCounts,
-    /// Energy by part.
     pub energy: GenerationEnergy,
     /// Where the device's joules come from.
     pub device_provenance: Provenance,

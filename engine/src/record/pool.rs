@@ -14,7 +14,6 @@ pub struct BatchRecord {
     pub pass: u16,
     /// Number of the batch, from 0, over all verifiers.
     pub batch: u64,
-    /// Who computed it.
     pub verifier: VerifierId,
     /// When its computation was asked for.
     pub started: Time,
@@ -28,13 +27,11 @@ pub struct BatchRecord {
     pub estimate: Span,
     /// λ_pool when it was started.
     pub price: f32,
-    /// Sequences in it.
     pub sequences: u32,
     /// Tokens fed (catch-up and drafts).
     pub work: u32,
     /// The catch-up part of `work`.
     pub catch_up: u32,
-    /// Drafts judged.
     pub drafts: u32,
     /// Tokens already in the KV caches of its sequences.
     pub cached: u64,
@@ -58,11 +55,8 @@ pub struct VerifierRecord {
     pub method: u16,
     /// Pass of the run over all its methods, from 0.
     pub pass: u16,
-    /// Which verifier.
     pub verifier: VerifierId,
-    /// Time in batches.
     pub busy: Span,
-    /// Time without one.
     pub idle: Span,
     /// Time for which it was scaled away, and drew nothing.
     pub off: Span,
@@ -75,7 +69,6 @@ pub struct VerifierRecord {
 /// The audit of one generation: for each skipped token, what the verifier would have accepted (method.md §8).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditRecord {
-    /// Which generation.
     pub id: GenerationId,
     /// Positions of the skipped tokens among the generated ones.
     pub positions: Vec<u32>,

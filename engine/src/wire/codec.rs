@@ -33,15 +33,11 @@ pub enum WireError {
     TooLong {
         /// What its header says.
         bytes: usize,
-        /// The limit.
         limit: usize,
     },
     /// Not postcard, or not this type, or bytes left over.
     #[error("a frame of {bytes} bytes cannot be read")]
-    Malformed {
-        /// Its length.
-        bytes: usize,
-    },
+    Malformed { bytes: usize },
     /// The stream ended within a frame.
     #[error("the stream ended after {got} bytes of a frame")]
     Truncated {

@@ -23,7 +23,6 @@ pub const KEEPS_UNUSED_PLACE: Span = Span::from_millis(500);
 /// What a newcomer's first packet is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstAnswer {
-    /// The handshake.
     Handshake,
     /// A token that the newcomer has to send back. Nothing is kept of it until then, so packets with a forged source cost
     /// nothing and take nobody's turn; an honest newcomer loses one round trip.

@@ -19,13 +19,11 @@ use crate::time::{Span, Time};
 pub enum ClientFrame {
     /// Who calls; the first frame of a connection, and only that.
     Hello(Hello),
-    /// Judge, or write.
     Upload(Box<Upload>),
     /// Nobody waits for this upload any more.
     Cancel {
         /// The device's session number.
         session: u32,
-        /// The attempt.
         upload: UploadId,
         /// When, by the clock that device and pool share.
         at: Option<ClockReading>,
@@ -101,7 +99,6 @@ impl fmt::Debug for AdmissionToken {
 pub struct Upload {
     /// The device's session number; a new one with `base` 0 opens a session.
     pub session: u32,
-    /// The attempt.
     pub upload: UploadId,
     /// Tokens of the session that the pool holds already.
     pub base: u32,
@@ -126,20 +123,15 @@ pub struct Upload {
 /// What an upload asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum UploadJob {
-    /// Judge these drafts.
     Judge {
         /// The drafts, in order.
         drafts: Vec<u32>,
-        /// One per draft.
         payloads: Vec<Payload>,
         /// Add a token if all are accepted.
         bonus: bool,
     },
     /// Write up to this many tokens, one verdict each.
-    Write {
-        /// At least 1.
-        limit: u32,
-    },
+    Write { limit: u32 },
 }
 
 /// From the pool to a device.
@@ -153,9 +145,7 @@ pub enum ServerFrame {
     Refused {
         /// The device's session number.
         session: u32,
-        /// The attempt.
         upload: UploadId,
-        /// Why.
         reason: RefuseReason,
         /// What to wait before trying again.
         retry_after: Span,
@@ -184,9 +174,7 @@ pub struct VerdictFrame {
     pub session: u32,
     /// The attempt it answers.
     pub upload: UploadId,
-    /// Leading drafts accepted.
     pub accepted: u8,
-    /// What follows them.
     pub next: Next,
     /// More verdicts follow for the same upload.
     pub more: bool,
@@ -199,14 +187,8 @@ pub struct VerdictFrame {
 /// Why the pool ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Goodbye {
-    /// Another protocol version.
     #[error("the pool speaks protocol {ours}, the device {theirs}")]
-    Protocol {
-        /// The pool's.
-        ours: u16,
-        /// The device's.
-        theirs: u16,
-    },
+    Protocol { ours: u16, theirs: u16 },
     /// The pool belongs to a run, and the device does not.
     #[error("the pool serves the devices of its own run only")]
     Stranger,

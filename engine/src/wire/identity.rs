@@ -43,7 +43,6 @@ impl VerifierIdentity {
 /// Why one verifier's verdicts are not another's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierChange {
-    /// Other weights.
     #[error("the pool's verifier has other weights (SHA-256 {now}) than the text was begun with ({before})")]
     Weights {
         /// Those that the generation was begun with.
@@ -51,7 +50,6 @@ pub enum VerifierChange {
         /// Those of the pool that answers now.
         now: Short,
     },
-    /// Another configuration.
     #[error("the pool's verifier has another configuration (SHA-256 {now}) than the text was begun with ({before})")]
     Configuration {
         /// That which the generation was begun with.
@@ -59,7 +57,6 @@ pub enum VerifierChange {
         /// That of the pool that answers now.
         now: Short,
     },
-    /// Another precision.
     #[error("the pool's verifier runs in {now}, and the text was begun with {before}")]
     Precision {
         /// That which the generation was begun with.

@@ -97,7 +97,6 @@ impl<'a> BitWriter<'a> {
 /// Reads values of any number of bits. Behind the end there are zeros; [`BitReader::finish`] tells whether that came to pass.
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
-    /// The next bit.
     at: usize,
 }
 
@@ -112,7 +111,6 @@ impl<'a> BitReader<'a> {
         window & ((1 << width) - 1)
     }
 
-    /// Steps over bits.
     pub(super) fn skip(&mut self, width: u32) {
         self.at += width as usize;
     }

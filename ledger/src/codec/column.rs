@@ -115,7 +115,6 @@ struct Classes {
     tag: u8,
     base: u64,
     code: Code,
-    /// Encoded size, about.
     bytes: usize,
 }
 
@@ -171,10 +170,8 @@ fn distances(tag: u8, base: u64, values: &[u64], mut sink: impl FnMut(u64)) {
 
 /// A column as numbers of few distinct values.
 struct Palette {
-    /// Sorted.
     distinct: Vec<u64>,
     code: Code,
-    /// Encoded size, about.
     bytes: usize,
 }
 

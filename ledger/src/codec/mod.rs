@@ -82,7 +82,6 @@ pub(crate) struct ColumnEncoder {
 }
 
 impl ColumnEncoder {
-    /// The finished payload.
     pub(crate) fn finish(self) -> Vec<u8> {
         self.out
     }
@@ -154,7 +153,6 @@ impl<'a> ColumnDecoder<'a> {
         ColumnDecoder { rest: payload, rows, scratch: Vec::new() }
     }
 
-    /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
@@ -214,7 +212,6 @@ impl<'a> ColumnDecoder<'a> {
         Ok(present.into_iter().zip(values).map(|(present, value)| present.then_some(value)).collect())
     }
 
-    /// A dictionary column.
     pub(crate) fn dictionary<T: Copy + DeserializeOwned>(&mut self) -> Result<Vec<T>, Malformed> {
         let mut column = Vec::new();
         self.dictionary_into(&mut column)?;

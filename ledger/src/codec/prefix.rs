@@ -56,7 +56,6 @@ impl Code {
         pack(self.lengths.iter().map(|length| u64::from(*length)), 4, out);
     }
 
-    /// Writes a symbol.
     pub(super) fn write(&self, symbol: usize, out: &mut BitWriter<'_>) {
         let symbol = symbol - self.first;
         out.write(u64::from(self.codes[symbol]), u32::from(self.lengths[symbol]));
@@ -140,7 +139,6 @@ impl PrefixTable {
         Ok(PrefixTable { first, bits, entries })
     }
 
-    /// Reads a symbol.
     pub(super) fn symbol(&self, from: &mut BitReader<'_>) -> usize {
         let (symbol, length) = self.entries[from.peek(self.bits) as usize];
         from.skip(u32::from(length));

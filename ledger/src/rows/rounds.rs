@@ -21,7 +21,6 @@ pub(crate) struct Piece {
     pub(crate) device: DeviceId,
     /// Index of its first round among the generation's.
     pub(crate) first: u32,
-    /// Rounds in it.
     pub(crate) rounds: u32,
     /// What the first round's time is relative to.
     pub(crate) base: Time,
@@ -66,7 +65,6 @@ pub(crate) fn to_relative(rounds: &mut [RoundRecord], first: u32, base: Time) {
     }
 }
 
-/// Undoes [`to_relative`].
 pub(crate) fn to_absolute(rounds: &mut [RoundRecord], first: u32, base: Time) {
     absolute_positions(rounds.iter_mut().map(|round| &mut round.position), first);
     absolute_times(rounds.iter_mut().map(|round| &mut round.committed_at), base);
@@ -167,7 +165,6 @@ fn cost_time(cost: &UploadCost) -> u64 {
 #[derive(Clone, Copy)]
 struct Share {
     tokens: u64,
-    /// Zigzag.
     rest: u64,
 }
 

@@ -52,7 +52,6 @@ pub(super) struct EncoderConfig {
     pub(super) positions: usize,
     /// Rows of the matrix of segments.
     pub(super) types: usize,
-    /// The padding token.
     pub(super) pad: u32,
     heads: usize,
     eps: f64,
@@ -65,7 +64,6 @@ pub(super) struct EncoderConfig {
 enum Act {
     /// With the error function.
     Gelu,
-    /// With tanh.
     GeluTanh,
     Relu,
 }

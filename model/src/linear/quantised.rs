@@ -186,7 +186,6 @@ pub(super) struct QuantPanels {
     /// 8-bit: `PAIRS` rows per block. 4-bit: half as many, pair `p` in the low nibbles, `p + PAIRS / 2` in the high ones.
     quants: Vec<QuantisedRow>,
     scales: Vec<[f32; PANEL]>,
-    /// 4-bit only.
     mins: Vec<[f32; PANEL]>,
 }
 

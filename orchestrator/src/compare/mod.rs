@@ -24,16 +24,13 @@ pub struct ComparedPairs {
     pub methods: Vec<String>,
     /// A method of the first run, against `method_b` of the second.
     pub method_a: Option<String>,
-    /// See `method_a`.
     pub method_b: Option<String>,
 }
 
 /// Two runs against each other.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunComparison {
-    /// The first run.
     pub run_a: String,
-    /// The second.
     pub run_b: String,
     /// What their scenarios set differently: key, first, second.
     pub differences: Vec<(String, String, String)>,
@@ -48,23 +45,18 @@ pub struct RunComparison {
 pub struct ComparedMetric {
     /// The first run's method.
     pub method_a: String,
-    /// The second run's.
     pub method_b: String,
-    /// The metric.
     pub metric: String,
-    /// Its unit.
     pub unit: String,
     /// Prompts that both answered.
     pub pairs: u64,
     /// The first run's mean over prompts.
     pub mean_a: f64,
-    /// The second's.
     pub mean_b: f64,
     /// The first minus the second.
     pub difference: f64,
     /// Lower end of the difference's 95 % interval; absent of one prompt in single runs.
     pub low: Option<f64>,
-    /// Upper end.
     pub high: Option<f64>,
     /// What the interval was taken over.
     pub over: Over,

@@ -39,7 +39,6 @@ pub(super) fn frame(event: &str, data: &str) -> Bytes {
     text.into()
 }
 
-/// All open pages.
 pub(super) struct Hub {
     inner: Mutex<HubState>,
     /// Wakes the one who looks for news: a page has come, or it is over.
@@ -135,7 +134,6 @@ impl Hub {
         self.inner().send(&Bytes::from_static(HEARTBEAT));
     }
 
-    /// Whether anybody listens.
     pub(super) fn is_watched(&self) -> bool {
         let mut inner = self.inner();
         inner.clients.retain(|client| !client.sender.is_closed());

@@ -33,7 +33,6 @@ use events::Hub;
 use reports::Reports;
 use runs::Runs;
 
-/// Threads that answer.
 const WORKERS: usize = 2;
 
 /// Most connections at a time.

@@ -30,7 +30,6 @@ impl RunName {
         &self.0
     }
 
-    /// The run's folder.
     pub(super) fn folder(&self, ledger: &Path) -> PathBuf {
         ledger.join(&self.0)
     }

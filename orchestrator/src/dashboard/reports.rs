@@ -15,7 +15,6 @@ use super::refusal::PageRefusal;
 use crate::error::Error;
 use crate::report_data::ReportData;
 
-/// Reports kept.
 const KEPT: usize = 8;
 
 /// Questions that may wait for a report, the one that is computed included.

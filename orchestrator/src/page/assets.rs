@@ -1,11 +1,9 @@
 //! The files that pages are made of, embedded in the binary.
 
-/// An embedded file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asset {
     /// What it is called under `/assets/`.
     pub(crate) name: &'static str,
-    /// Its content.
     pub(crate) text: &'static str,
 }
 
@@ -28,7 +26,6 @@ macro_rules! asset {
     };
 }
 
-/// The look.
 pub(crate) const STYLE: Asset = asset!("page", "style.css");
 
 /// What a browser shows beside the title.

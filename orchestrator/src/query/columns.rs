@@ -12,9 +12,7 @@ use crate::stored::StoredRun;
 pub enum TableLevel {
     /// Committed tokens; those of generations that never came to an end only where a query names `finish`.
     Rounds,
-    /// Closed generations.
     Generations,
-    /// Verification batches.
     Batches,
 }
 
@@ -67,11 +65,8 @@ pub(super) enum Figure {
 
 /// A metric.
 pub struct MetricColumn {
-    /// Its name.
     pub name: &'static str,
-    /// Its unit.
     pub unit: &'static str,
-    /// The table.
     pub level: TableLevel,
     /// What one whole step is in the unit.
     pub(super) step: f64,
@@ -136,7 +131,6 @@ fn paid_or_zero(round: &QueryRound<'_>, of: fn(&UploadCost) -> u64) -> Option<Fi
     whole(round.record.upload.as_ref().map_or(0, of))
 }
 
-/// Metrics of rounds.
 static ROUNDS: &[MetricColumn] = rounds! {
     "rounds" "tokens" 1.0, [], |_| whole(1);
     "inter_token" "s" NANO, [CommittedAt], |row| Some(Figure::Whole(row.gap?.0));
@@ -184,7 +178,6 @@ fn per_token(value: u64, tokens: usize, step: f64) -> Option<Figure> {
     (tokens > 0).then_some(Figure::Ratio(value as f64 * step, tokens as f64))
 }
 
-/// Metrics of generations.
 static GENERATIONS: &[MetricColumn] = generations! {
     "generations" "" 1.0, of_record!(_record, whole(1));
     "tokens" "tokens" 1.0, of_record!(record, whole(record.tokens.len() as u64));
@@ -244,7 +237,6 @@ fn row_audit(run: &StoredRun, generation: Option<usize>) -> impl Iterator<Item =
         .flat_map(|audit| audit.accept_probabilities.iter().copied())
 }
 
-/// Metrics of batches.
 static BATCHES: &[MetricColumn] = batches! {
     "batches" "" 1.0, |_| whole(1);
     "batch_sequences" "sequences" 1.0, |batch| whole(u64::from(batch.sequences));
@@ -306,7 +298,6 @@ pub fn metrics() -> impl Iterator<Item = &'static MetricColumn> {
 
 /// A column to group by.
 pub struct GroupColumn {
-    /// Its name.
     pub name: &'static str,
     /// The tables that have it.
     pub levels: &'static [TableLevel],
@@ -316,7 +307,6 @@ pub struct GroupColumn {
     pub(super) of: fn(&QueryRow<'_>) -> Key,
 }
 
-/// A group's value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Number(u64),

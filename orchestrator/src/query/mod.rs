@@ -35,13 +35,10 @@ const EXACT_UP_TO: usize = 100_000;
 pub enum QueryStatistic {
     /// Weighted by the denominator where the metric is a ratio.
     Mean,
-    /// Smallest.
     Min,
-    /// Largest.
     Max,
     /// Sum; of whole numbers exact.
     Sum,
-    /// Samples.
     Count,
     /// Nearest rank, in percent.
     Percentile(u8),
@@ -72,7 +69,6 @@ pub struct QueryAnswer {
     pub header: Vec<String>,
     /// Units, by column; empty for groups.
     pub units: Vec<&'static str>,
-    /// Rows, by group.
     pub rows: Vec<Vec<CellValue>>,
     /// What a reader should know.
     pub notes: Vec<String>,
@@ -85,7 +81,6 @@ pub enum CellValue {
     Text(String),
     /// A whole number times a power of ten: decimals that are exact.
     Exact(i128, u32),
-    /// Any number.
     Number(f64),
     /// The group has no sample.
     Missing,

@@ -30,7 +30,6 @@ pub const REPORT_SCHEMA: u32 = 1;
 /// A run's report.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportData {
-    /// [`REPORT_SCHEMA`].
     pub schema: u32,
     /// What the run is.
     pub run: RunIdentity,
@@ -77,13 +76,10 @@ pub struct ReportData {
 /// What a method does, every parameter a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// The method.
     pub method: String,
     /// Which drafts it uploads.
     pub uploads: String,
-    /// In which form.
     pub payload: String,
-    /// Drafts per upload.
     pub block: u8,
 }
 
@@ -94,7 +90,6 @@ pub struct RunIdentity {
     pub name: String,
     /// Live, or simulated and how.
     pub kind: RunKind,
-    /// `live` or `simulated`.
     pub kind_name: &'static str,
     /// Where it stands: an object with `state`, and `reason` where it failed.
     #[serde(flatten)]
@@ -127,7 +122,6 @@ pub struct RunIdentity {
     pub verifiers: u32,
     /// Name → version of what made it.
     pub versions: BTreeMap<String, String>,
-    /// Where it ran.
     pub machine: Machine,
     /// Tags that users gave it.
     pub tags: Vec<String>,
@@ -140,9 +134,7 @@ pub struct RunIdentity {
 /// Whether a run's figures can be trusted.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportValidity {
-    /// `VALID` or `INVALID`.
     pub state: Validity,
-    /// Why not.
     pub problems: Vec<String>,
 }
 
@@ -153,9 +145,7 @@ pub struct Counts {
     pub generations: u64,
     /// Ended without an answer.
     pub failed: u64,
-    /// Never started.
     pub dropped: u64,
-    /// Their device left.
     pub left: u64,
     /// Their device's battery was empty.
     pub battery: u64,
@@ -192,7 +182,6 @@ impl Counts {
 /// A column of a table: `statistic` of the metric `key`, times `factor`, with `decimals` digits, is in `unit`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableColumn {
-    /// The metric.
     pub key: &'static str,
     /// Heading, without the unit.
     pub title: &'static str,
@@ -209,7 +198,6 @@ pub struct TableColumn {
 /// One method's figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct MethodReport {
-    /// The method.
     pub name: String,
     /// Its metrics by name.
     pub metrics: Metrics,
@@ -218,13 +206,11 @@ pub struct MethodReport {
 /// Energy of one part of the system.
 #[derive(Clone, Debug, Serialize)]
 pub struct EnergyFigure {
-    /// The method.
     pub method: String,
     /// `device`, `radio`, `cloud`, or `idle`: verifiers without work, which no generation pays for.
     pub part: &'static str,
     /// Σ joules / Σ committed tokens.
     pub joules_per_token: f64,
-    /// Σ joules.
     pub joules: f64,
     /// Where the joules come from; several where devices differ.
     pub provenance: Vec<Provenance>,
@@ -233,7 +219,6 @@ pub struct EnergyFigure {
 /// A method between accuracy and energy.
 #[derive(Clone, Debug, Serialize)]
 pub struct ParetoPoint {
-    /// The method.
     pub method: String,
     /// Mean of the accuracy metric, 0 to 1.
     pub accuracy: f64,
@@ -248,7 +233,6 @@ pub struct ParetoPoint {
 /// A histogram of one latency of one method.
 #[derive(Clone, Debug, Serialize)]
 pub struct LatencyHistogram {
-    /// The method.
     pub method: String,
     /// `time_to_first_token_seconds`, `inter_token_latency_seconds` or `queue_seconds`.
     pub metric: &'static str,
@@ -264,14 +248,12 @@ pub struct LatencyBin {
     pub from: f64,
     /// Upper edge in seconds.
     pub to: f64,
-    /// Samples.
     pub count: u64,
 }
 
 /// Completed batches of one size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BatchSize {
-    /// The method.
     pub method: String,
     /// Sequences in the batch.
     pub sequences: u32,
@@ -282,7 +264,6 @@ pub struct BatchSize {
 /// Uncertainty against rejection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Risk {
-    /// The method.
     pub method: String,
     /// Bins of u(t), ascending, without the empty ones.
     pub bins: Vec<RiskBin>,
@@ -306,13 +287,10 @@ pub struct RiskBin {
 /// rejection ≈ clip(a·u + b, 0, 1).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ReportLine {
-    /// Slope.
     pub a: f64,
-    /// Intercept.
     pub b: f64,
     /// Correlation of u and rejection.
     pub r: f64,
-    /// Drafts that entered.
     pub samples: u64,
 }
 
@@ -323,7 +301,6 @@ pub struct RiskThresholds {
     pub risk_averse: Option<f64>,
     /// (Δ − b) / a of the fitted line, with Δ from the run's calibration.
     pub risk_prone: Option<f64>,
-    /// The method's own.
     pub in_use: Option<f64>,
 }
 
@@ -332,7 +309,6 @@ pub struct RiskThresholds {
 pub struct TimelineBin {
     /// Middle of the stretch, since the start of the run.
     pub seconds: f64,
-    /// Its length.
     pub width_seconds: f64,
     /// The method whose phase it is.
     pub method: String,
@@ -349,7 +325,6 @@ pub struct TimelineBin {
 /// A figure over the devices of one profile.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceSpread {
-    /// The method.
     pub method: String,
     /// The devices' profile and link.
     pub profile: String,
@@ -357,35 +332,28 @@ pub struct DeviceSpread {
     pub metric: &'static str,
     /// Devices that have a figure.
     pub devices: u64,
-    /// Smallest.
     pub min: f64,
     /// 10th percentile, by nearest rank.
     pub p10: f64,
-    /// Median.
     pub p50: f64,
-    /// 90th percentile.
     pub p90: f64,
-    /// Largest.
     pub max: f64,
 }
 
 /// Acceptance at one place of an upload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PositionAcceptance {
-    /// The method.
     pub method: String,
     /// Place of the draft in its upload, from 0; only `block` has more than one.
     pub position: u32,
     /// Drafts that were judged there.
     pub judged: u64,
-    /// Accepted of them.
     pub accepted: u64,
 }
 
 /// Acceptance in one stretch of the answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AnswerPositionAcceptance {
-    /// The method.
     pub method: String,
     /// First position of the stretch, from 0.
     pub from: u32,
@@ -395,14 +363,12 @@ pub struct AnswerPositionAcceptance {
     pub tokens: u64,
     /// Drafts that were judged in it.
     pub judged: u64,
-    /// Accepted of them.
     pub accepted: u64,
 }
 
 /// The filter's damage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Damage {
-    /// The method.
     pub method: String,
     /// Tokens that the device committed alone and the audit looked at.
     pub skipped_tokens: u64,
@@ -410,6 +376,5 @@ pub struct Damage {
     pub deviation_rate: f64,
     /// Lower end of the 95 % interval, clustered by generation; absent of one generation.
     pub low: Option<f64>,
-    /// Upper end.
     pub high: Option<f64>,
 }

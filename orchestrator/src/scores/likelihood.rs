@@ -67,7 +67,6 @@ fn pass(verifier: &Model, batch: &[Behind<'_>], threads: usize) -> Result<Vec<f3
     Ok(found)
 }
 
-/// −ln softmax(row)[token].
 fn surprise(row: &[f32], token: u32) -> f64 {
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = row.iter().map(|logit| f64::from(logit - most).exp()).sum();

@@ -36,7 +36,6 @@ pub struct ScoreMetric {
     pub title: &'static str,
     /// From the stored figure to what tables show.
     pub factor: f64,
-    /// Decimals in tables.
     pub decimals: usize,
     /// Whether more is better.
     pub more_is_better: bool,
@@ -101,7 +100,6 @@ pub struct ScoreColumn {
 /// A run's scores: for each metric those of the scorer that came last, in the order of [`METRICS`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunScores {
-    /// One per metric.
     pub columns: Vec<ScoreColumn>,
     /// Metrics that several scorers have computed, with these, oldest first: only the last one's figures are here.
     pub superseded: Vec<String>,

@@ -12,7 +12,6 @@ use super::{METRICS, Scored};
 /// What `specfleet score --json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures<'a> {
-    /// The run's name.
     pub run: &'a str,
     /// Figures added by this call.
     pub added: u64,
@@ -29,7 +28,6 @@ pub struct Figures<'a> {
 /// One method's figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct MethodScores<'a> {
-    /// The method.
     pub name: &'a str,
     /// Its metrics, by name.
     pub metrics: BTreeMap<&'a str, Metric>,

@@ -18,7 +18,6 @@ const LLM_ONLY: &str = "llm-only";
 
 /// A prompt of the workload.
 pub(super) struct ScoredPrompt {
-    /// In tokens.
     pub(super) tokens: Vec<u32>,
     /// What a right answer looks like, if the workload says.
     pub(super) reference: Option<String>,
@@ -27,7 +26,6 @@ pub(super) struct ScoredPrompt {
 /// A generation with its text.
 pub(super) struct ScoredText {
     pub(super) id: GenerationId,
-    /// Index into [`Texts::prompts`].
     pub(super) prompt: usize,
     pub(super) tokens: Vec<u32>,
     pub(super) text: String,
@@ -137,7 +135,6 @@ impl Texts {
         self.prompts[generation.prompt].reference.as_deref()
     }
 
-    /// All references.
     pub(super) fn references(&self) -> impl Iterator<Item = &str> {
         self.prompts.iter().filter_map(|prompt| prompt.reference.as_deref())
     }

@@ -25,13 +25,11 @@ const BLOCK_STATES: usize = 64 << 20;
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Scored {
-    /// The run's name.
     pub run: String,
     /// Its methods, in order.
     pub methods: Vec<String>,
     /// All its scores by now.
     pub scores: RunScores,
-    /// Figures added.
     pub added: u64,
     /// Figures that were asked for and there already.
     pub kept: u64,

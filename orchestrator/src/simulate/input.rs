@@ -49,7 +49,6 @@ pub struct SimulationInput {
 pub enum SimulatedAnswers {
     /// The loaded models write the texts.
     Model {
-        /// The models.
         pair: Pair,
         /// The prompts as tokens.
         work: Arc<WorkPlan>,
@@ -62,7 +61,6 @@ pub enum SimulatedAnswers {
         work: Arc<WorkPlan>,
         /// Its generations by method.
         generations: Vec<RecordedGenerations>,
-        /// Its audits.
         audits: Vec<AuditRecord>,
     },
     /// Answers are drawn from the distributions of a calibration, without any text.
@@ -73,7 +71,6 @@ pub enum SimulatedAnswers {
 pub struct FittedAnswers {
     /// The models; absent where the scenario declares an emulated pair.
     pub pair: Option<Pair>,
-    /// The calibration's distributions.
     pub distributions: Distributions,
     /// How long prompts and answers are.
     pub lengths: Lengths,

@@ -17,9 +17,7 @@ use crate::prompts::Fitting;
 
 /// See the module's documentation.
 pub struct Lengths {
-    /// Of the prompts.
     pub prompts: PromptLengths,
-    /// Of the answers.
     pub answers: AnswerLengths,
     /// Tokens of a prompt in the mean over the requests.
     pub mean_prompt: f64,

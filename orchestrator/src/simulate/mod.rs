@@ -53,7 +53,6 @@ pub struct SimulateOptions<'a> {
 /// What a simulation left.
 #[derive(Debug)]
 pub struct Simulated {
-    /// The figures.
     pub summary: Summary,
     /// `ui-hlm` against the others, where texts were at hand.
     pub comparisons: Vec<Comparison>,
@@ -63,13 +62,10 @@ pub struct Simulated {
     pub notes: Vec<String>,
     /// The failed threshold that ended it early, if one did.
     pub aborted: Option<String>,
-    /// Virtual seconds.
     pub virtual_seconds: f64,
     /// Seconds that it took.
     pub wall_seconds: f64,
-    /// Tokens committed.
     pub tokens: u64,
-    /// Events worked off.
     pub events: u64,
 }
 

@@ -19,11 +19,8 @@ use std::sync::Arc;
 
 /// What all shards of a phase share.
 pub(super) struct ModelPhase {
-    /// The drafter.
     pub drafter: Model,
-    /// The prompts.
     pub work: Arc<WorkPlan>,
-    /// The method.
     pub method: Method,
     /// How tokens are drawn.
     pub sampling: Sampling,

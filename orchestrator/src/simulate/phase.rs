@@ -54,7 +54,6 @@ pub(super) struct Phases<'a> {
     assignment: Assignment,
     /// What the devices of the phases that are over have done.
     seen: Seen,
-    /// For `live.json`.
     figures: Figures,
     tokens: u64,
     events: u64,

@@ -18,9 +18,7 @@ use crate::live::{Batches, Seen};
 
 /// A generation with everything that was recorded of it.
 pub(super) struct Kept {
-    /// The generation.
     pub record: GenerationRecord,
-    /// Its rounds.
     pub rounds: Vec<RoundRecord>,
 }
 
@@ -30,7 +28,6 @@ pub(super) struct ShardSink {
     pub summary: StreamSummary,
     /// What they have done so far.
     pub seen: Seen,
-    /// By slot.
     tallies: Vec<Option<GenerationTally>>,
     /// Devices whose number is a multiple of this are kept whole.
     keep_every: u32,
@@ -117,7 +114,6 @@ impl DeviceSink for ShardSink {
 
 /// What the pool records.
 pub(super) struct PoolRows {
-    /// The figures.
     pub summary: StreamSummary,
     /// What verifiers have done so far.
     pub done: Batches,

@@ -25,7 +25,6 @@ const FRAME: u32 = 48;
 pub struct Recorded {
     /// Tokens of its prompt.
     pub prompt_tokens: u32,
-    /// Its rounds.
     pub rounds: Vec<RoundRecord>,
 }
 
@@ -34,9 +33,7 @@ pub(super) type RecordedGenerations = BTreeMap<(u32, u16, u16), Recorded>;
 
 /// What all shards of a phase share.
 pub(super) struct TracePhase {
-    /// The generations.
     pub generations: RecordedGenerations,
-    /// The method.
     pub method: Method,
     /// How tokens were drawn.
     pub sampling: Sampling,

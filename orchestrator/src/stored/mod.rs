@@ -26,7 +26,6 @@ const LEFT_OUT: &str = "exact match and ROUGE-L against its references are left 
 /// A stored run.
 #[derive(Debug)]
 pub struct StoredRun {
-    /// Its rows.
     pub reader: RunReader,
     /// The settings of its scenario, where they can still be read.
     pub settings: Option<Settings>,

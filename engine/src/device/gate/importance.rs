@@ -49,7 +49,6 @@ impl<'a> AttentionRows<'a> {
 /// An importance value beside the moments of what it is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImportanceReading {
-    /// I(t).
     pub value: f32,
     /// Mean of the comparison values; NaN where there are too few of them.
     pub mean: f32,

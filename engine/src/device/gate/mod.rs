@@ -51,7 +51,6 @@ impl GateReason {
 pub struct Decision {
     /// Ask the verifier, instead of committing the draft locally.
     pub upload: bool,
-    /// Why.
     pub reason: GateReason,
 }
 

@@ -13,7 +13,6 @@ pub(super) enum ConnectionState {
     Down,
     /// The last attempt failed; the next one is due then.
     Retry(Time),
-    /// It stands.
     Up,
     /// The link is lost until then.
     Outage(Time),
