@@ -176,7 +176,7 @@ fn draw(count: usize, random: &mut ChaCha8Rng) -> Vec<usize> {
     (0..count).map(|_| ((u64::from(random.next_u32()) * count as u64) >> 32) as usize).collect()
 }
 
-/// See the module's documentation.
+/// How the figures of a run's passes spread, as intervals.
 fn widening(count: usize) -> f64 {
     (count as f64 / (count - 1) as f64).sqrt() * student(count as u64 - 1) / Z
 }

@@ -10,7 +10,7 @@ use specfleet_model::{ForwardOutput, KvArena, LogitRows, Model, ModelError, SeqI
 
 use crate::error::DraftError;
 
-/// See the module's documentation.
+/// The drafter's half of drafting: its model and the KV caches of its sequences.
 pub struct Drafting {
     model: Model,
     arena: KvArena,

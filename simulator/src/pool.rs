@@ -77,7 +77,7 @@ struct BatchUnderWay<V> {
     verdicts: Vec<Option<V>>,
 }
 
-/// See the module's documentation.
+/// The pool in virtual time, with its verifiers.
 pub(crate) struct SimulatedPool<A: PoolAnswers, S> {
     pub(crate) machine: PoolMachine,
     pub(crate) answers: A,

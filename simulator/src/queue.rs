@@ -22,7 +22,7 @@ pub(crate) struct QueuedEvent {
     pub(crate) sequence: u32,
 }
 
-/// See the module's documentation.
+/// A queue of events by their times, as a wheel of days.
 #[derive(Debug)]
 pub(crate) struct Calendar<E> {
     window: Span,

@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Looks before sleep, some 20 µs of them: a machine with fewer cores than threads loses no more.
 const LOOKS: u32 = 2_000;
 
-/// See the module's documentation.
+/// A point at which threads wait for each other.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
     /// How many meet; more than ever come until that is said.

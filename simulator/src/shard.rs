@@ -89,7 +89,7 @@ impl SimulatedDevice {
 /// Whose it is, and over which connection it came.
 type InDownlink<V> = (u32, ConnectionId, ArrivingAnswer<V>);
 
-/// See the module's documentation.
+/// The devices of one shard, with the events that are due for them.
 pub(crate) struct Shard<'a, A: DeviceAnswers, S> {
     fleet: &'a Fleet,
     index: u32,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::message::ConnectionHandle;
 use crate::refusals::ConnectionRefusals;
 
-/// See the module's documentation.
+/// The connections that the pool has let in.
 pub(crate) struct Guests {
     ports: BTreeMap<ConnectionId, ConnectionHandle>,
     places: DoorPlaces,

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::status::KvHeld;
 use crate::store::VerifyTask;
 
-/// See the module's documentation.
+/// Judges the sequences of a batch with the verifier model.
 pub struct Judge {
     model: Model,
     arena: KvArena,

@@ -45,7 +45,7 @@ struct InputPayload {
     _told: Option<oneshot::Sender<()>>,
 }
 
-/// See the module's documentation.
+/// The actor that drives the pool's machine.
 pub(crate) struct PoolActor {
     machine: PoolMachine,
     agenda: Agenda<InputPayload>,

@@ -27,7 +27,7 @@ pub(crate) struct Blueprint {
     pub(crate) clock: HostClock,
 }
 
-/// See the module's documentation.
+/// One replica of the verifier model, with its thread.
 pub(crate) struct Replica {
     life: Life,
     orders: Vec<VerifierOrder>,

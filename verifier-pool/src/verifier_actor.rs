@@ -62,7 +62,7 @@ pub(crate) struct BatchAnswer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VerifierFailed;
 
-/// See the module's documentation.
+/// The actor of one verifier, on a thread of its own.
 pub(crate) struct VerifierActor {
     judge: Judge,
     clock: HostClock,

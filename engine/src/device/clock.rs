@@ -16,7 +16,7 @@ use super::machine::{DeviceMachine, NEVER};
 use super::message::WakeReason;
 use crate::time::{Span, Time};
 
-/// See the module's documentation.
+/// Which time a device's machine is told, by the host's clock or by declared times.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceClock {
     emulated: bool,

@@ -8,7 +8,7 @@ use crate::method::{Gate, PriceRule};
 use crate::random::{DrawKey, Purpose};
 use crate::time::{Span, Time};
 
-/// See the module's documentation.
+/// The conditions under which few devices run: a battery, outages of the link, the last price.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceConditions {
     /// What finished generations, their radio included, and the rest between them have drawn, in nanojoules.

@@ -39,7 +39,7 @@ use connecting::ConnectionState;
 /// A time that has not come.
 pub(super) const NEVER: Time = Time(u64::MAX);
 
-/// See the module's documentation.
+/// A device's decisions: a state machine that is told what happened and says what to do.
 #[derive(Debug)]
 pub struct DeviceMachine {
     settings: Arc<DeviceSettings>,

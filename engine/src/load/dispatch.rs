@@ -121,7 +121,7 @@ pub enum DispatchOrder {
     Leave(DeviceId),
 }
 
-/// See the module's documentation.
+/// Gives the requests of a phase to the devices of one shard.
 #[derive(Clone, Debug)]
 pub struct Dispatch<'a, J> {
     phase: DispatchPhase<'a>,

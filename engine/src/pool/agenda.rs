@@ -33,7 +33,7 @@ const HELD_AT_A_TIME: Span = Span::from_millis(1_000);
 /// How far ahead of the host a device may send: further than any link takes for an upload that somebody waits for.
 const MOST_AHEAD: Span = Span::from_millis(60_000);
 
-/// See the module's documentation. `C`: what a driver keeps with an input.
+/// Orders what arrives at an emulated pool by the shared clock. `C`: what a driver keeps with an input.
 #[derive(Debug)]
 pub struct Agenda<C> {
     emulated: bool,

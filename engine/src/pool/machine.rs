@@ -28,7 +28,7 @@ use crate::kv::KvBook;
 use crate::record::{UploadCounts, VerifierRecord};
 use crate::time::{Span, Time};
 
-/// See the module's documentation.
+/// The pool's decisions: a state machine that is told what happened and says what to do.
 #[derive(Debug)]
 pub struct PoolMachine {
     pub(super) settings: PoolSettings,

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::pair::Pair;
 use crate::prompts::Fitting;
 
-/// See the module's documentation.
+/// The lengths of prompts and answers that a fitted simulation draws.
 pub struct Lengths {
     pub prompts: PromptLengths,
     pub answers: AnswerLengths,

@@ -8,7 +8,7 @@ use specfleet_model::{ModelError, Tokenizer};
 
 use crate::pair::{self, PARTS, TOKENIZER, TOKENIZER_VERSION, load_tokenizer};
 
-/// See the module's documentation.
+/// The prompts that a stored run was made from.
 #[derive(Debug)]
 pub(crate) struct StoredInputs {
     /// The settings that the run was made with, the prompts loaded as far as they are what they were.
