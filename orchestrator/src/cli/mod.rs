@@ -39,7 +39,7 @@ pub struct Cli {
 enum Command {
     /// Run a scenario live: the default one, a shipped one by name, or a file (this is also what no command does)
     #[command(
-        after_help = "Examples:\n  specfleet run\n  specfleet run paper --methods hlm,ui-hlm --prompts 20\n  specfleet run --devices 4 --set link.loss=0.01 --out results"
+        after_help = "Examples:\n  specfleet run\n  specfleet run paper --methods hlm,ui-hlm --prompts 20\n  specfleet run --devices 4 --set device.link=poor --out results"
     )]
     Run(Box<run::LiveArgs>),
     /// Run a scenario in virtual time: the same methods, records and figures, deterministic, without waiting

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
             let failed = |source| Error::Output { path: folder.clone(), source };
             fs::create_dir_all(folder).map_err(failed)?;
             write(&root, "specfleet", folder)?;
-            for command in root.get_subcommands() {
+            for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
                 write(command, &format!("specfleet-{}", command.get_name()), folder)?;
             }
         }
@@ -40,7 +40,8 @@ pub(crate) fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
 fn page(command: &Command) -> Result<Vec<u8>, Error> {
     let mut page = Vec::new();
     let failed = |source| Error::Output { path: command.get_name().into(), source };
-    Man::new(command.clone()).render(&mut page).map_err(failed)?;
+    let version = concat!("specfleet ", env!("CARGO_PKG_VERSION"));
+    Man::new(command.clone()).source(version).render(&mut page).map_err(failed)?;
     Ok(page)
 }
 

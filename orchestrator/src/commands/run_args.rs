@@ -31,7 +31,7 @@ pub(crate) struct ScenarioArgs {
     /// The scenario: a file, or the name of one that ships (default, paper, street, crowd, rush, h200, million or reference);
     /// without one: default
     pub(crate) scenario: Option<PathBuf>,
-    /// Devices of the fleet; for capacity the largest fleet that is tried
+    /// Devices of the fleet; for capacity the largest fleet that is tried (1,000,000 unless told otherwise)
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = FLEET)]
     pub(crate) devices: Option<i64>,
     /// Verifiers of the pool
