@@ -37,14 +37,51 @@ fn is_reference(quotation: &str, folders: &BTreeSet<String>) -> bool {
     plain && ours && (path.ends_with('/') || path.rsplit('/').next().is_some_and(|name| name.contains('.')))
 }
 
+/// Every document for people, by its path.
+fn documents() -> Vec<(String, String)> {
+    let mut paths = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    for entry in fs::read_dir(root().join("docs")).expect("the folder of documents") {
+        paths.push(relative(&entry.expect("an entry").path()));
+    }
+    paths.sort();
+    let read = |path: &String| fs::read_to_string(root().join(path)).unwrap_or_else(|_| panic!("{path} is missing"));
+    paths.iter().map(|path| (path.clone(), read(path))).collect()
+}
+
 #[test]
 fn documents_name_what_exists() {
     let metadata = metadata();
     let folders: BTreeSet<String> = members(&metadata).into_values().collect();
-    for document in ["README.md", "ARCHITECTURE.md"] {
-        let text = fs::read_to_string(root().join(document)).unwrap_or_else(|_| panic!("{document} is missing"));
+    for (document, text) in documents() {
         for quotation in quoted(&text).into_iter().filter(|quotation| is_reference(quotation, &folders)) {
-            check_reference(document, quotation);
+            check_reference(&document, quotation);
+        }
+    }
+}
+
+/// Most bytes of README: a stranger reads it to the end.
+const MOST_README: usize = 9_216;
+
+/// Most characters of one of its lines, a terminal's.
+const MOST_WIDTH: usize = 130;
+
+#[test]
+fn readme_is_short() {
+    let text = fs::read_to_string(root().join("README.md")).expect("README.md is there");
+    assert!(text.len() <= MOST_README, "README.md has {} bytes, more than {MOST_README}: docs/ has room", text.len());
+    let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    assert!(widest <= MOST_WIDTH, "README.md has a line of {widest} characters, more than {MOST_WIDTH}");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for (document, text) in documents() {
+        let folder = root().join(&document);
+        let folder = folder.parent().expect("a document lies in a folder");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            let elsewhere = path.is_empty() || path.contains("://") || path.contains(' ');
+            assert!(elsewhere || folder.join(path).exists(), "{document} links to {target}, which is not there");
         }
     }
 }
